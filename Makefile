@@ -1,0 +1,33 @@
+# Everything runs in .venv, made from any Python 3.11, 3.12 or 3.13: `make demo`, or `make demo PYTHON=python3.12`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: demo test test-slow parity lint clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed  ## render drives, train, evaluate, report: about ten minutes on two CPU cores
+	$(BIN)/python scripts/make_synthetic.py --out data/demo --preset demo
+	$(BIN)/python scripts/train.py --config=configs/dynamic_depth.py:demo --config.data.root=data/demo --workdir=$(DEMO)
+	$(BIN)/python scripts/evaluate.py --checkpoint=$(DEMO) --out=$(DEMO)
+
+test: $(VENV)/.installed  ## the whole suite but what is marked slow
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-slow: $(VENV)/.installed  ## learning, kill-and-resume and other long checks
+	$(BIN)/python -m pytest -m slow
+
+parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
+	$(BIN)/python -m pytest tests/parity --golden $(GOLDEN)
+
+lint: $(VENV)/.installed
+	$(BIN)/python -m ruff check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

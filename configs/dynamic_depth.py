@@ -1,0 +1,50 @@
+"""DynamicDepth (ECCV 2022), the baseline of the results table.
+
+    python scripts/train.py --config=configs/dynamic_depth.py:kitti --config.data.root=KITTI --workdir=runs/kitti
+
+| variant      | what                                                      | cost                       |
+|--------------|-----------------------------------------------------------|----------------------------|
+| demo         | 64x192, narrow networks, rendered drives (`make demo`)    | minutes on two CPU cores   |
+| synthetic    | 64x192, ResNet-18, rendered drives                        | about an hour on two cores |
+| kitti        | 192x640, ResNet-18, Eigen split                           | needs a GPU                |
+| cityscapes   | 192x512, ResNet-18                                        | needs a GPU                |
+| folder       | 64x192, your own frames, no masks (DOMD off)              | minutes to hours on a CPU  |
+
+Published: KITTI (Eigen, raw ground truth) abs_rel 0.096, Cityscapes 0.103. Ours on these two: not run.
+"""
+
+from dd_jax.config import Config, ConfigError
+
+
+def get_config(variant: str = "synthetic") -> Config:
+    """The experiment of one variant of the table above."""
+    config = Config(name="dynamic_depth")
+    data, optim, train, evaluation = config.data, config.optim, config.train, config.eval
+    if variant == "kitti":  # ManyDepth's recipe: 20 epochs of 3,317 steps, teacher fixed after 15
+        data.root, data.height, data.width, data.batch_size = "data/kitti", 192, 640, 12
+        data.intrinsics, data.resize = "nominal", "lanczos"
+    elif variant == "cityscapes":  # 20 epochs of 5,810 steps, teacher fixed after 5
+        data.source, data.root, data.height, data.width = "cityscapes", "data/cityscapes", 192, 512
+        data.resize = "lanczos"
+        optim.steps, optim.decay_steps, optim.freeze_step = 116_000, 87_000, 29_000
+        evaluation.crop, evaluation.resize, evaluation.median = "cityscapes", "depth", "lower"
+    elif variant in ("demo", "synthetic", "folder"):
+        data.height, data.width, data.batch_size = 64, 192, 6
+        optim.learning_rate = 2e-4
+        evaluation.crop, evaluation.ground_truth = "none", "annotated"
+        train.log_every, train.eval_every, train.checkpoint_every = 20, 400, 200
+        if variant == "demo":
+            data.root = "data/demo"
+            config.model.width, config.cost_volume.bins = 32, 32
+            optim.steps, optim.decay_steps, optim.freeze_step = 1_000, 800, 800
+        elif variant == "synthetic":
+            data.root = "data/synthetic"
+            optim.steps, optim.decay_steps, optim.freeze_step = 4_000, 3_000, 3_000
+        else:
+            data.source, data.root, data.masks = "folder", "data/clip", "none"
+            config.domd.enabled = False
+            config.cost_volume.occlusion = "none"
+            optim.steps, optim.decay_steps, optim.freeze_step = 2_000, 1_500, 1_500
+    else:
+        raise ConfigError(f"configs/dynamic_depth.py has no variant {variant!r}: demo, synthetic, kitti, cityscapes, folder")
+    return config

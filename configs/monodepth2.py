@@ -1,0 +1,20 @@
+"""Monodepth2 (ICCV 2019): the single-frame teacher and its pose network alone.
+
+    python scripts/train.py --config=configs/monodepth2.py:synthetic --workdir=runs/monodepth2
+
+Variants and their cost as in dynamic_depth.py. Published: KITTI abs_rel 0.115, Cityscapes 0.129. Ours on these two: not run.
+"""
+
+from configs import dynamic_depth
+from dd_jax.config import Config
+
+
+def get_config(variant: str = "synthetic") -> Config:
+    """The experiment of one variant of dynamic_depth.py without a student."""
+    config = dynamic_depth.get_config(variant)
+    config.name = "monodepth2"
+    config.model.student = False
+    config.domd.enabled = False
+    config.loss.occlusion_rule = "min"
+    config.optim.freeze_step = -1
+    return config

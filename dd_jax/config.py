@@ -1,0 +1,257 @@
+"""The whole experiment as nested typed dataclasses, and every rule that ties two fields together.
+
+``configs/*.py`` return a ``Config``; any field is overridden on the command line (``--config.loss.smoothness=2e-3``).
+``validate`` runs before anything is compiled and names the flag to change.
+"""
+
+import dataclasses
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A value, or a combination of values, that cannot work; the message says which flag to change."""
+
+
+@dataclasses.dataclass
+class DataConfig:
+    source: str = "kitti"  # "kitti" (raw layout, the synthetic drives too) | "cityscapes" | "folder"
+    root: str = ""  # folder of the data set
+    split_dir: str = ""  # folder with {train,val,test}_files.txt; "" = ROOT/splits
+    height: int = 192  # training size, multiples of 32
+    width: int = 640
+    intrinsics: str = "calib"  # "calib" (true, per drive) | "nominal" (the field's constant KITTI matrix)
+    resize: str = "area"  # "area" (OpenCV) | "lanczos" (PIL, as the references)
+    masks: str = "files"  # "files" (missing file = no object) | "none"
+    batch_size: int = 12  # global, over all devices
+    threads: int = 2  # decoding threads per process
+    cache_dir: str = ""  # frames at training size, built on first use; "" = ROOT/.cache
+    max_unreadable: int = 10  # unreadable frames skipped per epoch before the run stops
+
+
+@dataclasses.dataclass
+class AugmentConfig:
+    flip: float = 0.5  # probability of a horizontal flip (principal point mirrored)
+    jitter: float = 0.5  # probability of a colour jitter, one draw per triplet
+    brightness: float = 0.2  # factor in 1 +- this; likewise contrast and saturation
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.1  # shift in +- this, of a full turn
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    student: bool = True  # False: the single-frame teacher alone (monodepth2)
+    student_layers: int = 18  # ResNet depth of the student encoder: 18 | 34 | 50; teacher and pose are 18 always
+    width: int = 64  # channels of the first ResNet stage, in all encoders; 64 = the published networks
+    min_depth: float = 0.1
+    max_depth: float = 100.0
+
+
+@dataclasses.dataclass
+class CostVolumeConfig:
+    bins: int = 96
+    binning: str = "linear"  # "linear" | "inverse" | "log"
+    min_depth: float = 0.1  # start of the adaptive range
+    max_depth: float = 10.0
+    tracker_momentum: float = 0.99
+    aggregate: str = "min"  # over lookup frames: "min" | "mean"
+    occlusion: str = "feature_pool"  # holes of the lookup frame: "none" | "set_one" | "feature_pool" | "cost_fill"
+    pool_radius: int = 1
+    pool_threshold: float = 0.7
+    static_probability: float = 0.25  # matching augmentation: lookup := current frame
+    zero_pose_probability: float = 0.25  # matching augmentation: lookup absent
+
+
+@dataclasses.dataclass
+class DomdConfig:
+    enabled: bool = True
+    upscale: int = 3  # sub-pixel density of the forward splat
+    exclude_from_loss: bool = False  # paste objects into the lookup frame only
+
+
+@dataclasses.dataclass
+class LossConfig:
+    ssim: float = 0.85  # share of SSIM in the photometric error, the rest is L1
+    smoothness: float = 1e-3
+    automask: bool = True  # teacher: drop pixels that an unwarped source explains better
+    automask_noise: float = 1e-5  # breaks ties between equal errors
+    source_reduce: str = "min"  # over source frames: "min" | "mean"
+    occlusion_rule: str = "switch"  # holes of a source: "switch" | "union" | "min" (= ignore)
+    motion_mask: bool = True  # student: photometric only where matching is confident and agrees with the teacher
+    consistency: float = 1.0  # student to teacher where it is not
+
+
+@dataclasses.dataclass
+class OptimConfig:
+    steps: int = 66_000
+    learning_rate: float = 1e-4
+    decay_steps: int = 50_000  # multiply the rate by decay_factor every so many steps; 0 = never
+    decay_factor: float = 0.1
+    freeze_step: int = 50_000  # from here on teacher and pose are fixed; -1 = never
+    max_nonfinite: int = 20  # abort after so many non-finite steps in a row; each is skipped and reported
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    seed: int = 0
+    backend: str = "pmap"  # "pmap" | "jit"
+    log_every: int = 50
+    eval_every: int = 2_000  # also at the end; 0 = only at the end
+    eval_frames: int = 0  # validation frames, evenly spread; 0 = all
+    checkpoint_every: int = 1_000
+    keep: int = 2  # newest checkpoints kept, besides the best on val
+    init_from: str = ""  # checkpoint folder whose networks to start from
+
+
+@dataclasses.dataclass
+class EvalConfig:
+    batch_size: int = 8
+    min_depth: float = 1e-3
+    max_depth: float = 80.0
+    crop: str = "eigen"  # "eigen" (Garg crop) | "none" | "cityscapes"
+    resize: str = "disparity"  # quantity brought to ground-truth size: "disparity" | "depth"
+    median: str = "average"  # of an even count: "average" | "lower"
+    ground_truth: str = "velodyne"  # "velodyne" (projected scan) | "annotated" (16-bit depth PNG; dense and exact for synthetic drives)
+
+
+@dataclasses.dataclass
+class Config:
+    name: str = "dynamic_depth"
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    cost_volume: CostVolumeConfig = dataclasses.field(default_factory=CostVolumeConfig)
+    domd: DomdConfig = dataclasses.field(default_factory=DomdConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+
+def validate(config: Config, num_devices: int = 1) -> None:
+    """Refuses what cannot work, before anything is compiled.
+
+    Raises:
+      ConfigError: one sentence: what is wrong, where, and the flag to change.
+    """
+    data, model, volume, loss, optim, train = (
+        config.data, config.model, config.cost_volume, config.loss, config.optim, config.train
+    )  # fmt: skip
+
+    def require(ok: bool, message: str) -> None:
+        if not ok:
+            raise ConfigError(message)
+
+    def one_of(flag: str, value: Any, allowed: tuple) -> None:
+        require(value in allowed, f"--config.{flag}={value!r} is not one of {', '.join(map(repr, allowed))}")
+
+    def within(flag: str, value: float, low: float, high: float) -> None:
+        require(low <= value <= high, f"--config.{flag}={value} must lie between {low:g} and {high:g}")
+
+    one_of("data.source", data.source, ("kitti", "cityscapes", "folder"))
+    one_of("data.intrinsics", data.intrinsics, ("calib", "nominal"))
+    one_of("data.resize", data.resize, ("area", "lanczos"))
+    one_of("data.masks", data.masks, ("files", "none"))
+    one_of("model.student_layers", model.student_layers, (18, 34, 50))
+    one_of("cost_volume.binning", volume.binning, ("linear", "inverse", "log"))
+    one_of("cost_volume.aggregate", volume.aggregate, ("min", "mean"))
+    one_of("cost_volume.occlusion", volume.occlusion, ("none", "set_one", "feature_pool", "cost_fill"))
+    one_of("loss.source_reduce", loss.source_reduce, ("min", "mean"))
+    one_of("loss.occlusion_rule", loss.occlusion_rule, ("switch", "union", "min"))
+    one_of("train.backend", train.backend, ("pmap", "jit"))
+    one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
+    one_of("eval.resize", config.eval.resize, ("disparity", "depth"))
+    one_of("eval.median", config.eval.median, ("average", "lower"))
+    one_of("eval.ground_truth", config.eval.ground_truth, ("velodyne", "annotated"))
+
+    for flag, size in (("height", data.height), ("width", data.width)):
+        require(
+            size > 0 and size % 32 == 0,
+            f"--config.data.{flag}={size} must be a multiple of 32, because the encoder halves the image five times; "
+            f"the nearest are {max(32, size // 32 * 32)} and {size // 32 * 32 + 32}",
+        )
+    require(data.batch_size > 0, f"--config.data.batch_size={data.batch_size} must be positive")
+    require(
+        data.batch_size % num_devices == 0,
+        f"--config.data.batch_size={data.batch_size} is global and must be divisible by the {num_devices} devices",
+    )
+    require(data.root != "", "--config.data.root is empty: name the folder of the data set")
+    require(data.threads > 0, f"--config.data.threads={data.threads} must be positive")
+    for name in ("flip", "jitter", "brightness", "contrast", "saturation"):
+        within(f"augment.{name}", getattr(config.augment, name), 0, 1)
+    within("augment.hue", config.augment.hue, 0, 0.5)
+    require(
+        model.width >= 8 and model.width % 8 == 0, f"--config.model.width={model.width} must be a positive multiple of 8"
+    )
+    require(
+        0 < model.min_depth < model.max_depth,
+        f"--config.model.min_depth={model.min_depth} must be positive and below --config.model.max_depth={model.max_depth}",
+    )
+    require(
+        model.min_depth <= volume.min_depth < volume.max_depth <= model.max_depth,
+        f"the bins' start --config.cost_volume.min_depth={volume.min_depth} .. max_depth={volume.max_depth} must lie within "
+        f"--config.model.min_depth={model.min_depth} .. max_depth={model.max_depth}",
+    )
+    require(volume.bins >= 2, f"--config.cost_volume.bins={volume.bins} must be at least 2")
+    within("cost_volume.tracker_momentum", volume.tracker_momentum, 0, 1)
+    require(
+        volume.static_probability >= 0
+        and volume.zero_pose_probability >= 0
+        and volume.static_probability + volume.zero_pose_probability <= 1,
+        "--config.cost_volume.static_probability and zero_pose_probability must not be negative and add up to at most 1",
+    )
+    require(config.domd.upscale >= 1, f"--config.domd.upscale={config.domd.upscale} must be at least 1")
+    require(
+        not (config.domd.enabled and model.student and data.masks == "none"),
+        "DOMD needs object masks: set --config.domd.enabled=False, or --config.data.masks=files",
+    )
+    within("loss.ssim", loss.ssim, 0, 1)
+    for name in ("smoothness", "automask_noise", "consistency"):
+        value = getattr(loss, name)
+        require(value >= 0, f"--config.loss.{name}={value} must not be negative")
+    require(optim.steps > 0, f"--config.optim.steps={optim.steps} must be positive")
+    require(optim.learning_rate > 0, f"--config.optim.learning_rate={optim.learning_rate} must be positive")
+    require(
+        optim.freeze_step < 0 or model.student,
+        "--config.optim.freeze_step freezes teacher and pose, which leaves nothing to train without a student: set it to -1",
+    )
+    require(
+        optim.freeze_step != 0 or train.init_from != "",
+        "--config.optim.freeze_step=0 freezes untrained networks: give --config.train.init_from, or a later step",
+    )
+    for name in ("log_every", "checkpoint_every", "keep"):
+        value = getattr(train, name)
+        require(value > 0, f"--config.train.{name}={value} must be positive")
+    require(config.eval.batch_size > 0, f"--config.eval.batch_size={config.eval.batch_size} must be positive")
+    require(
+        0 < config.eval.min_depth < config.eval.max_depth,
+        f"--config.eval.min_depth={config.eval.min_depth} must be positive and below "
+        f"--config.eval.max_depth={config.eval.max_depth}",
+    )
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain dict, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Inverse of :func:`to_dict`.
+
+    Raises:
+      ConfigError: a key that this version does not know.
+    """
+    sections = {f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING}
+    kwargs = {}
+    for key, value in values.items():
+        if key in sections:
+            section = sections[key]
+            unknown = set(value) - {f.name for f in dataclasses.fields(section)}
+            if unknown:
+                raise ConfigError(f"config section {key!r} has unknown keys {sorted(unknown)}")
+            kwargs[key] = section(**value)
+        elif key == "name":
+            kwargs[key] = value
+        else:
+            raise ConfigError(f"config has an unknown key {key!r}")
+    return Config(**kwargs)

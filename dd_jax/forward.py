@@ -1,0 +1,119 @@
+"""What the networks compute for one batch: poses, teacher, DOMD, student; and the views the losses compare."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt32
+
+from dd_jax import cost_volume, domd
+from dd_jax.config import Config, CostVolumeConfig, ModelConfig
+from dd_jax.geometry.camera import disp_to_depth, scale_intrinsics
+from dd_jax.geometry.sampling import sample_border
+from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
+from dd_jax.geometry.warp import reproject
+from dd_jax.networks.model import Model
+from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Disentangled, Outputs, StudentOutputs, Views
+
+sg = jax.lax.stop_gradient
+
+
+def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: Config, train: bool) -> Outputs:
+    """All networks on one augmented batch (method: DynamicDepth section 3, ManyDepth section 3).
+
+    Args:
+      batch: as returned by ``augment``; three frames in training, (t-1, t) in evaluation.
+      depth_range: nearest and farthest depth of the adaptive bins.
+      train: draw the matching augmentation, and see the next frame.
+    """
+    T = predict_poses(model, batch.inputs)
+    teacher_disps = model.teacher(batch.inputs[:, TARGET])
+    if model.student is None:
+        return Outputs(T_source_from_target=T, teacher_disps=teacher_disps, student=None)
+
+    if train:
+        static, absent = matching_augmentation(batch.seed, config.cost_volume)
+    else:
+        static = absent = jnp.zeros(batch.seed.shape, bool)
+    augmented = static | absent
+
+    if config.domd.enabled:
+        depth = sg(full_size_depth(teacher_disps[0], batch.images.shape[2:4], config.model))
+        frames = (PREVIOUS, NEXT) if train else (PREVIOUS,)
+        disentangled = domd.disentangle(batch, frames, depth, sg(T), ~augmented, config.domd)
+        lookup = disentangled.lookup
+        holes = jnp.where(augmented[:, None, None], False, disentangled.lookup_holes)[:, ::4, ::4]
+    else:
+        disentangled, holes, lookup = None, None, batch.inputs[:, PREVIOUS]
+    lookup = jnp.where(static[:, None, None, None], batch.inputs[:, TARGET], lookup)
+
+    encoder = model.student.encoder
+    f0, f1 = encoder.features(batch.inputs[:, TARGET])
+    _, lookup_f1 = encoder.features(lookup)
+    volume = cost_volume.build(
+        sg(f1),
+        sg(lookup_f1)[:, None],
+        sg(T[:, :1]),
+        (batch.exists[:, PREVIOUS] & ~absent)[:, None],
+        None if holes is None else holes[:, None],
+        scale_intrinsics(batch.K, 0.25, 0.25),
+        cost_volume.depth_bins(depth_range, config.cost_volume),
+        config.cost_volume,
+    )
+    volume = jax.tree.map(sg, volume)
+    disps = model.student.decoder(encoder.fuse(f0, f1, volume))
+    return Outputs(
+        T_source_from_target=T,
+        teacher_disps=teacher_disps,
+        student=StudentOutputs(disps=disps, volume=volume, augmented=augmented, disentangled=disentangled),
+    )
+
+
+def predict_poses(model: Model, inputs: Float[Array, "b f h w 3"]) -> Float[Array, "b sources 4 4"]:
+    """Transforms from the target camera to each source camera; the pose network sees frames in temporal order."""
+    poses = [invert_pose(pose_from_parameters(*model.pose(inputs[:, PREVIOUS], inputs[:, TARGET])))]
+    if inputs.shape[1] > NEXT:
+        poses.append(pose_from_parameters(*model.pose(inputs[:, TARGET], inputs[:, NEXT])))
+    return jnp.stack(poses, axis=1)
+
+
+def matching_augmentation(
+    seed: UInt32[Array, " b"], config: CostVolumeConfig
+) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:
+    """Which samples get the current frame as lookup, and which get none (ManyDepth section 3.3): one draw per sample."""
+    draw = jax.vmap(lambda s: jax.random.uniform(jax.random.fold_in(jax.random.key(s), MATCHING_STREAM)))(seed)
+    static = draw < config.static_probability
+    return static, ~static & (draw < config.static_probability + config.zero_pose_probability)
+
+
+MATCHING_STREAM = 1
+"""Random streams folded into a sample's seed: augment uses 0, the tie-break noise of the automask 2."""
+
+
+def full_size_depth(disp: Float[Array, "b hs ws"], size: tuple[int, int], config: ModelConfig) -> Float[Array, "b h w"]:
+    """Depth at training size from sigmoid disparity of any scale (bilinear, half-pixel centres)."""
+    full = disp if disp.shape[1:] == size else jax.image.resize(disp, (disp.shape[0], *size), "bilinear", antialias=False)
+    return disp_to_depth(full, config.min_depth, config.max_depth)
+
+
+def full_size_depths(disps: tuple[Float[Array, "b _ _"], ...], config: ModelConfig) -> Float[Array, "s b h w"]:
+    """:func:`full_size_depth` of every scale."""
+    return jnp.stack([full_size_depth(disp, disps[0].shape[1:], config) for disp in disps])
+
+
+def synthesize(
+    depths: Float[Array, "s b h w"],
+    T: Float[Array, "b f 4 4"],
+    sources: Float[Array, "b f h w 3"],
+    holes: Bool[Array, "b f h w"] | None,
+    K: Float[Array, "b 3 3"],
+) -> Views:
+    """Each source frame as the target camera would see it through ``depths``, all scales at full size."""
+    s, b, h, w = depths.shape
+    f = sources.shape[1]
+    if holes is not None:
+        sources = jnp.concatenate([sources, holes[..., None].astype(sources.dtype)], axis=-1)
+    coords = reproject(depths, K, jnp.moveaxis(T, 1, 0))  # (s f b h w 2)
+    # All scales look into the same picture, so they are stacked along its rows and no picture is repeated.
+    coords = jnp.moveaxis(coords, 0, 2).reshape(f * b, s * h, w, 2)
+    pictures = jnp.moveaxis(sources, 1, 0).reshape(f * b, h, w, -1)
+    warped = jnp.moveaxis(sample_border(pictures, coords).reshape(f, b, s, h, w, -1), 2, 0)
+    return Views(depths=depths, warped=warped[..., :3], holes=None if holes is None else sg(warped[..., 3]) > 0.5)

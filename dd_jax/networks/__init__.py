@@ -1,0 +1,1 @@
+"""What has parameters: encoders, decoders, and the correspondence with published PyTorch checkpoints."""

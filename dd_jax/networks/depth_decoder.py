@@ -1,0 +1,45 @@
+"""Depth decoder of Monodepth2 (Godard et al. 2019): up-convolutions with skips, one sigmoid disparity per scale."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from dd_jax.networks.layers import Conv, reflect_pad, upsample
+from dd_jax.types import NUM_SCALES
+
+LEVELS = 5
+
+
+class DepthDecoder(nnx.Module):
+    """Five encoder features -> disparities in (0, 1) at 1, 1/2, 1/4 and 1/8 of the image size.
+
+    Args:
+      encoder_channels: channels of the features at 1/2 ... 1/32.
+      width: 64 in the published networks; the channels 16, 32, 64, 128, 256 scale with it, none below 8.
+    """
+
+    def __init__(self, encoder_channels: Sequence[int], *, width: int = 64, rngs: nnx.Rngs):
+        channels = [max(8, width * 2**level // 4) for level in range(LEVELS)]
+        inputs = [*channels[1:], encoder_channels[-1]]
+        skips = [0, *encoder_channels[:-1]]
+        self.before, self.after, self.heads = nnx.Dict(), nnx.Dict(), nnx.Dict()
+        for level in reversed(range(LEVELS)):
+            self.before[f"level{level}"] = Conv(inputs[level], channels[level], 3, rngs=rngs)
+            self.after[f"level{level}"] = Conv(channels[level] + skips[level], channels[level], 3, rngs=rngs)
+        for scale in range(NUM_SCALES):
+            self.heads[f"scale{scale}"] = Conv(channels[scale], 1, 3, rngs=rngs)
+
+    def __call__(self, features: Sequence[Float[Array, "b _ _ _"]]) -> tuple[Float[Array, "b _ _"], ...]:
+        """Features at 1/2 ... 1/32 of the size -> disparities, full size first."""
+        disps = []
+        x = features[-1]
+        for level in reversed(range(LEVELS)):
+            x = upsample(jax.nn.elu(self.before[f"level{level}"](reflect_pad(x))))
+            if level > 0:
+                x = jax.numpy.concatenate([x, features[level - 1]], axis=-1)
+            x = jax.nn.elu(self.after[f"level{level}"](reflect_pad(x)))
+            if level < NUM_SCALES:
+                disps.append(jax.nn.sigmoid(self.heads[f"scale{level}"](reflect_pad(x))[..., 0]))
+        return tuple(reversed(disps))

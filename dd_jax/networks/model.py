@@ -1,0 +1,91 @@
+"""The networks of one system as one module, and the way between that module and plain trees of arrays.
+
+Only this file splits and merges NNX modules; everything outside sees ``params`` and ``batch_stats``, nested dicts of
+arrays whose first level names the network: ``teacher``, ``pose``, ``student``.
+"""
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from dd_jax.config import Config
+from dd_jax.networks.depth_decoder import DepthDecoder
+from dd_jax.networks.matching import MatchingEncoder
+from dd_jax.networks.pose import PoseNet
+from dd_jax.networks.resnet import ResNet
+
+Tree = dict[str, Any]
+
+
+class Teacher(nnx.Module):
+    """Single-frame depth network (Monodepth2): one image to disparities at four scales."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs, axis: str | None):
+        self.encoder = ResNet(18, width=width, rngs=rngs, axis=axis)
+        self.decoder = DepthDecoder(self.encoder.channels, width=width, rngs=rngs)
+
+    def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _"], ...]:
+        return self.decoder(self.encoder(image))
+
+
+class Student(nnx.Module):
+    """Multi-frame depth network (ManyDepth): the caller builds the cost volume between ``features`` and ``fuse``."""
+
+    def __init__(self, layers: int, width: int, bins: int, rngs: nnx.Rngs, axis: str | None):
+        self.encoder = MatchingEncoder(layers, width=width, bins=bins, rngs=rngs, axis=axis)
+        self.decoder = DepthDecoder(self.encoder.channels, width=width, rngs=rngs)
+
+
+class Model(nnx.Module):
+    """All networks of a system; ``student`` is None for single-frame systems."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs, axis: str | None = None):
+        width = config.model.width
+        self.teacher = Teacher(width, rngs, axis)
+        self.pose = PoseNet(width=width, rngs=rngs, axis=axis)
+        self.student = (
+            Student(config.model.student_layers, width, config.cost_volume.bins, rngs, axis) if config.model.student else None
+        )
+
+
+def initialise(config: Config, seed: int) -> tuple[Tree, Tree]:
+    """Fresh ``(params, batch_stats)``, a function of the seed alone."""
+
+    @jax.jit
+    def create():
+        return split(Model(config, nnx.Rngs(seed)))
+
+    return create()
+
+
+def split(model: Model) -> tuple[Tree, Tree]:
+    """``(params, batch_stats)`` of a module, as nested dicts of arrays."""
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, train: bool, frozen: bool = False) -> Model:
+    """The module that computes with these arrays.
+
+    Args:
+      params: may hold tracers; the module is a copy and never mutates what it was made of.
+      batch_stats: read in evaluation, read and replaced inside the module in training (fetch them with :func:`split`).
+      axis: name of the mapped device axis over which batch statistics are taken, or None.
+      train: batch norms use the batch's statistics; otherwise the running ones.
+      frozen: teacher and pose stay in evaluation mode although ``train`` is set.
+    """
+    abstract = nnx.eval_shape(lambda: Model(config, nnx.Rngs(0), axis))
+    graph, param_state, stat_state = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    nnx.replace_by_pure_dict(param_state, params)
+    nnx.replace_by_pure_dict(stat_state, batch_stats)
+    model = nnx.merge(graph, param_state, stat_state, copy=True)
+    if train:
+        model.train()
+    else:
+        model.eval()
+    if frozen:
+        model.teacher.eval()
+        model.pose.eval()
+    return model

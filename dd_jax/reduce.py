@@ -1,0 +1,29 @@
+"""Means over every sample of every device: the only averaging in the project.
+
+A mean per device followed by a mean over devices weights pixels wrongly as soon as masks differ between devices, so
+numerator and denominator are summed over the devices first. ``axis`` is the name of the mapped device axis, or None where
+the arrays already are global (one device, or ``jax.jit`` with shardings).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def psum(x: jax.Array, axis: str | None) -> jax.Array:
+    """Sum over the devices of ``axis``."""
+    return x if axis is None else jax.lax.psum(x, axis)
+
+
+def mean(x: Float[Array, "..."], axis: str | None, dims: tuple[int, ...] | None = None) -> jax.Array:
+    """Mean over ``dims`` (default: all) and over all devices; every device holds equally many elements."""
+    local = jnp.mean(x, axis=dims)
+    return local if axis is None else jax.lax.pmean(local, axis)
+
+
+def masked_mean(
+    x: Float[Array, "..."], mask: Float[Array, "..."], axis: str | None, dims: tuple[int, ...] | None = None, eps: float = 1e-7
+) -> jax.Array:
+    """``sum(mask * x) / (sum(mask) + eps)`` over ``dims`` (default: all) and over all devices; 0 for an empty mask."""
+    total = psum(jnp.sum(mask * x, axis=dims), axis)
+    return total / (psum(jnp.sum(mask, axis=dims), axis) + eps)

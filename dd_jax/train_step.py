@@ -1,0 +1,127 @@
+"""The whole method on one page: one pure step from (state, batch) to (state, metrics), and prediction."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt32
+
+from dd_jax import cost_volume, optim
+from dd_jax.config import Config
+from dd_jax.data.augment import augment
+from dd_jax.forward import forward, full_size_depth, full_size_depths, synthesize
+from dd_jax.losses.total import compute_losses
+from dd_jax.networks import model as networks
+from dd_jax.types import NEXT, PREVIOUS, Batch, Metrics, Predictions, TrainState
+
+sg = jax.lax.stop_gradient
+
+NOISE_STREAM = 2
+
+
+def create_state(config: Config) -> TrainState:
+    """A fresh training state, a function of the config alone."""
+    params, batch_stats = networks.initialise(config, config.train.seed)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=jax.jit(lambda p: optim.initialise(p, config.optim))(params),
+        depth_range=jnp.array([config.cost_volume.min_depth, config.cost_volume.max_depth], jnp.float32),
+    )
+
+
+def loss_fn(
+    trainable: dict[str, Any], state: TrainState, batch: Batch, config: Config, axis: str | None, frozen: bool
+) -> tuple[Float[Array, ""], tuple[Metrics, Any, Float[Array, "2"]]]:
+    """Total loss of one batch, and what the forward pass changed: metrics, batch statistics, depth range."""
+    model = networks.merge(state.params | trainable, state.batch_stats, config, axis, train=True, frozen=frozen)
+    batch = augment(batch, config.augment, train=True)
+    outputs = forward(model, batch, state.depth_range, config, train=True)
+
+    sources = batch.images[:, (PREVIOUS, NEXT), ...]
+    T = outputs.T_source_from_target
+    teacher_depths = full_size_depths(outputs.teacher_disps, config.model)
+    teacher_views = student_views = None
+    if not frozen:
+        teacher_views = synthesize(teacher_depths, T, sources, None, batch.K)
+    if outputs.student is not None:
+        domd = outputs.student.disentangled
+        student_depths = full_size_depths(outputs.student.disps, config.model)
+        images, holes = (sources, None) if domd is None else (domd.images, domd.holes)
+        student_views = synthesize(student_depths, sg(T), images, holes, batch.K)
+
+    losses = compute_losses(
+        outputs, teacher_views, student_views, teacher_depths, batch, tie_break_noise(batch, config), config, axis
+    )
+    depth_range = state.depth_range
+    if outputs.student is not None and not frozen:
+        depth_range = cost_volume.update_depth_range(
+            depth_range, sg(teacher_depths[0]), config.cost_volume, config.model.min_depth, axis
+        )
+    _, batch_stats = networks.split(model)
+    return losses["total"], (losses, batch_stats, depth_range)
+
+
+def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | None, frozen: bool) -> tuple[TrainState, Metrics]:
+    """One optimiser step; pure.
+
+    Args:
+      state: the same on every device.
+      batch: this device's share, as the loader yields it.
+      axis: name of the mapped device axis, or None.
+      frozen: teacher and pose are fixed and in evaluation mode (ManyDepth section 4); only the student learns.
+
+    A step whose loss or gradient is not finite changes nothing but the step counter and reports ``skipped`` = 1.
+    """
+    trainable = {name: tree for name, tree in state.params.items() if name == "student" or not frozen}
+    grads, (metrics, batch_stats, depth_range) = jax.grad(loss_fn, has_aux=True)(trainable, state, batch, config, axis, frozen)
+    if axis is not None:
+        grads = jax.lax.pmean(grads, axis)
+    squares = {name: sum(jnp.sum(g * g) for g in jax.tree.leaves(tree)) for name, tree in grads.items()}
+    finite = jnp.isfinite(metrics["total"]) & jnp.isfinite(sum(squares.values()))
+
+    params, opt_state = optim.update(grads, state.params, state.opt_state, config.optim)
+    new = (params, batch_stats, opt_state, depth_range)
+    old = (state.params, state.batch_stats, state.opt_state, state.depth_range)
+    params, batch_stats, opt_state, depth_range = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+    metrics = metrics | {f"grad_norm/{name}": jnp.sqrt(square) for name, square in squares.items()}
+    metrics |= {"bins/near": depth_range[0], "bins/far": depth_range[1], "skipped": 1.0 - finite.astype(jnp.float32)}
+    state = TrainState(
+        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, depth_range=depth_range
+    )
+    return state, metrics
+
+
+def predict(state: TrainState, batch: Batch, config: Config) -> Predictions:
+    """Depth of the target frame in evaluation mode; the previous frame may be missing, a next frame is not looked at.
+
+    The whole system runs, DOMD included: what is measured is what was trained.
+    """
+    model = networks.merge(state.params, state.batch_stats, config, None, train=False)
+    batch = augment(batch, config.augment, train=False)
+    outputs = forward(model, batch, state.depth_range, config, train=False)
+    student, size = outputs.student, batch.images.shape[2:4]
+
+    def inverse_depth(disp):
+        return 1.0 / full_size_depth(disp, size, config.model)
+
+    domd = None if student is None else student.disentangled
+    return Predictions(
+        teacher=inverse_depth(outputs.teacher_disps[0]),
+        student=None if student is None else inverse_depth(student.disps[0]),
+        disentangled=None if domd is None else domd.images[:, 0],
+        holes=None if domd is None else domd.holes[:, 0],
+        T_previous_from_target=outputs.T_source_from_target[:, 0],
+    )
+
+
+def tie_break_noise(batch: Batch, config: Config) -> Float[Array, "b h w"]:
+    """Normal noise that decides between equal errors of the automask, a function of each sample's seed."""
+
+    def sample(seed: UInt32[Array, ""]) -> Float[Array, "h w"]:
+        key = jax.random.fold_in(jax.random.key(seed), NOISE_STREAM)
+        return jax.random.normal(key, batch.images.shape[2:4])
+
+    return config.loss.automask_noise * jax.vmap(sample)(batch.seed)

@@ -1,0 +1,105 @@
+"""Every pytree of the project, with shapes and units.
+
+Axes: ``b`` sample, ``f`` frame, ``s`` decoder scale, ``h w`` training size, ``k`` depth bin. Images are RGB; pixel
+``(u, v)`` means (column, row) with integers at pixel centres. Depth is in the network's own unit (a monocular network knows
+depth up to one global factor). ``T_target_from_source`` style names read in the order of multiplication.
+"""
+
+from typing import Any
+
+import jax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt32
+
+PREVIOUS, TARGET, NEXT = 0, 1, 2
+"""Positions on the frame axis of a triplet (t-1, t, t+1)."""
+
+NUM_SCALES = 4
+"""Decoder outputs at 1, 1/2, 1/4 and 1/8 of the training size."""
+
+
+@struct.dataclass
+class Batch:
+    """What the loader yields (``inputs`` is None) and what augmentation returns (``inputs`` is filled).
+
+    In evaluation the frame axis holds two frames, (t-1, t).
+    """
+
+    images: UInt8[Array, "b f h w 3"] | Float[Array, "b f h w 3"]  # uint8 from the loader, float32 in [0, 1] afterwards
+    masks: Bool[Array, "b f h w"]  # pixels of potentially dynamic objects (vehicles, people), parked ones included
+    K: Float[Array, "b 3 3"]  # intrinsics in pixels of the training size
+    exists: Bool[Array, "b f"]  # False where the drive has no such frame; its image is all zeros
+    seed: UInt32[Array, " b"]  # one random seed per sample, the same on any number of devices or threads
+    inputs: Float[Array, "b f h w 3"] | None = None  # colour-jittered images: the only ones a network sees
+
+
+@struct.dataclass
+class CostVolume:
+    """Plane sweep of the lookup features against the target's, at a quarter of the training size."""
+
+    costs: Float[Array, "b hq wq k"]  # mean absolute feature difference; unobserved entries hold the pixel's largest cost
+    observed: Bool[Array, "b hq wq k"]  # whether the lookup frame shows the pixel at this depth
+    confidence: Float[Array, "b hq wq"]  # 1 where every bin is observed, else 0
+    lowest: Float[Array, "b hq wq"]  # 1 / depth of the cheapest bin
+
+
+@struct.dataclass
+class Disentangled:
+    """Source frames with each dynamic object re-rendered where it would be had it not moved (DOMD)."""
+
+    images: Float[Array, "b f h w 3"]  # f = (previous, next), or (previous,) in evaluation; holes are black
+    holes: Bool[Array, "b f h w"]  # object removed, nothing known behind it
+    lookup: Float[Array, "b h w 3"]  # the jittered previous frame, objects re-rendered; untouched where not asked for
+    lookup_holes: Bool[Array, "b h w"]
+
+
+@struct.dataclass
+class StudentOutputs:
+    disps: tuple[Float[Array, "b _ _"], ...]  # sigmoid disparity in (0, 1) per scale
+    volume: CostVolume
+    augmented: Bool[Array, " b"]  # sample went through matching augmentation (static camera or zero pose)
+    disentangled: Disentangled | None  # None where DOMD is off
+
+
+@struct.dataclass
+class Outputs:
+    """What the networks say about one batch."""
+
+    T_source_from_target: Float[Array, "b f 4 4"]  # f = (previous, next), or (previous,) in evaluation
+    teacher_disps: tuple[Float[Array, "b _ _"], ...]  # sigmoid disparity in (0, 1) per scale
+    student: StudentOutputs | None  # None for single-frame systems
+
+
+@struct.dataclass
+class Views:
+    """Source frames seen from the target camera through one network's depth, all scales at full size."""
+
+    depths: Float[Array, "s b h w"]
+    warped: Float[Array, "s f b h w 3"]
+    holes: Bool[Array, "s f b h w"] | None  # pixel comes from a hole of the source; None where sources have no holes
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a step changes; the whole content of a checkpoint besides the data iterator and the config."""
+
+    step: Int32[Array, ""]
+    params: Any  # {"teacher" | "pose" | "student": nested dict of arrays}
+    batch_stats: Any  # same nesting: running mean and variance of every batch norm
+    opt_state: Any
+    depth_range: Float[Array, "2"]  # adaptive bins: tracked (nearest, farthest) depth
+
+
+@struct.dataclass
+class Predictions:
+    """What evaluation and prediction need of one batch; inverse depth in 1 / (network unit)."""
+
+    teacher: Float[Array, "b h w"]
+    student: Float[Array, "b h w"] | None
+    disentangled: Float[Array, "b h w 3"] | None  # previous frame after DOMD
+    holes: Bool[Array, "b h w"] | None
+    T_previous_from_target: Float[Array, "b 4 4"]
+
+
+Metrics = dict[str, jax.Array]
+"""Scalars of one step, already reduced over all devices."""
