@@ -111,9 +111,7 @@ def synthesize(
     f = sources.shape[1]
     if holes is not None:
         sources = jnp.concatenate([sources, holes[..., None].astype(sources.dtype)], axis=-1)
-    coords = reproject(depths, K, jnp.moveaxis(T, 1, 0))  # (s f b h w 2)
-    # All scales look into the same picture, so they are stacked along its rows and no picture is repeated.
-    coords = jnp.moveaxis(coords, 0, 2).reshape(f * b, s * h, w, 2)
+    coords = reproject(depths, K, jnp.moveaxis(T, 1, 0)).reshape(s, f * b, h, w, 2)
     pictures = jnp.moveaxis(sources, 1, 0).reshape(f * b, h, w, -1)
-    warped = jnp.moveaxis(sample_border(pictures, coords).reshape(f, b, s, h, w, -1), 2, 0)
+    warped = sample_border(pictures, coords).reshape(s, f, b, h, w, -1)
     return Views(depths=depths, warped=warped[..., :3], holes=None if holes is None else sg(warped[..., 3]) > 0.5)

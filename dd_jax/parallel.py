@@ -51,3 +51,8 @@ def replicate(state: TrainState, devices: list[jax.Device] | None = None) -> Tra
 def _shardings(devices: list[jax.Device]) -> tuple[NamedSharding, NamedSharding]:
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def on_host(state: TrainState) -> TrainState:
+    """The state as numpy arrays, one copy of each, safe from the donation of the next step."""
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0)), state)

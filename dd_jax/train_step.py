@@ -52,7 +52,7 @@ def loss_fn(
         student_views = synthesize(student_depths, sg(T), images, holes, batch.K)
 
     losses = compute_losses(
-        outputs, teacher_views, student_views, teacher_depths, batch, tie_break_noise(batch, config), config, axis
+        outputs, teacher_views, student_views, teacher_depths, batch, tie_break_noise(batch), config, axis
     )
     depth_range = state.depth_range
     if outputs.student is not None and not frozen:
@@ -117,11 +117,11 @@ def predict(state: TrainState, batch: Batch, config: Config) -> Predictions:
     )
 
 
-def tie_break_noise(batch: Batch, config: Config) -> Float[Array, "b h w"]:
-    """Normal noise that decides between equal errors of the automask, a function of each sample's seed."""
+def tie_break_noise(batch: Batch) -> Float[Array, "b h w"]:
+    """Standard normal draws that decide between equal errors of the automask, a function of each sample's seed."""
 
     def sample(seed: UInt32[Array, ""]) -> Float[Array, "h w"]:
         key = jax.random.fold_in(jax.random.key(seed), NOISE_STREAM)
         return jax.random.normal(key, batch.images.shape[2:4])
 
-    return config.loss.automask_noise * jax.vmap(sample)(batch.seed)
+    return jax.vmap(sample)(batch.seed)

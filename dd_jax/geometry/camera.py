@@ -53,16 +53,17 @@ def backproject(depth: Float[Array, "*b h w"], K: Float[Array, "*b 3 3"]) -> Flo
     return jnp.stack([depth * x, depth * y, depth], axis=-1)
 
 
-def project(
-    points: Float[Array, "*b h w 3"], K: Float[Array, "*b 3 3"], T: Float[Array, "*b 4 4"]
-) -> Float[Array, "*b h w 2"]:
+def project(points: Float[Array, "*b h w 3"], K: Float[Array, "*b 3 3"], T: Float[Array, "*b 4 4"]) -> Float[Array, "*b h w 2"]:
     """Pixel coordinates, in the camera that ``T`` leads to, of points given in the frame that it starts from.
 
     Points behind the camera give mirrored coordinates; nothing is clamped but the result, to +- ``MAX_COORDINATE``.
     """
     x, y, z = (points[..., i] for i in range(3))
     pose = T[..., None, None]
-    moved = [pose[..., i, 0, :, :] * x + pose[..., i, 1, :, :] * y + pose[..., i, 2, :, :] * z + pose[..., i, 3, :, :] for i in range(3)]
+    moved = [
+        pose[..., i, 0, :, :] * x + pose[..., i, 1, :, :] * y + pose[..., i, 2, :, :] * z + pose[..., i, 3, :, :]
+        for i in range(3)
+    ]
     camera = K[..., None, None]
     a = camera[..., 0, 0, :, :] * moved[0] + camera[..., 0, 1, :, :] * moved[1] + camera[..., 0, 2, :, :] * moved[2]
     b = camera[..., 1, 1, :, :] * moved[1] + camera[..., 1, 2, :, :] * moved[2]

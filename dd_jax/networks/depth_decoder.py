@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.networks.layers import Conv, reflect_pad, upsample
+from dd_jax.networks.layers import Conv, conv, reflect_pad, upsampled_conv
 from dd_jax.types import NUM_SCALES
 
 LEVELS = 5
@@ -36,10 +36,15 @@ class DepthDecoder(nnx.Module):
         disps = []
         x = features[-1]
         for level in reversed(range(LEVELS)):
-            x = upsample(jax.nn.elu(self.before[f"level{level}"](reflect_pad(x))))
-            if level > 0:
-                x = jax.numpy.concatenate([x, features[level - 1]], axis=-1)
-            x = jax.nn.elu(self.after[f"level{level}"](reflect_pad(x)))
+            x = jax.nn.elu(self.before[f"level{level}"](reflect_pad(x)))
+            x = jax.nn.elu(_join(self.after[f"level{level}"], x, features[level - 1] if level > 0 else None))
             if level < NUM_SCALES:
                 disps.append(jax.nn.sigmoid(self.heads[f"scale{level}"](reflect_pad(x))[..., 0]))
         return tuple(reversed(disps))
+
+
+def _join(layer: Conv, x: Float[Array, "b h w c"], skip: Float[Array, "b 2*h 2*w s"] | None) -> Float[Array, "b 2*h 2*w o"]:
+    """``layer`` on [up-sampled ``x``, ``skip``], each part by the cheapest way."""
+    kernel = layer.kernel[...]
+    y = upsampled_conv(x, kernel[:, :, : x.shape[-1]]) + layer.bias[...]
+    return y if skip is None else y + conv(reflect_pad(skip), kernel[:, :, x.shape[-1] :], 1, 0)

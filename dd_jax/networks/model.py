@@ -14,7 +14,7 @@ from dd_jax.config import Config
 from dd_jax.networks.depth_decoder import DepthDecoder
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.networks.pose import PoseNet
-from dd_jax.networks.resnet import ResNet
+from dd_jax.networks.resnet import ResNet, feature_channels
 
 Tree = dict[str, Any]
 
@@ -24,7 +24,7 @@ class Teacher(nnx.Module):
 
     def __init__(self, width: int, rngs: nnx.Rngs, axis: str | None):
         self.encoder = ResNet(18, width=width, rngs=rngs, axis=axis)
-        self.decoder = DepthDecoder(self.encoder.channels, width=width, rngs=rngs)
+        self.decoder = DepthDecoder(feature_channels(18, width), width=width, rngs=rngs)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _"], ...]:
         return self.decoder(self.encoder(image))
@@ -35,7 +35,7 @@ class Student(nnx.Module):
 
     def __init__(self, layers: int, width: int, bins: int, rngs: nnx.Rngs, axis: str | None):
         self.encoder = MatchingEncoder(layers, width=width, bins=bins, rngs=rngs, axis=axis)
-        self.decoder = DepthDecoder(self.encoder.channels, width=width, rngs=rngs)
+        self.decoder = DepthDecoder(feature_channels(layers, width), width=width, rngs=rngs)
 
 
 class Model(nnx.Module):

@@ -1,0 +1,92 @@
+"""Augmentation on the device: one horizontal flip and one colour jitter per triplet, drawn from the sample's own seed."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dd_jax.config import AugmentConfig
+from dd_jax.geometry.camera import flip_intrinsics
+from dd_jax.types import Batch
+
+GREY = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue in torchvision's grey."""
+
+Planes = tuple[Float[Array, "f h w"], Float[Array, "f h w"], Float[Array, "f h w"]]
+"""Red, green and blue apart, so that every operation runs over contiguous numbers."""
+
+
+def augment(batch: Batch, config: AugmentConfig, train: bool) -> Batch:
+    """Float images in [0, 1]: ``images`` are flipped, ``inputs`` flipped and jittered (in evaluation, neither).
+
+    A flip mirrors masks and the principal point too. Frames that are all zero stay so. The result depends on each sample's
+    seed only, so it is the same on any number of devices.
+    """
+    if not train:
+        images = batch.images.astype(jnp.float32) / 255
+        return batch.replace(images=images, inputs=images)
+    draws = jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), (10,)))(batch.seed)
+    images, masks, K = batch.images, batch.masks, batch.K
+    if config.flip > 0:
+        flip = draws[:, 0] < config.flip
+        images = jnp.where(flip[:, None, None, None, None], images[..., ::-1, :], images)
+        masks = jnp.where(flip[:, None, None, None], masks[..., ::-1], masks)
+        K = jnp.where(flip[:, None, None], flip_intrinsics(K, images.shape[-2]), K)
+    images = images.astype(jnp.float32) / 255
+    inputs = jitter(images, draws[:, 1:], config) if config.jitter > 0 else images
+    return batch.replace(images=images, masks=masks, K=K, inputs=inputs)
+
+
+def jitter(images: Float[Array, "b f h w 3"], draws: Float[Array, "b 9"], config: AugmentConfig) -> Float[Array, "b f h w 3"]:
+    """Brightness, contrast, saturation and hue of whole triplets, in random order (torchvision's ColorJitter).
+
+    draws: numbers in [0, 1): whether to jitter at all; the four strengths; the four operations' places in the order.
+
+    Sample by sample, since then only the drawn operation is computed: a batch at once would need each of the four at each of
+    the four places. Three times faster on a CPU, and it leaves samples without jitter untouched, to the bit.
+    """
+
+    def one(sample: tuple[Float[Array, "f h w 3"], Float[Array, "9"]]) -> Float[Array, "f h w 3"]:
+        image, draw = sample
+        spread = 2 * draw[1:5] - 1
+        brightness, contrast, saturation = (
+            1 + limit * spread[i] for i, limit in enumerate((config.brightness, config.contrast, config.saturation))
+        )
+        operations = (
+            lambda planes: _blend(planes, brightness, 0.0),
+            lambda planes: _blend(planes, contrast, jnp.mean(_grey(planes), axis=(1, 2), keepdims=True)),
+            lambda planes: _blend(planes, saturation, _grey(planes)),
+            lambda planes: _turn_hue(planes, config.hue * spread[3]),
+        )
+        order = jnp.argsort(draw[5:9])
+
+        def jittered(planes: Planes) -> Planes:
+            return jax.lax.fori_loop(0, 4, lambda place, planes: jax.lax.switch(order[place], operations, planes), planes)
+
+        planes = tuple(image[..., channel] for channel in range(3))
+        return jnp.stack(jax.lax.cond(draw[0] < config.jitter, jittered, lambda planes: planes, planes), axis=-1)
+
+    return jax.lax.map(one, (images, draws))
+
+
+def _blend(planes: Planes, factor: jax.Array, other: jax.Array | float) -> Planes:
+    return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0.0, 1.0) for plane in planes)
+
+
+def _grey(planes: Planes) -> Float[Array, "f h w"]:
+    return sum(weight * plane for weight, plane in zip(GREY, planes))
+
+
+def _turn_hue(planes: Planes, turn: Float[Array, ""]) -> Planes:
+    """The hue of HSV moved by ``turn`` (1 = once around); value and chroma stay, so nothing needs clamping."""
+    r, g, b = planes
+    value = jnp.maximum(jnp.maximum(r, g), b)
+    chroma = value - jnp.minimum(jnp.minimum(r, g), b)
+    scale = 1.0 / jnp.where(chroma > 0, chroma, 1.0)
+    sixth = jnp.where(value == r, (g - b) * scale, jnp.where(value == g, 2 + (b - r) * scale, 4 + (r - g) * scale))
+
+    def channel(offset: float) -> Float[Array, "f h w"]:
+        k = sixth + (6 * turn + offset)
+        k = k - 6 * jnp.floor(k / 6)
+        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0.0, 1.0)
+
+    return channel(5.0), channel(3.0), channel(1.0)

@@ -1,0 +1,189 @@
+"""Frames at training size in one memory-mapped file, so that reading one is a copy.
+
+A split's cache is a folder with ``frames.u8`` (n, h, w, 3), ``masks.bits`` (n, h w / 8; one bit a pixel) and
+``journal.u8``: per frame a fingerprint of its source files, and whether they could be decoded. A frame whose fingerprint
+differs from today's is decoded again. So one rule serves the first build, the rest of an interrupted one, and changed files.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8, UInt64
+from tqdm import tqdm
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data import frames
+from dd_jax.data.frames import FrameFile, Listing, UnreadableFrame
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Part of the folder's name; raise it when the stored arrays change their meaning."""
+
+JOURNAL = np.dtype([("fingerprint", "<u8"), ("readable", "u1")])
+CHUNK = 256
+"""Frames between two commits to the journal: what an interrupted build loses at most."""
+
+
+class FrameStore:
+    """Read access to a finished cache; may be opened by any number of processes, and pickled."""
+
+    def __init__(self, folder: Path, count: int, height: int, width: int, masks: bool):
+        self._arguments = (folder, count, height, width, masks)
+        self.frames = np.memmap(folder / "frames.u8", np.uint8, "r", shape=(count, height, width, 3))
+        self.masks = np.memmap(folder / "masks.bits", np.uint8, "r", shape=(count, height * width // 8)) if masks else None
+
+    def __reduce__(self):
+        return FrameStore, self._arguments
+
+    def read(
+        self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
+    ) -> None:
+        """Copies frames and masks of ``index`` into the given arrays; zeros for negative entries."""
+        for position, frame in np.ndenumerate(index):
+            images[position] = self.frames[frame] if frame >= 0 else 0
+            if frame >= 0 and self.masks is not None:
+                masks[position] = np.unpackbits(self.masks[frame]).view(bool).reshape(masks.shape[-2:])
+            else:
+                masks[position] = False
+
+
+def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameStore, Bool[np.ndarray, " n"]]:
+    """The frames of a listing, decoded now as far as necessary, and which of them are readable.
+
+    ``label`` names the split in the cache's folder name.
+
+    Raises:
+      ConfigError: more than ``max_unreadable`` frames cannot be decoded, or the cache cannot be written.
+    """
+    masks = config.masks == "files"
+    files, size = listing.files, (config.height, config.width)
+    identity = hashlib.sha256("\n".join(f"{file.image} {file.box}" for file in files).encode()).hexdigest()[:10]
+    base = Path(config.cache_dir) if config.cache_dir else listing.root / ".cache"
+    name = f"{label}-{size[0]}x{size[1]}-{config.resize}{'' if masks else '-nomasks'}-{identity}-v{VERSION}"
+    wanted = np.array([_fingerprint(file) for file in files], np.uint64)
+    sizes = {"frames.u8": len(files) * size[0] * size[1] * 3, "journal.u8": len(files) * JOURNAL.itemsize}
+    if masks:
+        sizes["masks.bits"] = len(files) * size[0] * size[1] // 8
+
+    try:
+        with _lock(base, name):
+            folder = base / name
+            _allocate(folder, sizes)
+            journal = np.memmap(folder / "journal.u8", JOURNAL, "r+", shape=(len(files),))
+            _fill(folder, journal, wanted, listing, config)
+            readable = journal["readable"].astype(bool)
+    except OSError as error:
+        raise ConfigError(
+            f"the frame cache {base / name} cannot be written ({error.strerror or error}): "
+            "name a folder with enough room with --config.data.cache_dir"
+        ) from error
+    if not readable.all():
+        log.warning("%d unreadable frames are left out: %s", (~readable).sum(), _names(listing, np.flatnonzero(~readable)))
+    _limit(listing, np.flatnonzero(~readable), config)
+    return FrameStore(folder, len(files), *size, masks), readable
+
+
+def _fingerprint(file: FrameFile) -> int:
+    text = f"{file.stamp} {file.mask} {file.mask_stamp}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1  # 0 = never stored
+
+
+@contextlib.contextmanager
+def _lock(base: Path, name: str) -> Iterator[None]:
+    base.mkdir(parents=True, exist_ok=True)
+    with (base / f"{name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("waiting for another process that builds the frame cache %s", base / name)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _allocate(folder: Path, sizes: dict[str, int]) -> None:
+    """Makes the files at their full size (so that a full disk shows now); starts over if one has another size."""
+    found = {name: (folder / name).stat().st_size for name in sizes if (folder / name).is_file()}
+    if found == sizes:
+        return
+    if folder.exists():
+        log.warning("the frame cache %s is damaged: built anew", folder)
+        shutil.rmtree(folder)
+    started = folder.with_name(folder.name + ".new")
+    shutil.rmtree(started, ignore_errors=True)
+    started.mkdir()
+    try:
+        for name, size in sizes.items():
+            with (started / name).open("wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+    except OSError:
+        shutil.rmtree(started, ignore_errors=True)
+        raise
+    started.rename(folder)
+
+
+def _fill(folder: Path, journal: np.memmap, wanted: UInt64[np.ndarray, " n"], listing: Listing, config: DataConfig) -> None:
+    """Decodes every frame whose fingerprint in the journal is not today's."""
+    todo = np.flatnonzero(journal["fingerprint"] != wanted)
+    if not todo.size:
+        return
+    changed = int((journal["fingerprint"][todo] != 0).sum())
+    if changed:
+        log.warning("%d source files of the frame cache %s have changed: decoded again", changed, folder)
+    count, (height, width) = len(wanted), (config.height, config.width)
+    images = np.memmap(folder / "frames.u8", np.uint8, "r+", shape=(count, height, width, 3))
+    masks = None
+    if config.masks == "files":
+        masks = np.memmap(folder / "masks.bits", np.uint8, "r+", shape=(count, height * width // 8))
+
+    def store(index: int) -> bool:
+        file = listing.files[index]
+        try:
+            image = frames.cut(frames.decode_image(listing.root / file.image), file.box)
+            images[index] = frames.resize_image(image, height, width, config.resize)
+            if masks is not None:
+                mask = frames.decode_mask(listing.root / file.mask) if file.mask else np.zeros((height, width), bool)
+                masks[index] = np.packbits(frames.resize_mask(mask, height, width))
+            return True
+        except UnreadableFrame:
+            return False
+
+    progress = tqdm(total=count, initial=count - todo.size, desc=f"frames at {height}x{width}", unit="frame", disable=None)
+    with progress, ThreadPoolExecutor(config.threads) as threads:
+        for start in range(0, todo.size, CHUNK):
+            chunk, readable = todo[start : start + CHUNK], []
+            for ok in threads.map(store, chunk.tolist()):
+                readable.append(ok)
+                progress.update()
+            for array in (images, masks):  # the data reach the disk before the journal says so
+                if array is not None:
+                    array.flush()
+            journal["fingerprint"][chunk], journal["readable"][chunk] = wanted[chunk], readable
+            journal.flush()
+            _limit(listing, np.flatnonzero((journal["fingerprint"] == wanted) & (journal["readable"] == 0)), config)
+
+
+def _limit(listing: Listing, unreadable: Int[np.ndarray, " k"], config: DataConfig) -> None:
+    if unreadable.size > config.max_unreadable:
+        raise ConfigError(
+            f"{unreadable.size} frames cannot be decoded, more than --config.data.max_unreadable={config.max_unreadable}: "
+            f"{_names(listing, unreadable)}"
+        )
+
+
+def _names(listing: Listing, indices: Int[np.ndarray, " k"]) -> str:
+    def name(file: FrameFile) -> str:
+        return f"{listing.root / file.image}" + (f" (or its mask {file.mask})" if file.mask else "")
+
+    return ", ".join(name(listing.files[i]) for i in indices[:20]) + (f" and {indices.size - 20} more" if indices.size > 20 else "")

@@ -1,0 +1,128 @@
+"""Your own video: ``ROOT/frames/*.png|jpg``, or several clips ``ROOT/frames/CLIP/*.png|jpg``, and ``intrinsics.json``.
+
+``intrinsics.json`` holds one camera, in pixels of the pictures, with (0, 0) at the centre of the top-left pixel::
+
+    {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}
+
+It lies in ROOT, or in a clip's folder for that clip alone. Pictures must be free of lens distortion. Optional object masks
+have the frame's name: ``ROOT/masks[/CLIP]/NAME.png`` (nonzero = object). Frames follow each other in the order of their
+names. Split files are optional, with lines ``[CLIP] NAME``; without them the last tenth of each clip is val and test.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image, UnidentifiedImageError
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data.frames import MISSING, Folders, FrameFile, FrameTable, Listing, frame_file, intrinsics, natural_key
+from dd_jax.data.splits import read_lines, refuse_absent, split_file
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+VAL_SHARE = 10
+"""One frame in so many, at the end of each clip, is for validation."""
+
+Clips = dict[str, list[str]]  # names of the pictures in order; the clip "" is ROOT/frames itself
+
+
+def list_split(config: DataConfig, split: str) -> Listing:
+    """Triplets of neighbouring frames of a clip; there is no ground truth.
+
+    Raises:
+      ConfigError: no frames, no usable intrinsics, a damaged split file, or clips too short for a single triplet.
+    """
+    path, root = split_file(config, split), Path(config.root)
+    folders, table = Folders(root), FrameTable()
+    clips = _clips(folders)
+    chosen = _from_file(path, clips) if path.is_file() or config.split_dir else _by_rule(clips, split, root)
+
+    def position(clip: str, place: int) -> int:
+        def find() -> FrameFile | None:
+            name = clips[clip][place]
+            masks = "/".join(filter(None, ("masks", clip)))
+            mask = folders.find(masks, f"{Path(name).stem}.png") if config.masks == "files" else None
+            return frame_file(folders.find(_frames(clip), name), mask)
+
+        return table.position((clip, place), find) if 0 <= place < len(clips[clip]) else MISSING
+
+    camera_of = functools.cache(lambda clip: _camera(root, clip, clips[clip][0], (config.height, config.width)))
+    return Listing(
+        root=root,
+        files=table.files,
+        triplets=np.array([[position(clip, place + step) for step in (-1, 0, 1)] for clip, place in chosen], np.int32),
+        K=np.stack([camera_of(clip) for clip, _ in chosen]),
+        names=[f"{clip} {Path(clips[clip][place]).stem}".strip() for clip, place in chosen],
+        ground_truth=lambda index, kind: None,
+    )
+
+
+def _frames(clip: str) -> str:
+    return f"frames/{clip}" if clip else "frames"
+
+
+def _clips(folders: Folders) -> Clips:
+    frames = folders.root / "frames"
+    if not frames.is_dir():
+        raise ConfigError(f"there is no folder {frames}: put the pictures there, or make it with scripts/prepare_video.py")
+    clips = {}
+    for clip in ["", *sorted(entry.name for entry in frames.iterdir() if entry.is_dir())]:
+        names = [name for name in folders.stamps(_frames(clip)) if name.lower().endswith(SUFFIXES)]
+        if names:
+            clips[clip] = sorted(names, key=natural_key)
+    if not clips:
+        raise ConfigError(f"{frames} holds no {', '.join(SUFFIXES)} pictures, nor does a folder in it")
+    return clips
+
+
+def _by_rule(clips: Clips, split: str, root: Path) -> list[tuple[str, int]]:
+    """Frames with both neighbours on their own side of the cut; a clip too short for two sides is for training."""
+    chosen = []
+    for clip, names in clips.items():
+        tail = max(3, round(len(names) / VAL_SHARE))
+        cut = len(names) - tail if len(names) >= 6 else len(names)
+        places = range(1, cut - 1) if split == "train" else range(cut + 1, len(names) - 1)
+        chosen += [(clip, place) for place in places]
+    if not chosen:
+        raise ConfigError(
+            f"the clips in {root / 'frames'} are too short for the {split} split: a clip needs three frames in a row, "
+            "and six before three of them are set apart for val"
+        )
+    return chosen
+
+
+def _from_file(path: Path, clips: Clips) -> list[tuple[str, int]]:
+    places = {(clip, Path(name).stem): place for clip, names in clips.items() for place, name in enumerate(names)}
+    keys = []
+    for number, words in read_lines(path):
+        if len(words) > 2:
+            raise ConfigError(f"{path}:{number}: expected '[CLIP] NAME', found {' '.join(words)!r}")
+        keys.append((words[0] if len(words) == 2 else "", Path(words[-1]).stem))
+    refuse_absent(["/".join(key).strip("/") for key in keys if key not in places], len(keys), path)
+    return [(key[0], places[key]) for key in keys]
+
+
+def _camera(root: Path, clip: str, first: str, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    candidates = [root / _frames(clip) / "intrinsics.json", root / "intrinsics.json"]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise ConfigError(
+            f"{candidates[-1]} does not exist: write the camera there, "
+            'like {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}'
+        )
+    try:
+        values = json.loads(path.read_text())
+        width, height, fx, fy, cx, cy = (float(values[key]) for key in ("width", "height", "fx", "fy", "cx", "cy"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} must hold the numbers width, height, fx, fy, cx, cy: {error!r}") from error
+    picture = root / _frames(clip) / first
+    try:
+        with Image.open(picture) as image:
+            actual = image.size
+    except (OSError, UnidentifiedImageError):
+        actual = (width, height)  # the cache counts and names unreadable pictures
+    if not (width > 0 and height > 0) or abs(actual[0] * height / (actual[1] * width) - 1) > 0.01:
+        raise ConfigError(f"{path} is for pictures of {width:g} x {height:g}, but {picture} has {actual[0]} x {actual[1]}")
+    return intrinsics(fx, fy, cx, cy, (height, width), target, str(path))

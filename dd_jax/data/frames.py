@@ -1,0 +1,211 @@
+"""What a sample is, and how one picture becomes an array at training size.
+
+The readers (``kitti``, ``cityscapes``, ``folder``) say which files make up a split (a ``Listing``); ``cache`` decodes each
+file once; ``loader`` puts triplets together.
+"""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from PIL import Image
+
+from dd_jax.config import ConfigError
+
+MISSING = -1
+"""Entry of ``Listing.triplets`` where there is no such frame."""
+
+
+@dataclasses.dataclass
+class Sample:
+    """Three consecutive frames (t-1, t, t+1); a missing one is all zeros and ``exists`` says so."""
+
+    images: UInt8[np.ndarray, "f h w 3"]
+    masks: Bool[np.ndarray, "f h w"]  # potentially dynamic objects
+    K: Float32[np.ndarray, "3 3"]  # pixels at (h, w)
+    exists: Bool[np.ndarray, " f"]
+
+
+@dataclasses.dataclass
+class GroundTruth:
+    """Measured depth of the target frame at its native size."""
+
+    depth: Float32[np.ndarray, "H W"]  # metres, 0 = none
+    dynamic: Bool[np.ndarray, "H W"] | None = None  # potentially dynamic objects
+    moving: Bool[np.ndarray, "H W"] | None = None  # objects that really move
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFile:
+    """Where one frame and its object mask are stored."""
+
+    image: str  # path below the root of the data set
+    stamp: tuple[int, int]  # size and modification time of the image, to notice that it changed
+    box: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # left, right, top, bottom as shares of the picture
+    mask: str = ""  # "" = no object
+    mask_stamp: tuple[int, int] = (0, 0)
+
+
+@dataclasses.dataclass
+class Listing:
+    """All frames of a split, each once, and the triplets made of them."""
+
+    root: Path
+    files: list[FrameFile]
+    triplets: Int32[np.ndarray, "n 3"]  # positions in ``files``, or MISSING
+    K: Float32[np.ndarray, "n 3 3"]  # pixels at training size
+    names: list[str]
+    ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, "velodyne" | "annotated")
+
+
+class UnreadableFrame(Exception):
+    """The bytes of a picture or a mask cannot be decoded completely."""
+
+
+class FrameTable:
+    """Collects the frames of a listing, each once, under a key."""
+
+    def __init__(self):
+        self.files: list[FrameFile] = []
+        self._positions: dict[object, int] = {}
+
+    def position(self, key: object, find: Callable[[], FrameFile | None]) -> int:
+        """Position of the frame ``key``; ``find`` is asked on the first mention and may know no file (MISSING)."""
+        if key not in self._positions:
+            file = find()
+            self._positions[key] = MISSING if file is None else len(self.files)
+            if file is not None:
+                self.files.append(file)
+        return self._positions[key]
+
+
+class Folders:
+    """Names, sizes and times of the files below a root; every folder is read once, a missing folder is empty."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.stamps = functools.cache(self._stamps)
+
+    def _stamps(self, folder: str) -> dict[str, tuple[int, int]]:
+        try:
+            with os.scandir(self.root / folder) as entries:
+                stats = ((entry.name, entry.stat()) for entry in entries if entry.is_file())
+                return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def find(self, folder: str, *names: str) -> tuple[str, tuple[int, int]] | None:
+        """Path below the root, and stamp, of the first of ``names`` that ``folder`` holds."""
+        stamps = self.stamps(folder)
+        return next(((f"{folder}/{name}", stamps[name]) for name in names if name in stamps), None)
+
+
+def frame_file(image: tuple[str, tuple[int, int]] | None, mask: tuple[str, tuple[int, int]] | None, **kwargs) -> FrameFile | None:
+    """A frame from what :meth:`Folders.find` returned for its image and its mask."""
+    if image is None:
+        return None
+    path, stamp = mask or ("", (0, 0))
+    return FrameFile(*image, mask=path, mask_stamp=stamp, **kwargs)
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sort key under which ``f10`` follows ``f9``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def decode_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB picture.
+
+    Raises:
+      UnreadableFrame: missing, damaged or cut off. OpenCV fills the rest of a cut-off file with grey without a word, hence
+        the look at the end marks.
+    """
+    data = _read(path)
+    tail = data[-1024:]
+    complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else True
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data and complete else None
+    if image is None:
+        raise UnreadableFrame(str(path))
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
+    """Object mask from a picture or an ``.npy`` array of any type (bool, 0/1, 0/255, float, instance ids): nonzero = object.
+
+    Raises:
+      UnreadableFrame: missing, damaged or not two-dimensional.
+    """
+    if path.suffix == ".npy":
+        try:
+            mask = np.load(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise UnreadableFrame(str(path)) from error
+    else:
+        data = _read(path)
+        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if mask is not None and mask.ndim == 3:
+        mask = mask.max(axis=-1)
+    if mask is None or mask.ndim != 2:
+        raise UnreadableFrame(str(path))
+    return mask > 0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableFrame(str(path)) from error
+
+
+def cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """The part of a picture that ``FrameFile.box`` names."""
+    (height, width), (left, right, top, bottom) = image.shape[:2], box
+    return image[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+
+
+def resize_image(image: UInt8[np.ndarray, "H W 3"], height: int, width: int, resize: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Antialiased resizing: "area" (OpenCV) or "lanczos" (PIL, the field's choice)."""
+    if image.shape[:2] == (height, width):
+        return image
+    if resize == "area":
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def resize_mask(mask: Bool[np.ndarray, "H W"], height: int, width: int) -> Bool[np.ndarray, "h w"]:
+    """Nearest neighbour at pixel centres."""
+    if mask.shape == (height, width):
+        return mask
+    rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(int)
+    return mask[rows[:, None], columns]
+
+
+def intrinsics(
+    fx: float, fy: float, cx: float, cy: float, size: tuple[float | int, float | int], target: tuple[int, int], where: str
+) -> Float32[np.ndarray, "3 3"]:
+    """Matrix in pixels of the ``target`` size (height, width), from values in pixels of ``size`` (height, width).
+
+    With integers at pixel centres a point moves like ``c' = (c + .5) s - .5``.
+
+    Raises:
+      ConfigError: focal length not positive or principal point outside the image; the message names the file ``where``.
+    """
+    height, width = size
+    if not (fx > 0 and fy > 0):
+        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive")
+    if not (0 <= cx < width and 0 <= cy < height):
+        raise ConfigError(f"{where}: the principal point cx={cx:g} cy={cy:g} lies outside the image of {width:g} x {height:g}")
+    sx, sy = target[1] / width, target[0] / height
+    return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
+
+
+def object_mask(root: Path, path: str, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
+    """Mask for evaluation at the ground truth's size; None where there is no file."""
+    return resize_mask(decode_mask(root / path), *shape) if (root / path).is_file() else None

@@ -1,0 +1,163 @@
+"""The entrance to all data: a split as triplets in memory-mapped frames, and batches of them.
+
+``open_split`` reads the lists and fills the frame cache, ``train_batches`` is an endless stream that depends on the seed
+alone (not on threads, processes or devices) and can be resumed, ``eval_batches`` walks through given samples once.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, SupportsIndex
+
+import grain
+import numpy as np
+from jaxtyping import Bool, Int
+
+from dd_jax.config import Config, ConfigError, DataConfig
+from dd_jax.data import cityscapes, folder, kitti
+from dd_jax.data.cache import FrameStore, open_cache
+from dd_jax.data.frames import MISSING, GroundTruth, Listing, Sample
+from dd_jax.types import PREVIOUS, TARGET, Batch
+
+log = logging.getLogger(__name__)
+
+
+class TripletSource:
+    """Random access to the samples of a split."""
+
+    def __init__(self, listing: Listing, store: FrameStore, readable: Bool[np.ndarray, " files"], size: tuple[int, int]):
+        triplets = np.where((listing.triplets >= 0) & readable[listing.triplets], listing.triplets, MISSING)
+        self._kept = np.flatnonzero(triplets[:, TARGET] >= 0)
+        if len(self._kept) < len(triplets):
+            log.warning("%d of %d samples are dropped: target unreadable", len(triplets) - len(self._kept), len(triplets))
+        self._listing, self._store, self._size = listing, store, size
+        self._triplets, self._K = triplets[self._kept], listing.K[self._kept]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: SupportsIndex) -> Sample:
+        batch = self.gather(np.array([index]))
+        return Sample(batch["images"][0], batch["masks"][0], batch["K"][0], batch["exists"][0])
+
+    def gather(self, indices: Int[np.ndarray, " b"], num_frames: int = 3) -> dict[str, np.ndarray]:
+        """Images, masks, K and exists of several samples, copied from the cache once; the first ``num_frames`` frames."""
+        triplets = self._triplets[indices, :num_frames]
+        images = np.empty((*triplets.shape, *self._size, 3), np.uint8)
+        masks = np.empty((*triplets.shape, *self._size), bool)
+        self._store.read(triplets, images, masks)
+        return {"images": images, "masks": masks, "K": self._K[indices], "exists": triplets >= 0}
+
+    def ground_truth(self, index: SupportsIndex, kind: str) -> GroundTruth | None:
+        """Measured depth ("velodyne" or "annotated", where the source knows both) at native size; None where there is none."""
+        return self._listing.ground_truth(int(self._kept[index]), kind)
+
+    def name(self, index: SupportsIndex) -> str:
+        """The sample's line in the split file."""
+        return self._listing.names[self._kept[index]]
+
+
+def open_split(config: DataConfig, split: str) -> TripletSource:
+    """Samples of "train", "val" or "test"; decodes what the frame cache does not hold yet.
+
+    Raises:
+      ConfigError: files are absent, unreadable or make no sense, or nothing is left.
+    """
+    for flag, size in (("height", config.height), ("width", config.width)):
+        if size <= 0 or size % 32:
+            raise ConfigError(f"--config.data.{flag}={size} must be a positive multiple of 32")
+    match config.source:
+        case "kitti":
+            listing = kitti.list_split(config, split)
+        case "cityscapes":
+            listing = cityscapes.list_split(config, split)
+        case "folder":
+            listing = folder.list_split(config, split)
+        case other:
+            raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder'")
+    store, readable = open_cache(listing, config, f"{config.source}-{split}")
+    source = TripletSource(listing, store, readable, (config.height, config.width))
+    if not len(source):
+        raise ConfigError(f"no readable target frame is left in the {split} split of --config.data.root={config.root!r}")
+    return source
+
+
+def train_batches(source: TripletSource, config: Config, num_processes: int = 1, process: int = 0) -> grain.DatasetIterator:
+    """Endless shuffled batches, this process's share of ``config.data.batch_size``, uint8 images and a seed per sample.
+
+    The union over the processes is the stream of one process. ``get_state()`` is ``{"next_index": batches taken}``, valid
+    for any number of threads, and for any number of processes as long as the global batch size stays.
+
+    Raises:
+      ConfigError: the batch size is not divisible by the number of processes.
+    """
+    share, rest = divmod(config.data.batch_size, num_processes)
+    if rest or not share:
+        raise ConfigError(
+            f"--config.data.batch_size={config.data.batch_size} is global and must be divisible by the {num_processes} processes"
+        )
+
+    def draw(index: int, rng: np.random.Generator) -> tuple[int, np.uint32]:
+        return index, rng.integers(2**32, dtype=np.uint32)
+
+    def load(samples: list[tuple[int, np.uint32]]) -> Batch:
+        indices, seeds = zip(*samples)
+        return Batch(**source.gather(np.array(indices)), seed=np.array(seeds, np.uint32))
+
+    # What travels through the shuffle is an index; slicing after the draw gives each process its share of one stream.
+    stream = grain.MapDataset.range(len(source)).seed(config.train.seed).shuffle().repeat(None).random_map(draw)
+    stream = stream[process::num_processes].batch(share, drop_remainder=True, batch_fn=list).map(load)
+    threads = config.data.threads
+    return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def eval_batches(
+    source: TripletSource, indices: Sequence[int], batch_size: int
+) -> Iterator[tuple[Int[np.ndarray, " n"], Batch]]:
+    """(t-1, t) of the samples ``indices``, in order; the last batch is filled up with copies of its last sample.
+
+    Yields the real indices (n <= batch_size) and a batch of ``batch_size``.
+    """
+    indices = np.asarray(indices, int)
+    for start in range(0, len(indices), batch_size):
+        real = indices[start : start + batch_size]
+        filled = np.pad(real, (0, batch_size - len(real)), mode="edge")
+        yield real, Batch(**source.gather(filled, num_frames=TARGET + 1), seed=np.zeros(batch_size, np.uint32))
+
+
+class Prefetch:
+    """Keeps ``size`` batches on their way to the device ahead of the one in use.
+
+    ``put`` starts a transfer and returns at once (``jax.device_put``). ``get_state`` belongs to the batches handed out,
+    not to those fetched ahead, so that resuming loses and repeats nothing.
+    """
+
+    def __init__(self, iterator: Any, size: int, put: Callable[[Batch], Any]):
+        self._iterator, self._size, self._put = iterator, size, put
+        self._ahead: deque[tuple[Any, Any]] = deque()  # batch on the device, state of the iterator after it
+        self._state = iterator.get_state()
+
+    def __iter__(self) -> "Prefetch":
+        return self
+
+    def __next__(self) -> Any:
+        while len(self._ahead) <= self._size:
+            batch = self._put(next(self._iterator))
+            self._ahead.append((batch, self._iterator.get_state()))
+        batch, self._state = self._ahead.popleft()
+        return batch
+
+    def get_state(self) -> Any:
+        """State of the iterator after the last batch handed out."""
+        return self._state
+
+    def set_state(self, state: Any) -> None:
+        """Continues after the batch that :meth:`get_state` belonged to."""
+        self._ahead.clear()
+        self._iterator.set_state(state)
+        self._state = state
+
+
+def prefetch(iterator: Any, size: int, put: Callable[[Batch], Any]) -> Prefetch:
+    """See :class:`Prefetch`; ``iterator`` is that of :func:`train_batches`, which never ends."""
+    return Prefetch(iterator, size, put)

@@ -1,0 +1,130 @@
+"""Routes along the streets and the motion of the recording car."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float64
+
+from dd_jax.data.synthetic.ground import Roads
+
+MANEUVERS = ("straight", "stop", "right", "wave", "left")
+CAMERA_HEIGHT = 1.65  # metres
+_STEP = 0.05
+_REACH = 260.0  # metres of route on either side of the junction
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """A lane centre by arc length; heading 0 is +Z, growing to the right. Arc length 0 is at the junction."""
+
+    s: Float64[np.ndarray, " n"]
+    x: Float64[np.ndarray, " n"]
+    z: Float64[np.ndarray, " n"]
+    heading: Float64[np.ndarray, " n"]
+
+    def at(self, s: np.ndarray, offset: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(x, z, heading) at arc length ``s``, ``offset`` metres to the right."""
+        x, z, heading = (np.interp(s, self.s, column) for column in (self.x, self.z, self.heading))
+        return x + offset * np.cos(heading), z - offset * np.sin(heading), heading
+
+    def rotated(self, quarter_turns: int, node: tuple[float, float]) -> "Route":
+        """The same route seen from another arm of the junction at ``node``."""
+        angle = quarter_turns * np.pi / 2
+        c, s = np.cos(angle), np.sin(angle)
+        return Route(self.s, c * self.x + s * self.z + node[0], -s * self.x + c * self.z + node[1], self.heading + angle)
+
+
+def route(lane: float, turn: int, radius: float) -> Route:
+    """Along the street x = 0 in +Z; at z = 0 straight on (``turn`` 0), right (1) or left (-1) with a circular arc."""
+    s = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
+    arc = radius * np.pi / 2
+    heading = turn * np.clip((s + arc / 2) / arc, 0, 1) * np.pi / 2
+    middle = (heading[1:] + heading[:-1]) / 2
+    x = np.concatenate([[0], np.cumsum(np.sin(middle))]) * _STEP
+    z = np.concatenate([[0], np.cumsum(np.cos(middle))]) * _STEP
+    begin, start = (-arc / 2, -turn * lane - radius) if turn else (0.0, 0.0)  # the arc ends on the lane of the other street
+    anchor = np.searchsorted(s, begin) - 1  # still on the straight
+    return Route(s, x - x[anchor] + lane, z - z[anchor] + start + s[anchor] - begin, heading)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ego:
+    """Motion of the recording car at frames -1 .. n (one more at both ends)."""
+
+    route: Route
+    lane: int
+    s: Float64[np.ndarray, " n2"]
+    offset: Float64[np.ndarray, " n2"]
+    T_world_cam: Float64[np.ndarray, "n2 4 4"]
+
+    @property
+    def xz(self) -> Float64[np.ndarray, "n2 2"]:
+        return self.T_world_cam[:, [0, 2], 3]
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def drive(maneuver: str, frames: int, roads: Roads, rng: np.random.Generator) -> Ego:
+    """Plans one drive; ``maneuver`` is one of ``MANEUVERS``."""
+    t = np.arange(-1, frames + 1, dtype=float)
+    phase = t / max(frames - 1, 1)
+    lane = int(rng.integers(len(roads.lanes)))
+    cruise = rng.uniform(0.62, 0.95)  # metres per frame
+    swing = 1 + 0.12 * np.sin(2 * np.pi * (phase * rng.uniform(0.6, 1.3) + rng.random()))
+    offset = np.zeros_like(t)
+    turn = {"right": 1, "left": -1}.get(maneuver, 0)
+    path = route(roads.lanes[lane], turn, rng.uniform(6.5, 8.0) + (2 + roads.lanes[lane] if turn < 0 else 0))
+    if maneuver == "stop":
+        speed = cruise * np.maximum(_smooth((0.42 - phase) / 0.36), _smooth((phase - 0.72) / 0.3))
+    elif turn:
+        speed = rng.uniform(0.45, 0.6) + (cruise - 0.45) * _smooth(np.abs(phase - 0.5) * 2.2 - 0.3)
+    else:
+        speed = cruise * swing
+    s = np.concatenate([[0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
+    if maneuver == "stop":
+        s += -(roads.half_road + 6.5) - np.interp(0.55, phase, s)
+    elif turn:
+        s -= np.interp(0.5, phase, s)
+    else:
+        s += rng.uniform(-roads.block, 0.3 * roads.block)
+    if maneuver == "wave":
+        offset = 0.7 * np.sin(2 * np.pi * (s / rng.uniform(28, 45) + rng.random()))
+    x, z, heading = path.at(s, offset)
+    drift = np.gradient(offset) / np.maximum(speed, 0.1)
+    return Ego(path, lane, s, offset, _camera(t, x, z, heading + np.arctan(drift), speed / cruise, rng))
+
+
+def _camera(t, x, z, heading, liveliness, rng) -> np.ndarray:
+    """The body nods and rolls a little while it moves."""
+
+    def sway(amplitude, period):
+        return amplitude * np.sin(2 * np.pi * (t / (period * rng.uniform(0.8, 1.25)) + rng.random())) * np.minimum(liveliness, 1)
+
+    yaw = heading + sway(np.radians(0.12), 13)
+    pitch = sway(np.radians(0.22), 9) + sway(np.radians(0.1), 5)
+    roll = sway(np.radians(0.25), 11)
+    poses = np.tile(np.eye(4), (len(t), 1, 1))
+    for pose, a, b, c in zip(poses, yaw, pitch, roll, strict=True):
+        pose[:3, :3] = turn_y(a) @ _turn_x(b) @ _turn_z(c)
+    poses[:, 0, 3], poses[:, 2, 3] = x, z
+    poses[:, 1, 3] = -CAMERA_HEIGHT + sway(0.012, 8)
+    return poses
+
+
+def turn_y(a: float) -> np.ndarray:
+    """Rotation that takes +Z to heading ``a``."""
+    c, s = np.cos(a), np.sin(a)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def _turn_x(a: float) -> np.ndarray:
+    c, s = np.cos(a), np.sin(a)
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
+def _turn_z(a: float) -> np.ndarray:
+    c, s = np.cos(a), np.sin(a)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])

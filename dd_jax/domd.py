@@ -1,0 +1,81 @@
+"""Dynamic object motion disentanglement: source frames in which nothing has moved but the camera (DynamicDepth, section 3.2).
+
+Each potentially dynamic object is removed from a source frame and re-rendered from the target frame through the teacher's
+depth and the camera's motion, so that geometry for static scenes holds for it too. Masks decide, not motion: re-rendering
+a parked car shows it where it was.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from dd_jax.config import DomdConfig
+from dd_jax.geometry.sampling import sample_zeros
+from dd_jax.geometry.splat import splat_coords
+from dd_jax.types import PREVIOUS, TARGET, Batch, Disentangled
+
+
+def disentangle(
+    batch: Batch,
+    frames: tuple[int, ...],
+    depth: Float[Array, "b h w"],
+    T_source_from_target: Float[Array, "b f 4 4"],
+    apply_to_lookup: Bool[Array, " b"],
+    config: DomdConfig,
+) -> Disentangled:
+    """Replaces moving objects in the source frames of the loss and in the lookup frame of the cost volume.
+
+    Args:
+      batch: augmented (``inputs`` is filled).
+      frames: positions of the sources on the frame axis of ``batch``, previous first: the lookup is its jittered version.
+      depth: the teacher's depth of the whole target frame; nearer static things hide objects.
+      T_source_from_target: poses of ``frames``, in the same order.
+      apply_to_lookup: samples whose lookup frame is treated; others keep it, without holes.
+
+    Where an object is removed and none is drawn, nothing is known: the pixel is black and a hole. Frames that do not exist
+    stay as they are. Nothing in here carries a gradient.
+    """
+    sources = jnp.array(frames)
+    count, (size, channels) = len(frames), (depth.shape[1:], 3)
+    poses = jnp.moveaxis(T_source_from_target, 1, 0).reshape(-1, 4, 4)
+    coords, _, valid = jax.lax.stop_gradient(
+        splat_coords(jnp.tile(depth, (count, 1, 1)), poses, jnp.tile(batch.K, (count, 1, 1)), config.upscale)
+    )
+    coords, valid = coords.reshape(count, -1, *size, 2), valid.reshape(count, -1, *size)
+
+    # Colours are sampled together with the mask and divided by it: no dark rim where objects meet the black around them.
+    mask = batch.masks[:, TARGET, ..., None].astype(jnp.float32)
+    drawn = sample_zeros(jnp.concatenate([batch.images[:, TARGET] * mask, mask], axis=-1), coords)
+    drawn_lookup = sample_zeros(batch.inputs[:, TARGET] * mask, coords[0])
+    share = drawn[..., channels]
+    paste = jnp.moveaxis(valid & (share > 0.5), 0, 1)
+    share = jnp.maximum(jnp.moveaxis(share, 0, 1), 1e-6)[..., None]
+    colours = jnp.moveaxis(drawn[..., :channels], 0, 1) / share
+
+    exists, removed = batch.exists[:, sources, None, None], batch.masks[:, sources]
+    if config.exclude_from_loss:
+        holes = exists & (removed | paste)
+        images = jnp.where(holes[..., None], 0.0, batch.images[:, sources])
+    else:
+        images, holes = _composite(batch.images[:, sources], colours, paste, removed, exists)
+    lookup, lookup_holes = _composite(
+        batch.inputs[:, PREVIOUS],
+        drawn_lookup / share[:, 0],
+        paste[:, 0],
+        removed[:, 0],
+        exists[:, 0] & apply_to_lookup[:, None, None],
+    )
+    return jax.lax.stop_gradient(Disentangled(images=images, holes=holes, lookup=lookup, lookup_holes=lookup_holes))
+
+
+def _composite(
+    image: Float[Array, "*b h w 3"],
+    colours: Float[Array, "*b h w 3"],
+    paste: Bool[Array, "*b h w"],
+    removed: Bool[Array, "*b h w"],
+    applies: Bool[Array, "*b 1 1"],
+) -> tuple[Float[Array, "*b h w 3"], Bool[Array, "*b h w"]]:
+    """The image without the ``removed`` objects and with the pasted ones, and what is left of the former: holes."""
+    paste, holes = applies & paste, applies & removed & ~paste
+    image = jnp.where(holes[..., None], 0.0, image)
+    return jnp.where(paste[..., None], colours, image), holes

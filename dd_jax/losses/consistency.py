@@ -1,0 +1,33 @@
+"""Where the student trusts its matching, and what it learns elsewhere: the teacher's depth."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from dd_jax import reduce
+from dd_jax.types import CostVolume
+
+
+def reliable_pixels(volume: CostVolume, teacher_depth: Float[Array, "b h w"]) -> Bool[Array, "b h w"]:
+    """Pixels observed at every depth bin whose cheapest bin is within a factor 2 of the teacher (ManyDepth, eq. 8).
+
+    The volume is a quarter of the size of ``teacher_depth`` and brought up by repetition.
+    """
+    scale = teacher_depth.shape[1] // volume.lowest.shape[1]
+    lowest, confidence = (jnp.repeat(jnp.repeat(x, scale, 1), scale, 2) for x in (volume.lowest, volume.confidence))
+    ratio = jax.lax.stop_gradient(teacher_depth) * lowest
+    return (confidence > 0.5) & (ratio > 0.5) & (ratio < 2)
+
+
+def consistency(
+    depths: Float[Array, "s b h w"],
+    teacher_depths: Float[Array, "s b h w"],
+    photometric: Bool[Array, "b h w"],
+    axis: str | None,
+) -> Float[Array, " s"]:
+    """Mean over all pixels of |student - teacher| where no photometric error is asked for (ManyDepth, sec. 3.3).
+
+    The teacher gets no gradient. Raw network depth, so the term grows with the scene.
+    """
+    difference = jnp.abs(depths - jax.lax.stop_gradient(teacher_depths))
+    return reduce.mean(jnp.where(photometric, 0, difference), axis, dims=(1, 2, 3))

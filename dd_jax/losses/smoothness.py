@@ -1,0 +1,48 @@
+"""Disparity may change where the picture changes."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dd_jax import reduce
+from dd_jax.types import NUM_SCALES
+
+EdgeWeights = tuple[tuple[Float[Array, "b _ _"], Float[Array, "b _ _"]], ...]
+"""Per scale: exp(-|gradient of the picture|) along x and along y."""
+
+
+def image_pyramid(image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ 3"], ...]:
+    """The picture at 1, 1/2, 1/4 and 1/8 of its size, each level the 2x2 mean of the one before."""
+    levels = [image]
+    for _ in range(NUM_SCALES - 1):
+        rows = levels[-1][:, 0::2] + levels[-1][:, 1::2]
+        levels.append((rows[:, :, 0::2] + rows[:, :, 1::2]) * 0.25)
+    return tuple(levels)
+
+
+def edge_weights(pyramid: tuple[Float[Array, "b _ _ 3"], ...]) -> EdgeWeights:
+    """How little the picture changes between neighbours, at every scale; shared by all networks."""
+
+    def weight(difference):
+        absolute = jnp.abs(difference)
+        return jnp.exp(-(absolute[..., 0] + absolute[..., 1] + absolute[..., 2]) * (1 / 3))
+
+    return tuple((weight(x[:, :, 1:] - x[:, :, :-1]), weight(x[:, 1:] - x[:, :-1])) for x in pyramid)
+
+
+def normalized(disp: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
+    """Disparity over its mean in the image, so that a smaller disparity is not a smoother one."""
+    return disp / (jnp.mean(disp, axis=(1, 2), keepdims=True) + 1e-7)
+
+
+def smoothness(disps: tuple[Float[Array, "b _ _"], ...], edges: EdgeWeights, axis: str | None) -> Float[Array, " s"]:
+    """First-order edge-aware smoothness of the normalised disparity, divided by 2^s at scale s (Monodepth2, eq. 2).
+
+    ``disps`` are sigmoid outputs at their native sizes; ``axis`` names the device axis of the means.
+    """
+    terms = []
+    for scale, (disp, (along_x, along_y)) in enumerate(zip(disps, edges, strict=True)):
+        d = normalized(disp)
+        x = reduce.mean(jnp.abs(d[:, :, 1:] - d[:, :, :-1]) * along_x, axis)
+        y = reduce.mean(jnp.abs(d[:, 1:] - d[:, :-1]) * along_y, axis)
+        terms.append((x + y) / 2**scale)
+    return jnp.stack(terms)

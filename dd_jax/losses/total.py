@@ -1,0 +1,127 @@
+"""Every loss term of every network, per scale and in sum."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from dd_jax import reduce
+from dd_jax.config import Config, LossConfig
+from dd_jax.losses.consistency import consistency, reliable_pixels
+from dd_jax.losses.photometric import (
+    TargetStatistics,
+    auto_mask,
+    combine_sources,
+    photometric_error,
+    target_statistics,
+)
+from dd_jax.losses.smoothness import EdgeWeights, edge_weights, image_pyramid, smoothness
+from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views
+
+Terms = dict[str, Float[Array, " s"]]
+"""Weighted loss terms per decoder scale."""
+
+
+@struct.dataclass
+class Target:
+    """What all networks, scales and sources need to know about the target frame."""
+
+    statistics: TargetStatistics
+    edges: EdgeWeights
+
+
+def describe_target(pyramid: tuple[Float[Array, "b _ _ 3"], ...]) -> Target:
+    """Statistics of the target for SSIM and smoothness, from its picture at all scales (full size first)."""
+    return Target(target_statistics(pyramid[0]), edge_weights(pyramid))
+
+
+def teacher_terms(
+    views: Views,
+    disps: tuple[Float[Array, "b _ _"], ...],
+    target: Target,
+    originals: Float[Array, "f b h w 3"],
+    exists: Bool[Array, "b f"],
+    noise: Float[Array, "b h w"],
+    loss: LossConfig,
+    axis: str | None,
+) -> Terms:
+    """Auto-masked photometric error and smoothness of the single-frame network (Monodepth2, eq. 6)."""
+    error, mask = combine_sources(photometric_error(views.warped, target.statistics, loss.ssim), exists, views.holes, loss)
+    if loss.automask:
+        mask = mask & auto_mask(jax.lax.stop_gradient(error), originals, target.statistics, exists, noise, loss)
+    return {"photometric": _masked_mean(error, mask, axis)} | _smoothness_term(disps, target, loss, axis)
+
+
+def student_terms(
+    views: Views,
+    disps: tuple[Float[Array, "b _ _"], ...],
+    target: Target,
+    reliable: Bool[Array, "b h w"],
+    teacher_depths: Float[Array, "s b h w"],
+    exists: Bool[Array, "b f"],
+    loss: LossConfig,
+    axis: str | None,
+) -> Terms:
+    """Photometric error on ``reliable`` pixels, consistency with the teacher elsewhere, smoothness (ManyDepth, sec. 3.3)."""
+    error, seen = combine_sources(photometric_error(views.warped, target.statistics, loss.ssim), exists, views.holes, loss)
+    terms = {"photometric": _masked_mean(error, seen & reliable, axis)}
+    if loss.consistency > 0:
+        terms["consistency"] = loss.consistency * consistency(views.depths, teacher_depths, reliable, axis)
+    return terms | _smoothness_term(disps, target, loss, axis)
+
+
+def compute_losses(
+    outputs: Outputs,
+    teacher_views: Views | None,
+    student_views: Views | None,
+    teacher_depths: Float[Array, "s b h w"] | None,
+    batch: Batch,
+    noise: Float[Array, "b h w"],
+    config: Config,
+    axis: str | None,
+) -> dict[str, Float[Array, ""]]:
+    """All loss terms of one step, averaged over the scales and over all devices, and their sum "total".
+
+    ``teacher_views`` is None once the teacher is frozen, ``student_views`` is None for single-frame systems;
+    ``teacher_depths`` (all scales at full size) are needed with a student only. ``noise`` decides ties of the auto-mask
+    (``loss.automask_noise`` times normal draws). ``batch`` has been augmented: its images are floats. Names are "teacher/photometric", "student/consistency" and so on; a
+    term that is off is absent.
+
+    Raises:
+      ValueError: a student without teacher depths, or images that are not floats.
+    """
+    if not jnp.issubdtype(batch.images.dtype, jnp.floating):
+        raise ValueError("the losses need float images in [0, 1]: augment the batch first")
+    loss = config.loss
+    target = describe_target(image_pyramid(batch.images[:, TARGET]))
+    originals = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
+    exists = jnp.stack([batch.exists[:, PREVIOUS], batch.exists[:, NEXT]], axis=1)
+
+    terms: Terms = {}
+    if teacher_views is not None:
+        teacher = teacher_terms(teacher_views, outputs.teacher_disps, target, originals, exists, noise, loss, axis)
+        terms |= {f"teacher/{name}": value for name, value in teacher.items()}
+    if student_views is not None:
+        if teacher_depths is None or outputs.student is None:
+            raise ValueError("the student's losses need the student's outputs and the teacher's depths")
+        reliable = ~outputs.student.augmented[:, None, None]
+        if loss.motion_mask:
+            reliable = reliable & reliable_pixels(outputs.student.volume, teacher_depths[0])
+        else:
+            reliable = jnp.broadcast_to(reliable, teacher_depths.shape[1:])
+        student = student_terms(student_views, outputs.student.disps, target, reliable, teacher_depths, exists, loss, axis)
+        terms |= {f"student/{name}": value for name, value in student.items()}
+
+    losses = {name: jnp.mean(value) for name, value in terms.items()}
+    return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
+
+
+def _masked_mean(error: jax.Array, mask: jax.Array, axis: str | None) -> jax.Array:
+    mask = jnp.broadcast_to(mask, error.shape).astype(error.dtype)
+    return reduce.masked_mean(error, mask, axis, dims=(1, 2, 3))
+
+
+def _smoothness_term(disps, target: Target, loss: LossConfig, axis: str | None) -> Terms:
+    if loss.smoothness == 0:
+        return {}
+    return {"smoothness": loss.smoothness * smoothness(disps, target.edges, axis)}

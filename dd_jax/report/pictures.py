@@ -1,0 +1,156 @@
+"""Depth as colour, and the panel that shows what the system saw and said about one sample. All pictures are uint8 RGB."""
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Shaped, UInt8
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+NO_VALUE = (45, 45, 48)
+"""Colour of pixels that nobody measured."""
+
+SPARSE = 0.2
+"""Below this share of measured pixels each one is drawn 3 x 3, or a laser scan would be dust."""
+
+
+def depth_limits(depth: Float[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"] | None = None) -> tuple[float, float]:
+    """(far, near) inverse depth at the 2nd and 98th percentile of the usable pixels: the two ends of the colour scale."""
+    usable = _usable(depth, valid)
+    if not usable.any():
+        return 0.0, 1.0
+    far, near = np.percentile(1.0 / depth[usable], (2, 98))
+    return float(far), float(max(near, far * (1 + 1e-3) + 1e-9))
+
+
+def colorize_depth(
+    depth: Float[np.ndarray, "h w"],
+    limits: tuple[float, float] | None = None,
+    valid: Bool[np.ndarray, "h w"] | None = None,
+) -> Picture:
+    """Inverse depth in the magma colours, near is bright.
+
+    Args:
+      depth: any unit; zero, negative and not finite mean no value.
+      limits: of :func:`depth_limits`, to give several pictures one scale; default: the picture's own.
+      valid: further pixels without a value are False here.
+    """
+    usable = _usable(depth, valid)
+    far, near = depth_limits(depth, valid) if limits is None else limits
+    inverse = np.divide(1.0, depth, out=np.zeros(depth.shape), where=usable)
+    return _coloured((inverse - far) / (near - far), usable, cv2.COLORMAP_MAGMA)
+
+
+def colorize_error(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"], worst: float = 0.3) -> Picture:
+    """Relative error |depth - truth| / truth, blue (0) to red (``worst`` and more); depth in the unit of the truth."""
+    usable = _usable(truth, None) & _usable(depth, None)
+    error = np.divide(np.abs(depth - truth), truth, out=np.zeros(truth.shape), where=usable)
+    return _coloured(error / worst, usable, cv2.COLORMAP_TURBO)
+
+
+def panel(
+    image: Shaped[np.ndarray, "h w 3"],
+    *,
+    student: Float[np.ndarray, "h w"] | None = None,
+    teacher: Float[np.ndarray, "h w"] | None = None,
+    truth: Float[np.ndarray, "H W"] | None = None,
+    previous: Shaped[np.ndarray, "h w 3"] | None = None,
+    disentangled: Shaped[np.ndarray, "h w 3"] | None = None,
+    holes: Bool[np.ndarray, "h w"] | None = None,
+    dynamic: Bool[np.ndarray, "h w"] | None = None,
+    columns: int = 2,
+) -> UInt8[np.ndarray, "rows width 3"]:
+    """Labelled tiles about one sample; what is None is left out.
+
+    Args:
+      image: the target frame, uint8 or float in [0, 1]; so are the other frames.
+      student, teacher: depth in the network's unit. With ``truth`` they are scaled to its median, and all depth tiles
+        share its colour scale; an error map is added for the student (or the teacher, where there is no student).
+      truth: metres, 0 = none, any size.
+      previous, disentangled, holes: the previous frame, the same with moving objects put where they would be now had they
+        stood still, and the pixels this uncovers.
+      dynamic: potentially dynamic objects, outlined in the image.
+    """
+    height, width = image.shape[:2]
+    target = _as_uint8(image).copy()
+    if dynamic is not None:
+        contours, _ = cv2.findContours(dynamic.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(target, contours, -1, (255, 210, 40), 1)
+    tiles = [("image" if dynamic is None else "image, possible movers outlined", target)]
+    if previous is not None:
+        tiles.append(("previous frame", _as_uint8(previous)))
+    if disentangled is not None:
+        tiles.append(("previous frame, objects disentangled", _as_uint8(disentangled)))
+    if holes is not None:
+        tiles.append(("holes", np.repeat(holes[..., None], 3, axis=2).astype(np.uint8) * 255))
+
+    depths = {name: depth for name, depth in (("teacher", teacher), ("student", student)) if depth is not None}
+    measured = None if truth is None else shrink_sparse(truth, (height, width))
+    if measured is not None and (measured > 0).any():
+        depths = {name: align_median(depth, measured) for name, depth in depths.items()}
+        limits = depth_limits(measured)
+    else:
+        measured = None
+        limits = depth_limits(depths["student" if "student" in depths else "teacher"]) if depths else (0.0, 1.0)
+    tiles += [(f"{name} depth", colorize_depth(depth, limits)) for name, depth in depths.items()]
+    if measured is not None:
+        tiles.append(("ground truth", colorize_depth(measured, limits)))
+        if depths:
+            best = "student" if "student" in depths else "teacher"
+            tiles.append((f"{best} error, red = 30 %", colorize_error(depths[best], measured)))
+    return grid([label(tile, text) for text, tile in tiles], columns)
+
+
+def align_median(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """``depth`` times the ratio of medians over the pixels that have a truth."""
+    usable = _usable(truth, None) & _usable(depth, None)
+    return depth * (np.median(truth[usable]) / np.median(depth[usable])) if usable.any() else depth
+
+
+def shrink_sparse(depth: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+    """Depth with gaps (0) at another size: each cell gets the nearest of its measurements; thin maps are thickened."""
+    rows, columns = np.nonzero(_usable(depth, None))
+    inverse = np.zeros(size)
+    cells = rows * size[0] // depth.shape[0], columns * size[1] // depth.shape[1]
+    np.maximum.at(inverse, cells, 1.0 / depth[rows, columns])
+    if 0 < np.mean(inverse > 0) < SPARSE:
+        inverse = cv2.dilate(inverse, np.ones((3, 3), np.uint8))
+    return np.divide(1.0, inverse, out=np.zeros(size), where=inverse > 0)
+
+
+def label(picture: Picture, text: str) -> Picture:
+    """The picture with a line of text in its upper left corner."""
+    picture = picture.copy()
+    scale = max(picture.shape[1] / 1100, 0.3)
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    corner = picture[: height + base + 4, : width + 8]
+    corner[:] = corner // 4
+    cv2.putText(picture, text, (4, height + 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture
+
+
+def grid(tiles: list[Picture], columns: int, gap: int = 4) -> UInt8[np.ndarray, "rows width 3"]:
+    """Tiles of one size, row by row, on white."""
+    height, width = tiles[0].shape[:2]
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        page[top : top + height, left : left + width] = tile
+    return page
+
+
+def _usable(depth: Float[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "h w"]:
+    usable = np.isfinite(depth) & (depth > 0)
+    return usable if valid is None else usable & valid
+
+
+def _coloured(share: Float[np.ndarray, "h w"], usable: Bool[np.ndarray, "h w"], colours: int) -> Picture:
+    levels = (np.clip(share, 0, 1) * 255).round().astype(np.uint8)
+    picture = cv2.applyColorMap(levels, colours)[..., ::-1].copy()
+    picture[~usable] = NO_VALUE
+    return picture
+
+
+def _as_uint8(image: Shaped[np.ndarray, "h w 3"]) -> Picture:
+    return image if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)

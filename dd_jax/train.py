@@ -1,0 +1,161 @@
+"""The training job: data, steps, logs, validation, checkpoints; continues where an existing run stopped."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dd_jax import checkpoint, parallel
+from dd_jax.config import Config, ConfigError, validate
+from dd_jax.data.loader import TripletSource, open_split, prefetch, train_batches
+from dd_jax.evaluate import evaluate, make_predict
+from dd_jax.report import Logger
+from dd_jax.train_step import create_state
+from dd_jax.types import Metrics, TrainState
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the last checkpoint is intact."""
+
+
+def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None = None) -> TrainState:
+    """Trains to ``config.optim.steps`` and returns the final state.
+
+    Everything is in ``workdir``: ``checkpoints/`` and ``metrics.jsonl`` (and TensorBoard files). A workdir with checkpoints
+    is continued from the newest one, bit-equal to a run that was never interrupted. SIGTERM saves and returns early.
+
+    Raises:
+      ConfigError: anything wrong with config, data or checkpoint, before the first compilation.
+      TrainingError: too many non-finite steps in a row.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    workdir = Path(workdir)
+
+    # Everything that can be wrong is found out here, before the minutes of the first compilation.
+    validate(config, len(devices))
+    train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
+    host_batches = train_batches(train_source, config)
+    state = create_state(config)
+    if checkpoint.exists(workdir):
+        restored = checkpoint.restore(workdir, state, config)
+        state = restored.state
+        host_batches.set_state(restored.data)
+        print(f"continuing {workdir} from step {int(state.step)}")
+    elif config.train.init_from:
+        state = start_from(config.train.init_from, state)
+    start = int(state.step)
+    state = parallel.replicate(state, devices)
+    batches = prefetch(host_batches, 2, lambda batch: parallel.shard_batch(batch, config, devices))
+
+    predict = make_predict(config)
+    step_functions: dict[bool, Callable] = {}
+    guard = NonFiniteGuard(config.optim.max_nonfinite)
+    stop = StopSignal()
+    with (
+        stop,
+        checkpoint.Writer(workdir, config) as writer,
+        Logger(workdir, config.optim.steps, start, config.data.batch_size) as logger,
+    ):
+        window: list[tuple[int, Metrics]] = []  # still on the device
+        for step in range(start + 1, config.optim.steps + 1):
+            frozen = 0 <= config.optim.freeze_step < step
+            if frozen not in step_functions:
+                step_functions[frozen] = parallel.compile_step(config, frozen, devices)
+                logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
+            state, metrics = step_functions[frozen](state, next(batches))
+            window.append((step, metrics))
+
+            last = step == config.optim.steps or stop.requested
+            if step % config.train.log_every == 0 or last:
+                # The newest step is still running: it is fetched with the next window, so that nobody waits for it.
+                fetch, window = (window, []) if last else (window[:-1], window[-1:])
+                rows = [(number, jax.device_get(values)) for number, values in fetch]
+                guard.check(rows)
+                if rows:
+                    logger.log(rows[-1][0], window_mean([values for _, values in rows]))
+
+            score = None
+            if step == config.optim.steps or (config.train.eval_every and step % config.train.eval_every == 0):
+                score = validation_score(predict, state, val_source, config, step, logger)
+            if last or score is not None or step % config.train.checkpoint_every == 0:
+                writer.save(parallel.on_host(state), batches.get_state(), score)
+            if stop.requested:
+                logger.message(f"stopped by a signal at step {step}, saved; the same command continues")
+                break
+    return state
+
+
+def validation_score(
+    predict: Callable, state: TrainState, source: TripletSource, config: Config, step: int, logger: Logger
+) -> float | None:
+    """Student's (or the only network's) abs_rel on the validation split, logged; None where there is no ground truth."""
+    networks = ("student", "teacher") if config.model.student else ("teacher",)
+    results = evaluate(lambda batch: predict(state, batch), source, config, networks, max_frames=config.train.eval_frames)
+    logger.log_validation(step, results.metrics, results.panels)
+    return results.metrics[networks[0]]["all"]["abs_rel"]
+
+
+def start_from(directory: str, state: TrainState) -> TrainState:
+    """``state`` with the networks and the depth range of another run's checkpoint."""
+    restored = checkpoint.restore_params(
+        directory, "best", expected={"params": state.params, "batch_stats": state.batch_stats}
+    ).state
+    return TrainState(
+        step=state.step,
+        params=restored.params,
+        batch_stats=restored.batch_stats,
+        opt_state=state.opt_state,
+        depth_range=restored.depth_range,
+    )
+
+
+def window_mean(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean of every metric over the steps since the last log line; skipped steps count for ``skipped`` alone."""
+    good = [row for row in rows if not row["skipped"]] or rows
+    mean = {name: float(np.mean([row[name] for row in good])) for name in good[-1]}
+    return mean | {"skipped": float(np.mean([row["skipped"] for row in rows]))}
+
+
+class NonFiniteGuard:
+    """Reports every skipped step with the loss terms that were not finite, and gives up after too many in a row."""
+
+    def __init__(self, limit: int):
+        self.limit, self.in_a_row = limit, 0
+
+    def check(self, rows: list[tuple[int, dict[str, Any]]]) -> None:
+        """Looks at the metrics of consecutive steps."""
+        for step, values in rows:
+            self.in_a_row = self.in_a_row + 1 if values["skipped"] else 0
+            if self.in_a_row:
+                bad = [name for name, value in values.items() if not np.isfinite(value)]
+                print(f"\nstep {step} skipped: {', '.join(bad) or 'the gradient'} not finite")
+            if self.in_a_row > self.limit:
+                raise TrainingError(
+                    f"{self.in_a_row} steps in a row up to step {step} were not finite ({', '.join(bad)}): "
+                    "look at the intrinsics of the data, or lower --config.optim.learning_rate"
+                )
+
+
+class StopSignal:
+    """Remembers SIGTERM and Ctrl-C, so that the loop can save before it ends; a second Ctrl-C ends at once."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self) -> "StopSignal":
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in self._previous:
+            signal.signal(number, self._request)
+        return self
+
+    def _request(self, number: int, frame: Any) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,56 @@
+"""Cuts a driving video into a folder of frames for training on it.
+
+    python scripts/prepare_video.py clip.mp4 --out DIR --fov=60
+
+writes DIR/frames/clip/*.jpg and the camera, DIR/frames/clip/intrinsics.json. Frames in which the car stands are left out.
+Train with --config.data.source=folder --config.data.root=DIR.
+"""
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+from dd_jax.config import ConfigError
+from dd_jax.data.video import MIN_MOTION, prepare
+
+
+def four_numbers(text: str) -> tuple[float, ...]:
+    values = tuple(float(word) for word in text.split(","))
+    if len(values) != 4:
+        raise ValueError
+    return values
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set; each video becomes a clip in it")
+    camera = parser.add_mutually_exclusive_group(required=True)
+    camera.add_argument("--fov", type=float, help="horizontal field of view in degrees (dash cameras: often 60 to 120)")
+    camera.add_argument("--intrinsics", type=four_numbers, metavar="fx,fy,cx,cy", help="in pixels of the video")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th frame; about 10 frames a second serve best")
+    parser.add_argument("--start", type=float, default=0.0, help="seconds")
+    parser.add_argument("--end", type=float, default=math.inf, help="seconds")
+    parser.add_argument(
+        "--min-motion",
+        type=float,
+        default=MIN_MOTION,
+        help="leave out frames whose median corner moved less than this share of the width (0 = keep all)",
+    )
+    parser.add_argument("--png", action="store_true", help="lossless frames, several times larger")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
+    for video in args.video:
+        try:
+            result = prepare(
+                video, args.out, fov=args.fov, intrinsics=args.intrinsics, every=args.every, start=args.start, end=args.end,
+                min_motion=args.min_motion, suffix="png" if args.png else "jpg",
+            )  # fmt: skip
+        except ConfigError as error:
+            raise SystemExit(f"error: {error}") from None
+        print(f"{result.folder}: {result.kept} frames kept, {result.static} left out (camera stands)")
+
+
+if __name__ == "__main__":
+    main()

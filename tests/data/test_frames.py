@@ -1,0 +1,118 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dd_jax.config import ConfigError
+from dd_jax.data import frames
+
+
+@pytest.fixture
+def file(tmp_path, picture):
+    def write(name):
+        path = tmp_path / name
+        assert cv2.imwrite(str(path), picture(0, 48, 64)[..., ::-1])
+        return path
+
+    return write
+
+
+def test_png_decodes_to_rgb(file, picture):
+    np.testing.assert_array_equal(frames.decode_image(file("a.png")), picture(0, 48, 64))
+
+
+def test_jpg_decodes_to_nearly_the_same(file, picture):
+    error = np.abs(frames.decode_image(file("a.jpg")).astype(int) - picture(0, 48, 64))
+    assert error.mean() < 3
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.97])
+def test_cut_off_pictures_are_unreadable(file, suffix, share):
+    path = file(f"a.{suffix}")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(frames.UnreadableFrame, match="a."):
+        frames.decode_image(path)
+
+
+def test_absent_and_foreign_files_are_unreadable(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("absent.png", "text.png"):
+        with pytest.raises(frames.UnreadableFrame):
+            frames.decode_image(tmp_path / name)
+        with pytest.raises(frames.UnreadableFrame):
+            frames.decode_mask(tmp_path / name)
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(frames.UnreadableFrame):
+        frames.decode_mask(tmp_path / "bad.npy")
+
+
+def test_all_mask_types_mean_the_same(tmp_path):
+    expected = np.random.default_rng(0).random((20, 30)) < 0.3
+    variants = {
+        "bool.npy": expected,
+        "one.npy": expected.astype(np.uint8),
+        "full.npy": expected.astype(np.uint8) * 255,
+        "float.npy": expected.astype(np.float32),
+        "wide.npy": expected.astype(np.int64),
+    }
+    for name, array in variants.items():
+        np.save(tmp_path / name, array)
+        np.testing.assert_array_equal(frames.decode_mask(tmp_path / name), expected, err_msg=name)
+    for name, array in {"one.png": expected * 1, "full.png": expected * 255, "ids.png": expected * 7}.items():
+        cv2.imwrite(str(tmp_path / name), array.astype(np.uint8))
+        np.testing.assert_array_equal(frames.decode_mask(tmp_path / name), expected, err_msg=name)
+
+
+def test_masks_are_resized_like_pil_nearest():
+    mask = np.random.default_rng(0).random((37, 53)) < 0.5
+    expected = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((64, 32), Image.Resampling.NEAREST)).astype(bool)
+    np.testing.assert_array_equal(frames.resize_mask(mask, 32, 64), expected)
+
+
+def test_area_averages_whole_blocks(picture):
+    image = picture(0, 64, 128)
+    blocks = image.reshape(32, 2, 64, 2, 3).mean(axis=(1, 3))
+    assert np.abs(frames.resize_image(image, 32, 64, "area") - blocks).max() <= 0.5
+
+
+def test_lanczos_is_pils(picture):
+    image = picture(0, 50, 90)
+    expected = np.asarray(Image.fromarray(image).resize((64, 32), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(frames.resize_image(image, 32, 64, "lanczos"), expected)
+
+
+def test_intrinsics_follow_a_resized_picture():
+    """A bright pixel's centre moves as the matrix says: a pixel that becomes a block has the block's centre."""
+    K = frames.intrinsics(100.0, 120.0, 10.0, 7.0, (24, 40), (72, 160), "here")
+    np.testing.assert_allclose(K, [[400, 0, 41.5], [0, 360, 22], [0, 0, 1]], rtol=1e-6)
+    image = np.zeros((24, 40), np.uint8)
+    image[7, 10] = 1
+    rows, columns = np.nonzero(np.kron(image, np.ones((3, 4))))
+    assert (columns.mean(), rows.mean()) == (K[0, 2], K[1, 2])
+
+
+@pytest.mark.parametrize(
+    "values, complaint",
+    [
+        ((0.0, 10.0, 5.0, 5.0), "cam.txt.*fx=0 fy=10"),
+        ((10.0, -1.0, 5.0, 5.0), "fy=-1"),
+        ((10.0, 10.0, 40.0, 5.0), "cx=40 cy=5.*40 x 24"),
+        ((10.0, 10.0, 5.0, -0.5), "cy=-0.5"),
+        ((float("nan"), 10.0, 5.0, 5.0), "fx=nan"),
+    ],
+)
+def test_cameras_that_make_no_sense_are_refused(values, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        frames.intrinsics(*values, (24, 40), (32, 64), "cam.txt")
+
+
+def test_boxes_cut_thirds_and_upper_rows():
+    image = np.arange(8)[:, None] * 100 + np.arange(9)
+    np.testing.assert_array_equal(frames.cut(image, (1 / 3, 2 / 3, 0.0, 1.0)), image[:, 3:6])
+    np.testing.assert_array_equal(frames.cut(image, (0.0, 1.0, 0.0, 0.75)), image[:6])
+
+
+def test_natural_order():
+    assert sorted(["f10.png", "f9.png", "f100.png", "a.png"], key=frames.natural_key) == ["a.png", "f9.png", "f10.png", "f100.png"]

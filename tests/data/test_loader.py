@@ -1,0 +1,160 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from dd_jax.config import ConfigError
+from dd_jax.data.loader import eval_batches, open_split, prefetch, train_batches
+
+
+@pytest.fixture
+def tree(kitti_tree):
+    return kitti_tree(frames=7)
+
+
+def take(iterator, count):
+    return list(itertools.islice(iterator, count))
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def frame_numbers(source, batches):
+    """Which sample each entry of the batches is."""
+    targets = {source[i].images[1].tobytes(): i for i in range(len(source))}
+    return [targets[image.tobytes()] for batch in batches for image in batch.images[:, 1]]
+
+
+def test_batches_hold_samples_and_a_seed_each(tree):
+    source = open_split(tree.config, "train")
+    (batch,) = take(train_batches(source, tree.experiment()), 1)
+    assert batch.images.shape == (4, 3, 32, 64, 3) and batch.images.dtype == np.uint8
+    assert batch.masks.shape == (4, 3, 32, 64) and batch.masks.dtype == bool
+    assert batch.seed.dtype == np.uint32 and len(set(batch.seed.tolist())) == 4
+    assert batch.K.dtype == np.float32 and batch.inputs is None
+    for place, index in enumerate(frame_numbers(source, [batch])):
+        sample = source[index]
+        np.testing.assert_array_equal(batch.images[place], sample.images)
+        np.testing.assert_array_equal(batch.exists[place], sample.exists)
+        np.testing.assert_array_equal(batch.K[place], sample.K)
+
+
+def test_every_epoch_shows_every_sample_once_in_another_order(tree):
+    source = open_split(tree.config, "train")
+    shown = frame_numbers(source, take(train_batches(source, tree.experiment()), 7))
+    epochs = [shown[start : start + 7] for start in range(0, 28, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_the_stream_depends_on_the_seed(tree):
+    source = open_split(tree.config, "train")
+    config = tree.experiment()
+    one = take(train_batches(source, config), 4)
+    assert_same(one, take(train_batches(source, config), 4))
+    config.train.seed = 1
+    other = take(train_batches(source, config), 4)
+    assert any((a.seed != b.seed).any() for a, b in zip(one, other))
+    assert frame_numbers(source, one) != frame_numbers(source, other)
+
+
+def test_the_stream_does_not_depend_on_threads(tree):
+    source = open_split(tree.config, "train")
+    assert_same(
+        take(train_batches(source, tree.experiment(threads=1)), 6), take(train_batches(source, tree.experiment(threads=4)), 6)
+    )
+
+
+def test_two_processes_share_the_stream_of_one(tree):
+    source = open_split(tree.config, "train")
+    config = tree.experiment()
+    whole = take(train_batches(source, config), 6)
+    halves = [take(train_batches(source, config, num_processes=2, process=process), 6) for process in range(2)]
+    for step in range(6):
+        for process in range(2):
+            mine = jax.tree.map(lambda x: x[process::2], whole[step])
+            jax.tree.map(np.testing.assert_array_equal, halves[process][step], mine)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_resuming_in_the_second_epoch_continues_the_stream(tree, threads):
+    source = open_split(tree.config, "train")
+    iterator = train_batches(source, tree.experiment(threads=2))
+    take(iterator, 3)  # 12 samples of 7
+    state = iterator.get_state()
+    assert state == {"next_index": 3}
+    wanted = take(iterator, 4)
+    resumed = train_batches(source, tree.experiment(threads=threads))
+    resumed.set_state(state)
+    assert_same(take(resumed, 4), wanted)
+
+
+def test_prefetch_resumes_after_the_last_batch_handed_out(tree):
+    source = open_split(tree.config, "train")
+    put = []
+
+    def to_device(batch):
+        put.append(batch)
+        return jax.device_put(batch)
+
+    ahead = prefetch(train_batches(source, tree.experiment()), 2, to_device)
+    plain = train_batches(source, tree.experiment())
+    assert ahead.get_state() == plain.get_state()
+    assert_same(take(ahead, 3), take(plain, 3))
+    assert len(put) == 5 and ahead.get_state() == plain.get_state() == {"next_index": 3}
+    resumed = prefetch(train_batches(source, tree.experiment()), 2, jax.device_put)
+    next(resumed)
+    resumed.set_state(ahead.get_state())
+    wanted = take(plain, 3)
+    assert_same(take(resumed, 3), wanted)
+    assert_same(take(ahead, 3), wanted)
+
+
+def test_prefetched_batches_are_on_the_device_before_they_are_asked_for(tree):
+    source = open_split(tree.config, "train")
+    count = 0
+
+    def to_device(batch):
+        nonlocal count
+        count += 1
+        return jax.device_put(batch)
+
+    ahead = prefetch(train_batches(source, tree.experiment()), 2, to_device)
+    for taken in range(1, 4):
+        assert isinstance(next(ahead).images, jax.Array) and count == taken + 2
+
+
+def test_eval_batches_walk_once_and_fill_the_last(tree):
+    source = open_split(tree.config, "val")
+    batches = list(eval_batches(source, [5, 0, 3, 2, 6], 2))
+    assert [indices.tolist() for indices, _ in batches] == [[5, 0], [3, 2], [6]]
+    for indices, batch in batches:
+        assert batch.images.shape == (2, 2, 32, 64, 3) and batch.exists.shape == (2, 2)
+        for place, index in enumerate(indices):
+            np.testing.assert_array_equal(batch.images[place], source[index].images[:2])
+    np.testing.assert_array_equal(batches[-1][1].images[0], batches[-1][1].images[1])
+    assert not batches[0][1].exists[1, 0] and not batches[0][1].images[1, 0].any()
+
+
+@pytest.mark.parametrize("processes", [3, 8])
+def test_a_batch_that_processes_cannot_share_is_refused(tree, processes):
+    source = open_split(tree.config, "train")
+    with pytest.raises(ConfigError, match=f"batch_size=4.*{processes} processes"):
+        train_batches(source, tree.experiment(), num_processes=processes)
+
+
+@pytest.mark.parametrize("flag, size", [("height", 40), ("width", 0), ("width", 100)])
+def test_sizes_that_the_encoder_cannot_halve_are_refused(tree, flag, size):
+    setattr(tree.config, flag, size)
+    with pytest.raises(ConfigError, match=f"--config.data.{flag}={size} must be"):
+        open_split(tree.config, "train")
+
+
+def test_an_unknown_source_is_refused(tree):
+    tree.config.source = "kiti"
+    with pytest.raises(ConfigError, match="'kiti' is not one of"):
+        open_split(tree.config, "train")

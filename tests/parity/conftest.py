@@ -1,0 +1,38 @@
+"""Runs a test marked ``@pytest.mark.golden("c01_*")`` once per matching file of ``--golden``."""
+
+from pathlib import Path
+
+import pytest
+from harness import Golden, patterns_of
+
+
+def pytest_generate_tests(metafunc):
+    if "golden" not in metafunc.fixturenames:
+        return
+    patterns = patterns_of(metafunc.definition)
+    folder = Path(metafunc.config.getoption("--golden"))
+    paths = sorted({path for pattern in patterns for path in folder.glob(f"{pattern}.npz")})
+    params = [pytest.param(path, id=path.stem) for path in paths]
+    if not params:
+        reason = f"no file {' or '.join(patterns)}.npz in {folder}"
+        params = [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
+    metafunc.parametrize("golden", params, indirect=True)
+
+
+@pytest.fixture
+def golden(request):
+    """The arrays of one file, see :class:`harness.Golden`."""
+    return Golden(request.param)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    opened = getattr(item, "funcargs", {}).get("golden")
+    try:
+        result = yield
+    finally:
+        if isinstance(opened, Golden):
+            item.user_properties.append(("golden", opened.as_json(item.path.name, item.originalname)))
+    if isinstance(opened, Golden) and opened.failures:
+        pytest.fail("\n".join(opened.failures), pytrace=False)
+    return result

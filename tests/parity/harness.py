@@ -1,0 +1,210 @@
+"""Golden arrays: reading them, comparing with them, and keeping the books.
+
+A file ``NAME.npz`` holds ``in.*``, ``out.*``, checksums of weights that are regenerated from a recipe, and ``meta`` (JSON:
+arguments, cases, tolerances). A parity test compares the ``out.*`` arrays with ours or leaves them out by name and reason;
+an array that no test mentions fails the session. Sizes, prefixes and arguments always come from the file.
+"""
+
+import ast
+import fnmatch
+import json
+import re
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def nhwc(x):
+    """(…, c, h, w) -> (…, h, w, c)"""
+    return np.moveaxis(np.asarray(x), -3, -1)
+
+
+def nchw(x):
+    """(…, h, w, c) -> (…, c, h, w)"""
+    return np.moveaxis(np.asarray(x), -1, -3)
+
+
+def patterns_of(item) -> tuple[str, ...]:
+    """File stems or globs named by the test's ``golden`` mark."""
+    mark = item.get_closest_marker("golden")
+    assert mark is not None and mark.args, f"{item.name} uses the golden fixture: mark it @pytest.mark.golden(stem, ...)"
+    return mark.args
+
+
+class Golden:
+    """One file of golden arrays; comparisons are recorded and the test fails after its last line."""
+
+    def __init__(self, path: Path):
+        self.path, self.stem = Path(path), Path(path).stem
+        with np.load(path) as archive:
+            self._arrays = {name: archive[name] for name in archive.files}
+        self.meta = json.loads(str(self._arrays.pop("meta")))
+        self.checks: list[tuple] = []
+        self.left_out: list[tuple[str, str]] = []
+        self.failures: list[str] = []
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def names(self, pattern: str = "out.*") -> list[str]:
+        """Names of arrays that match a shell pattern."""
+        return [name for name in self._arrays if fnmatch.fnmatchcase(name, pattern)]
+
+    def companion(self, stem: str) -> "Golden":
+        """Another file of the same folder (inputs only); skips the test if it is absent."""
+        path = self.path.with_name(stem.removesuffix(".npz") + ".npz")
+        if not path.exists():
+            pytest.skip(f"{self.stem} needs {path.name} beside it")
+        return Golden(path)
+
+    def check(self, name: str, value, where=None) -> None:
+        """Compares ``value`` (in the golden's layout) under the file's own tolerance [atol, share of elements over it].
+
+        ``where`` restricts the comparison to the elements on which both methods agree by design; explain it in the test.
+        """
+        expected, value = self[name], np.asarray(value)
+        atol, allowed = self.meta["tolerance"][name.removeprefix("out.")]
+        if value.shape != expected.shape:
+            self._record(name, np.inf, atol, 1.0, allowed, f"shape {value.shape} instead of {expected.shape}")
+            return
+        if expected.dtype.kind in "fc":
+            with np.errstate(invalid="ignore"):  # inf - inf
+                error = np.asarray(np.abs(value.astype(np.float64) - expected.astype(np.float64)))
+            error[np.isnan(error)] = np.inf
+            error[(value == expected) | (np.isnan(value) & np.isnan(expected))] = 0.0
+        else:
+            error, atol = np.asarray(np.abs(value.astype(np.int64) - expected.astype(np.int64))), 0
+        if where is not None:
+            error = error[np.broadcast_to(where, expected.shape)]
+        over = float(np.mean(error > atol)) if error.size else 0.0
+        worst = float(error.max()) if error.size else 0.0
+        self._record(name, worst, atol, over, allowed, "" if over <= allowed else "too far")
+
+    def _record(self, name, worst, atol, over, allowed, problem):
+        self.checks.append((name, worst, atol, over, allowed, not problem))
+        if problem:
+            self.failures.append(
+                f"{self.stem}: {name}: {problem}: largest error {worst:.3g}, {over:.4%} of the elements are off by more than "
+                f"{atol:.3g} (allowed {allowed:.4%})"
+            )
+
+    def leave_out(self, pattern: str, reason: str) -> None:
+        """Declares arrays that are not reproduced, and why."""
+        names = self.names(pattern)
+        if not names:
+            self.failures.append(f"{self.stem}: leave_out({pattern!r}) matches no array")
+        self.left_out += [(name, reason) for name in names]
+
+    def weights(self, net: str) -> dict[str, np.ndarray]:
+        """State dict of a network by the fixtures' recipe, verified against the stored checksums."""
+        recipe = self.meta["weights"][net]
+        state = {key: _weight(key, tuple(shape), recipe) for key, shape in recipe["keys"]}
+        total = [np.sum(a, dtype=np.float64) for a in state.values()]
+        norm = [np.sqrt(np.sum(np.square(a, dtype=np.float64))) for a in state.values()]
+        np.testing.assert_allclose(total, self[f"weights.{net}.sum"], rtol=1e-6, atol=1e-4, err_msg=net)
+        np.testing.assert_allclose(norm, self[f"weights.{net}.l2"], rtol=1e-6, err_msg=net)
+        return state
+
+    def as_json(self, module: str, test: str) -> str:
+        """What the ledger needs to know about a finished test (text, so that it crosses process borders)."""
+        return json.dumps([module, test, self.stem, self.checks, self.left_out])
+
+
+def _weight(key: str, shape: tuple[int, ...], recipe: dict) -> np.ndarray:
+    z = np.random.default_rng(zlib.crc32((recipe["prefix"] + key).encode())).standard_normal(shape)
+    if key.endswith(".num_batches_tracked"):
+        a = np.zeros(shape)
+    elif key.endswith(".running_var"):
+        a = np.abs(1 + 0.1 * z)
+    elif key.endswith((".running_mean", ".bias")):
+        a = 0.1 * z
+    elif len(shape) == 1:
+        a = 1 + 0.1 * z
+    else:
+        a = z * np.sqrt(2 / np.prod(shape[1:]))
+    for pattern, scale, shift in recipe["amend"]:
+        if re.fullmatch(pattern, key):
+            a = a * scale + shift
+    return np.asarray(a, np.float32)
+
+
+def registered_tests(folder: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+    """(module, test) -> patterns of its golden decorator, for every parity test on disk, collected or not."""
+    found = {}
+    for path in sorted(folder.glob("test_*.py")):
+        for node in ast.parse(path.read_text()).body:
+            for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.golden":
+                    found[path.name, node.name] = tuple(ast.literal_eval(arg) for arg in mark.args)
+    return found
+
+
+class Ledger:
+    """Pytest plugin: the table of all comparisons, and the failure when an output array is not accounted for."""
+
+    def __init__(self, config):
+        self.config = config
+        self.checks, self.left_out, self.passed = defaultdict(list), defaultdict(list), defaultdict(set)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when != "call":
+            return
+        for key, text in report.user_properties:
+            if key == "golden":
+                module, test, stem, checks, left_out = json.loads(text)
+                self.checks[stem] += checks
+                self.left_out[stem] += left_out
+                if report.passed:
+                    self.passed[stem].add((module, test))
+
+    def problems(self) -> tuple[list[str], list[str]]:
+        """Arrays not accounted for, in files all of whose tests passed; and files of which only some tests did."""
+        tests = registered_tests(Path(__file__).parent)
+        wrong, partial = [], []
+        for stem in sorted(self.checks.keys() | self.left_out.keys()):
+            needed = {test for test, patterns in tests.items() if any(fnmatch.fnmatchcase(stem, p) for p in patterns)}
+            if needed - self.passed[stem]:
+                partial.append(f"{stem} (not run, or failed: {', '.join(sorted(test for _, test in needed - self.passed[stem]))})")
+                continue
+            with np.load(Path(self.config.getoption("--golden")) / f"{stem}.npz") as archive:
+                outputs = {name for name in archive.files if name.startswith("out.")}
+            checked, left = {name for name, *_ in self.checks[stem]}, {name for name, _ in self.left_out[stem]}
+            wrong += [f"{stem}: {name} is neither checked nor left out" for name in sorted(outputs - checked - left)]
+            wrong += [f"{stem}: {name} is both checked and left out" for name in sorted(checked & left)]
+        return wrong, partial
+
+    def pytest_sessionfinish(self, session):
+        if not hasattr(self.config, "workerinput") and self.problems()[0] and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if not self.checks and not self.left_out:
+            return
+        out = terminalreporter
+        out.section("golden arrays")
+        out.line(f"{'file':<28} {'array':<52} {'max error':>10} {'atol':>10} {'over':>9} {'allowed':>9}")
+        for stem in sorted(self.checks):
+            for name, worst, atol, over, allowed, ok in self.checks[stem]:
+                row = f"{stem:<28} {name:<52} {worst:>10.2e} {atol:>10.2e} {over:>9.3%} {allowed:>9.3%}"
+                out.line(row if ok else row + "  FAILED", red=not ok)
+        for stem in sorted(self.left_out):
+            reasons = defaultdict(list)
+            for name, reason in self.left_out[stem]:
+                reasons[reason].append(name)
+            for reason, names in reasons.items():
+                out.line(f"{stem}: left out, {reason}: {', '.join(names)}")
+        wrong, partial = self.problems()
+        if partial:
+            out.line(f"not accounted for, because not all tests of the file ran and passed: {'; '.join(partial)}")
+        for line in wrong:
+            out.line(f"ERROR {line}", red=True)
+        count = sum(map(len, self.checks.values()))
+        passed = sum(ok for rows in self.checks.values() for *_, ok in rows)
+        left = sum(map(len, self.left_out.values()))
+        out.line(f"{passed} of {count} arrays agree, {left} left out, {len(wrong)} not accounted for")

@@ -1,0 +1,236 @@
+"""All loss terms and their gradients against the published trainers.
+
+The references tell occlusion by darkness, black out both pictures there, and do so in place: the damage to the target piles up
+over sources, scales, identity terms and the smoothness picture. Our library does none of this. ``blacked_out_errors`` prepares
+damaged inputs in the reference's order, so that everything downstream can still be compared, case by case.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from harness import nchw, nhwc
+
+from dd_jax import reduce
+from dd_jax.config import LossConfig
+from dd_jax.geometry.camera import disp_to_depth
+from dd_jax.geometry.sampling import sample_border
+from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
+from dd_jax.geometry.warp import reproject
+from dd_jax.losses.consistency import consistency
+from dd_jax.losses.photometric import combine_sources, photometric_error, target_statistics
+from dd_jax.losses.smoothness import edge_weights, smoothness
+from dd_jax.losses.total import describe_target, student_terms, teacher_terms
+from dd_jax.types import Views
+
+FRAMES, SCALES = (-1, 1), range(4)
+# Compiled once for all cases, scales and sources; compiling every case as a whole, or every single operation, takes minutes.
+edge_weights, smoothness = jax.jit(edge_weights), jax.jit(smoothness, static_argnums=2)
+IN_PLACE = "our loss never writes to the target (the reference does by mistake)"
+
+
+def images(golden, pattern, frames=FRAMES):
+    return jnp.stack([jnp.asarray(nhwc(golden[pattern.format(f)])) for f in frames])
+
+
+def scalar_maps(golden, pattern):
+    return tuple(jnp.asarray(golden[pattern.format(s)][:, 0]) for s in SCALES)
+
+
+def loss_config(options) -> LossConfig:
+    return LossConfig(
+        ssim=0.0 if options.get("no_ssim") == "true" else 0.85,
+        smoothness=2e-3,
+        automask=not options.get("disable_automasking", False),
+        source_reduce="mean" if options.get("avg_reprojection") else "min",
+        occlusion_rule="switch" if options.get("selec_reproj", True) else "min",
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("zero_img", "ssim"))
+def blacked_out_error(pred, target, zero_img, ssim):
+    keep = (jax.lax.stop_gradient(pred).sum(-1, keepdims=True) >= 0.1).astype(pred.dtype) if zero_img else 1.0
+    return photometric_error(pred * keep, target_statistics(target * keep), ssim), target * keep
+
+
+@functools.partial(jax.jit, static_argnames="rule_and_reduce")
+def combine(errors, exists, holes, rule_and_reduce):
+    rule, source_reduce = rule_and_reduce
+    return combine_sources(errors, exists, holes, LossConfig(occlusion_rule=rule, source_reduce=source_reduce))[0]
+
+
+@functools.partial(jax.jit, static_argnames="fields")
+def teacher(depths, preds, disps, pyramid, unwarped, exists, fields):
+    views, noise = Views(depths=depths, warped=preds, holes=None), jnp.zeros(depths.shape[1:])
+    return teacher_terms(views, disps, describe_target(pyramid), unwarped, exists, noise, LossConfig(**dict(fields)), None)
+
+
+@functools.partial(jax.jit, static_argnames="fields")
+def student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fields):
+    views = Views(depths=depths, warped=preds, holes=None)
+    target = describe_target(pyramid)
+    return student_terms(views, disps, target, reliable, teacher_depths, exists, LossConfig(**dict(fields)), None)
+
+
+def blacked_out_errors(preds, unwarped, target, options, loss):
+    """Errors (s, f, b, h, w) of warped and of unwarped sources, and the pictures (one per scale) smoothness gets to see."""
+
+    warped, identity, seen_targets = [], [], []
+    for scale in SCALES:
+        rows = []
+        for pred in (*preds[scale], *(unwarped if loss.automask else ())):
+            error, damaged = blacked_out_error(pred, target, options.get("zero_img", True), loss.ssim)
+            target = target if options.get("_clone") else damaged
+            rows.append(error)
+        warped.append(jnp.stack(rows[:2]))
+        identity.append(jnp.stack(rows[2:] or rows[:2]))
+        seen_targets.append(target)
+    return jnp.stack(warped), jnp.stack(identity), seen_targets
+
+
+def loss_terms(golden, options, multi, preds, disps, depths):
+    """Terms per scale with the inputs of the golden file; differentiable in the last three arguments."""
+    loss = loss_config(options)
+    pyramid = tuple(jnp.asarray(nhwc(golden[f"in.color_0_s{s}"])) for s in SCALES)
+    unwarped = images(golden, "in.color_{}" if multi or not options.get("no_teacher_warp", True) else "in.ori_color_{}")
+    exists = jnp.ones((pyramid[0].shape[0], len(FRAMES)), bool)
+    reliable = jnp.ones(depths.shape[1:], bool)
+    if not options.get("disable_motion_masking"):
+        reliable &= jnp.asarray(golden["in.consistency_mask"] > 0.5)
+    if options.get("no_matching_augmentation") != "true":
+        reliable &= jnp.asarray(golden["in.augmentation_mask"][:, 0] < 0.5)
+    teacher_depths = jnp.stack(scalar_maps(golden, "in.mono_depth_s{}"))
+
+    dark = jax.lax.stop_gradient(preds).sum(-1) < 0.1
+    holes = dark if loss.occlusion_rule == "switch" else None
+    no_blackout = not options.get("zero_img", True) or not (dark.any() or (unwarped.sum(-1) < 0.1).any())
+    if no_blackout and (holes is None or not dark.any()):  # nothing differs from our semantics
+        fields = tuple(dataclasses.asdict(loss).items())
+        if multi:
+            return student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fields)
+        return teacher(depths, preds, disps, pyramid, unwarped, exists, fields)
+
+    errors, identities, targets = blacked_out_errors(preds, unwarped, pyramid[0], options, loss)
+    how = loss.occlusion_rule, loss.source_reduce
+    error = combine(errors, exists, holes, how)  # the reference counts pixels seen by no source, with error 0
+    if multi:
+        mask = jnp.broadcast_to(reliable, error.shape)
+        terms = {"consistency": consistency(depths, teacher_depths, reliable, None)}
+    else:
+        mask, terms = jnp.ones_like(error, bool), {}
+        if loss.automask:
+            mask = jax.lax.stop_gradient(error) <= combine(identities, exists, None, how)
+    edges = edge_weights((targets[0], *pyramid[1:]))
+    return terms | {
+        "photometric": reduce.masked_mean(error, mask.astype(error.dtype), None, dims=(1, 2, 3)),
+        "smoothness": loss.smoothness * smoothness(disps, edges, None),
+    }
+
+
+def check_case(golden, case, terms, names=("reproj_loss", "consistency_loss", "loss")):
+    found = {"reproj_loss": terms["photometric"], "loss": sum(terms.values())}
+    if "consistency" in terms:
+        found["consistency_loss"] = terms["consistency"]
+    for name in names:
+        for scale in SCALES if name in found else ():
+            golden.check(f"out.{case}.{name}_{scale}", found[name][scale])
+
+
+@pytest.mark.golden("c08_losses_mono", "c08_losses_multi")
+def test_losses(golden):
+    preds = jnp.stack([images(golden, f"in.pred_{{}}_s{s}") for s in SCALES])
+    disps, depths = scalar_maps(golden, "in.disp_s{}"), jnp.stack(scalar_maps(golden, "in.depth_s{}"))
+    for case, options in golden.meta["cases"].items():
+        multi = options.get("is_multi", case.startswith("multi"))
+
+        def total(preds, disps, depths, multi=multi, options=options):
+            terms = loss_terms(golden, options, multi, preds, disps, depths)
+            return jnp.mean(sum(terms.values())), terms
+
+        if golden.names(f"out.{case}.grad_*"):
+            (value, terms), grads = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(preds, disps, depths)
+            for i, frame in enumerate(FRAMES):
+                golden.check(f"out.{case}.grad_pred_{frame}_s0", nchw(grads[0][0, i]))
+            golden.check(f"out.{case}.grad_disp_s0", grads[1][0][:, None])
+            if multi:
+                golden.check(f"out.{case}.grad_depth_s0", grads[2][0][:, None])
+        else:
+            value, terms = total(preds, disps, depths)
+        check_case(golden, case, terms)
+        if options.get("feat_loss") == "true":
+            golden.leave_out(f"out.{case}.loss_feat_loss", "the feature-metric regulariser is not built")
+            golden.leave_out(f"out.{case}.loss", "contains the feature-metric regulariser, which is not built")
+        else:
+            golden.check(f"out.{case}.loss", value)
+        if f"out.{case}.color_0_after" in golden:
+            golden.leave_out(f"out.{case}.color_0_after", IN_PLACE)
+        if f"out.{case}.consistency_target_0" in golden:
+            golden.leave_out(f"out.{case}.consistency_target_0", "a picture for the reference's log, not a term")
+
+
+@pytest.mark.golden("c08_losses_from_disp")
+def test_losses_from_disparity(golden):
+    disps = scalar_maps(golden, "in.disp_s{}")
+    poses = tuple(
+        (jnp.asarray(golden[f"in.axisangle_{f}"][:, 0]), jnp.asarray(golden[f"in.translation_{f}"][:, 0])) for f in FRAMES
+    )
+    K = jnp.asarray(golden["in.K"][:, :3, :3])
+    size = disps[0].shape
+
+    @jax.jit
+    def view(disps, poses, sources):
+        depths = jnp.stack([disp_to_depth(jax.image.resize(d, size, "bilinear", antialias=False), 0.1, 100.0) for d in disps])
+        T = [pose_from_parameters(*pose) for pose in poses]
+        coords = reproject(depths, K, jnp.stack([invert_pose(T[0]), T[1]]))  # the network gives T_{-1 -> 0} and T_{0 -> +1}
+        preds = jnp.stack([sample_border(source, coords[:, f]) for f, source in enumerate(sources)], axis=1)
+        return depths, coords, preds
+
+    for case in dict.fromkeys(name.split(".")[1] + "." + name.split(".")[2] for name in golden.names("out.m*.*.loss")):
+        branch, options = case.split(".")
+        multi, options = branch == "multi", golden.meta["cases"][options]
+        # Without no_teacher_warp the teacher sees the composited frames, as the student always does.
+        sources = images(golden, "in.color_{}" if multi or not options.get("no_teacher_warp", True) else "in.ori_color_{}")
+
+        def total(disps, poses, multi=multi, options=options, sources=sources):
+            poses = jax.lax.stop_gradient(poses) if multi else poses
+            depths, _, preds = view(disps, poses, sources)
+            terms = loss_terms(golden, options, multi, preds, disps, depths)
+            return jnp.mean(sum(terms.values())), terms
+
+        (value, terms), (by_disp, by_pose) = jax.value_and_grad(total, (0, 1), has_aux=True)(disps, poses)
+        check_case(golden, case, terms)
+        golden.check(f"out.{case}.loss", value)
+        if golden.names(f"out.{case}.grad_*"):
+            for scale in SCALES:
+                golden.check(f"out.{case}.grad_disp_s{scale}", by_disp[scale][:, None])
+        for i, frame in enumerate(FRAMES):
+            if f"out.{case}.grad_axisangle_{frame}" in golden:
+                golden.check(f"out.{case}.grad_axisangle_{frame}", by_pose[i][0][:, None])
+                golden.check(f"out.{case}.grad_translation_{frame}", by_pose[i][1][:, None])
+
+    depths, coords, preds = view(disps, poses, images(golden, "in.ori_color_{}"))
+    golden.check("out.depth_s1", depths[1][:, None])
+    golden.check("out.pred_-1_s1", nchw(preds[1, 0]))
+    golden.check("out.pred_1_s3", nchw(preds[3, 1]))
+    golden.check("out.sample_1_s1", 2 * coords[1, 1] / (jnp.array(size[:0:-1]) - 1) - 1)
+
+
+@pytest.mark.golden("c08_losses_students", "c08_losses_students_normal")
+def test_losses_of_the_poster(golden):
+    preds = jnp.stack([images(golden, f"in.pred_{{}}_s{s}") for s in SCALES])
+    disps, depths = scalar_maps(golden, "in.disp_s{}"), jnp.stack(scalar_maps(golden, "in.depth_s{}"))
+    additions = "contains terms of the poster (normals, mask weight, pose cycle, scale consistency), which are not built"
+    for case, options in golden.meta.get("cases", {"multi": {}}).items():
+        if options.get("is_multi", case.startswith("multi")):
+            terms = loss_terms(golden, options, True, preds, disps, depths)
+            check_case(golden, case, terms, ("consistency_loss",))
+            if golden.names("out.*.normal_l1_loss_*"):  # this variant leaves the photometric term as it is
+                check_case(golden, case, terms, ("reproj_loss",))
+    checked = {name for name, *_ in golden.checks}
+    for name in golden.names("out.*"):
+        if name.endswith("color_0_after"):
+            golden.leave_out(name, IN_PLACE)
+        elif name not in checked:
+            golden.leave_out(name, additions)

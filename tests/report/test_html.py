@@ -1,0 +1,85 @@
+"""The page stands alone and says what it was given."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+
+from dd_jax.report import write_html
+
+VOID = {"meta", "img", "br", "line", "circle", "link"}
+
+
+class Checker(HTMLParser):
+    """Every element is closed; collects what would be fetched."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.references = [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.references += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_startendtag(self, tag, attributes):
+        self.references += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def scores(value, pixels=1000):
+    names = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
+    return {name: value if pixels else None for name in names} | {"pixels": pixels}
+
+
+def write_example(path, **changes):
+    arguments = {
+        "results": {
+            "student": {"all": scores(0.111), "moving": scores(0, 0)},
+            "constant": {"all": scores(0.333), "moving": scores(0, 0)},
+        },
+        "history": [{"step": s, "kind": "train", "total": 1 / s, "skipped": 0.0, "x": "nan"} for s in range(1, 30)]
+        + [{"step": 10, "kind": "val", "student/all/abs_rel": 0.3}],
+        "panels": {"drive <1>": np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)},
+        "facts": {"images / s": "12.5"},
+        "config": {"model": {"width": 64}, "name": "<script>"},
+        "versions": {"jax": "0.10.2"},
+    }
+    write_html(path, "A & B", **(arguments | changes))
+    return path.read_text()
+
+
+def test_page_is_well_formed_and_self_contained(tmp_path):
+    text = write_example(tmp_path / "new" / "report.html")
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    assert all(reference.startswith(("data:image/jpeg;base64,", "#")) for reference in checker.references)
+    assert "http" not in re.sub(r"data:[^\"]*", "", text) and "@import" not in text and "url(" not in text
+    assert "<script>" not in text and "drive &lt;1&gt;" in text and "A &amp; B" in text
+
+
+def test_page_shows_every_part(tmp_path):
+    text = write_example(tmp_path / "report.html")
+    for expected in ("0.111", "0.333", "1,000 pixels", "no such pixel", "12.5", "0.10.2", "&quot;width&quot;: 64", "<polyline"):
+        assert expected in text
+    # The best of a column is marked: student for errors, constant for accuracies.
+    assert len(re.findall("class=best>0.111", text)) == 4
+    assert len(re.findall("class=best>0.333", text)) == 3
+
+
+def test_picture_survives(tmp_path):
+    picture = np.full((16, 24, 3), (200, 30, 60), np.uint8)
+    text = write_example(tmp_path / "report.html", panels={"red": picture})
+    encoded = re.search(r'data:image/jpeg;base64,([^"]+)"', text)[1]
+    decoded = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(decoded.astype(int) - picture).max() < 6
+
+
+def test_own_video_has_pictures_only(tmp_path):
+    text = write_example(tmp_path / "report.html", results=None, history=[], config=None, versions=None, facts=None)
+    assert "<figure>" in text and "<table>" not in text and "<svg" not in text and "abs_rel" not in text

@@ -1,0 +1,46 @@
+"""A system small enough to compile in seconds, and batches for it."""
+
+import numpy as np
+
+from dd_jax.config import Config
+from dd_jax.types import Batch
+
+HEIGHT, WIDTH = 64, 96
+
+
+def config(**sections: dict) -> Config:
+    """Narrow networks, eight bins; ``config(optim={"steps": 3})`` changes fields."""
+    result = Config()
+    result.data.height, result.data.width, result.data.batch_size, result.data.root = HEIGHT, WIDTH, 4, "unused"
+    result.model.width = 8
+    result.cost_volume.bins = 8
+    result.cost_volume.min_depth, result.cost_volume.max_depth = 0.4, 2.4
+    result.optim.learning_rate = 1e-3
+    for section, fields in sections.items():
+        for name, value in fields.items():
+            assert hasattr(getattr(result, section), name)
+            setattr(getattr(result, section), name, value)
+    return result
+
+
+def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
+    """Textured pictures that drift from frame to frame, a moving object in some samples, a camera per sample."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (samples, HEIGHT // 8 + 1, WIDTH // 8 + 4, 3))
+    picture = coarse.repeat(8, 1).repeat(8, 2)[:, :HEIGHT] + rng.normal(0, 8, (samples, HEIGHT, (WIDTH // 8 + 4) * 8, 3))
+    picture = np.clip(picture, 0, 255).astype(np.uint8)
+    images = np.stack([picture[:, :, 8 + 3 * f : 8 + 3 * f + WIDTH] for f in range(3)], axis=1)
+    masks = np.zeros((samples, 3, HEIGHT, WIDTH), bool)
+    for sample in range(0, samples, 2):  # uneven on purpose: devices must not average their own masks
+        for frame in range(3):
+            column = 20 + 6 * frame + 3 * sample
+            masks[sample, frame, 24:48, column : column + 16 + 4 * sample] = True
+            images[sample, frame, 24:48, column : column + 16 + 4 * sample] = rng.uniform(0, 255, 3).astype(np.uint8)
+    K = np.array([[[60.0 + i, 0, 48.0], [0, 62.0, 31.0 + i], [0, 0, 1]] for i in range(samples)], np.float32)
+    return Batch(
+        images=images[:, :frames],
+        masks=masks[:, :frames],
+        K=K,
+        exists=np.ones((samples, frames), bool),
+        seed=rng.integers(2**32, size=samples, dtype=np.uint32),
+    )
