@@ -11,7 +11,7 @@ from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
 from dd_jax.geometry.warp import reproject
 from dd_jax.networks.model import Model
-from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Disentangled, Outputs, StudentOutputs, Views
+from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, StudentOutputs, Views
 
 sg = jax.lax.stop_gradient
 
@@ -40,7 +40,7 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
         frames = (PREVIOUS, NEXT) if train else (PREVIOUS,)
         disentangled = domd.disentangle(batch, frames, depth, sg(T), ~augmented, config.domd)
         lookup = disentangled.lookup
-        holes = jnp.where(augmented[:, None, None], False, disentangled.lookup_holes)[:, ::4, ::4]
+        holes = disentangled.lookup_holes[:, None, ::4, ::4].astype(jnp.float32)
     else:
         disentangled, holes, lookup = None, None, batch.inputs[:, PREVIOUS]
     lookup = jnp.where(static[:, None, None, None], batch.inputs[:, TARGET], lookup)
@@ -53,7 +53,7 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
         sg(lookup_f1)[:, None],
         sg(T[:, :1]),
         (batch.exists[:, PREVIOUS] & ~absent)[:, None],
-        None if holes is None else holes[:, None],
+        holes,
         scale_intrinsics(batch.K, 0.25, 0.25),
         cost_volume.depth_bins(depth_range, config.cost_volume),
         config.cost_volume,

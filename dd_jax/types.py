@@ -5,7 +5,7 @@ Axes: ``b`` sample, ``f`` frame, ``s`` decoder scale, ``h w`` training size, ``k
 depth up to one global factor). ``T_target_from_source`` style names read in the order of multiplication.
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 from flax import struct
@@ -18,6 +18,7 @@ NUM_SCALES = 4
 """Decoder outputs at 1, 1/2, 1/4 and 1/8 of the training size."""
 
 
+@no_type_check  # trees of arrays pass through jax as trees of numpy arrays, tracers, shapes or anything else
 @struct.dataclass
 class Batch:
     """What the loader yields (``inputs`` is None) and what augmentation returns (``inputs`` is filled).
@@ -33,6 +34,7 @@ class Batch:
     inputs: Float[Array, "b f h w 3"] | None = None  # colour-jittered images: the only ones a network sees
 
 
+@no_type_check
 @struct.dataclass
 class CostVolume:
     """Plane sweep of the lookup features against the target's, at a quarter of the training size."""
@@ -43,6 +45,7 @@ class CostVolume:
     lowest: Float[Array, "b hq wq"]  # 1 / depth of the cheapest bin
 
 
+@no_type_check
 @struct.dataclass
 class Disentangled:
     """Source frames with each dynamic object re-rendered where it would be had it not moved (DOMD)."""
@@ -53,6 +56,7 @@ class Disentangled:
     lookup_holes: Bool[Array, "b h w"]
 
 
+@no_type_check
 @struct.dataclass
 class StudentOutputs:
     disps: tuple[Float[Array, "b _ _"], ...]  # sigmoid disparity in (0, 1) per scale
@@ -61,6 +65,7 @@ class StudentOutputs:
     disentangled: Disentangled | None  # None where DOMD is off
 
 
+@no_type_check
 @struct.dataclass
 class Outputs:
     """What the networks say about one batch."""
@@ -70,6 +75,7 @@ class Outputs:
     student: StudentOutputs | None  # None for single-frame systems
 
 
+@no_type_check
 @struct.dataclass
 class Views:
     """Source frames seen from the target camera through one network's depth, all scales at full size."""
@@ -79,6 +85,7 @@ class Views:
     holes: Bool[Array, "s f b h w"] | None  # pixel comes from a hole of the source; None where sources have no holes
 
 
+@no_type_check
 @struct.dataclass
 class TrainState:
     """Everything a step changes; the whole content of a checkpoint besides the data iterator and the config."""
@@ -90,6 +97,7 @@ class TrainState:
     depth_range: Float[Array, "2"]  # adaptive bins: tracked (nearest, farthest) depth
 
 
+@no_type_check
 @struct.dataclass
 class Predictions:
     """What evaluation and prediction need of one batch; inverse depth in 1 / (network unit)."""

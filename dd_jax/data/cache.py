@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,22 +74,34 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
     if masks:
         sizes["masks.bits"] = len(files) * size[0] * size[1] // 8
 
+    folder = base / name
     try:
-        with _lock(base, name):
-            folder = base / name
-            _allocate(folder, sizes)
-            journal = np.memmap(folder / "journal.u8", JOURNAL, "r+", shape=(len(files),))
-            _fill(folder, journal, wanted, listing, config)
-            readable = journal["readable"].astype(bool)
+        if not _finished(folder, sizes, wanted):  # a finished cache may lie on a disk that cannot be written
+            with _lock(base, name):
+                _allocate(folder, sizes)
+                _fill(folder, wanted, listing, config)
     except OSError as error:
         raise ConfigError(
-            f"the frame cache {base / name} cannot be written ({error.strerror or error}): "
+            f"the frame cache {folder} cannot be written ({error.strerror or error}): "
             "name a folder with enough room with --config.data.cache_dir"
         ) from error
+    readable = _journal(folder, "r")["readable"].astype(bool)
     if not readable.all():
         log.warning("%d unreadable frames are left out: %s", (~readable).sum(), _names(listing, np.flatnonzero(~readable)))
     _limit(listing, np.flatnonzero(~readable), config)
     return FrameStore(folder, len(files), *size, masks), readable
+
+
+def _journal(folder: Path, mode: str) -> np.memmap:
+    return np.memmap(folder / "journal.u8", JOURNAL, mode)
+
+
+def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+
+
+def _finished(folder: Path, sizes: dict[str, int], wanted: UInt64[np.ndarray, " n"]) -> bool:
+    return _sizes(folder, sizes) == sizes and np.array_equal(_journal(folder, "r")["fingerprint"], wanted)
 
 
 def _fingerprint(file: FrameFile) -> int:
@@ -111,8 +123,7 @@ def _lock(base: Path, name: str) -> Iterator[None]:
 
 def _allocate(folder: Path, sizes: dict[str, int]) -> None:
     """Makes the files at their full size (so that a full disk shows now); starts over if one has another size."""
-    found = {name: (folder / name).stat().st_size for name in sizes if (folder / name).is_file()}
-    if found == sizes:
+    if _sizes(folder, sizes) == sizes:
         return
     if folder.exists():
         log.warning("the frame cache %s is damaged: built anew", folder)
@@ -133,11 +144,10 @@ def _allocate(folder: Path, sizes: dict[str, int]) -> None:
     started.rename(folder)
 
 
-def _fill(folder: Path, journal: np.memmap, wanted: UInt64[np.ndarray, " n"], listing: Listing, config: DataConfig) -> None:
+def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, config: DataConfig) -> None:
     """Decodes every frame whose fingerprint in the journal is not today's."""
+    journal = _journal(folder, "r+")
     todo = np.flatnonzero(journal["fingerprint"] != wanted)
-    if not todo.size:
-        return
     changed = int((journal["fingerprint"][todo] != 0).sum())
     if changed:
         log.warning("%d source files of the frame cache %s have changed: decoded again", changed, folder)
@@ -186,4 +196,5 @@ def _names(listing: Listing, indices: Int[np.ndarray, " k"]) -> str:
     def name(file: FrameFile) -> str:
         return f"{listing.root / file.image}" + (f" (or its mask {file.mask})" if file.mask else "")
 
-    return ", ".join(name(listing.files[i]) for i in indices[:20]) + (f" and {indices.size - 20} more" if indices.size > 20 else "")
+    more = f" and {indices.size - 20} more" if indices.size > 20 else ""
+    return ", ".join(name(listing.files[i]) for i in indices[:20]) + more

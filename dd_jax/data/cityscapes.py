@@ -4,8 +4,8 @@
   ``..._cam.txt`` (SfMLearner's layout; a folder ``ROOT/preprocessed`` is used where it exists). Masks are
   ``ROOT/train_mask/CITY_SSSSSS_F.npy`` for t and ``F-1``, ``F+1`` for t-2, t+2 (DynamicDepth's layout, F without zeros).
 * test: ``ROOT/leftImg8bit_sequence/test/CITY/..._leftImg8bit.png`` at t-2 and t (t also from ``ROOT/leftImg8bit``), upper
-  768 of 1024 rows, with ``ROOT/camera/test/CITY/..._camera.json``, ``ROOT/gt_depths/%03d_depth.npy`` in the order of the split file, and
-  ``ROOT/val_mask``. Cordts et al., "The Cityscapes Dataset", 2016.
+  768 of 1024 rows, with ``ROOT/camera/test/CITY/..._camera.json``, ``ROOT/gt_depths/%03d_depth.npy`` in the order of the
+  split file, and ``ROOT/val_mask``. Cordts et al., "The Cityscapes Dataset", 2016.
 """
 
 import functools
@@ -107,7 +107,8 @@ def _list_test(config: DataConfig, path: Path, entries: list[Entry]) -> Listing:
         return [before, at, MISSING]
 
     triplets = np.array([row(*entry) for entry in entries], np.int32)
-    absent = [f"{root}/leftImg8bit_sequence/test/{c}/{c}_{s}_{n:06d}_leftImg8bit.png" for (c, s, n), r in zip(entries, triplets) if r[1] < 0]
+    pictures = (f"{root}/leftImg8bit_sequence/test/{c}/{c}_{s}_{n:06d}_leftImg8bit.png" for c, s, n in entries)
+    absent = [picture for picture, triplet in zip(pictures, triplets) if triplet[1] < 0]
     refuse_absent(absent, len(entries), path)
     return Listing(
         root=root,
@@ -125,7 +126,9 @@ def _nearest_camera(folders: Folders, base: str, entry: Entry, target: tuple[int
     prefix, suffix = f"{city}_{sequence}_", "_camera.json"
     numbers = _numbers(folders, f"{base}/{city}", prefix, suffix)
     if not numbers:
-        raise ConfigError(f"no camera file {folders.root / base / city}/{prefix}*{suffix}: unpack Cityscapes' camera archive there")
+        raise ConfigError(
+            f"no camera file {folders.root / base / city}/{prefix}*{suffix}: unpack Cityscapes' camera archive there"
+        )
     nearest = min(numbers, key=lambda other: (abs(other - number), other))
     path = folders.root / base / city / f"{prefix}{nearest:06d}{suffix}"
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
 from dd_jax.config import ConfigError
@@ -123,23 +123,16 @@ def decode_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """RGB picture.
 
     Raises:
-      UnreadableFrame: missing, damaged or cut off. OpenCV fills the rest of a cut-off file with grey without a word, hence
-        the look at the end marks.
+      UnreadableFrame: missing, damaged or cut off.
     """
-    data = _read(path)
-    tail = data[-1024:]
-    complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else True
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data and complete else None
-    if image is None:
-        raise UnreadableFrame(str(path))
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
     """Object mask from a picture or an ``.npy`` array of any type (bool, 0/1, 0/255, float, instance ids): nonzero = object.
 
     Raises:
-      UnreadableFrame: missing, damaged or not two-dimensional.
+      UnreadableFrame: missing, damaged, cut off or not two-dimensional.
     """
     if path.suffix == ".npy":
         try:
@@ -147,20 +140,25 @@ def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
         except (OSError, ValueError, EOFError) as error:
             raise UnreadableFrame(str(path)) from error
     else:
-        data = _read(path)
-        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if mask is not None and mask.ndim == 3:
-        mask = mask.max(axis=-1)
-    if mask is None or mask.ndim != 2:
+        mask = _decode(path, cv2.IMREAD_UNCHANGED)
+        mask = mask.max(axis=-1) if mask.ndim == 3 else mask
+    if mask.ndim != 2:
         raise UnreadableFrame(str(path))
     return mask > 0
 
 
-def _read(path: Path) -> bytes:
+def _decode(path: Path, flags: int) -> np.ndarray:
+    """OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
     try:
-        return path.read_bytes()
-    except OSError as error:
+        data = path.read_bytes()
+        tail = data[-1024:]
+        complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
+    except (OSError, cv2.error) as error:
         raise UnreadableFrame(str(path)) from error
+    if image is None:
+        raise UnreadableFrame(str(path))
+    return image
 
 
 def cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:

@@ -86,8 +86,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
         return table.position((folder, frame, camera), functools.partial(file_of, folder, frame, camera))
 
     triplets = np.array([[position(f, t + step, c) for step in (-1, 0, 1)] for f, t, c in entries], np.int32)
-    images = [f"{root}/{f}/image_0{c}/data/{t:010d}.jpg|.png" for (f, t, c), row in zip(entries, triplets) if row[1] < 0]
-    refuse_absent(images, len(entries), path)
+    pictures = (f"{root}/{f}/image_0{c}/data/{t:010d}.jpg|.png" for f, t, c in entries)
+    refuse_absent([picture for picture, row in zip(pictures, triplets) if row[1] < 0], len(entries), path)
 
     if config.intrinsics == "nominal":
         nominal = np.diag([NOMINAL[0] * size[1], NOMINAL[1] * size[0], 1]).astype(np.float32)
@@ -137,13 +137,14 @@ def _ground_truth(root: Path, entries: list[tuple[str, int, int]]) -> Callable[[
             if scan.is_file():
                 depth = depth_map(*texts(date), np.fromfile(scan, "<f4").reshape(-1, 4), camera)
         else:
-            name = f"proj_depth/groundtruth/image_0{camera}/{frame:010d}.png"
-            candidates = [root / folder / name, root / "train" / drive / name, root / "val" / drive / name]
+            place = f"proj_depth/groundtruth/image_0{camera}/{frame:010d}.png"
+            candidates = [root / folder / place, root / "train" / drive / place, root / "val" / drive / place]
             found = next((path for path in candidates if path.is_file()), None)
             depth = None if found is None else read_annotated(found)
         if depth is None:
             return None
-        masks = (object_mask(root, f"{folder}/{kind}_0{camera}/data/{frame:010d}.png", depth.shape) for kind in ("mask", "moving"))
+        name = f"0{camera}/data/{frame:010d}.png"
+        masks = (object_mask(root, f"{folder}/{mask}_{name}", depth.shape) for mask in ("mask", "moving"))
         return GroundTruth(depth, *masks)
 
     return ground_truth

@@ -17,7 +17,7 @@ from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.data import cityscapes, folder, kitti
 from dd_jax.data.cache import FrameStore, open_cache
 from dd_jax.data.frames import MISSING, GroundTruth, Listing, Sample
-from dd_jax.types import PREVIOUS, TARGET, Batch
+from dd_jax.types import TARGET, Batch
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
 
 
 def eval_batches(
-    source: TripletSource, indices: Sequence[int], batch_size: int
+    source: TripletSource, indices: Sequence[int] | Int[np.ndarray, " m"], batch_size: int
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Batch]]:
     """(t-1, t) of the samples ``indices``, in order; the last batch is filled up with copies of its last sample.
 

@@ -40,7 +40,7 @@ def splat_coords(
     height, width = depth.shape[1:]
     nearest, hit = splat_depth(depth, T_source_from_target, K, upscale)
     homography, shift = plane_motion(K, invert_pose(T_source_from_target))
-    u, v, _ = _move(nearest, pixel_rays(homography, height, width), shift)
+    u, v, _ = _move(jnp.where(hit, nearest, 1.0), pixel_rays(homography, height, width), shift)
     valid = hit & (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
     return jnp.stack([u, v], axis=-1), jnp.where(valid, nearest, 0.0), valid
 
@@ -50,14 +50,7 @@ def splat_depth(
 ) -> tuple[Float[Array, "b h w"], Bool[Array, "b h w"]]:
     """Nearest depth that falls into each source pixel (0 where none) and whether any does."""
     batch, height, width = depth.shape
-    # Depth is constant over the upscale x upscale points of a pixel, their rays are not: points lie at (u, v) / upscale.
-    fine = jnp.array([[1.0 / upscale], [1.0 / upscale], [1.0]], jnp.float32)
-    homography, shift = plane_motion(K, T_source_from_target)
-    u, v, z = _move(
-        jnp.repeat(jnp.repeat(depth, upscale, axis=1), upscale, axis=2),
-        pixel_rays(homography * fine[:, 0], height * upscale, width * upscale),
-        shift,
-    )
+    u, v, z = splat_points(depth, T_source_from_target, K, upscale)
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # also False for NaN
     row, column = (jnp.where(inside, x, 0.0).astype(jnp.int32) for x in (v, u))
     sample = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
@@ -68,8 +61,19 @@ def splat_depth(
     return jnp.where(hit, nearest, 0.0), hit
 
 
+def splat_points(
+    depth: Float[Array, "b h w"], T_source_from_target: Float[Array, "b 4 4"], K: Float[Array, "b 3 3"], upscale: int
+) -> tuple[Float[Array, "b hu wu"], ...]:
+    """Source coordinates (u, v) and depth of the point cloud: point (i, j) lies at pixel (i, j) / ``upscale`` and has that
+    pixel's depth (nearest, rounded down)."""
+    homography, shift = plane_motion(K, T_source_from_target)
+    fine = jnp.repeat(jnp.repeat(depth, upscale, axis=1), upscale, axis=2)
+    return _move(fine, pixel_rays(homography, *depth.shape[1:], upscale), shift)
+
+
 def _move(depth, rays, shift):
-    """Coordinates (u, v) and depth, at least ``_NEAREST``, of points on moved rays."""
-    x, y, z = (depth * rays[i] + shift[:, i, None, None] for i in range(3))
-    z = jnp.maximum(z, _NEAREST)
-    return x / z, y / z, z
+    """Coordinates (u, v) and depth, at least ``_NEAREST``, of points on moved rays; exact where nothing moves."""
+    inverse = 1.0 / depth
+    x, y, z = (rays[i] + shift[:, i, None, None] * inverse for i in range(3))
+    scale = 1.0 / jnp.maximum(z, _NEAREST * inverse)
+    return x * scale, y * scale, jnp.maximum(depth * z, _NEAREST)

@@ -27,15 +27,20 @@ def reproject(
 def plane_motion(
     K: Float[Array, "b 3 3"], T_source_from_target: Float[Array, "*f b 4 4"]
 ) -> tuple[Float[Array, "*f b 3 3"], Float[Array, "*f b 3"]]:
-    """``K R K^-1`` and ``K t``, in elementwise float32 arithmetic (matrix units may round too coarsely for pixels)."""
-    motion = jnp.sum(K[..., :, :, None] * T_source_from_target[..., None, :3, :], axis=-2)  # K [R | t]
+    """``K R K^-1`` and ``K t``, exact for ``R = I``.
+
+    Elementwise float32 arithmetic: matrix units may round too coarsely for pixels. Taking ``I`` from the rotation before it
+    meets ``K`` keeps the digits of small rotations.
+    """
+    difference = T_source_from_target[..., :3, :] - jnp.eye(3, 4)
+    motion = jnp.sum(K[..., :, :, None] * difference[..., None, :, :], axis=-2)  # K [R - I | t]
     rotation, shift = motion[..., :3], motion[..., 3]
-    return jnp.sum(rotation[..., :, :, None] * invert_intrinsics(K)[..., None, :, :], axis=-2), shift
+    return jnp.eye(3) + jnp.sum(rotation[..., :, :, None] * invert_intrinsics(K)[..., None, :, :], axis=-2), shift
 
 
-def pixel_rays(homography: Float[Array, "*b 3 3"], height: int, width: int) -> list[Float[Array, "*b h w"]]:
-    """The three components of ``homography (u, v, 1)`` at every pixel."""
-    u, v = pixel_grid(height, width)
+def pixel_rays(homography: Float[Array, "*b 3 3"], height: int, width: int, upscale: int = 1) -> list[Float[Array, "*b hu wu"]]:
+    """The three components of ``homography (u, v, 1)`` at every pixel, or at ``upscale`` points a pixel in each direction."""
+    u, v = (x / upscale for x in pixel_grid(height * upscale, width * upscale))
     rows = homography[..., None, None]
     return [rows[..., i, 0, :, :] * u + rows[..., i, 1, :, :] * v + rows[..., i, 2, :, :] for i in range(3)]
 

@@ -46,7 +46,7 @@ def teacher_terms(
     axis: str | None,
 ) -> Terms:
     """Auto-masked photometric error and smoothness of the single-frame network (Monodepth2, eq. 6)."""
-    error, mask = combine_sources(photometric_error(views.warped, target.statistics, loss.ssim), exists, views.holes, loss)
+    error, mask = _explain(views, target, exists, loss)
     if loss.automask:
         mask = mask & auto_mask(jax.lax.stop_gradient(error), originals, target.statistics, exists, noise, loss)
     return {"photometric": _masked_mean(error, mask, axis)} | _smoothness_term(disps, target, loss, axis)
@@ -63,7 +63,7 @@ def student_terms(
     axis: str | None,
 ) -> Terms:
     """Photometric error on ``reliable`` pixels, consistency with the teacher elsewhere, smoothness (ManyDepth, sec. 3.3)."""
-    error, seen = combine_sources(photometric_error(views.warped, target.statistics, loss.ssim), exists, views.holes, loss)
+    error, seen = _explain(views, target, exists, loss)
     terms = {"photometric": _masked_mean(error, seen & reliable, axis)}
     if loss.consistency > 0:
         terms["consistency"] = loss.consistency * consistency(views.depths, teacher_depths, reliable, axis)
@@ -114,6 +114,17 @@ def compute_losses(
 
     losses = {name: jnp.mean(value) for name, value in terms.items()}
     return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
+
+
+def _explain(
+    views: Views, target: Target, exists: Bool[Array, "b f"], loss: LossConfig
+) -> tuple[Float[Array, "s b h w"], Bool[Array, "*#s b #h #w"]]:
+    """How badly the sources explain each target pixel, and the pixels that any source shows."""
+    warped = views.warped
+    if views.holes is not None and loss.occlusion_rule != "min":
+        # The SSIM windows around a hole reach into it. Its black would count as a difference; the target's own pixels do not.
+        warped = jnp.where(views.holes[..., None], target.statistics.rows.reshape(warped.shape[2:]), warped)
+    return combine_sources(photometric_error(warped, target.statistics, loss.ssim), exists, views.holes, loss)
 
 
 def _masked_mean(error: jax.Array, mask: jax.Array, axis: str | None) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.networks.layers import Conv, conv, reflect_pad, upsampled_conv
+from dd_jax.networks.layers import Conv, Draws, conv, reflect_pad, upsampled_conv
 from dd_jax.types import NUM_SCALES
 
 LEVELS = 5
@@ -20,16 +20,16 @@ class DepthDecoder(nnx.Module):
       width: 64 in the published networks; the channels 16, 32, 64, 128, 256 scale with it, none below 8.
     """
 
-    def __init__(self, encoder_channels: Sequence[int], *, width: int = 64, rngs: nnx.Rngs):
+    def __init__(self, encoder_channels: Sequence[int], *, width: int = 64, draws: Draws):
         channels = [max(8, width * 2**level // 4) for level in range(LEVELS)]
         inputs = [*channels[1:], encoder_channels[-1]]
         skips = [0, *encoder_channels[:-1]]
         self.before, self.after, self.heads = nnx.Dict(), nnx.Dict(), nnx.Dict()
         for level in reversed(range(LEVELS)):
-            self.before[f"level{level}"] = Conv(inputs[level], channels[level], 3, rngs=rngs)
-            self.after[f"level{level}"] = Conv(channels[level] + skips[level], channels[level], 3, rngs=rngs)
+            self.before[f"level{level}"] = Conv(inputs[level], channels[level], 3, draws=draws)
+            self.after[f"level{level}"] = Conv(channels[level] + skips[level], channels[level], 3, draws=draws)
         for scale in range(NUM_SCALES):
-            self.heads[f"scale{scale}"] = Conv(channels[scale], 1, 3, rngs=rngs)
+            self.heads[f"scale{scale}"] = Conv(channels[scale], 1, 3, draws=draws)
 
     def __call__(self, features: Sequence[Float[Array, "b _ _ _"]]) -> tuple[Float[Array, "b _ _"], ...]:
         """Features at 1/2 ... 1/32 of the size -> disparities, full size first."""

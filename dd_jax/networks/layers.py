@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -19,34 +20,36 @@ def normalise(image: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     return (image - 0.45) / 0.225
 
 
-def torch_uniform(fan_in: int) -> Callable:
-    """PyTorch's default initialiser of kernels and biases: uniform in +- 1 / sqrt(fan_in)."""
-    bound = 1 / math.sqrt(fan_in)
+class Draws:
+    """Source of initial parameters: numpy's generator, because compiling hundreds of draws takes longer than training starts.
 
-    def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    Without a seed it yields zeros, which is all that abstract evaluation needs.
+    """
 
-    return init
+    def __init__(self, seed: int | None = None):
+        self._rng = None if seed is None else np.random.default_rng(seed)
 
+    def torch_uniform(self, fan_in: int, shape: tuple[int, ...]) -> jax.Array:
+        """PyTorch's default for kernels and biases: uniform in +- 1 / sqrt(fan_in)."""
+        if self._rng is None:
+            return jnp.zeros(shape)
+        return jnp.asarray((2 * self._rng.random(shape, np.float32) - 1) / math.sqrt(fan_in))
 
-def kaiming_normal(fan_out: int) -> Callable:
-    """Normal initialiser with the gain of a ReLU, the residual network's own (He et al. 2015)."""
-    std = math.sqrt(2 / fan_out)
-
-    def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return std * jax.random.normal(key, shape)
-
-    return init
+    def kaiming_normal(self, fan_out: int, shape: tuple[int, ...]) -> jax.Array:
+        """Normal with the gain of a ReLU, the residual network's own (He et al. 2015)."""
+        if self._rng is None:
+            return jnp.zeros(shape)
+        return jnp.asarray(self._rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out)))
 
 
 class Conv(nnx.Module):
     """Square convolution with bias and PyTorch's default initialisation; HWIO kernel, zero padding."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, padding: int = 0, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, size: int, *, padding: int = 0, draws: Draws):
         self.padding = padding
-        init = torch_uniform(inputs * size * size)
-        self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs, outputs)))
-        self.bias = nnx.Param(init(rngs.params(), (outputs,)))
+        fan_in = inputs * size * size
+        self.kernel = nnx.Param(draws.torch_uniform(fan_in, (size, size, inputs, outputs)))
+        self.bias = nnx.Param(draws.torch_uniform(fan_in, (outputs,)))
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         return conv(x, self.kernel[...], 1, self.padding) + self.bias[...]
@@ -75,23 +78,24 @@ def _conv_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) ->
 def _conv_backward(stride: int, padding: int, saved: tuple, grad: jax.Array) -> tuple:
     x, kernel = saved
     size, _, inputs, outputs = kernel.shape
-    (grad_x,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride, padding), x)(grad)
 
-    def by_convolution(x: jax.Array, grad: jax.Array) -> jax.Array:
+    def by_convolution(x: jax.Array, grad: jax.Array, padding: int) -> jax.Array:
         return jax.linear_transpose(lambda kernel: _xla_conv(x, kernel, stride, padding), kernel)(grad)[0]
 
-    def by_products(x: jax.Array, grad: jax.Array) -> jax.Array:
+    def on_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
+        # The plain transpose slides a kernel as large as the image over it, which XLA's CPU backend does 2 to 20 times slower
+        # than the forward pass. It is on a par if the borders are explicit, or as one matrix product per kernel row.
         x = _zero_pad(x, padding)
-        if outputs == 1:  # shift the narrow operand: the gradient, mirrored
-            taps = jnp.concatenate([_row(_zero_pad(grad, size - 1), i, size, 1, x.shape) for i in range(size)], axis=-1)
-            return (x.reshape(-1, inputs).T @ taps[..., ::-1].reshape(-1, size * size)).T.reshape(kernel.shape)
+        if size == 3 and stride == 1:
+            return by_convolution(x, grad, 0)
         rows = [_row(x, i, size, stride, grad.shape).reshape(-1, size * inputs) for i in range(size)]
         return jnp.stack([row.T @ grad.reshape(-1, outputs) for row in rows]).reshape(kernel.shape)
 
-    if size == 3 and outputs > 1:
-        return grad_x, by_convolution(x, grad)
-    # For the other kernels XLA's CPU backend is 3 to 20 times slower than one matrix product per kernel row.
-    return grad_x, jax.lax.platform_dependent(x, grad, cpu=by_products, default=by_convolution)
+    def elsewhere(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return by_convolution(x, grad, padding)
+
+    (grad_x,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride, padding), x)(grad)
+    return grad_x, jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=elsewhere)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -124,9 +128,9 @@ def upsampled_conv(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) 
 class ConvBN(nnx.Module):
     """Bias-free convolution and batch normalisation."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, rngs: nnx.Rngs, axis: str | None = None):
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, draws: Draws, axis: str | None = None):
         self.stride, self.padding = stride, size // 2
-        self.kernel = nnx.Param(kaiming_normal(outputs * size * size)(rngs.params(), (size, size, inputs, outputs)))
+        self.kernel = nnx.Param(draws.kaiming_normal(outputs * size * size, (size, size, inputs, outputs)))
         self.norm = BatchNorm(outputs, axis=axis)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.networks.layers import Conv
+from dd_jax.networks.layers import Conv, Draws
 from dd_jax.networks.resnet import ResNet, feature_channels
 from dd_jax.types import CostVolume
 
@@ -16,10 +16,10 @@ class MatchingEncoder(nnx.Module):
     The cost volume is built by the caller from :meth:`features` of the current and the lookup images.
     """
 
-    def __init__(self, layers: int, width: int, bins: int, *, rngs: nnx.Rngs, axis: str | None = None):
-        self.resnet = ResNet(layers, width, rngs=rngs, axis=axis)
+    def __init__(self, layers: int, width: int, bins: int, *, draws: Draws, axis: str | None = None):
+        self.resnet = ResNet(layers, width, draws=draws, axis=axis)
         channels = feature_channels(layers, width)[1]
-        self.reduce = Conv(channels + bins, channels, 3, padding=1, rngs=rngs)
+        self.reduce = Conv(channels + bins, channels, 3, padding=1, draws=draws)
 
     def features(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ c0"], Float[Array, "b _ _ c1"]]:
         """RGB in [0, 1] -> features at 1/2 and at 1/4; the latter are what is matched."""

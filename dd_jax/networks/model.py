@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from dd_jax.config import Config
 from dd_jax.networks.depth_decoder import DepthDecoder
+from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.networks.pose import PoseNet
 from dd_jax.networks.resnet import ResNet, feature_channels
@@ -22,9 +23,9 @@ Tree = dict[str, Any]
 class Teacher(nnx.Module):
     """Single-frame depth network (Monodepth2): one image to disparities at four scales."""
 
-    def __init__(self, width: int, rngs: nnx.Rngs, axis: str | None):
-        self.encoder = ResNet(18, width=width, rngs=rngs, axis=axis)
-        self.decoder = DepthDecoder(feature_channels(18, width), width=width, rngs=rngs)
+    def __init__(self, width: int, draws: Draws, axis: str | None):
+        self.encoder = ResNet(18, width=width, draws=draws, axis=axis)
+        self.decoder = DepthDecoder(feature_channels(18, width), width=width, draws=draws)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _"], ...]:
         return self.decoder(self.encoder(image))
@@ -33,31 +34,27 @@ class Teacher(nnx.Module):
 class Student(nnx.Module):
     """Multi-frame depth network (ManyDepth): the caller builds the cost volume between ``features`` and ``fuse``."""
 
-    def __init__(self, layers: int, width: int, bins: int, rngs: nnx.Rngs, axis: str | None):
-        self.encoder = MatchingEncoder(layers, width=width, bins=bins, rngs=rngs, axis=axis)
-        self.decoder = DepthDecoder(feature_channels(layers, width), width=width, rngs=rngs)
+    def __init__(self, layers: int, width: int, bins: int, draws: Draws, axis: str | None):
+        self.encoder = MatchingEncoder(layers, width=width, bins=bins, draws=draws, axis=axis)
+        self.decoder = DepthDecoder(feature_channels(layers, width), width=width, draws=draws)
 
 
 class Model(nnx.Module):
     """All networks of a system; ``student`` is None for single-frame systems."""
 
-    def __init__(self, config: Config, rngs: nnx.Rngs, axis: str | None = None):
+    def __init__(self, config: Config, draws: Draws, axis: str | None = None):
         width = config.model.width
-        self.teacher = Teacher(width, rngs, axis)
-        self.pose = PoseNet(width=width, rngs=rngs, axis=axis)
+        self.teacher = Teacher(width, draws, axis)
+        self.pose = PoseNet(width=width, draws=draws, axis=axis)
         self.student = (
-            Student(config.model.student_layers, width, config.cost_volume.bins, rngs, axis) if config.model.student else None
+            Student(config.model.student_layers, width, config.cost_volume.bins, draws, axis) if config.model.student else None
         )
 
 
 def initialise(config: Config, seed: int) -> tuple[Tree, Tree]:
     """Fresh ``(params, batch_stats)``, a function of the seed alone."""
 
-    @jax.jit
-    def create():
-        return split(Model(config, nnx.Rngs(seed)))
-
-    return create()
+    return split(Model(config, Draws(seed)))
 
 
 def split(model: Model) -> tuple[Tree, Tree]:
@@ -76,7 +73,7 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
       train: batch norms use the batch's statistics; otherwise the running ones.
       frozen: teacher and pose stay in evaluation mode although ``train`` is set.
     """
-    abstract = nnx.eval_shape(lambda: Model(config, nnx.Rngs(0), axis))
+    abstract = nnx.eval_shape(lambda: Model(config, Draws(), axis))
     graph, param_state, stat_state = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     nnx.replace_by_pure_dict(param_state, params)
     nnx.replace_by_pure_dict(stat_state, batch_stats)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.networks.layers import Conv
+from dd_jax.networks.layers import Conv, Draws
 from dd_jax.networks.resnet import ResNet, feature_channels
 
 LAYERS = 18
@@ -16,14 +16,14 @@ POSE_SCALE = 0.01
 class PoseNet(nnx.Module):
     """Two images in temporal order -> axis-angle and translation of ``T_b_from_a``."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs, axis: str | None = None):
+    def __init__(self, width: int, *, draws: Draws, axis: str | None = None):
         channels = 4 * width
-        self.encoder = ResNet(LAYERS, width, in_images=2, rngs=rngs, axis=axis)
-        self.squeeze = Conv(feature_channels(LAYERS, width)[-1], channels, 1, rngs=rngs)
-        self.conv1 = Conv(channels, channels, 3, padding=1, rngs=rngs)
-        self.conv2 = Conv(channels, channels, 3, padding=1, rngs=rngs)
+        self.encoder = ResNet(LAYERS, width, in_images=2, draws=draws, axis=axis)
+        self.squeeze = Conv(feature_channels(LAYERS, width)[-1], channels, 1, draws=draws)
+        self.conv1 = Conv(channels, channels, 3, padding=1, draws=draws)
+        self.conv2 = Conv(channels, channels, 3, padding=1, draws=draws)
         # Published checkpoints predict two poses; only the first one was ever used.
-        self.out = Conv(channels, 12, 1, rngs=rngs)
+        self.out = Conv(channels, 12, 1, draws=draws)
 
     def __call__(
         self, image_a: Float[Array, "b h w 3"], image_b: Float[Array, "b h w 3"]

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.networks.layers import ConvBN, max_pool, normalise
+from dd_jax.networks.layers import ConvBN, Draws, max_pool, normalise
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Residual blocks per stage; basic blocks in 18 and 34 layers, bottlenecks in 50."""
@@ -22,10 +22,10 @@ def feature_channels(layers: int, width: int) -> tuple[int, int, int, int, int]:
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions beside a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs, axis: str | None):
-        self.conv1 = ConvBN(inputs, outputs, 3, stride=stride, rngs=rngs, axis=axis)
-        self.conv2 = ConvBN(outputs, outputs, 3, rngs=rngs, axis=axis)
-        self.shortcut = _shortcut(inputs, outputs, stride, rngs, axis)
+    def __init__(self, inputs: int, outputs: int, stride: int, *, draws: Draws, axis: str | None):
+        self.conv1 = ConvBN(inputs, outputs, 3, stride=stride, draws=draws, axis=axis)
+        self.conv2 = ConvBN(outputs, outputs, 3, draws=draws, axis=axis)
+        self.shortcut = _shortcut(inputs, outputs, stride, draws, axis)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         y = self.conv2(jax.nn.relu(self.conv1(x)))
@@ -35,34 +35,34 @@ class BasicBlock(nnx.Module):
 class Bottleneck(nnx.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut; ``outputs`` is four times the inner width."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs, axis: str | None):
+    def __init__(self, inputs: int, outputs: int, stride: int, *, draws: Draws, axis: str | None):
         inner = outputs // EXPANSION
-        self.conv1 = ConvBN(inputs, inner, 1, rngs=rngs, axis=axis)
-        self.conv2 = ConvBN(inner, inner, 3, stride=stride, rngs=rngs, axis=axis)
-        self.conv3 = ConvBN(inner, outputs, 1, rngs=rngs, axis=axis)
-        self.shortcut = _shortcut(inputs, outputs, stride, rngs, axis)
+        self.conv1 = ConvBN(inputs, inner, 1, draws=draws, axis=axis)
+        self.conv2 = ConvBN(inner, inner, 3, stride=stride, draws=draws, axis=axis)
+        self.conv3 = ConvBN(inner, outputs, 1, draws=draws, axis=axis)
+        self.shortcut = _shortcut(inputs, outputs, stride, draws, axis)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         y = self.conv3(jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(x)))))
         return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs, axis: str | None) -> ConvBN | None:
+def _shortcut(inputs: int, outputs: int, stride: int, draws: Draws, axis: str | None) -> ConvBN | None:
     """1x1 projection where the block changes size or channels, else None (= identity)."""
     if inputs == outputs and stride == 1:
         return None
-    return ConvBN(inputs, outputs, 1, stride=stride, rngs=rngs, axis=axis)
+    return ConvBN(inputs, outputs, 1, stride=stride, draws=draws, axis=axis)
 
 
 class Stage(nnx.Module):
     """Residual blocks of one resolution; the first one may halve it."""
 
-    def __init__(self, block: type, blocks: int, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs, axis: str | None):
+    def __init__(self, block: type, blocks: int, inputs: int, outputs: int, stride: int, *, draws: Draws, axis: str | None):
         self.blocks = nnx.Dict()
         for i in range(blocks):
             first = i == 0
             self.blocks[f"block{i}"] = block(
-                inputs if first else outputs, outputs, stride if first else 1, rngs=rngs, axis=axis
+                inputs if first else outputs, outputs, stride if first else 1, draws=draws, axis=axis
             )
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
@@ -81,14 +81,14 @@ class ResNet(nnx.Module):
       axis: name of the device axis over which batch statistics are shared, or None.
     """
 
-    def __init__(self, layers: int, width: int, *, in_images: int = 1, rngs: nnx.Rngs, axis: str | None = None):
+    def __init__(self, layers: int, width: int, *, in_images: int = 1, draws: Draws, axis: str | None = None):
         if layers not in BLOCKS:
             raise ValueError(f"ResNet has {', '.join(map(str, BLOCKS))} layers, not {layers}: set --config.model.student_layers")
         block = Bottleneck if layers == 50 else BasicBlock
         channels = feature_channels(layers, width)
-        self.conv1 = ConvBN(3 * in_images, width, 7, stride=2, rngs=rngs, axis=axis)
+        self.conv1 = ConvBN(3 * in_images, width, 7, stride=2, draws=draws, axis=axis)
         stages = [
-            Stage(block, blocks, channels[i], channels[i + 1], 1 if i == 0 else 2, rngs=rngs, axis=axis)
+            Stage(block, blocks, channels[i], channels[i + 1], 1 if i == 0 else 2, draws=draws, axis=axis)
             for i, blocks in enumerate(BLOCKS[layers])
         ]
         self.layer1, self.layer2, self.layer3, self.layer4 = stages

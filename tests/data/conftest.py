@@ -41,8 +41,9 @@ class KittiTree:
             for frame in range(frames):
                 self.add_image(frame, camera)
         self.calibrate(DATE, fx=40.0, cx=30.0, cy=14.0)
+        lines = [f"{self.folder} {frame} {'lr'[camera - 2]}" for camera in cameras for frame in range(frames)]
         for split in ("train", "val", "test"):
-            self.write_split(split, [f"{self.folder} {frame} {'lr'[camera - 2]}" for camera in cameras for frame in range(frames)])
+            self.write_split(split, lines)
         self.config = DataConfig(source="kitti", root=str(root), height=height, width=width, batch_size=4)
 
     def path(self, kind, frame, camera=2, suffix=None):

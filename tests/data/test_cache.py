@@ -44,6 +44,19 @@ def test_a_finished_cache_is_reused(kitti_tree, decoded, caplog):
     assert decoded == [] and caplog.text == ""
 
 
+def test_a_finished_cache_needs_no_writing(kitti_tree, monkeypatch):
+    tree = kitti_tree()
+    open_split(tree.config, "train")
+
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(cache, "_lock", read_only)
+    np.testing.assert_array_equal(open_split(tree.config, "train")[3].images[1], tree.images[3, 2])
+    with pytest.raises(ConfigError, match=r"Read-only file system.*--config.data.cache_dir"):
+        open_split(tree.config, "val")
+
+
 def test_changed_pictures_and_masks_are_decoded_again_with_a_message(kitti_tree, decoded, caplog):
     tree = kitti_tree()
     open_split(tree.config, "train")
@@ -147,7 +160,7 @@ def test_nothing_readable_is_refused(kitti_tree):
     tree = kitti_tree(frames=2)
     for frame in range(2):
         cut_off(tree.path("image", frame))
-    with pytest.raises(ConfigError, match="no readable target frame"):
+    with pytest.raises(ConfigError, match=r"no readable target frame"):
         open_split(tree.config, "train")
 
 
@@ -155,7 +168,7 @@ def test_a_cache_that_cannot_be_written_names_the_flag(kitti_tree):
     tree = kitti_tree(frames=2)
     (tree.root / "taken").write_text("a file, not a folder")
     tree.config.cache_dir = str(tree.root / "taken")
-    with pytest.raises(ConfigError, match="cannot be written.*--config.data.cache_dir"):
+    with pytest.raises(ConfigError, match=r"cannot be written.*--config.data.cache_dir"):
         open_split(tree.config, "train")
 
 
@@ -166,7 +179,7 @@ def test_a_full_disk_shows_before_decoding(kitti_tree, decoded, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.os, "posix_fallocate", full)
-    with pytest.raises(ConfigError, match="No space left on device.*--config.data.cache_dir"):
+    with pytest.raises(ConfigError, match=r"No space left on device.*--config.data.cache_dir"):
         open_split(tree.config, "train")
     assert decoded == [] and not any(path.is_dir() for path in (tree.root / ".cache").iterdir())
 
@@ -178,7 +191,7 @@ def test_the_store_survives_pickling_without_carrying_the_frames(kitti_tree):
     assert len(data) < 1000
     copy = pickle.loads(data)
     np.testing.assert_array_equal(copy.frames, source._store.frames)
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match=r"read-only"):
         copy.frames[0] = 0
 
 

@@ -101,15 +101,15 @@ def test_absent_triplets_and_cameras_are_named(dump, tmp_path):
     data.split("train", [12])
     camera = data.folder / f"{SEQUENCE}_000012_cam.txt"
     camera.write_text("1,2,3")
-    with pytest.raises(ConfigError, match="000012_cam.txt must hold nine numbers"):
+    with pytest.raises(ConfigError, match=r"000012_cam.txt must hold nine numbers"):
         open_split(data.config, "train")
     camera.write_text(CAMERA.replace("548.0", "1548.0"))
-    with pytest.raises(ConfigError, match="000012_cam.txt.*cx=1548.*1024 x 384"):
+    with pytest.raises(ConfigError, match=r"000012_cam.txt.*cx=1548.*1024 x 384"):
         open_split(data.config, "train")
     (data.root / "splits/val_files.txt").write_text("ulm bochum_000064_000012\n")
-    with pytest.raises(ConfigError, match="val_files.txt:1: expected"):
+    with pytest.raises(ConfigError, match=r"val_files.txt:1: expected"):
         open_split(data.config, "val")
-    with pytest.raises(ConfigError, match="absent.txt must hold nine numbers"):
+    with pytest.raises(ConfigError, match=r"absent.txt must hold nine numbers"):
         read_camera_text(tmp_path / "absent.txt", (32, 64))
 
 
@@ -167,5 +167,5 @@ def test_ground_truth_is_numbered_by_line_and_cut_like_the_pictures(test_tree):
 def test_absent_cameras_of_the_test_set_are_named(test_tree):
     (test_tree / "camera/test/bonn/bonn_000001_000019_camera.json").unlink()
     config = DataConfig(source="cityscapes", root=str(test_tree), height=96, width=256)
-    with pytest.raises(ConfigError, match="no camera file .*bonn_000001_.*camera.json"):
+    with pytest.raises(ConfigError, match=r"no camera file .*bonn_000001_.*camera.json"):
         open_split(config, "test")

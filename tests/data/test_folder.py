@@ -78,10 +78,10 @@ def test_split_files_choose_frames(video):
     assert targets(source) == ["a 2", "0"]
     np.testing.assert_array_equal(source[1].exists, [False, True, True])
     (video.root / "splits/val_files.txt").write_text("a 9\n")
-    with pytest.raises(ConfigError, match="1 of 1 target images.*a/9"):
+    with pytest.raises(ConfigError, match=r"1 of 1 target images.*a/9"):
         open_split(video.config, "val")
     (video.root / "splits/val_files.txt").write_text("1\na 2 l\n")
-    with pytest.raises(ConfigError, match="val_files.txt:2: expected"):
+    with pytest.raises(ConfigError, match=r"val_files.txt:2: expected"):
         open_split(video.config, "val")
 
 
@@ -116,17 +116,17 @@ def test_a_camera_for_another_resolution_is_scaled(video):
 
 
 def test_what_is_absent_is_named(video):
-    with pytest.raises(ConfigError, match="no folder .*frames.*prepare_video.py"):
+    with pytest.raises(ConfigError, match=r"no folder .*frames.*prepare_video.py"):
         open_split(video.config, "train")
     (video.root / "frames").mkdir()
-    with pytest.raises(ConfigError, match="holds no .png"):
+    with pytest.raises(ConfigError, match=r"holds no .png"):
         open_split(video.config, "train")
     video.write_frames(2)
-    with pytest.raises(ConfigError, match="too short for the train split"):
+    with pytest.raises(ConfigError, match=r"too short for the train split"):
         open_split(video.config, "train")
     video.write_frames(5)
-    with pytest.raises(ConfigError, match="too short for the val split"):
+    with pytest.raises(ConfigError, match=r"too short for the val split"):
         open_split(video.config, "val")
     (video.root / "intrinsics.json").unlink()
-    with pytest.raises(ConfigError, match='intrinsics.json does not exist.*"fx"'):
+    with pytest.raises(ConfigError, match=r'intrinsics.json does not exist.*"fx"'):
         open_split(video.config, "train")

@@ -32,8 +32,9 @@ def test_cut_off_pictures_are_unreadable(file, suffix, share):
     path = file(f"a.{suffix}")
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(frames.UnreadableFrame, match="a."):
-        frames.decode_image(path)
+    for decode in (frames.decode_image, frames.decode_mask):
+        with pytest.raises(frames.UnreadableFrame, match=rf"a\.{suffix}"):
+            decode(path)
 
 
 def test_absent_and_foreign_files_are_unreadable(tmp_path):
@@ -115,4 +116,5 @@ def test_boxes_cut_thirds_and_upper_rows():
 
 
 def test_natural_order():
-    assert sorted(["f10.png", "f9.png", "f100.png", "a.png"], key=frames.natural_key) == ["a.png", "f9.png", "f10.png", "f100.png"]
+    names = ["f10.png", "f9.png", "f100.png", "a.png", "7.png"]
+    assert sorted(names, key=frames.natural_key) == ["7.png", "a.png", "f9.png", "f10.png", "f100.png"]

@@ -105,7 +105,7 @@ def test_every_date_has_its_own_camera_and_size(kitti_tree):
 def test_nominal_camera_is_the_fields_constant_and_needs_no_calibration(kitti_tree):
     tree = kitti_tree(frames=3)
     (tree.root / "2011_09_26/calib_cam_to_cam.txt").unlink()
-    with pytest.raises(ConfigError, match="calib_cam_to_cam.txt does not exist.*--config.data.intrinsics=nominal"):
+    with pytest.raises(ConfigError, match=r"calib_cam_to_cam.txt does not exist.*--config.data.intrinsics=nominal"):
         open_split(tree.config, "train")
     tree.config.intrinsics = "nominal"
     K = open_split(tree.config, "train")[0].K
@@ -118,7 +118,7 @@ def test_cameras_outside_their_image_are_named(kitti_tree):
     with pytest.raises(ConfigError, match=r"calib_cam_to_cam.txt \(P_rect_02\).*cx=70 cy=14.*64 x 32"):
         open_split(tree.config, "train")
     tree.calibrate("2011_09_26", fx=-40.0, cx=30.0, cy=14.0)
-    with pytest.raises(ConfigError, match="fx=-40"):
+    with pytest.raises(ConfigError, match=r"fx=-40"):
         open_split(tree.config, "train")
 
 
@@ -163,7 +163,7 @@ def test_masks_are_brought_to_the_ground_truths_size(kitti_tree):
     truth = open_split(tree.config, "test").ground_truth(1, "annotated")
     np.testing.assert_array_equal(truth.dynamic, np.kron(mask, np.ones((2, 2), bool)))
     cv2.imwrite(str(path), np.full((64, 128), 25, np.uint8))
-    with pytest.raises(ConfigError, match="0000000001.png is not a 16-bit"):
+    with pytest.raises(ConfigError, match=r"0000000001.png is not a 16-bit"):
         open_split(tree.config, "test").ground_truth(1, "annotated")
 
 
@@ -198,5 +198,5 @@ def test_split_dir_replaces_the_roots_lists(kitti_tree, tmp_path):
 def test_absent_root_is_named(kitti_tree):
     config = kitti_tree(frames=1).config
     config.root = "/no/such/place"
-    with pytest.raises(ConfigError, match="--config.data.root='/no/such/place' is not a folder"):
+    with pytest.raises(ConfigError, match=r"--config.data.root='/no/such/place' is not a folder"):
         open_split(config, "train")

@@ -80,18 +80,18 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(clip, tmp_path):
         with pytest.raises(ConfigError, match=f"{name} cannot be read as a video"):
             video.prepare(tmp_path / name, tmp_path / "out", fov=60.0)
     path = clip()
-    with pytest.raises(ConfigError, match="--fov=200"):
+    with pytest.raises(ConfigError, match=r"--fov=200"):
         video.prepare(path, tmp_path / "out", fov=200.0)
-    with pytest.raises(ConfigError, match="--intrinsics.*cx=200.*160 x 96"):
+    with pytest.raises(ConfigError, match=r"--intrinsics.*cx=200.*160 x 96"):
         video.prepare(path, tmp_path / "out", intrinsics=(100.0, 100.0, 200.0, 48.0))
-    with pytest.raises(ConfigError, match="either --fov"):
+    with pytest.raises(ConfigError, match=r"either --fov"):
         video.prepare(path, tmp_path / "out")
-    with pytest.raises(ConfigError, match="no frame between --start=9"):
+    with pytest.raises(ConfigError, match=r"no frame between --start=9"):
         video.prepare(path, tmp_path / "out", fov=60.0, start=9.0)
-    with pytest.raises(ConfigError, match="--every=0"):
+    with pytest.raises(ConfigError, match=r"--every=0"):
         video.prepare(path, tmp_path / "out", fov=60.0, every=0)
     video.prepare(path, tmp_path / "out", fov=60.0)
-    with pytest.raises(ConfigError, match="drive holds files already"):
+    with pytest.raises(ConfigError, match=r"drive holds files already"):
         video.prepare(path, tmp_path / "out", fov=60.0)
 
 

@@ -19,13 +19,10 @@ def build(target, lookup, poses, present, holes, K, bins, options):
 
 
 def options_of(arguments):
-    if arguments.get("set_1"):
-        occlusion = "set_one"
-    else:
-        occlusion = "feature_pool" if arguments.get("pool") else "none"
+    occlusion = {"set_1": "set_one", "pool": "feature_pool"}
     return {
         "aggregate": "min" if arguments["cv_min"] else "mean",
-        "occlusion": occlusion,
+        "occlusion": next((mode for flag, mode in occlusion.items() if arguments.get(flag)), "none"),
         "pool_radius": arguments.get("pool_r", 1),
         "pool_threshold": arguments.get("pool_th", 0.7),
     }

@@ -105,8 +105,7 @@ def loss_terms(golden, options, multi, preds, disps, depths):
 
     dark = jax.lax.stop_gradient(preds).sum(-1) < 0.1
     holes = dark if loss.occlusion_rule == "switch" else None
-    no_blackout = not options.get("zero_img", True) or not (dark.any() or (unwarped.sum(-1) < 0.1).any())
-    if no_blackout and (holes is None or not dark.any()):  # nothing differs from our semantics
+    if holes is None and not options.get("zero_img", True):  # nothing differs from our semantics
         fields = tuple(dataclasses.asdict(loss).items())
         if multi:
             return student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fields)

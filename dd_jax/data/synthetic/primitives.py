@@ -81,22 +81,21 @@ class Builder:
             self.patch((x, y - hy, z), (hx, 0, 0), (0, 0, hz), (0, -1, 0), roof, tint, fit=fit)
 
     def ellipsoid(self, center, half, material, tint=(1, 1, 1)):
-        self._quadric(center, np.diag(half), 1.0, material, tint)
+        self._quadric(center, ((half[0], 0, 0), (0, half[1], 0), (0, 0, half[2])), 1.0, material, tint)
 
     def tube(self, start, end, radius, material, tint=(1, 1, 1)):
         """Round bar from ``start`` to ``end``, open at both ends."""
-        start, end = np.asarray(start, float), np.asarray(end, float)
-        along = (end - start) / 2
-        across = np.cross(along, (0, 0, 1) if abs(along[2]) < 0.9 * np.linalg.norm(along) else (1, 0, 0))
-        across *= radius / np.linalg.norm(across)
-        other = np.cross(across, along)
-        other *= radius / np.linalg.norm(other)
-        self._quadric((start + end) / 2, np.stack([across, along, other]), 0.0, material, tint)
+        a, b, c = ((e - s) / 2 for s, e in zip(start, end, strict=True))
+        across = (-b, a, 0.0) if abs(c) < 0.9 * math.hypot(a, b, c) else (0.0, c, -b)
+        other = (across[1] * c - across[2] * b, across[2] * a - across[0] * c, across[0] * b - across[1] * a)
+        axes = [tuple(radius / math.hypot(*v) * x for x in v) for v in (across, other)]
+        centre = tuple((s + e) / 2 for s, e in zip(start, end, strict=True))
+        self._quadric(centre, (axes[0], (a, b, c), axes[1]), 0.0, material, tint)
 
     def _quadric(self, center, axes, shape, material, tint):
         size = textures.METRES[material]
-        lengths = np.linalg.norm(axes, axis=1)
-        turns = max(1.0, round(2 * np.pi * lengths[0] / size))  # whole textures around, so that there is no seam
+        lengths = math.hypot(*axes[0]), math.hypot(*axes[1])
+        turns = max(1.0, round(2 * math.pi * lengths[0] / size))  # whole textures around, so that there is no seam
         u, v = self.rng.random(2)
         self._quadrics.append((center, axes, shape, (turns, u, lengths[1] / size, v), tint, material, self.owner))
 

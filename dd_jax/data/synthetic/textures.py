@@ -91,7 +91,7 @@ class Atlas:
         wide_u: Float32[np.ndarray, " n"], wide_v: Float32[np.ndarray, " n"],
     ) -> Float32[np.ndarray, " n"]:  # fmt: skip
         """The grey value of the fine detail texture, like :meth:`sample`."""
-        corners, fx, fy = self._taps(np.int32(ID["detail"]), u, v, wide_u, wide_v)
+        corners, fx, fy = self._taps(np.array([ID["detail"]]), u, v, wide_u, wide_v)
         red = self.pixels.view(np.uint8)
         return _blend(*(red[index << 2].astype(np.float32) for index in corners), fx, fy)
 

@@ -88,7 +88,7 @@ def movers(roads: Roads, ego: Ego, maneuver: str, space: Space, rng: np.random.G
         return str(rng.choice(["car", "van", "truck", "bus"], p=[0.8, 0.1, 0.07, 0.03]))
 
     if maneuver == "stop":  # the car ahead got through
-        keep(vehicle(), ego.route, ego.s + 10 + 26 * (t / frames) ** 2)
+        keep(vehicle(), ego.route, ego.s[0] + 10 + np.diff(ego.s).max() * t)
     elif rng.random() < 0.7:
         for _ in range(6):
             kind = str(rng.choice(["car", "van", "truck", "cyclist"], p=[0.6, 0.12, 0.16, 0.12]))

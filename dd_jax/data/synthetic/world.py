@@ -133,7 +133,7 @@ def _furnish(build: Builder, roads: ground.Roads, edges: list, rng: np.random.Ge
                 if pick < 0.45 * trees:
                     shapes.tree(build, x, z)
                 elif pick < 0.45 * trees + 0.13:
-                    shapes.lamp(build, x, z, -side if along_z else 0.0)
+                    shapes.lamp(build, x, z, float(-side) if along_z else 0.0)
                 elif pick < 0.45 * trees + 0.23:
                     shapes.sign(build, x, z)
                 elif pick < 0.45 * trees + 0.33:

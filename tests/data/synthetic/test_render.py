@@ -11,7 +11,8 @@ def reproject(view, other, K):
     points = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], -1) * depth[..., None]
     T = np.linalg.inv(other.T_world_cam) @ view.T_world_cam
     points = points @ T[:3, :3].T + T[:3, 3]
-    return points[..., 0] / points[..., 2] * K[0, 0] + K[0, 2], points[..., 1] / points[..., 2] * K[1, 1] + K[1, 2], points[..., 2]
+    x, y, z = points[..., 0], points[..., 1], points[..., 2]
+    return x / z * K[0, 0] + K[0, 2], y / z * K[1, 1] + K[1, 2], z
 
 
 def look_up(picture, x, y):

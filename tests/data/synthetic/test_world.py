@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dd_jax.data.synthetic import ego, ground, shapes, traffic, world
+from dd_jax.data.synthetic import ego, shapes, world
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +68,3 @@ def test_same_seed_same_world_other_seed_other_world_and_light():
     assert a.light.noise == b.light.noise and a.light.noise != c.light.noise
     assert not np.allclose(a.light.to_sun, c.light.to_sun)
     assert a.roads.block != c.roads.block
-
-
-def test_space_refuses_what_overlaps_at_any_time():
-    motion = ego.drive("straight", 10, ground.Roads(block=60.0, pavement=3.0, **ground.STREET), np.random.default_rng(0))
-    space = traffic.Space(motion)
-    fixed = lambda x, z: traffic.Track("car", np.array([x]), np.array([z]), np.array([0.0]))  # noqa: E731
-    assert not space.claim(fixed(*motion.xz[6]))
-    assert space.claim(fixed(motion.xz[6, 0] + 4, motion.xz[6, 1]))
-    assert not space.claim(fixed(motion.xz[6, 0] + 5, motion.xz[6, 1]))
-    assert space.claim(fixed(motion.xz[6, 0] + 7.5, motion.xz[6, 1]))

@@ -1,0 +1,208 @@
+"""PyTorch checkpoints of DynamicDepth, ManyDepth and Monodepth2, and torchvision's ResNets, as our trees of arrays.
+
+Both directions follow from one function, :func:`torch_name`: the place in a checkpoint of each leaf of our trees.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+Tree = dict[str, Any]
+StateDict = Mapping[str, np.ndarray]
+
+NETWORKS = {
+    "encoder": "student/encoder/",
+    "depth": "student/decoder/",
+    "mono_encoder": "teacher/encoder/",
+    "mono_depth": "teacher/decoder/",
+    "pose_encoder": "pose/encoder/",
+    "pose": "pose/",
+}
+"""Checkpoint files of the reference implementations -> where their content lives in ours; the first match counts."""
+
+ENCODERS = {"student": "student/encoder/resnet/", "teacher": "teacher/encoder/", "pose": "pose/encoder/"}
+"""Where the residual networks sit."""
+
+UNUSED = re.compile(
+    r".*\.num_batches_tracked|(encoder\.)?fc\..*|prematching_conv\..*|(backprojector|projector)\..*"
+    r"|height|width|use_stereo|min_depth_bin|max_depth_bin"
+)
+"""Entries of published checkpoints that carry no parameter of the method."""
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+_RESNET = (
+    (r"blocks/block(\d+)/", r"\1."),
+    (r"shortcut/norm/", "downsample.1."),
+    (r"shortcut/", "downsample.0."),
+    (r"conv(\d)/norm/", r"bn\1."),
+    (r"/", "."),
+)
+_MATCHING = (
+    (r"^resnet/conv1/norm/", "layer0.1."),
+    (r"^resnet/conv1/", "layer0.0."),
+    (r"^resnet/layer1/", "layer1.1."),
+    (r"^resnet/", ""),
+    (r"^reduce/", "reduce_conv.0."),
+    *_RESNET,
+)
+_DECODER = (
+    *((rf"^before/level{level}/", f"decoder.{8 - 2 * level}.conv.conv.") for level in range(5)),
+    *((rf"^after/level{level}/", f"decoder.{9 - 2 * level}.conv.conv.") for level in range(5)),
+    *((rf"^heads/scale{scale}/", f"decoder.{10 + scale}.conv.") for scale in range(4)),
+)
+_POSE = tuple((rf"^{name}/", f"net.{i}.") for i, name in enumerate(("squeeze", "conv1", "conv2", "out")))
+_RULES = {
+    "encoder": _MATCHING,
+    "depth": _DECODER,
+    "mono_encoder": ((r"^", "encoder."), *_RESNET),
+    "mono_depth": _DECODER,
+    "pose_encoder": ((r"^", "encoder."), *_RESNET),
+    "pose": _POSE,
+}
+
+
+def torch_name(path: str) -> tuple[str, str]:
+    """``teacher/encoder/conv1/norm/var`` -> ``("mono_encoder", "encoder.bn1.running_var")``."""
+    network = next(name for name, prefix in NETWORKS.items() if path.startswith(prefix))
+    return network, _rewrite(path.removeprefix(NETWORKS[network]), _RULES[network])
+
+
+def from_torch(state_dicts: Mapping[str, StateDict], trees: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    """Our ``(params, batch_stats)`` with every network of ``state_dicts`` replaced.
+
+    Args:
+      state_dicts: PyTorch state dict of each of :data:`NETWORKS` to import, arrays in PyTorch's layout.
+      trees: ``(params, batch_stats)`` of the model that is to receive them, as a model of this size looks.
+
+    Raises:
+      ValueError: unknown network, or entries that are missing, unexpected or of another shape; lists them.
+    """
+    unknown = set(state_dicts) - set(NETWORKS)
+    if unknown:
+        raise ValueError(f"no network is called {', '.join(sorted(unknown))}; known are {', '.join(NETWORKS)}")
+    table = {index: torch_name(index[1]) for index, _ in _leaves(trees)}
+    table = {index: name for index, name in table.items() if name[0] in state_dicts}
+    absent = set(state_dicts) - {network for network, _ in table.values()}
+    if absent:
+        raise ValueError(f"this model has no part that takes {', '.join(sorted(absent))}: check --config.model.student")
+    return _fill(trees, table, state_dicts)
+
+
+def from_torchvision(state_dict: StateDict, trees: tuple[Tree, Tree], encoder: str) -> tuple[Tree, Tree]:
+    """Our ``(params, batch_stats)`` with one of :data:`ENCODERS` replaced by an ImageNet classifier without its last layer.
+
+    The pose encoder's two images share the first kernel, halved, so that equal images give the features of one.
+
+    Raises:
+      ValueError: entries that are missing, unexpected or of another shape (another number of layers, say); lists them.
+    """
+    prefix = ENCODERS[encoder]
+    table = {
+        index: ("torchvision", _rewrite(index[1].removeprefix(prefix), _RESNET))
+        for index, _ in _leaves(trees)
+        if index[1].startswith(prefix)
+    }
+    if encoder == "pose" and "conv1.weight" in state_dict:
+        first = np.asarray(state_dict["conv1.weight"])
+        state_dict = {**state_dict, "conv1.weight": np.concatenate([first, first], axis=1) / 2}
+    return _fill(trees, table, {"torchvision": state_dict})
+
+
+def to_torch(*trees: Tree) -> dict[str, dict[str, np.ndarray]]:
+    """State dict of each network, the inverse of :func:`from_torch`.
+
+    Args:
+      trees: params, batch statistics, gradients: any trees nested like ``params`` or ``batch_stats``, or parts of them.
+    """
+    state_dicts: dict[str, dict[str, np.ndarray]] = {}
+    for (_, path), leaf in _leaves(trees):
+        network, key = torch_name(path)
+        leaf = np.asarray(leaf)
+        state_dicts.setdefault(network, {})[key] = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf
+    return state_dicts
+
+
+def depth_range(state_dicts: Mapping[str, StateDict]) -> np.ndarray | None:
+    """(nearest, farthest) depth of the adaptive bins when the student was saved, or None in files that lack them."""
+    encoder = state_dicts.get("encoder", {})
+    if "min_depth_bin" not in encoder or "max_depth_bin" not in encoder:
+        return None
+    return np.array([encoder["min_depth_bin"], encoder["max_depth_bin"]], np.float32).reshape(2)
+
+
+def load(path: str | Path) -> dict[str, np.ndarray]:
+    """State dict of one ``.safetensors`` file, or of a ``.pth`` file where PyTorch is installed.
+
+    Raises:
+      ValueError: another kind of file, or a ``.pth`` file without PyTorch.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    if path.suffix != ".pth":
+        raise ValueError(f"{path} is neither .safetensors nor .pth")
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(f"{path} needs PyTorch to be read: install torch, or convert the file to .safetensors") from error
+    return {key: np.asarray(value) for key, value in torch.load(path, map_location="cpu", weights_only=True).items()}
+
+
+def _fill(
+    trees: tuple[Tree, Tree], table: Mapping[tuple[int, str], tuple[str, str]], state_dicts: Mapping[str, StateDict]
+) -> tuple[Tree, Tree]:
+    """``trees`` with each leaf of ``table`` read from its place in ``state_dicts``."""
+    flat = dict(_leaves(trees))
+    missing, misshapen, used = [], [], set()
+    for index, (network, key) in table.items():
+        used.add((network, key))
+        if key not in state_dicts[network]:
+            missing.append(f"{network}: {key}")
+            continue
+        value = np.asarray(state_dicts[network][key], np.float32)
+        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+        if value.shape != flat[index].shape:
+            misshapen.append(f"{network}: {key} is {value.shape} in our layout, the model has {flat[index].shape}")
+        flat[index] = value
+    unexpected = [
+        f"{network}: {key}"
+        for network, state in state_dicts.items()
+        for key in state
+        if (network, key) not in used and not UNUSED.fullmatch(key)
+    ]
+    problems = [_listing(*item) for item in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))]
+    if any(problems):
+        raise ValueError("the checkpoint does not fit the model: " + "; ".join(filter(None, problems)))
+    filled = ({}, {})
+    for (which, path), leaf in flat.items():
+        filled[which][path] = jax.numpy.asarray(leaf)
+    params, batch_stats = (traverse_util.unflatten_dict(tree, sep="/") for tree in filled)
+    return params, batch_stats
+
+
+def _listing(title: str, entries: list[str], limit: int = 8) -> str:
+    more = f" and {len(entries) - limit} more" if len(entries) > limit else ""
+    return f"{title}: {', '.join(entries[:limit])}{more}" if entries else ""
+
+
+def _leaves(trees: tuple[Tree, ...]) -> Iterator[tuple[tuple[int, str], Any]]:
+    """((position of the tree, path/of/the/leaf), leaf)"""
+    for which, tree in enumerate(trees):
+        for path, leaf in traverse_util.flatten_dict(tree, sep="/").items():
+            yield (which, path), leaf
+
+
+def _rewrite(path: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """Applies the substitutions in order, then names the leaf as PyTorch does."""
+    for pattern, replacement in rules:
+        path = re.sub(pattern, replacement, path)
+    head, _, leaf = path.rpartition(".")
+    return f"{head}.{_LEAVES[leaf]}"

@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from scipy.ndimage import map_coordinates
+
+from dd_jax.geometry import sampling
+
+
+def scene(rng, height=7, width=9, channels=3, scale=1.3):
+    image = rng.standard_normal((2, height, width, channels)).astype(np.float32)
+    low, high = -0.3 * np.array([width, height]), scale * np.array([width, height])
+    return image, rng.uniform(low, high, (2, 5, 6, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("sample", "mode"), [(sampling.sample_border, "nearest"), (sampling.sample_zeros, "grid-constant")])
+def test_equals_scipy(sample, mode):
+    image, coords = scene(np.random.default_rng(0))
+    expected = np.empty((*coords.shape[:-1], 3))
+    for b in range(2):
+        for c in range(3):
+            expected[b, ..., c] = map_coordinates(image[b, ..., c], [coords[b, ..., 1], coords[b, ..., 0]], order=1, mode=mode)
+    np.testing.assert_allclose(sample(jnp.asarray(image), jnp.asarray(coords)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("sample", [sampling.sample_border, sampling.sample_zeros])
+def test_gradients_are_right(sample):
+    image, coords = scene(np.random.default_rng(1))
+    coords = np.floor(coords) + 0.25 + 0.5 * (coords - np.floor(coords))  # away from the kinks
+    check_grads(
+        jax.jit(sample), (jnp.asarray(image), jnp.asarray(coords)), order=1, modes=["rev"], atol=1e-2, rtol=1e-2, eps=1e-2
+    )
+
+
+def test_pixel_centres_return_the_image():
+    image, _ = scene(np.random.default_rng(2))
+    u, v = np.meshgrid(np.arange(9.0), np.arange(7.0))
+    coords = jnp.asarray(np.tile(np.stack([u, v], -1), (2, 1, 1, 1)), jnp.float32)
+    for sample in (sampling.sample_border, sampling.sample_zeros):
+        np.testing.assert_array_equal(sample(jnp.asarray(image), coords), image)
+
+
+def test_leading_axes_share_the_images():
+    rng = np.random.default_rng(3)
+    image, coords = jnp.asarray(scene(rng)[0]), jnp.asarray(np.stack([scene(rng)[1] for _ in range(4)]))
+    sample = jax.jit(sampling.sample_border)
+    np.testing.assert_array_equal(sample(image, coords), jnp.stack([sample(image, c) for c in coords]))
+
+
+def test_clamped_coordinates_have_no_gradient():
+    image = jnp.asarray(scene(np.random.default_rng(4))[0])
+    coords = jnp.full((2, 1, 1, 2), jnp.array([-0.5, 3.3])) + jnp.array([[0.0, 0.0], [30.0, 0.0]])[:, None, None]
+    gradient = jax.grad(lambda c: sampling.sample_border(image, c).sum())(coords)
+    np.testing.assert_array_equal(gradient[..., 0], 0.0)
+    assert np.all(np.asarray(gradient[..., 1]) != 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_wild_coordinates_stay_inside_memory(bad):
+    image = jnp.asarray(scene(np.random.default_rng(5))[0])
+    coords = jnp.full((2, 3, 3, 2), bad)
+    border = sampling.sample_border(image, coords)
+    assert np.isnan(bad) or np.all(np.isfinite(border))
+    assert np.isnan(bad) or np.all(np.asarray(sampling.sample_zeros(image, coords)) == 0)
+
+
+def test_images_one_pixel_wide():
+    image = jnp.arange(4.0).reshape(1, 4, 1, 1)
+    values = sampling.sample_border(image, jnp.array([[[[0.0, 1.5], [7.0, 3.0], [-2.0, 9.0]]]]))
+    np.testing.assert_allclose(values[0, 0, :, 0], [1.5, 3.0, 3.0])
