@@ -111,7 +111,9 @@ class EvalConfig:
     crop: str = "eigen"  # "eigen" (Garg crop) | "none" | "cityscapes"
     resize: str = "disparity"  # quantity brought to ground-truth size: "disparity" | "depth"
     median: str = "average"  # of an even count: "average" | "lower"
-    ground_truth: str = "velodyne"  # "velodyne" (projected scan) | "annotated" (16-bit depth PNG; dense and exact for synthetic drives)
+    ground_truth: str = (
+        "velodyne"  # "velodyne" (projected scan) | "annotated" (16-bit depth PNG; dense and exact for synthetic drives)
+    )
 
 
 @dataclasses.dataclass
@@ -180,9 +182,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     for name in ("flip", "jitter", "brightness", "contrast", "saturation"):
         within(f"augment.{name}", getattr(config.augment, name), 0, 1)
     within("augment.hue", config.augment.hue, 0, 0.5)
-    require(
-        model.width >= 8 and model.width % 8 == 0, f"--config.model.width={model.width} must be a positive multiple of 8"
-    )
+    require(model.width >= 8 and model.width % 8 == 0, f"--config.model.width={model.width} must be a positive multiple of 8")
     require(
         0 < model.min_depth < model.max_depth,
         f"--config.model.min_depth={model.min_depth} must be positive and below --config.model.max_depth={model.max_depth}",

@@ -175,11 +175,12 @@ class _Sweep:
         """Warped features (p, c) at positions given by four index vectors (p,), 0 where occluded."""
         point = self.bins[k][:, None] * self.rays[m, y, x] + self.shift[m]
         coords = divide(point[:, 0], point[:, 1], point[:, 2])[None, :, None] + 1.0
-        indices, fx, fy = corners((1, *self.lookup.shape[1:]), coords)
+        indices, fx, fy = corners(self.lookup.shape, coords)
         first = m[None, :, None] * (self.lookup.shape[1] * self.lookup.shape[2])
         hidden = occluded[k, m, y, x][None, :, None]
         weights = [jnp.where(hidden, 0.0, weight) for weight in corner_weights(fx, fy)]
-        return interpolate(self.lookup, [first + index for index in indices], weights)[0, :, 0]
+        in_a_row = self.lookup.reshape(1, -1, *self.lookup.shape[2:])
+        return interpolate(in_a_row, [first + index for index in indices], weights)[0, :, 0]
 
     @staticmethod
     def _difference(a, b):

@@ -75,9 +75,7 @@ def predict_poses(model: Model, inputs: Float[Array, "b f h w 3"]) -> Float[Arra
     return jnp.stack(poses, axis=1)
 
 
-def matching_augmentation(
-    seed: UInt32[Array, " b"], config: CostVolumeConfig
-) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:
+def matching_augmentation(seed: UInt32[Array, " b"], config: CostVolumeConfig) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:
     """Which samples get the current frame as lookup, and which get none (ManyDepth section 3.3): one draw per sample."""
     draw = jax.vmap(lambda s: jax.random.uniform(jax.random.fold_in(jax.random.key(s), MATCHING_STREAM)))(seed)
     static = draw < config.static_probability

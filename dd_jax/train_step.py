@@ -51,9 +51,7 @@ def loss_fn(
         images, holes = (sources, None) if domd is None else (domd.images, domd.holes)
         student_views = synthesize(student_depths, sg(T), images, holes, batch.K)
 
-    losses = compute_losses(
-        outputs, teacher_views, student_views, teacher_depths, batch, tie_break_noise(batch), config, axis
-    )
+    losses = compute_losses(outputs, teacher_views, student_views, teacher_depths, batch, tie_break_noise(batch), config, axis)
     depth_range = state.depth_range
     if outputs.student is not None and not frozen:
         depth_range = cost_volume.update_depth_range(
@@ -88,9 +86,7 @@ def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | N
 
     metrics = metrics | {f"grad_norm/{name}": jnp.sqrt(square) for name, square in squares.items()}
     metrics |= {"bins/near": depth_range[0], "bins/far": depth_range[1], "skipped": 1.0 - finite.astype(jnp.float32)}
-    state = TrainState(
-        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, depth_range=depth_range
-    )
+    state = TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, depth_range=depth_range)
     return state, metrics
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +36,17 @@ def depth():
 
 @pytest.fixture
 def poses():
-    T = se3.pose_from_parameters(jnp.zeros((2, 2, 3)), jnp.tile(jnp.array([0.6, 0.0, 0.0]), (2, 2, 1)))
-    return T
+    return se3.pose_from_parameters(jnp.zeros((2, 2, 3)), jnp.tile(jnp.array([0.6, 0.0, 0.0]), (2, 2, 1)))
 
 
-def run(batch, depth, poses, lookup=(True, True), frames=(0, 2), **options):
-    config = DomdConfig(**options)
-    return jax.jit(lambda *args: domd.disentangle(args[0], frames, *args[1:], config))(batch, depth, poses, jnp.array(lookup))
+@functools.cache
+def compiled(frames, exclude):
+    config = DomdConfig(exclude_from_loss=exclude)
+    return jax.jit(lambda batch, depth, T, lookup: domd.disentangle(batch, frames, depth, T, lookup, config))
+
+
+def run(batch, depth, poses, lookup=(True, True), frames=(0, 2), exclude_from_loss=False):
+    return compiled(frames, exclude_from_loss)(batch, depth, poses, jnp.array(lookup))
 
 
 def test_object_is_drawn_where_it_would_be(batch, depth, poses):

@@ -31,14 +31,13 @@ def corners(
     """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c).
 
     Returns:
-      indices into the images' flattened pixels of a cell's four corners (row, column: 00, 01, 10, 11), always inside, and
-      the fractions (x, y) of the way across the cell.
+      indices into an image's flattened pixels of a cell's four corners (row, column: 00, 01, 10, 11), always inside, and the
+      fractions (x, y) of the way across the cell.
     """
-    batch, height, width, _ = shape
+    _, height, width, _ = shape
     x0, fx = _cell(coords[..., 0], width)
     y0, fy = _cell(coords[..., 1], height)
-    first_row = (jnp.arange(batch, dtype=jnp.int32) * height)[:, None, None]
-    corner = (first_row + y0) * width + x0
+    corner = y0 * width + x0
     right, below = min(width - 1, 1), min(height - 1, 1) * width
     return [corner + step for step in (0, right, below, below + right)], fx, fy
 
@@ -49,15 +48,17 @@ def corner_weights(fx: Float[Array, "*s"], fy: Float[Array, "*s"]) -> list[Float
 
 
 def interpolate(
-    image: Float[Array, "b h w c"], indices: list[Int32[Array, "*s"]], weights: list[Float[Array, "*s"]]
-) -> Float[Array, "*s c"]:
-    """Weighted sum of the image's flattened pixels at ``indices``, which must be inside."""
+    image: Float[Array, "b h w c"], indices: list[Int32[Array, "*s b p q"]], weights: list[Float[Array, "*s b p q"]]
+) -> Float[Array, "*s b p q c"]:
+    """Weighted sum of each image's flattened pixels at ``indices``, which must be inside."""
     return sum(weight[..., None] * value for weight, value in zip(weights, _values(image, indices), strict=True))
 
 
 def _values(image, indices):
-    pixels = jnp.asarray(image).reshape(-1, image.shape[-1])
-    return [pixels.at[index].get(mode="promise_in_bounds") for index in indices]
+    # One gather per image of the batch (not one from all images in a row): it stays on its device when the batch is split.
+    pixels, axis = jnp.reshape(image, (image.shape[0], -1, image.shape[-1])), indices[0].ndim - 3
+    pick = jax.vmap(lambda values, index: values.at[index].get(mode="promise_in_bounds"), in_axes=(0, axis), out_axes=axis)
+    return [pick(pixels, index) for index in indices]
 
 
 def _cell(x, size):
@@ -75,9 +76,10 @@ def _sample_backward(residuals, gradient):
     # over a short minor axis is ten times slower on a CPU. Where nobody uses the first gradient, jit drops its scatter.
     image, coords = residuals
     indices, fx, fy = corners(image.shape, coords)
-    to_image = jnp.zeros((image.shape[0] * image.shape[1] * image.shape[2], image.shape[3]), gradient.dtype)
+    to_image, axis = jnp.zeros((image.shape[0], image.shape[1] * image.shape[2], image.shape[3]), gradient.dtype), coords.ndim - 4
+    add = jax.vmap(lambda total, index, part: total.at[index].add(part, mode="promise_in_bounds"), in_axes=(0, axis, axis))
     for index, weight in zip(indices, corner_weights(fx, fy), strict=True):
-        to_image = to_image.at[index].add(gradient * weight[..., None], mode="promise_in_bounds")
+        to_image = add(to_image, index, gradient * weight[..., None])
 
     v00, v01, v10, v11 = _values(image, indices)
     fx, fy = fx[..., None], fy[..., None]

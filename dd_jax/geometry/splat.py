@@ -1,5 +1,6 @@
 """Forward warp: an image drawn into another camera through its depth, with a z-buffer."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -53,10 +54,10 @@ def splat_depth(
     u, v, z = splat_points(depth, T_source_from_target, K, upscale)
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # also False for NaN
     row, column = (jnp.where(inside, x, 0.0).astype(jnp.int32) for x in (v, u))
-    sample = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
-    cell = jnp.where(inside, (sample * height + row) * width + column, batch * height * width)
-    nearest = jnp.full((batch * height * width + 1,), jnp.inf).at[cell.ravel()].min(z.ravel(), mode="promise_in_bounds")
-    nearest = nearest[:-1].reshape(depth.shape)
+    cell = jnp.where(inside, row * width + column, height * width).reshape(batch, -1)
+    empty = jnp.full((batch, height * width + 1), jnp.inf)
+    nearest = jax.vmap(lambda cells, cell, z: cells.at[cell].min(z, mode="promise_in_bounds"))(empty, cell, z.reshape(batch, -1))
+    nearest = nearest[:, :-1].reshape(depth.shape)
     hit = jnp.isfinite(nearest)
     return jnp.where(hit, nearest, 0.0), hit
 

@@ -117,17 +117,18 @@ def photometric_error(pred: Float[Array, "*n b h w 3"], target: TargetStatistics
     rows = _rows(pred)
     if ssim == 0:
         return channel_mean(jnp.abs(rows - jax.lax.stop_gradient(target.rows)))
-    return _mixed_error(rows, target, ssim)
+    return _mixed_error(rows, (target.rows, target.mean, target.variance), ssim)
 
 
 # The gradient is written out: automatic differentiation turns each of the many slices into a padded copy of the whole array,
 # which takes three times as long to compile, half as long again to run and twice the memory.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mixed_error(rows: jax.Array, target: TargetStatistics, ssim: float) -> jax.Array:
+def _mixed_error(rows: jax.Array, target: tuple[jax.Array, ...], ssim: float) -> jax.Array:
     return _mixed_error_forward(rows, target, ssim)[0]
 
 
 def _mixed_error_forward(rows, target, ssim):
+    target = TargetStatistics(*target)
     moments = _moments(rows, target)
     error = channel_mean(ssim * _ssim_distance(moments, target) + (1 - ssim) * jnp.abs(rows - target.rows))
     return error, (rows, target, moments)

@@ -82,10 +82,15 @@ def compute_losses(
 ) -> dict[str, Float[Array, ""]]:
     """All loss terms of one step, averaged over the scales and over all devices, and their sum "total".
 
-    ``teacher_views`` is None once the teacher is frozen, ``student_views`` is None for single-frame systems;
-    ``teacher_depths`` (all scales at full size) are needed with a student only. ``noise`` decides ties of the auto-mask
-    (``loss.automask_noise`` times normal draws). ``batch`` has been augmented: its images are floats. Names are "teacher/photometric", "student/consistency" and so on; a
-    term that is off is absent.
+    Names are "teacher/photometric", "student/consistency" and so on; a term that is off is absent.
+
+    Args:
+      teacher_views: None once the teacher is frozen.
+      student_views: None for single-frame systems.
+      teacher_depths: all scales at full size; needed with a student only.
+      batch: after augmentation, when its images are floats.
+      noise: decides ties of the auto-mask: ``loss.automask_noise`` times normal draws.
+      axis: name of the mapped device axis, or None.
 
     Raises:
       ValueError: a student without teacher depths, or images that are not floats.

@@ -1,7 +1,6 @@
 """Convolution, batch normalisation, pooling and padding with PyTorch's conventions, so that published weights import exactly."""
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

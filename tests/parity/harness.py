@@ -6,6 +6,7 @@ an array that no test mentions fails the session. Sizes, prefixes and arguments 
 """
 
 import ast
+import contextlib
 import fnmatch
 import json
 import re
@@ -138,10 +139,17 @@ def registered_tests(folder: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     """(module, test) -> patterns of its golden decorator, for every parity test on disk, collected or not."""
     found = {}
     for path in sorted(folder.glob("test_*.py")):
-        for node in ast.parse(path.read_text()).body:
+        body = ast.parse(path.read_text()).body
+        constants = {}  # module-level literals: a mark may name them
+        for node in body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                with contextlib.suppress(ValueError):
+                    constants[node.targets[0].id] = ast.literal_eval(node.value)
             for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.golden":
-                    found[path.name, node.name] = tuple(ast.literal_eval(arg) for arg in mark.args)
+                    starred = [arg.value if isinstance(arg, ast.Starred) else ast.List([arg]) for arg in mark.args]
+                    values = [constants[arg.id] if isinstance(arg, ast.Name) else ast.literal_eval(arg) for arg in starred]
+                    found[path.name, node.name] = tuple(pattern for value in values for pattern in value)
     return found
 
 
@@ -169,8 +177,8 @@ class Ledger:
         wrong, partial = [], []
         for stem in sorted(self.checks.keys() | self.left_out.keys()):
             needed = {test for test, patterns in tests.items() if any(fnmatch.fnmatchcase(stem, p) for p in patterns)}
-            if needed - self.passed[stem]:
-                partial.append(f"{stem} (not run, or failed: {', '.join(sorted(test for _, test in needed - self.passed[stem]))})")
+            if absent := sorted(test for _, test in needed - self.passed[stem]):
+                partial.append(f"{stem} (not run, or failed: {', '.join(absent)})")
                 continue
             with np.load(Path(self.config.getoption("--golden")) / f"{stem}.npz") as archive:
                 outputs = {name for name in archive.files if name.startswith("out.")}

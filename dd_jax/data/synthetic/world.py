@@ -86,8 +86,8 @@ def _light(rng: np.random.Generator) -> Light:
     brightness = rng.uniform(0.85, 1.25)
     horizon = np.array([0.9, 0.93, 0.97]) * rng.uniform(0.72, 0.98)
     to_sun = np.array([np.cos(elevation) * np.sin(azimuth), -np.sin(elevation), np.cos(elevation) * np.cos(azimuth)])
-    sun = warm * brightness * (0.95 - 0.7 * overcast)
-    ambient = (cool * (1 - overcast) + overcast) * brightness * (0.42 + 0.38 * overcast)
+    sun = warm * brightness * (0.9 - 0.65 * overcast)
+    ambient = (cool * (1 - overcast) + overcast) * brightness * (0.56 + 0.34 * overcast)
     zenith = horizon * (np.array([0.45, 0.65, 0.95]) * (1 - overcast) + 0.85 * overcast)
     return Light(
         *(colour.astype(np.float32) for colour in (to_sun, sun, ambient, zenith, horizon)),

@@ -1,0 +1,36 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.losses.consistency import consistency, reliable_pixels
+from dd_jax.types import CostVolume
+
+
+def volume(lowest, confidence):
+    costs = jnp.zeros((*lowest.shape, 2))
+    return CostVolume(costs=costs, observed=costs == 0, confidence=confidence, lowest=lowest)
+
+
+def test_reliable_pixels_agree_within_a_factor_two():
+    depth = jnp.full((1, 8, 12), 4.0)
+    cheapest = jnp.array([1.9, 2.1, 7.9, 8.1, 4.0, 4.0])  # depth of the cheapest bin
+    lowest = (1 / cheapest).reshape(1, 2, 3)
+    confidence = jnp.ones((1, 2, 3)).at[0, 1, 2].set(0)
+    reliable = reliable_pixels(volume(lowest, confidence), depth)
+    expected = np.array([[False, True, True], [False, True, False]])
+    np.testing.assert_array_equal(reliable[0], np.kron(expected, np.ones((4, 4), bool)))
+
+
+def test_consistency_counts_all_pixels_and_spares_the_teacher():
+    teacher = jnp.ones((2, 1, 2, 4))
+    student = teacher + jnp.array([1.0, -3.0]).reshape(2, 1, 1, 1)
+    photometric = jnp.zeros((1, 2, 4), bool).at[0, 0].set(True)  # half of the pixels
+    np.testing.assert_allclose(consistency(student, teacher, photometric, None), [0.5, 1.5])
+    by_student, by_teacher = jax.grad(lambda s, t: consistency(s, t, photometric, None).sum(), (0, 1))(student, teacher)
+    assert not by_teacher.any()
+    np.testing.assert_allclose(by_student[:, 0], jnp.array([1, -1]).reshape(2, 1, 1) * ~photometric / 8)
+
+
+def test_consistency_is_zero_where_everything_is_photometric():
+    depths = jax.random.uniform(jax.random.key(0), (4, 2, 4, 4))
+    np.testing.assert_array_equal(consistency(depths, 2 * depths, jnp.ones((2, 4, 4), bool), None), 0)

@@ -1,0 +1,152 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dd_jax.config import Config, LossConfig
+from dd_jax.losses import compute_losses
+from dd_jax.types import Batch, CostVolume, Outputs, StudentOutputs, Views
+
+B, H, W = 4, 16, 32
+
+
+def uniform(seed, *shape, low=0.0, high=1.0):
+    return jnp.asarray(np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def case():
+    """(outputs, teacher views, student views, teacher depths, batch, noise) of a random step."""
+    disps = tuple(uniform(s, B, H >> s, W >> s, low=0.1, high=0.9) for s in range(4))
+    volume = CostVolume(
+        costs=uniform(10, B, H // 4, W // 4, 2),
+        observed=jnp.ones((B, H // 4, W // 4, 2), bool),
+        confidence=(uniform(11, B, H // 4, W // 4) < 0.8).astype(jnp.float32),
+        lowest=uniform(12, B, H // 4, W // 4, low=0.1, high=0.4),
+    )
+    student = StudentOutputs(disps=tuple(d**2 for d in disps), volume=volume, augmented=jnp.arange(B) == 1, disentangled=None)
+    outputs = Outputs(T_source_from_target=jnp.zeros((B, 2, 4, 4)), teacher_disps=disps, student=student)
+    depths = uniform(13, 4, B, H, W, low=2.0, high=8.0)
+    teacher = Views(depths=depths, warped=uniform(14, 4, 2, B, H, W, 3), holes=None)
+    holes = uniform(17, 4, 2, B, H, W) < 0.2
+    warped = jnp.where(holes[..., None], 0, uniform(16, 4, 2, B, H, W, 3))
+    students = Views(depths=uniform(15, 4, B, H, W, low=2.0, high=8.0), warped=warped, holes=holes)
+    batch = Batch(
+        images=uniform(18, B, 3, H, W, 3),
+        masks=jnp.zeros((B, 3, H, W), bool),
+        K=jnp.zeros((B, 3, 3)),
+        exists=jnp.ones((B, 3), bool),
+        seed=jnp.zeros(B, jnp.uint32),
+    )
+    return outputs, teacher, students, depths, batch, 1e-5 * uniform(19, B, H, W)
+
+
+@functools.cache
+def compiled(**changes):
+    return jax.jit(functools.partial(compute_losses, config=Config(loss=LossConfig(**changes)), axis=None))
+
+
+def compute(case, **changes):
+    """All losses with some fields of the loss config changed."""
+    return compiled(**changes)(*case)
+
+
+def test_terms_and_their_sum(case):
+    losses = compute(case)
+    terms = {
+        "teacher/photometric", "teacher/smoothness", "student/photometric", "student/consistency", "student/smoothness",
+    }  # fmt: skip
+    assert losses.keys() == terms | {"total"}
+    assert all(value.shape == () and 0 < value < 10 for value in losses.values())
+    np.testing.assert_allclose(losses["total"], sum(losses[name] for name in terms), rtol=1e-6)
+
+
+def test_terms_that_are_off_are_absent(case):
+    outputs, teacher, students, depths, batch, noise = case
+    silent = {"smoothness": 0.0, "consistency": 0.0, "ssim": 0.0}
+    assert compute(case, **silent).keys() == {"teacher/photometric", "student/photometric", "total"}
+    single = compute((outputs.replace(student=None), teacher, None, None, batch, noise), **silent)
+    assert single.keys() == {"teacher/photometric", "total"}
+    frozen = compute((outputs, None, students, depths, batch, noise), **silent)
+    assert frozen.keys() == {"student/photometric", "total"}
+
+
+def test_one_device_equals_four(case):
+    outputs, teacher, students, depths, batch, noise = case
+    alone = compute(case)
+
+    def split(x, dim):
+        return jnp.moveaxis(x.reshape(*x.shape[:dim], 4, -1, *x.shape[dim + 1 :]), dim, 0)
+
+    outputs, batch, noise = jax.tree.map(lambda x: split(x, 0), (outputs, batch, noise))
+    dims = Views(depths=1, warped=2, holes=2)
+    teacher = jax.tree.map(split, teacher, dims.replace(holes=None))
+    students = jax.tree.map(split, students, dims)
+    together = jax.pmap(functools.partial(compute_losses, config=Config(), axis="devices"), axis_name="devices")(
+        outputs, teacher, students, split(depths, 1), batch, noise
+    )
+    for name, value in alone.items():
+        np.testing.assert_allclose(together[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_each_network_learns_from_its_own_terms(case):
+    outputs, teacher, students, depths, batch, noise = case
+
+    def total(teacher, students, depths):
+        return compute_losses(outputs, teacher, students, depths, batch, noise, Config(), None)["total"]
+
+    by_teacher, by_student, by_depths = jax.jit(jax.grad(total, (0, 1, 2), allow_int=True))(teacher, students, depths)
+    assert not by_depths.any() and not by_teacher.depths.any()
+    assert by_teacher.warped.any() and by_student.warped.any() and by_student.depths.any()
+    assert not (students.holes[..., None] * by_student.warped).any()
+    assert not by_student.warped[:, :, 1].any()  # sample 1 went through matching augmentation
+
+
+def test_colour_under_a_hole_does_not_matter(case):
+    outputs, teacher, students, depths, batch, noise = case
+    painted = students.replace(warped=jnp.where(students.holes[..., None], 0.7, students.warped))
+    before, after = compute(case), compute((outputs, teacher, painted, depths, batch, noise))
+    np.testing.assert_array_equal(before["total"], after["total"])
+
+
+def test_perfect_views_have_no_photometric_error(case):
+    outputs, teacher, students, depths, batch, noise = case
+    perfect = jnp.broadcast_to(batch.images[:, 1], teacher.warped.shape)
+    students = students.replace(warped=jnp.where(students.holes[..., None], 0, perfect))
+    losses = compute((outputs, teacher.replace(warped=perfect), students, depths, batch, noise))
+    np.testing.assert_allclose([losses["teacher/photometric"], losses["student/photometric"]], 0, atol=1e-6)
+
+
+def test_masks_without_any_pixel_are_harmless(case):
+    outputs, teacher, students, depths, batch, noise = case
+    nothing = batch.replace(exists=jnp.zeros_like(batch.exists))
+
+    def total(teacher, students):
+        losses = compute_losses(outputs, teacher, students, depths, nothing, noise, Config(), None)
+        return losses["total"], losses
+
+    (_, losses), grads = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True, allow_int=True))(teacher, students)
+    assert losses["teacher/photometric"] == 0 and losses["student/photometric"] == 0
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((losses, grads)) if x.dtype == jnp.float32)
+
+
+def test_without_motion_mask_only_augmented_samples_follow_the_teacher(case):
+    losses = compute(case, motion_mask=False)
+    _, _, students, depths, *_ = case
+    expected = jnp.abs(students.depths - depths)[:, 1].sum() / depths.size
+    np.testing.assert_allclose(losses["student/consistency"], expected, rtol=1e-5)
+
+
+def test_bad_input_is_refused(case):
+    outputs, teacher, students, _, batch, noise = case
+
+    def trace(teacher, students, batch):
+        jax.eval_shape(lambda: compute_losses(outputs, teacher, students, None, batch, noise, Config(), None))
+
+    with pytest.raises(ValueError, match="teacher's depths"):
+        trace(None, students, batch)
+    with pytest.raises(ValueError, match="augment the batch"):
+        trace(teacher, None, dataclasses.replace(batch, images=np.zeros((B, 3, H, W, 3), np.uint8)))
