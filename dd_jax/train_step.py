@@ -51,7 +51,8 @@ def loss_fn(
         images, holes = (sources, None) if domd is None else (domd.images, domd.holes)
         student_views = synthesize(student_depths, sg(T), images, holes, batch.K)
 
-    losses = compute_losses(outputs, teacher_views, student_views, teacher_depths, batch, tie_break_noise(batch), config, axis)
+    noise = tie_break_noise(batch, config)
+    losses = compute_losses(outputs, teacher_views, student_views, teacher_depths, batch, noise, config, axis)
     depth_range = state.depth_range
     if outputs.student is not None and not frozen:
         depth_range = cost_volume.update_depth_range(
@@ -77,13 +78,14 @@ def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | N
     if axis is not None:
         grads = jax.lax.pmean(grads, axis)
     squares = {name: sum(jnp.sum(g * g) for g in jax.tree.leaves(tree)) for name, tree in grads.items()}
-    finite = jnp.isfinite(metrics["total"]) & jnp.isfinite(sum(squares.values()))
+    finite = jnp.isfinite(metrics["total"] + sum(squares.values()))
 
-    params, opt_state = optim.update(grads, state.params, state.opt_state, config.optim)
-    new = (params, batch_stats, opt_state, depth_range)
-    old = (state.params, state.batch_stats, state.opt_state, state.depth_range)
-    params, batch_stats, opt_state, depth_range = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
+    # A branch and not a select per parameter, into each of which the sum over all gradients would be compiled again.
+    params, opt_state, batch_stats, depth_range = jax.lax.cond(
+        finite,
+        lambda: (*optim.update(grads, state.params, state.opt_state, config.optim), batch_stats, depth_range),
+        lambda: (state.params, state.opt_state, state.batch_stats, state.depth_range),
+    )
     metrics = metrics | {f"grad_norm/{name}": jnp.sqrt(square) for name, square in squares.items()}
     metrics |= {"bins/near": depth_range[0], "bins/far": depth_range[1], "skipped": 1.0 - finite.astype(jnp.float32)}
     state = TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, depth_range=depth_range)
@@ -113,11 +115,11 @@ def predict(state: TrainState, batch: Batch, config: Config) -> Predictions:
     )
 
 
-def tie_break_noise(batch: Batch) -> Float[Array, "b h w"]:
-    """Standard normal draws that decide between equal errors of the automask, a function of each sample's seed."""
+def tie_break_noise(batch: Batch, config: Config) -> Float[Array, "b h w"]:
+    """Normal draws that decide between equal errors of the automask, a function of each sample's seed."""
 
     def sample(seed: UInt32[Array, ""]) -> Float[Array, "h w"]:
         key = jax.random.fold_in(jax.random.key(seed), NOISE_STREAM)
         return jax.random.normal(key, batch.images.shape[2:4])
 
-    return jax.vmap(sample)(batch.seed)
+    return config.loss.automask_noise * jax.vmap(sample)(batch.seed)

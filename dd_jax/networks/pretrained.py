@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -183,7 +183,7 @@ def _fill(
         raise ValueError("the checkpoint does not fit the model: " + "; ".join(filter(None, problems)))
     filled = ({}, {})
     for (which, path), leaf in flat.items():
-        filled[which][path] = jax.numpy.asarray(leaf)
+        filled[which][path] = jnp.asarray(leaf)
     params, batch_stats = (traverse_util.unflatten_dict(tree, sep="/") for tree in filled)
     return params, batch_stats
 
