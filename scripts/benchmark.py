@@ -9,7 +9,7 @@ The last line is one JSON object.
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
@@ -22,6 +22,7 @@ REPEATS = flags.DEFINE_integer("repeats", 5, "measured steps")
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     benchmark(CONFIG.value, BATCH.value, REPEATS.value)
 
 

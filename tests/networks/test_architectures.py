@@ -70,7 +70,7 @@ def test_a_wrong_number_of_layers_is_refused():
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).random((2, 64, 96, 3)).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(0).random((2, 64, 96, 3), np.float32))
 
 
 def test_pose_is_small_at_first_and_depends_on_the_order_of_the_images(images):

@@ -11,7 +11,7 @@ AXIS = "devices"
 
 
 def random(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
 def naive_conv(x, kernel, stride, padding):
@@ -55,9 +55,7 @@ def test_padding_and_its_gradient(pad, mode, shape):
     g = random(*expected.shape, seed=1)
     (back,) = jax.vjp(pad, x)[1](g)
     np.testing.assert_allclose(np.sum(expected * g), np.sum(x * back), rtol=1e-4)
-    onehot = np.zeros_like(expected)
-    onehot[0, 0, 0, 0] = 1
-    (back,) = jax.vjp(pad, x)[1](onehot)
+    (back,) = jax.vjp(pad, x)[1](jnp.zeros_like(expected).at[0, 0, 0, 0].set(1))
     source = 1 if mode == "reflect" else 0
     assert back[0, source, source, 0] == 1
     assert np.count_nonzero(back) == 1
@@ -80,22 +78,21 @@ def test_upsampled_conv_is_upsampling_reflection_and_convolution(shape):
 
 
 def test_max_pool_sees_minus_infinity_outside():
-    x = -1 - np.abs(random(2, 6, 8, 3))  # zero padding would win against negative values
+    x = -1 - jnp.abs(random(2, 6, 8, 3))  # zero padding would win against negative values
     expected = np.full((2, 3, 4, 3), -np.inf, np.float32)
     for r in range(3):
         for c in range(4):
             window = x[:, max(0, 2 * r - 1) : 2 * r + 2, max(0, 2 * c - 1) : 2 * c + 2]
             expected[:, r, c] = window.max(axis=(1, 2))
     np.testing.assert_array_equal(layers.max_pool(x), expected)
-    gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(jnp.asarray(x))
+    gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(x)
     assert set(np.unique(gradient)) <= {0, 1, 2, 3, 4}, "each maximum receives its window's gradient, whole"
     assert np.sum(gradient) == expected.size
 
 
 def test_stride_two_starts_at_the_first_pixel():
     """An even-sized image: PyTorch pads both sides alike, so output (0, 0) is centred on pixel (0, 0)."""
-    kernel = np.zeros((3, 3, 1, 1), np.float32)
-    kernel[1, 1] = 1
+    kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1)
     x = random(1, 6, 8, 1)
     np.testing.assert_array_equal(layers.conv(x, kernel, 2, 1), x[:, ::2, ::2])
 
@@ -105,7 +102,8 @@ def test_batch_norm_in_training_and_evaluation():
     norm = BatchNorm(3)
     norm.scale[...], norm.bias[...] = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 0.5, 1.0])
     scale, bias = np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.5, 1.0])
-    mean, var = x.mean(axis=(0, 1, 2), dtype=np.float64), x.var(axis=(0, 1, 2), dtype=np.float64)
+    pixels = np.asarray(x, np.float64)
+    mean, var = pixels.mean(axis=(0, 1, 2)), pixels.var(axis=(0, 1, 2))
     np.testing.assert_allclose(norm(x), (x - mean) / np.sqrt(var + 1e-5) * scale + bias, atol=1e-5)
     count = 2 * 4 * 5
     np.testing.assert_allclose(norm.mean[...], 0.1 * mean, rtol=1e-5)

@@ -113,7 +113,7 @@ def test_networks_that_do_not_exist_are_refused(trees, state_dicts):
     with pytest.raises(ValueError, match="no network is called posenet"):
         pretrained.from_torch({"posenet": {}}, trees)
     single_frame = networks.initialise(config_of(student=False), 0)
-    with pytest.raises(ValueError, match="--config.model.student"):
+    with pytest.raises(ValueError, match=r"--config\.model\.student"):
         pretrained.from_torch({"depth": state_dicts["depth"]}, single_frame)
 
 
@@ -158,5 +158,5 @@ def test_safetensors_file(tmp_path, state_dicts):
 
 def test_pth_file_without_pytorch_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match="convert the file to .safetensors"):
+    with pytest.raises(ValueError, match=r"convert the file to \.safetensors"):
         pretrained.load(tmp_path / "pose.pth")
