@@ -25,7 +25,7 @@ class DataConfig:
     batch_size: int = 12  # global, over all devices
     threads: int = 2  # decoding threads per process
     cache_dir: str = ""  # frames at training size, built on first use; "" = ROOT/.cache
-    max_unreadable: int = 10  # unreadable frames skipped per epoch before the run stops
+    max_unreadable: int = 10  # unreadable frames skipped per split before the run stops
 
 
 @dataclasses.dataclass
@@ -45,6 +45,7 @@ class ModelConfig:
     width: int = 64  # channels of the first ResNet stage, in all encoders; 64 = the published networks
     min_depth: float = 0.1
     max_depth: float = 100.0
+    initial_depth: float = 0.0  # what untrained networks say, which fixes the free scale; 0 = PyTorch's default bias, near 0.2
 
 
 @dataclasses.dataclass
@@ -186,6 +187,10 @@ def validate(config: Config, num_devices: int = 1) -> None:
     require(
         0 < model.min_depth < model.max_depth,
         f"--config.model.min_depth={model.min_depth} must be positive and below --config.model.max_depth={model.max_depth}",
+    )
+    require(
+        model.initial_depth == 0 or model.min_depth < model.initial_depth < model.max_depth,
+        f"--config.model.initial_depth={model.initial_depth} must be 0 or lie between --config.model.min_depth and max_depth",
     )
     require(
         model.min_depth <= volume.min_depth < volume.max_depth <= model.max_depth,

@@ -1,15 +1,23 @@
 """Settings that hold for every test: the CPU split into four devices, and the ledger of the parity tests."""
 
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4").strip()
+# Tests compile much and compute little: code that is compiled three times as fast may run slower.
+FLAGS = [
+    "--xla_force_host_platform_device_count=4",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+]
+if importlib.metadata.version("jax").startswith("0.10."):  # later versions do not know it and would refuse to start
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([*FLAGS, os.environ.get("XLA_FLAGS", "")])
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "parity"))  # `from harness import ...` in parity tests; importlib mode adds no paths itself
+sys.path[:0] = [str(HERE), str(HERE / "parity")]  # importlib mode adds no paths itself: `import tiny`, `from harness import ...`
 
 import harness  # noqa: E402
 

@@ -1,8 +1,10 @@
 """Depth decoder of Monodepth2 (Godard et al. 2019): up-convolutions with skips, one sigmoid disparity per scale."""
 
+import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -17,10 +19,11 @@ class DepthDecoder(nnx.Module):
 
     Args:
       encoder_channels: channels of the features at 1/2 ... 1/32.
+      initial_disp: what the untrained heads say, by their bias; 0 = PyTorch's default bias, about 0.5.
       width: 64 in the published networks; the channels 16, 32, 64, 128, 256 scale with it, none below 8.
     """
 
-    def __init__(self, encoder_channels: Sequence[int], *, width: int = 64, draws: Draws):
+    def __init__(self, encoder_channels: Sequence[int], *, width: int = 64, initial_disp: float = 0.0, draws: Draws):
         channels = [max(8, width * 2**level // 4) for level in range(LEVELS)]
         inputs = [*channels[1:], encoder_channels[-1]]
         skips = [0, *encoder_channels[:-1]]
@@ -30,6 +33,8 @@ class DepthDecoder(nnx.Module):
             self.after[f"level{level}"] = Conv(channels[level] + skips[level], channels[level], 3, draws=draws)
         for scale in range(NUM_SCALES):
             self.heads[f"scale{scale}"] = Conv(channels[scale], 1, 3, draws=draws)
+            if initial_disp > 0:
+                self.heads[f"scale{scale}"].bias[...] = jnp.full(1, math.log(initial_disp / (1 - initial_disp)))
 
     def __call__(self, features: Sequence[Float[Array, "b _ _ _"]]) -> tuple[Float[Array, "b _ _"], ...]:
         """Features at 1/2 ... 1/32 of the size -> disparities, full size first."""

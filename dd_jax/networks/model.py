@@ -23,9 +23,9 @@ Tree = dict[str, Any]
 class Teacher(nnx.Module):
     """Single-frame depth network (Monodepth2): one image to disparities at four scales."""
 
-    def __init__(self, width: int, draws: Draws, axis: str | None):
+    def __init__(self, width: int, initial_disp: float, draws: Draws, axis: str | None):
         self.encoder = ResNet(18, width=width, draws=draws, axis=axis)
-        self.decoder = DepthDecoder(feature_channels(18, width), width=width, draws=draws)
+        self.decoder = DepthDecoder(feature_channels(18, width), width=width, initial_disp=initial_disp, draws=draws)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _"], ...]:
         return self.decoder(self.encoder(image))
@@ -34,21 +34,25 @@ class Teacher(nnx.Module):
 class Student(nnx.Module):
     """Multi-frame depth network (ManyDepth): the caller builds the cost volume between ``features`` and ``fuse``."""
 
-    def __init__(self, layers: int, width: int, bins: int, draws: Draws, axis: str | None):
+    def __init__(self, layers: int, width: int, bins: int, initial_disp: float, draws: Draws, axis: str | None):
         self.encoder = MatchingEncoder(layers, width=width, bins=bins, draws=draws, axis=axis)
-        self.decoder = DepthDecoder(feature_channels(layers, width), width=width, draws=draws)
+        self.decoder = DepthDecoder(feature_channels(layers, width), width=width, initial_disp=initial_disp, draws=draws)
 
 
 class Model(nnx.Module):
     """All networks of a system; ``student`` is None for single-frame systems."""
 
     def __init__(self, config: Config, draws: Draws, axis: str | None = None):
-        width = config.model.width
-        self.teacher = Teacher(width, draws, axis)
+        model = config.model
+        width, initial_disp = model.width, 0.0
+        if model.initial_depth > 0:
+            far = 1 / model.max_depth
+            initial_disp = (1 / model.initial_depth - far) / (1 / model.min_depth - far)
+        self.teacher = Teacher(width, initial_disp, draws, axis)
         self.pose = PoseNet(width=width, draws=draws, axis=axis)
-        self.student = (
-            Student(config.model.student_layers, width, config.cost_volume.bins, draws, axis) if config.model.student else None
-        )
+        self.student = None
+        if model.student:
+            self.student = Student(model.student_layers, width, config.cost_volume.bins, initial_disp, draws, axis)
 
 
 def initialise(config: Config, seed: int) -> tuple[Tree, Tree]:
