@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from dd_jax import checkpoint, parallel
-from dd_jax.config import Config, ConfigError, validate
+from dd_jax.config import Config, validate
 from dd_jax.data.loader import TripletSource, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, make_predict
 from dd_jax.report import Logger

@@ -6,7 +6,6 @@ arrays whose first level names the network: ``teacher``, ``pose``, ``student``.
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -50,9 +49,9 @@ class Model(nnx.Module):
             initial_disp = (1 / model.initial_depth - far) / (1 / model.min_depth - far)
         self.teacher = Teacher(width, initial_disp, draws, axis)
         self.pose = PoseNet(width=width, draws=draws, axis=axis)
-        self.student = None
-        if model.student:
-            self.student = Student(model.student_layers, width, config.cost_volume.bins, initial_disp, draws, axis)
+        self.student = (
+            Student(model.student_layers, width, config.cost_volume.bins, initial_disp, draws, axis) if model.student else None
+        )
 
 
 def initialise(config: Config, seed: int) -> tuple[Tree, Tree]:

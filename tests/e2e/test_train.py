@@ -1,0 +1,135 @@
+"""Whole runs on rendered drives: trained, stopped, killed, continued, evaluated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from dd_jax import checkpoint
+from dd_jax import config as configs
+from dd_jax.config import ConfigError
+from dd_jax.data.synthetic import make
+from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drives")
+    make(str(root), preset="tiny", workers=1, progress=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Runs of the same config share what they compiled."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+def run_config(drives, steps, **train_fields):
+    fields = {"log_every": 1, "eval_every": 0, "checkpoint_every": 2} | train_fields
+    config = tiny.config(data={"root": str(drives)}, optim={"steps": steps, "freeze_step": -1}, train=fields)
+    config.eval.crop, config.eval.ground_truth = "none", "annotated"
+    return config
+
+
+def history(workdir, kind="train"):
+    rows = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows if row["kind"] == kind]
+
+
+def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compiled, tmp_path):
+    one = jax.devices()[:1]
+    whole = train(run_config(drives, 4), tmp_path / "whole", one)
+    train(run_config(drives, 2), tmp_path / "parts", one)
+    parts = train(run_config(drives, 4), tmp_path / "parts", one)
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    assert history(tmp_path / "whole") == history(tmp_path / "parts")
+    assert [row["step"] for row in history(tmp_path / "whole")] == [1, 2, 3, 4]
+
+    results = evaluate_checkpoint(tmp_path / "whole")
+    written = json.loads((tmp_path / "whole" / "metrics.json").read_text())
+    assert set(written) == {"student", "teacher", "constant", "mean_map"}
+    for predictor in written.values():
+        assert set(predictor) == {"all", "dynamic", "moving", "static"}
+        assert predictor["all"]["pixels"] == predictor["moving"]["pixels"] + predictor["static"]["pixels"] > 0
+        assert np.isfinite(predictor["all"]["abs_rel"])
+    assert written == json.loads(json.dumps(results.metrics))
+    assert "<html" in (tmp_path / "whole" / "report.html").read_text()
+
+    # Validation in the loop is the same measurement: same split, same checkpoint, same number.
+    val = evaluate_checkpoint(tmp_path / "whole", split="val", out=tmp_path / "val")
+    logged = history(tmp_path / "whole", "val")[-1]
+    assert logged["student/all/abs_rel"] == pytest.approx(val.metrics["student"]["all"]["abs_rel"], rel=1e-5)
+
+    with pytest.raises(ConfigError, match="batch_size"):
+        changed = run_config(drives, 6)
+        changed.data.batch_size = 2
+        train(changed, tmp_path / "whole", one)
+    with pytest.raises(ConfigError, match=r"model\.width"):
+        changed = run_config(drives, 6)
+        changed.model.width = 16
+        train(changed, tmp_path / "whole", one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_run_continues_as_if_nothing_had_happened(drives, compiled, tmp_path, how):
+    config = run_config(drives, 12)
+    (tmp_path / "config.json").write_text(json.dumps(configs.to_dict(config)))
+    program = (
+        "import json, sys, jax; from dd_jax import config; from dd_jax.train import train;"
+        f"values = json.load(open({str(tmp_path / 'config.json')!r}));"
+        "train(config.from_dict(values), sys.argv[1], jax.devices()[:1])"
+    )
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": compiled, "PYTHONPATH": str(ROOT)}
+
+    def start(workdir):
+        return subprocess.Popen([sys.executable, "-c", program, workdir], env=environment, cwd=ROOT)
+
+    assert start(str(tmp_path / "whole")).wait(timeout=900) == 0
+    run = start(str(tmp_path / "killed"))
+    deadline = time.monotonic() + 600
+    while not (checkpoint.exists(tmp_path / "killed") and len(history(tmp_path / "killed")) > 3):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    run.send_signal(how)
+    assert run.wait(timeout=120) == (0 if how == signal.SIGTERM else -signal.SIGKILL)
+    assert start(str(tmp_path / "killed")).wait(timeout=900) == 0
+
+    whole, killed = (checkpoint.restore_params(tmp_path / name, "latest") for name in ("whole", "killed"))
+    assert whole.step == killed.step == 12
+    jax.tree.map(np.testing.assert_array_equal, whole.state, killed.state)
+    assert history(tmp_path / "whole") == history(tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("data", "height", 70, "multiple of 32"),
+        ("data", "root", "/nowhere/at/all", "/nowhere/at/all"),
+        ("data", "batch_size", 3, "divisible by the 4 devices"),
+        ("cost_volume", "occlusion", "pool", "cost_volume.occlusion"),
+        ("optim", "freeze_step", 0, "init_from"),
+    ],
+)
+def test_bad_config_gets_one_sentence_before_anything_is_compiled(drives, tmp_path, section, field, value, message):
+    config = run_config(drives, 2)
+    setattr(getattr(config, section), field, value)
+    with pytest.raises(ConfigError, match=message) as error:
+        train(config, tmp_path / "run", jax.devices()[:4])
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
