@@ -1,0 +1,97 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import tiny
+
+from dd_jax.config import Config, ConfigError, from_dict, to_dict, validate
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = ("demo", "synthetic", "kitti", "cityscapes", "folder")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_is_valid(path, variant):
+    config = import_module(f"configs.{path.stem}").get_config(variant)
+    validate(config, num_devices=1)
+    assert config.name == path.stem
+
+
+def test_unknown_variant_is_named():
+    from configs import dynamic_depth
+
+    with pytest.raises(ConfigError, match="nuscenes"):
+        dynamic_depth.get_config("nuscenes")
+
+
+def test_dict_round_trip_through_json():
+    config = tiny.config(loss={"ssim": 0.7}, optim={"freeze_step": 5})
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("values", [{"losses": {}}, {"loss": {"sim": 0.5}}])
+def test_unknown_key_in_a_stored_config_is_named(values):
+    with pytest.raises(ConfigError, match=r"losses|sim"):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("data", "width", 100),
+        ("data", "source", "nuscenes"),
+        ("data", "batch_size", 0),
+        ("data", "root", ""),
+        ("augment", "hue", 0.7),
+        ("model", "width", 12),
+        ("model", "max_depth", 0.05),
+        ("model", "initial_depth", 1000.0),
+        ("cost_volume", "bins", 1),
+        ("cost_volume", "max_depth", 500.0),
+        ("cost_volume", "static_probability", 0.9),
+        ("domd", "upscale", 0),
+        ("loss", "smoothness", -1.0),
+        ("loss", "occlusion_rule", "maybe"),
+        ("optim", "steps", 0),
+        ("optim", "learning_rate", 0.0),
+        ("optim", "freeze_step", 0),
+        ("train", "backend", "xmap"),
+        ("train", "keep", 0),
+        ("eval", "crop", "garg"),
+        ("eval", "min_depth", 90.0),
+    ],
+)
+def test_each_impossible_value_names_its_flag_in_one_sentence(section, field, value):
+    config = tiny.config(**{section: {field: value}})
+    with pytest.raises(ConfigError, match=f"{section}.{field}") as error:
+        validate(config)
+    assert "\n" not in str(error.value)
+
+
+def test_combinations_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match="4 devices"):
+        validate(tiny.config(data={"batch_size": 6}), num_devices=4)
+    with pytest.raises(ConfigError, match="masks"):
+        validate(tiny.config(data={"masks": "none"}))
+    with pytest.raises(ConfigError, match="without a student"):
+        validate(tiny.config(model={"student": False}, optim={"freeze_step": 10}))
+
+
+@pytest.mark.parametrize(("flag", "says"), [("--config.loss.sim=1", "sim"), ("--config.optim.steps=many", "steps")])
+def test_command_line_refuses_unknown_and_ill_typed_fields(flag, says):
+    command = [sys.executable, "scripts/train.py", "--config=configs/dynamic_depth.py:demo", "--workdir=unused", flag]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode != 0 and says in result.stderr
+    assert not (ROOT / "unused").exists()
+
+
+def test_every_field_is_typed_and_has_a_default():
+    for section in dataclasses.fields(Config):
+        if section.name != "name":
+            for field in dataclasses.fields(section.default_factory):
+                assert isinstance(field.default, eval(field.type) if isinstance(field.type, str) else field.type)

@@ -1,0 +1,75 @@
+"""The imports of the package point one way, and its files stay readable."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "dd_jax"
+
+LAYERS = [
+    {"types", "config", "reduce"},
+    {"geometry"},
+    {"networks", "cost_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
+    {"forward"},
+    {"train_step"},
+    {"parallel"},
+    {"evaluate"},
+    {"train", "benchmark"},
+]
+"""A module imports from its own layer and those above it in this list."""
+
+NARROW = {
+    "data": {"types", "config", "geometry", "data"},
+    "geometry": {"types", "config", "reduce", "geometry"},
+    "checkpoint": {"types", "config"},
+    "report": {"types", "config", "report"},
+    "optim": {"types", "config"},
+    "losses": {"types", "config", "reduce", "losses"},
+    "metrics": {"types", "config"},
+    "networks": {"types", "config", "reduce", "geometry", "networks"},
+}
+"""Parts that know even less than their layer would allow."""
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dd_jax":
+            inner = node.module.split(".")[1:]
+            found |= {inner[0]} if inner else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("dd_jax.")}
+    return {name for name in found if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
+    own = part(path)
+    assert own in level, f"say in which layer {own} belongs"
+    for other in imported_parts(path):
+        assert level[other] <= level[own], f"{own} must not know {other}"
+        assert own not in NARROW or other in NARROW[own], f"{own} must not know {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_fit_a_reader(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_training_never_needs_tensorflow(path):
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module.split(".")[0])
+    assert "tensorflow" not in modules
