@@ -31,14 +31,15 @@ def get_config(variant: str = "synthetic") -> Config:
     elif variant in ("demo", "synthetic", "folder"):
         data.height, data.width, data.batch_size = 64, 192, 6
         optim.learning_rate = 2e-4
-        config.model.initial_depth = 1.0  # from 0.2 the free scale would shrink until near things press against min_depth
+        # Left alone, the free scale shrinks until near things press against min_depth: start farther, let poses follow.
+        config.model.initial_depth, config.model.translation_scale = 1.0, 0.1
         evaluation.crop, evaluation.ground_truth = "none", "annotated"
         train.log_every, train.eval_every, train.checkpoint_every = 20, 400, 200
         if variant == "demo":
             data.root = "data/demo"
-            config.model.width, config.cost_volume.bins, data.batch_size = 32, 32, 4
-            optim.steps, optim.decay_steps, optim.freeze_step = 600, 450, -1
-            train.eval_every, train.checkpoint_every, train.eval_frames = 300, 300, 32
+            config.model.width, config.cost_volume.bins = 32, 32
+            optim.steps, optim.decay_steps, optim.freeze_step = 450, 350, -1
+            train.eval_every, train.checkpoint_every, train.eval_frames = 150, 150, 32
         elif variant == "synthetic":
             data.root = "data/synthetic"
             optim.steps, optim.decay_steps, optim.freeze_step = 4_000, 3_000, 3_000

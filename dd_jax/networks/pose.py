@@ -14,9 +14,16 @@ POSE_SCALE = 0.01
 
 
 class PoseNet(nnx.Module):
-    """Two images in temporal order -> axis-angle and translation of ``T_b_from_a``."""
+    """Two images in temporal order -> axis-angle and translation of ``T_b_from_a``.
 
-    def __init__(self, width: int, *, draws: Draws, axis: str | None = None):
+    Args:
+      width: channels of the first encoder stage; the decoder has four times as many.
+      translation_scale: factor on the translation. The depth networks and this one share a free scale; a small factor makes
+        large translations slow to learn, and depth shrinks to meet them.
+    """
+
+    def __init__(self, width: int, *, translation_scale: float = POSE_SCALE, draws: Draws, axis: str | None = None):
+        self.translation_scale = translation_scale
         channels = 4 * width
         self.encoder = ResNet(LAYERS, width, in_images=2, draws=draws, axis=axis)
         self.squeeze = Conv(feature_channels(LAYERS, width)[-1], channels, 1, draws=draws)
@@ -36,5 +43,5 @@ class PoseNet(nnx.Module):
         x = jax.nn.relu(self.squeeze(features))
         x = jax.nn.relu(self.conv1(x))
         x = jax.nn.relu(self.conv2(x))
-        pose = POSE_SCALE * jnp.mean(self.out(x), axis=(1, 2))
-        return pose[:, :3], pose[:, 3:6]
+        pose = jnp.mean(self.out(x), axis=(1, 2))
+        return POSE_SCALE * pose[:, :3], self.translation_scale * pose[:, 3:6]
