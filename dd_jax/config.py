@@ -197,7 +197,8 @@ def validate(config: Config, num_devices: int = 1) -> None:
     require(
         model.min_depth <= volume.min_depth < volume.max_depth <= model.max_depth,
         f"the bins' start, --config.cost_volume.min_depth={volume.min_depth} to "
-        f"--config.cost_volume.max_depth={volume.max_depth}, must lie within --config.model.min_depth={model.min_depth} to --config.model.max_depth={model.max_depth}",
+        f"--config.cost_volume.max_depth={volume.max_depth}, must lie within "
+        f"--config.model.min_depth={model.min_depth} to --config.model.max_depth={model.max_depth}",
     )
     require(volume.bins >= 2, f"--config.cost_volume.bins={volume.bins} must be at least 2")
     within("cost_volume.tracker_momentum", volume.tracker_momentum, 0, 1)
