@@ -20,7 +20,7 @@ test: $(VENV)/.installed  ## the whole suite but what is marked slow
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
-test-slow: $(VENV)/.installed  ## learning, kill-and-resume and other long checks
+test-slow: $(VENV)/.installed  ## kill and continue and other long checks
 	$(BIN)/python -m pytest -m slow
 
 parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR

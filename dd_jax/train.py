@@ -59,33 +59,41 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
         checkpoint.Writer(workdir, config) as writer,
         Logger(workdir, config.optim.steps, start, config.data.batch_size) as logger,
     ):
-        window: list[tuple[int, Metrics]] = []  # still on the device
+        window: list[tuple[int, Metrics]] = []  # of the steps since the last log line; still on the device
+        closed: list[tuple[int, Metrics]] = []  # to be logged after the next step is on its way, so that nobody waits
         for step in range(start + 1, config.optim.steps + 1):
             frozen = 0 <= config.optim.freeze_step < step
             if frozen not in step_functions:
                 step_functions[frozen] = parallel.compile_step(config, frozen, devices)
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
             state, metrics = step_functions[frozen](state, next(batches))
+            log_window(closed, guard, logger)
+            closed = []
             window.append((step, metrics))
 
-            last = step == config.optim.steps or stop.requested
-            if step % config.train.log_every == 0 or last:
-                # The newest step is still running: it is fetched with the next window, so that nobody waits for it.
-                fetch, window = (window, []) if last else (window[:-1], window[-1:])
-                rows = [(number, jax.device_get(values)) for number, values in fetch]
-                guard.check(rows)
-                if rows:
-                    logger.log(rows[-1][0], window_mean([values for _, values in rows]))
-
-            score = None
-            if step == config.optim.steps or (config.train.eval_every and step % config.train.eval_every == 0):
-                score = validation_score(predict, state, val_source, config, step, logger)
-            if last or score is not None or step % config.train.checkpoint_every == 0:
+            stopping = stop.requested  # asked once, so that what ends the loop has been saved
+            last = step == config.optim.steps or stopping
+            validate_now = step == config.optim.steps or (config.train.eval_every > 0 and step % config.train.eval_every == 0)
+            save_now = last or validate_now or step % config.train.checkpoint_every == 0
+            if save_now or step % config.train.log_every == 0:
+                closed, window = window, []
+            if save_now:  # logged first: no window spans a checkpoint, so a continued run writes the same lines
+                log_window(closed, guard, logger)
+                closed = []
+                score = validation_score(predict, state, val_source, config, step, logger) if validate_now else None
                 writer.save(parallel.on_host(state), batches.get_state(), score)
-            if stop.requested:
+            if stopping:
                 logger.message(f"stopped by a signal at step {step}, saved; the same command continues")
                 break
     return state
+
+
+def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logger: Logger) -> None:
+    """Fetches the metrics of consecutive steps and writes their mean as one line."""
+    if window:
+        rows = [(step, jax.device_get(metrics)) for step, metrics in window]
+        guard.check(rows)
+        logger.log(rows[-1][0], window_mean([values for _, values in rows]))
 
 
 def validation_score(

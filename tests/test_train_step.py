@@ -51,16 +51,13 @@ def test_each_term_teaches_only_its_networks(state, config):
         assert all(np.isfinite(values[row]) for values in found.values()), term
 
 
-def test_step_learns_moves_the_bins_and_counts(state, step):
+def test_step_moves_every_network_and_the_bins_and_counts(state, step):
     new, metrics = step(state, tiny.batch())
     assert int(new.step) == 1 and metrics["skipped"] == 0
     for name in state.params:
         moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), new.params[name], state.params[name])
         assert max(jax.tree.leaves(moved)) > 0
     assert not np.array_equal(new.depth_range, state.depth_range)
-    for _ in range(15):
-        new, later = step(new, tiny.batch())
-    assert later["teacher/photometric"] < metrics["teacher/photometric"]
 
 
 def test_same_state_and_batch_give_the_same_bits(state, step):
