@@ -191,8 +191,7 @@ def test_dynamic_depth_step_agrees_up_to_disentangling(golden, monkeypatch):
     outputs = seen["forward"]
     check_disps(golden, "mono_", outputs.teacher_disps)
     check_poses(golden, outputs)
-    present = np.asarray((draws < 0.25) | (draws >= 0.5))[:, None, None]
-    golden.check("out.relative_pose_-1", np.asarray(outputs.T_source_from_target[:, 0]) * present)
+    golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])  # recorded before the zero poses are drawn
     golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
     check_trackers(golden, depth_range)
     for pattern in ("losses.*", "disp_s*", "lowest_cost", "consistency_mask", "cost_volume", "missing_mask", "lookup_frames"):
