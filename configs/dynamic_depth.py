@@ -5,7 +5,7 @@
 | variant      | what                                                      | cost                       |
 |--------------|-----------------------------------------------------------|----------------------------|
 | demo         | 64x192, narrow networks, rendered drives (`make demo`)    | minutes on two CPU cores   |
-| synthetic    | 64x192, ResNet-18, rendered drives                        | about an hour on two cores |
+| synthetic    | 64x192, ResNet-18, rendered drives                        | 2-3 s a step on two cores  |
 | kitti        | 192x640, ResNet-18, Eigen split                           | needs a GPU                |
 | cityscapes   | 192x512, ResNet-18                                        | needs a GPU                |
 | folder       | 64x192, your own frames, no masks (DOMD off)              | minutes to hours on a CPU  |
@@ -42,7 +42,7 @@ def get_config(variant: str = "synthetic") -> Config:
             train.eval_every, train.checkpoint_every, train.eval_frames = 150, 150, 32
         elif variant == "synthetic":
             data.root = "data/synthetic"
-            optim.steps, optim.decay_steps, optim.freeze_step = 4_000, 3_000, 3_000
+            optim.steps, optim.decay_steps, optim.freeze_step = 1_500, 1_200, 1_200
         else:
             data.source, data.root, data.masks = "folder", "data/clip", "none"
             config.domd.enabled = False
