@@ -46,7 +46,8 @@ class ModelConfig:
     min_depth: float = 0.1
     max_depth: float = 100.0
     initial_depth: float = 0.0  # what untrained networks say, which fixes the free scale; 0 = PyTorch's default bias, near 0.2
-    translation_scale: float = 0.01  # factor on the pose network's translation; published checkpoints have 0.01
+    rotation_scale: float = 0.01  # factor on the pose network's axis-angle; published checkpoints have 0.01
+    translation_scale: float = 0.01  # likewise on its translation
 
 
 @dataclasses.dataclass
@@ -189,7 +190,9 @@ def validate(config: Config, num_devices: int = 1) -> None:
         0 < model.min_depth < model.max_depth,
         f"--config.model.min_depth={model.min_depth} must be positive and below --config.model.max_depth={model.max_depth}",
     )
-    require(model.translation_scale > 0, f"--config.model.translation_scale={model.translation_scale} must be positive")
+    for name in ("rotation_scale", "translation_scale"):
+        value = getattr(model, name)
+        require(value > 0, f"--config.model.{name}={value} must be positive")
     require(
         model.initial_depth == 0 or model.min_depth < model.initial_depth < model.max_depth,
         f"--config.model.initial_depth={model.initial_depth} must be 0 or lie between --config.model.min_depth and max_depth",

@@ -51,6 +51,7 @@ def test_unknown_key_in_a_stored_config_is_named(values):
         ("model", "width", 12),
         ("model", "max_depth", 0.05),
         ("model", "initial_depth", 1000.0),
+        ("model", "rotation_scale", 0.0),
         ("cost_volume", "bins", 1),
         ("cost_volume", "max_depth", 500.0),
         ("cost_volume", "static_probability", 0.9),

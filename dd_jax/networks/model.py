@@ -48,7 +48,9 @@ class Model(nnx.Module):
             far = 1 / model.max_depth
             initial_disp = (1 / model.initial_depth - far) / (1 / model.min_depth - far)
         self.teacher = Teacher(width, initial_disp, draws, axis)
-        self.pose = PoseNet(width, translation_scale=model.translation_scale, draws=draws, axis=axis)
+        self.pose = PoseNet(
+            width, rotation_scale=model.rotation_scale, translation_scale=model.translation_scale, draws=draws, axis=axis
+        )
         self.student = (
             Student(model.student_layers, width, config.cost_volume.bins, initial_disp, draws, axis) if model.student else None
         )

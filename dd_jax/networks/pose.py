@@ -9,8 +9,8 @@ from dd_jax.networks.layers import Conv, Draws
 from dd_jax.networks.resnet import ResNet, feature_channels
 
 LAYERS = 18
-POSE_SCALE = 0.01
-"""Keeps the first poses small, so that training starts near the identity."""
+PUBLISHED_SCALE = 0.01
+"""Factor on rotation and translation in the published networks, so that training starts near the identity."""
 
 
 class PoseNet(nnx.Module):
@@ -18,12 +18,20 @@ class PoseNet(nnx.Module):
 
     Args:
       width: channels of the first encoder stage; the decoder has four times as many.
-      translation_scale: factor on the translation. The depth networks and this one share a free scale; a small factor makes
-        large translations slow to learn, and depth shrinks to meet them.
+      rotation_scale, translation_scale: factors on the two outputs. What has the larger one is learnt faster: with a small
+        translation, depth shrinks to meet it, and with a small rotation, turns are explained by sideways translation.
     """
 
-    def __init__(self, width: int, *, translation_scale: float = POSE_SCALE, draws: Draws, axis: str | None = None):
-        self.translation_scale = translation_scale
+    def __init__(
+        self,
+        width: int,
+        *,
+        rotation_scale: float = PUBLISHED_SCALE,
+        translation_scale: float = PUBLISHED_SCALE,
+        draws: Draws,
+        axis: str | None = None,
+    ):
+        self.rotation_scale, self.translation_scale = rotation_scale, translation_scale
         channels = 4 * width
         self.encoder = ResNet(LAYERS, width, in_images=2, draws=draws, axis=axis)
         self.squeeze = Conv(feature_channels(LAYERS, width)[-1], channels, 1, draws=draws)
@@ -44,4 +52,4 @@ class PoseNet(nnx.Module):
         x = jax.nn.relu(self.conv1(x))
         x = jax.nn.relu(self.conv2(x))
         pose = jnp.mean(self.out(x), axis=(1, 2))
-        return POSE_SCALE * pose[:, :3], self.translation_scale * pose[:, 3:6]
+        return self.rotation_scale * pose[:, :3], self.translation_scale * pose[:, 3:6]

@@ -13,6 +13,10 @@ SPARSE = 0.2
 """Below this share of measured pixels each one is drawn 3 x 3, or a laser scan would be dust."""
 
 
+TILE_WIDTH = 480
+"""Tiles of a panel are enlarged by a whole factor to at least this width: training sizes are small to look at."""
+
+
 def depth_limits(depth: Float[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"] | None = None) -> tuple[float, float]:
     """(far, near) inverse depth at the 2nd and 98th percentile of the usable pixels: the two ends of the colour scale."""
     usable = _usable(depth, valid)
@@ -59,7 +63,7 @@ def panel(
     dynamic: Bool[np.ndarray, "h w"] | None = None,
     columns: int = 2,
 ) -> UInt8[np.ndarray, "rows width 3"]:
-    """Labelled tiles about one sample; what is None is left out.
+    """Labelled tiles about one sample, enlarged to :data:`TILE_WIDTH`; what is None is left out.
 
     Args:
       image: the target frame, uint8 or float in [0, 1]; so are the other frames.
@@ -97,7 +101,7 @@ def panel(
         if depths:
             best = "student" if "student" in depths else "teacher"
             tiles.append((f"{best} error, red = 30 %", colorize_error(depths[best], measured)))
-    return grid([label(tile, text) for text, tile in tiles], columns)
+    return grid([label(enlarge(tile), text) for text, tile in tiles], columns)
 
 
 def align_median(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
@@ -115,6 +119,12 @@ def shrink_sparse(depth: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Flo
     if 0 < np.mean(inverse > 0) < SPARSE:
         inverse = cv2.dilate(inverse, np.ones((3, 3), np.uint8))
     return np.divide(1.0, inverse, out=np.zeros(size), where=inverse > 0)
+
+
+def enlarge(picture: Picture, width: int = TILE_WIDTH) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The picture times the smallest whole factor that makes it at least ``width`` wide."""
+    factor = -(-width // picture.shape[1])
+    return picture if factor == 1 else cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
 def label(picture: Picture, text: str) -> Picture:

@@ -90,6 +90,10 @@ def test_pose_is_the_first_six_of_the_mean_output():
     axis_angle, translation = pose.decode(jnp.ones((1, 2, 3, 64)))
     np.testing.assert_allclose(axis_angle[0], [0, 0.01, 0.02], atol=1e-7)
     np.testing.assert_allclose(translation[0], [0.03, 0.04, 0.05], atol=1e-7)
+    pose.rotation_scale, pose.translation_scale = 0.1, 1.0
+    axis_angle, translation = pose.decode(jnp.ones((1, 2, 3, 64)))
+    np.testing.assert_allclose(axis_angle[0], [0, 0.1, 0.2], atol=1e-6)
+    np.testing.assert_allclose(translation[0], [3, 4, 5], atol=1e-5)
 
 
 def volume_of(costs, confidence):

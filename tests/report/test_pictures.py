@@ -90,15 +90,16 @@ def test_panel_has_a_tile_for_everything_given(with_truth):
     before = image.copy()
     page = panel(image, **arguments)
     rows = 4 if with_truth else 3
-    assert page.shape == (rows * (h + 4) - 4, 2 * (w + 4) - 4, 3) and page.dtype == np.uint8
+    large_h, large_w = 8 * h, 8 * w  # the first whole factor that makes 64 columns at least 480
+    assert page.shape == (rows * (large_h + 4) - 4, 2 * (large_w + 4) - 4, 3) and page.dtype == np.uint8
     np.testing.assert_array_equal(image, before)
-    assert panel(image).shape == (h, w, 3)
+    assert panel(image).shape == (large_h, large_w, 3)
 
 
 def test_panel_shares_the_scale_of_the_truth():
     """A prediction that is right up to a factor looks exactly like the ground truth."""
-    truth = RNG.uniform(3, 60, (64, 128))
-    page = panel(np.zeros((64, 128, 3), np.uint8), student=truth / 30, truth=truth, columns=1)
+    truth = RNG.uniform(3, 60, (64, 480))
+    page = panel(np.zeros((64, 480, 3), np.uint8), student=truth / 30, truth=truth, columns=1)
     tiles = [page[i * 68 : i * 68 + 64][20:] for i in range(4)]  # below the labels
     np.testing.assert_array_equal(tiles[1], tiles[2])
     assert len(np.unique(tiles[3].reshape(-1, 3), axis=0)) == 1
