@@ -27,3 +27,9 @@ def masked_mean(
     """``sum(mask * x) / (sum(mask) + eps)`` over ``dims`` (default: all) and over all devices; 0 for an empty mask."""
     total = psum(jnp.sum(mask * x, axis=dims), axis)
     return total / (psum(jnp.sum(mask, axis=dims), axis) + eps)
+
+
+def maximum(x: Float[Array, "..."], axis: str | None) -> Float[Array, ""]:
+    """Largest element on any device."""
+    largest = jnp.max(x)
+    return largest if axis is None else jax.lax.pmax(largest, axis)
