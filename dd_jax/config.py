@@ -82,6 +82,13 @@ class LossConfig:
     occlusion_rule: str = "switch"  # holes of a source: "switch" | "union" | "min" (= ignore)
     motion_mask: bool = True  # student: photometric only where matching is confident and agrees with the teacher
     consistency: float = 1.0  # student to teacher where it is not
+    normal_l1: float = 0.0  # student's normals like those of the teacher's depth
+    normal_rank: float = 0.0  # likewise, how they turn across edges
+    normal_anchors: int = 4096  # edge pixels drawn per image and kind of edge
+    pose_cycle: float = 0.0  # the way to a source frame and back is no way at all
+    mask_weight: str = "off"  # photometric error of samples with many object pixels counts: "off" (alike) | "less" | "more"
+    mask_area: str = "target"  # object pixels: "target" (of the target frame) | "intersection" (of all frames at once)
+    mask_power: float = 1.0  # exponent on the weight; 0.5 in the published code
 
 
 @dataclasses.dataclass
@@ -163,6 +170,8 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("cost_volume.occlusion", volume.occlusion, ("none", "set_one", "feature_pool", "cost_fill"))
     one_of("loss.source_reduce", loss.source_reduce, ("min", "mean"))
     one_of("loss.occlusion_rule", loss.occlusion_rule, ("switch", "union", "min"))
+    one_of("loss.mask_weight", loss.mask_weight, ("off", "less", "more"))
+    one_of("loss.mask_area", loss.mask_area, ("target", "intersection"))
     one_of("train.backend", train.backend, ("pmap", "jit"))
     one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
     one_of("eval.resize", config.eval.resize, ("disparity", "depth"))
@@ -217,9 +226,17 @@ def validate(config: Config, num_devices: int = 1) -> None:
         "DOMD needs object masks: set --config.domd.enabled=False, or --config.data.masks=files",
     )
     within("loss.ssim", loss.ssim, 0, 1)
-    for name in ("smoothness", "automask_noise", "consistency"):
+    for name in ("smoothness", "automask_noise", "consistency", "normal_l1", "normal_rank", "pose_cycle"):
         value = getattr(loss, name)
         require(value >= 0, f"--config.loss.{name}={value} must not be negative")
+    for name in ("normal_l1", "normal_rank"):
+        require(model.student or getattr(loss, name) == 0, f"--config.loss.{name} teaches the student, and there is none: set it to 0")
+    require(loss.normal_anchors > 0, f"--config.loss.normal_anchors={loss.normal_anchors} must be positive")
+    require(loss.mask_power > 0, f"--config.loss.mask_power={loss.mask_power} must be positive")
+    require(
+        loss.mask_weight == "off" or data.masks != "none",
+        "--config.loss.mask_weight needs object masks: set it to off, or --config.data.masks=files",
+    )
     require(optim.steps > 0, f"--config.optim.steps={optim.steps} must be positive")
     require(optim.learning_rate > 0, f"--config.optim.learning_rate={optim.learning_rate} must be positive")
     require(

@@ -8,7 +8,7 @@ from dd_jax import cost_volume, domd
 from dd_jax.config import Config, CostVolumeConfig, ModelConfig
 from dd_jax.geometry.camera import disp_to_depth, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
-from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
+from dd_jax.geometry.se3 import compose, invert_pose, pose_from_parameters
 from dd_jax.geometry.warp import reproject
 from dd_jax.networks.model import Model
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, StudentOutputs, Views
@@ -73,6 +73,16 @@ def predict_poses(model: Model, inputs: Float[Array, "b f h w 3"]) -> Float[Arra
     if inputs.shape[1] > NEXT:
         poses.append(pose_from_parameters(*model.pose(inputs[:, TARGET], inputs[:, NEXT])))
     return jnp.stack(poses, axis=1)
+
+
+def pose_round_trips(
+    model: Model, inputs: Float[Array, "b 3 h w 3"], T_source_from_target: Float[Array, "b 2 4 4"]
+) -> Float[Array, "b 2 4 4"]:
+    """From each source camera to the target's, by what the network says of the reversed pair, and back."""
+    first = jnp.concatenate([inputs[:, TARGET], inputs[:, NEXT]])
+    second = jnp.concatenate([inputs[:, PREVIOUS], inputs[:, TARGET]])
+    previous_from_target, target_from_next = jnp.split(pose_from_parameters(*model.pose(first, second)), 2)
+    return compose(T_source_from_target, jnp.stack([invert_pose(previous_from_target), target_from_next], axis=1))
 
 
 def matching_augmentation(seed: UInt32[Array, " b"], config: CostVolumeConfig) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:

@@ -31,3 +31,9 @@ def consistency(
     """
     difference = jnp.abs(depths - jax.lax.stop_gradient(teacher_depths))
     return reduce.mean(jnp.where(photometric, 0, difference), axis, dims=(1, 2, 3))
+
+
+def pose_cycle(round_trips: Float[Array, "b f 4 4"], axis: str | None) -> Float[Array, ""]:
+    """Distance from the identity of going to each source frame and back: absolute values summed over matrices and frames,
+    mean over samples (the poster, contribution 2)."""
+    return reduce.mean(jnp.sum(jnp.abs(round_trips - jnp.eye(4)), axis=(1, 2, 3)), axis)

@@ -7,7 +7,8 @@ from jaxtyping import Array, Bool, Float
 
 from dd_jax import reduce
 from dd_jax.config import Config, LossConfig
-from dd_jax.losses.consistency import consistency, reliable_pixels
+from dd_jax.losses.consistency import consistency, pose_cycle, reliable_pixels
+from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
 from dd_jax.losses.photometric import (
     TargetStatistics,
     auto_mask,
@@ -16,6 +17,7 @@ from dd_jax.losses.photometric import (
     target_statistics,
 )
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, image_pyramid, smoothness
+from dd_jax.losses.weighting import mask_weights
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views
 
 Terms = dict[str, Float[Array, " s"]]
@@ -28,6 +30,7 @@ class Target:
 
     statistics: TargetStatistics
     edges: EdgeWeights
+    weights: Float[Array, " b"] | None = None  # of the samples' photometric errors; None: all alike
 
 
 def describe_target(pyramid: tuple[Float[Array, "b _ _ 3"], ...]) -> Target:
@@ -49,7 +52,7 @@ def teacher_terms(
     error, mask = _explain(views, target, exists, loss)
     if loss.automask:
         mask = mask & auto_mask(jax.lax.stop_gradient(error), originals, target.statistics, exists, noise, loss)
-    return {"photometric": _masked_mean(error, mask, axis)} | _smoothness_term(disps, target, loss, axis)
+    return {"photometric": _masked_mean(error, mask, target, axis)} | _smoothness_term(disps, target, loss, axis)
 
 
 def student_terms(
@@ -64,10 +67,23 @@ def student_terms(
 ) -> Terms:
     """Photometric error on ``reliable`` pixels, consistency with the teacher elsewhere, smoothness (ManyDepth, sec. 3.3)."""
     error, seen = _explain(views, target, exists, loss)
-    terms = {"photometric": _masked_mean(error, seen & reliable, axis)}
+    terms = {"photometric": _masked_mean(error, seen & reliable, target, axis)}
     if loss.consistency > 0:
         terms["consistency"] = loss.consistency * consistency(views.depths, teacher_depths, reliable, axis)
     return terms | _smoothness_term(disps, target, loss, axis)
+
+
+def normal_terms(
+    surfaces: Surfaces, teacher_depth: Float[Array, "b h w"], batch: Batch, loss: LossConfig, axis: str | None
+) -> Terms:
+    """The student's normals against the teacher's, at all scales; across edges at full size (the poster, contribution 1)."""
+    terms = {}
+    if loss.normal_l1 > 0:
+        terms["normal_l1"] = loss.normal_l1 * normal_l1(surfaces, axis)
+    if loss.normal_rank > 0:
+        ranking = normal_ranking(surfaces, teacher_depth, batch.images[:, TARGET], batch.seed, loss, axis)
+        terms["normal_rank"] = loss.normal_rank * ranking[None]
+    return terms
 
 
 def compute_losses(
@@ -79,6 +95,8 @@ def compute_losses(
     noise: Float[Array, "b h w"],
     config: Config,
     axis: str | None,
+    surfaces: Surfaces | None = None,
+    round_trips: Float[Array, "b f 4 4"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """All loss terms of one step, averaged over the scales and over all devices, and their sum "total".
 
@@ -91,6 +109,8 @@ def compute_losses(
       batch: after augmentation, when its images are floats.
       noise: decides ties of the auto-mask: ``loss.automask_noise`` times normal draws.
       axis: name of the mapped device axis, or None.
+      surfaces: normals of the student's and the teacher's depths; None where no term compares them.
+      round_trips: poses to each source frame and back, likewise.
 
     Raises:
       ValueError: a student without teacher depths, or images that are not floats.
@@ -99,6 +119,8 @@ def compute_losses(
         raise ValueError("the losses need float images in [0, 1]: augment the batch first")
     loss = config.loss
     target = describe_target(image_pyramid(batch.images[:, TARGET]))
+    if loss.mask_weight != "off":
+        target = target.replace(weights=mask_weights(batch.masks, loss))
     originals = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
     exists = jnp.stack([batch.exists[:, PREVIOUS], batch.exists[:, NEXT]], axis=1)
 
@@ -115,8 +137,12 @@ def compute_losses(
         else:
             reliable = jnp.broadcast_to(reliable, teacher_depths.shape[1:])
         student = student_terms(student_views, outputs.student.disps, target, reliable, teacher_depths, exists, loss, axis)
+        if surfaces is not None:
+            student |= normal_terms(surfaces, teacher_depths[0], batch, loss, axis)
         terms |= {f"student/{name}": value for name, value in student.items()}
 
+    if round_trips is not None:
+        terms["pose/cycle"] = loss.pose_cycle * pose_cycle(round_trips, axis)
     losses = {name: jnp.mean(value) for name, value in terms.items()}
     return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
 
@@ -132,7 +158,9 @@ def _explain(
     return combine_sources(photometric_error(warped, target.statistics, loss.ssim), exists, views.holes, loss)
 
 
-def _masked_mean(error: jax.Array, mask: jax.Array, axis: str | None) -> jax.Array:
+def _masked_mean(error: jax.Array, mask: jax.Array, target: Target, axis: str | None) -> jax.Array:
+    if target.weights is not None:
+        error = error * target.weights[:, None, None]
     mask = jnp.broadcast_to(mask, error.shape).astype(error.dtype)
     return reduce.masked_mean(error, mask, axis, dims=(1, 2, 3))
 
