@@ -230,7 +230,9 @@ def validate(config: Config, num_devices: int = 1) -> None:
         value = getattr(loss, name)
         require(value >= 0, f"--config.loss.{name}={value} must not be negative")
     for name in ("normal_l1", "normal_rank"):
-        require(model.student or getattr(loss, name) == 0, f"--config.loss.{name} teaches the student, and there is none: set it to 0")
+        require(
+            model.student or getattr(loss, name) == 0, f"--config.loss.{name} teaches the student, and there is none: set it to 0"
+        )
     require(loss.normal_anchors > 0, f"--config.loss.normal_anchors={loss.normal_anchors} must be positive")
     require(loss.mask_power > 0, f"--config.loss.mask_power={loss.mask_power} must be positive")
     require(

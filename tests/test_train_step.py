@@ -10,10 +10,12 @@ from dd_jax import parallel
 from dd_jax.train_step import create_state, loss_fn, predict, train_step
 from dd_jax.types import TARGET
 
+ALL_TERMS = {"normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "pose_cycle": 0.1, "mask_weight": "less"}
+
 
 @pytest.fixture(scope="module")
 def config():
-    return tiny.config()
+    return tiny.config(loss=ALL_TERMS)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,9 @@ def test_each_term_teaches_only_its_networks(state, config):
         "student/photometric": {"student"},
         "student/consistency": {"student"},
         "student/smoothness": {"student"},
+        "student/normal_l1": {"student"},
+        "student/normal_rank": {"student"},
+        "pose/cycle": {"pose"},
     }
 
     @jax.jit
@@ -87,7 +92,7 @@ def test_frozen_step_changes_the_student_alone(state, config):
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
     """Losses, statistics, trackers and gradients: the latter are ten times Adam's first moment after one step."""
-    config, devices = tiny.config(train={"backend": backend}), jax.devices()[:4]
+    config, devices = tiny.config(train={"backend": backend}, loss=ALL_TERMS), jax.devices()[:4]
     traces = []
 
     def traced(*args, **kwargs):

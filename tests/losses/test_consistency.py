@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.losses.consistency import consistency, reliable_pixels
+from dd_jax.losses.consistency import consistency, pose_cycle, reliable_pixels
 from dd_jax.types import CostVolume
 
 
@@ -34,3 +34,10 @@ def test_consistency_counts_all_pixels_and_spares_the_teacher():
 def test_consistency_is_zero_where_everything_is_photometric():
     depths = jax.random.uniform(jax.random.key(0), (4, 2, 4, 4))
     np.testing.assert_array_equal(consistency(depths, 2 * depths, jnp.ones((2, 4, 4), bool), None), 0)
+
+
+def test_pose_cycle_sums_over_matrices_and_averages_samples():
+    trips = jnp.tile(jnp.eye(4), (2, 2, 1, 1))
+    assert pose_cycle(trips, None) == 0
+    trips = trips.at[0, 0, 0, 3].set(0.5).at[1, 1, 2, 3].set(-1.5)
+    np.testing.assert_allclose(pose_cycle(trips, None), 1.0)

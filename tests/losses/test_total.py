@@ -74,6 +74,18 @@ def test_terms_that_are_off_are_absent(case):
     assert frozen.keys() == {"student/photometric", "total"}
 
 
+def test_mask_weights_scale_the_photometric_terms_alone(case):
+    outputs, teacher, students, depths, batch, noise = case
+    full = batch.replace(masks=jnp.ones_like(batch.masks))
+    plain, less, more = (compute(case, mask_weight=rule) for rule in ("off", "less", "more"))
+    for name, value in plain.items():
+        np.testing.assert_array_equal(less[name], value)
+        assert (more[name] == 0) == name.endswith("/photometric")
+    empty = compute((outputs, teacher, students, depths, full, noise), mask_weight="less")
+    assert empty["student/photometric"] == empty["teacher/photometric"] == 0
+    np.testing.assert_array_equal(empty["student/consistency"], plain["student/consistency"])
+
+
 def test_one_device_equals_four(case):
     outputs, teacher, students, depths, batch, noise = case
     alone = compute(case)
