@@ -43,6 +43,8 @@ class ModelConfig:
     student: bool = True  # False: the single-frame teacher alone (monodepth2)
     student_layers: int = 18  # ResNet depth of the student encoder: 18 | 34 | 50; teacher and pose are 18 always
     width: int = 64  # channels of the first ResNet stage, in all encoders; 64 = the published networks
+    flow: bool = False  # a network for the residual 3-D motion of every point, in training only
+    flow_scale: float = 0.1  # factor on its output, besides the network's own 0.1
     min_depth: float = 0.1
     max_depth: float = 100.0
     initial_depth: float = 0.0  # what untrained networks say, which fixes the free scale; 0 = PyTorch's default bias, near 0.2
@@ -202,6 +204,11 @@ def validate(config: Config, num_devices: int = 1) -> None:
     for name in ("rotation_scale", "translation_scale"):
         value = getattr(model, name)
         require(value > 0, f"--config.model.{name}={value} must be positive")
+    require(model.flow_scale > 0, f"--config.model.flow_scale={model.flow_scale} must be positive")
+    require(
+        not model.flow or optim.freeze_step != 0,
+        "--config.model.flow trains together with teacher and pose, which --config.optim.freeze_step=0 freezes from the start",
+    )
     require(
         model.initial_depth == 0 or model.min_depth < model.initial_depth < model.max_depth,
         f"--config.model.initial_depth={model.initial_depth} must be 0 or lie between --config.model.min_depth and max_depth",

@@ -107,19 +107,33 @@ def full_size_depths(disps: tuple[Float[Array, "b _ _"], ...], config: ModelConf
     return jnp.stack([full_size_depth(disp, disps[0].shape[1:], config) for disp in disps])
 
 
+def point_offsets(model: Model, inputs: Float[Array, "b 3 h w 3"], config: ModelConfig) -> Float[Array, "b 2 h w 3"] | None:
+    """How far each target point moves until either source frame, in the target camera's frame; None without a flow network."""
+    if model.flow is None:
+        return None
+    target = jnp.concatenate([inputs[:, TARGET]] * 2)
+    flow = config.flow_scale * model.flow(target, jnp.concatenate([inputs[:, PREVIOUS], inputs[:, NEXT]]))[0]
+    return jnp.stack(jnp.split(flow, 2), axis=1)
+
+
 def synthesize(
     depths: Float[Array, "s b h w"],
     T: Float[Array, "b f 4 4"],
     sources: Float[Array, "b f h w 3"],
     holes: Bool[Array, "b f h w"] | None,
     K: Float[Array, "b 3 3"],
+    offsets: Float[Array, "b f h w 3"] | None = None,
 ) -> Views:
-    """Each source frame as the target camera would see it through ``depths``, all scales at full size."""
+    """Each source frame as the target camera would see it through ``depths``, all scales at full size.
+
+    ``offsets`` move the points before the cameras do: None where the scene is rigid.
+    """
     s, b, h, w = depths.shape
     f = sources.shape[1]
     if holes is not None:
         sources = jnp.concatenate([sources, holes[..., None].astype(sources.dtype)], axis=-1)
-    coords = reproject(depths, K, jnp.moveaxis(T, 1, 0)).reshape(s, f * b, h, w, 2)
+    offsets = None if offsets is None else jnp.moveaxis(offsets, 1, 0)
+    coords = reproject(depths, K, jnp.moveaxis(T, 1, 0), offsets).reshape(s, f * b, h, w, 2)
     pictures = jnp.moveaxis(sources, 1, 0).reshape(f * b, h, w, -1)
     warped = sample_border(pictures, coords).reshape(s, f, b, h, w, -1)
     return Views(depths=depths, warped=warped[..., :3], holes=None if holes is None else sg(warped[..., 3]) > 0.5)

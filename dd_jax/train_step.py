@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, UInt32
 from dd_jax import cost_volume, optim
 from dd_jax.config import Config
 from dd_jax.data.augment import augment
-from dd_jax.forward import forward, full_size_depth, full_size_depths, pose_round_trips, synthesize
+from dd_jax.forward import forward, full_size_depth, full_size_depths, point_offsets, pose_round_trips, synthesize
 from dd_jax.geometry.normals import depth_to_normals
 from dd_jax.losses.normals import Surfaces
 from dd_jax.losses.total import compute_losses
@@ -44,16 +44,17 @@ def loss_fn(
     sources = batch.images[:, (PREVIOUS, NEXT), ...]
     T = outputs.T_source_from_target
     teacher_depths = full_size_depths(outputs.teacher_disps, config.model)
+    offsets = point_offsets(model, batch.inputs, config.model)
     teacher_views = student_views = surfaces = round_trips = None
     if not frozen:
-        teacher_views = synthesize(teacher_depths, T, sources, None, batch.K)
+        teacher_views = synthesize(teacher_depths, T, sources, None, batch.K, offsets)
         if config.loss.pose_cycle > 0:
             round_trips = pose_round_trips(model, batch.inputs, T)
     if outputs.student is not None:
         domd = outputs.student.disentangled
         student_depths = full_size_depths(outputs.student.disps, config.model)
         images, holes = (sources, None) if domd is None else (domd.images, domd.holes)
-        student_views = synthesize(student_depths, sg(T), images, holes, batch.K)
+        student_views = synthesize(student_depths, sg(T), images, holes, batch.K, offsets)
         if config.loss.normal_l1 > 0 or config.loss.normal_rank > 0:
             K = jnp.broadcast_to(batch.K, (len(teacher_depths), *batch.K.shape))
             surfaces = Surfaces(depth_to_normals(student_depths, K), sg(depth_to_normals(teacher_depths, K)))

@@ -8,19 +8,28 @@ from dd_jax.geometry.camera import MAX_COORDINATE, divide, invert_intrinsics, pi
 
 
 def reproject(
-    depth: Float[Array, "*s b h w"], K: Float[Array, "b 3 3"], T_source_from_target: Float[Array, "*f b 4 4"]
+    depth: Float[Array, "*s b h w"],
+    K: Float[Array, "b 3 3"],
+    T_source_from_target: Float[Array, "*f b 4 4"],
+    offset: Float[Array, "*f b h w 3"] | None = None,
 ) -> Float[Array, "..."]:
     """Source coordinates of every target pixel: ``project(backproject(depth, K), K, T)`` for every depth and every source.
 
     Both views share the intrinsics ``K``. The ray of a pixel is transformed once per source and shared by all depths:
     ``q ~ depth * (K R K^-1) (u, v, 1) + K t``.
 
+    Args:
+      offset: added to the points before they are moved, in the unit of depth; None: the scene is rigid.
+
     Returns:
       coordinates ``(*s, *f, b, h, w, 2)`` in pixels, clamped to +- ``camera.MAX_COORDINATE``.
     """
     scales, frames, image = depth.shape[:-3], T_source_from_target.shape[:-3], depth.shape[-3:]
     homography, shift = plane_motion(K, T_source_from_target.reshape(-1, *T_source_from_target.shape[-3:]))
-    coords = _project_rays(depth.reshape(-1, *image), homography, shift)
+    if offset is None:
+        coords = _project_rays(depth.reshape(-1, *image), homography, shift)
+    else:
+        coords = _project_moved(depth.reshape(-1, *image), homography, shift, K, offset.reshape(-1, *image, 3))
     return coords.reshape(*scales, *frames, *image, 2)
 
 
@@ -43,6 +52,13 @@ def pixel_rays(homography: Float[Array, "*b 3 3"], height: int, width: int, upsc
     u, v = (x / upscale for x in pixel_grid(height * upscale, width * upscale))
     rows = homography[..., None, None]
     return [rows[..., i, 0, :, :] * u + rows[..., i, 1, :, :] * v + rows[..., i, 2, :, :] for i in range(3)]
+
+
+def _project_moved(depth, homography, shift, K, offset):
+    rays = pixel_rays(homography, *depth.shape[-2:])
+    KR = jnp.sum(homography[..., :, :, None] * K[:, None, :, :], axis=-2)[..., None, None]  # (f, b, 3, 3, 1, 1)
+    moved = [sum(KR[..., i, j, :, :] * offset[..., j] for j in range(3)) + shift[..., i, None, None] for i in range(3)]
+    return divide(*(depth[:, None] * ray + add for ray, add in zip(rays, moved, strict=True)))
 
 
 @jax.custom_vjp

@@ -45,14 +45,30 @@ class Draws:
 class Conv(nnx.Module):
     """Square convolution with bias and PyTorch's default initialisation; HWIO kernel, zero padding."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, padding: int = 0, draws: Draws):
-        self.padding = padding
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, draws: Draws):
+        self.stride, self.padding = stride, padding
         fan_in = inputs * size * size
         self.kernel = nnx.Param(draws.torch_uniform(fan_in, (size, size, inputs, outputs)))
         self.bias = nnx.Param(draws.torch_uniform(fan_in, (outputs,)))
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        return conv(x, self.kernel[...], 1, self.padding) + self.bias[...]
+        return conv(x, self.kernel[...], self.stride, self.padding) + self.bias[...]
+
+
+class TransposedConv(nnx.Module):
+    """Transposed 3x3 convolution that exactly doubles the size (stride 2, PyTorch's output padding 1), with bias.
+
+    The kernel is that of the convolution whose gradient this is: (row, column, outputs, inputs).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, draws: Draws):
+        fan_in = outputs * 9  # as PyTorch counts it
+        self.kernel = nnx.Param(draws.torch_uniform(fan_in, (3, 3, outputs, inputs)))
+        self.bias = nnx.Param(draws.torch_uniform(fan_in, (outputs,)))
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
+        grown = jax.lax.conv_transpose(x, self.kernel[...], (2, 2), ((1, 2), (1, 2)), transpose_kernel=True)
+        return grown + self.bias[...]
 
 
 def conv(x: Float[Array, "b h w i"], kernel: Float[Array, "s s i o"], stride: int, padding: int) -> Float[Array, "b h2 w2 o"]:

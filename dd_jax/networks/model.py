@@ -1,7 +1,7 @@
 """The networks of one system as one module, and the way between that module and plain trees of arrays.
 
 Only this file splits and merges NNX modules; everything outside sees ``params`` and ``batch_stats``, nested dicts of
-arrays whose first level names the network: ``teacher``, ``pose``, ``student``.
+arrays whose first level names the network: ``teacher``, ``pose``, ``student``, ``flow``.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from dd_jax.config import Config
 from dd_jax.networks.depth_decoder import DepthDecoder
+from dd_jax.networks.flow import FlowNet
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.networks.pose import PoseNet
@@ -39,7 +40,7 @@ class Student(nnx.Module):
 
 
 class Model(nnx.Module):
-    """All networks of a system; ``student`` is None for single-frame systems."""
+    """All networks of a system; ``student`` is None for single-frame systems, ``flow`` where the scene counts as rigid."""
 
     def __init__(self, config: Config, draws: Draws, axis: str | None = None):
         model = config.model
@@ -54,6 +55,7 @@ class Model(nnx.Module):
         self.student = (
             Student(model.student_layers, width, config.cost_volume.bins, initial_disp, draws, axis) if model.student else None
         )
+        self.flow = FlowNet(width, draws=draws) if model.flow else None
 
 
 def initialise(config: Config, seed: int) -> tuple[Tree, Tree]:

@@ -22,6 +22,7 @@ NETWORKS = {
     "mono_depth": "teacher/decoder/",
     "pose_encoder": "pose/encoder/",
     "pose": "pose/",
+    "flow": "flow/",
 }
 """Checkpoint files of the reference implementations -> where their content lives in ours; the first match counts."""
 
@@ -57,6 +58,7 @@ _DECODER = (
     *((rf"^heads/scale{scale}/", f"decoder.{10 + scale}.conv.") for scale in range(4)),
 )
 _POSE = tuple((rf"^{name}/", f"net.{i}.") for i, name in enumerate(("squeeze", "conv1", "conv2", "out")))
+_FLOW = ((r"/first/", ".0."), (r"/second/", ".2."), (r"^(i|up)conv(\d)/", r"\1conv\2.0."), (r"/", "."))
 _RULES = {
     "encoder": _MATCHING,
     "depth": _DECODER,
@@ -64,6 +66,7 @@ _RULES = {
     "mono_depth": _DECODER,
     "pose_encoder": ((r"^", "encoder."), *_RESNET),
     "pose": _POSE,
+    "flow": _FLOW,
 }
 
 

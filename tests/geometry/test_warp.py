@@ -27,6 +27,16 @@ def test_reproject_is_project_of_backproject(world):
     assert warp.reproject(world[0][0], K, world[1][0]).shape == (2, 12, 16, 2)
 
 
+def test_moved_points_are_reprojected_from_where_they_are(world):
+    depth, T = world
+    offset = jnp.asarray(np.random.default_rng(2).standard_normal((3, 2, 12, 16, 3)) * 0.3, jnp.float32)
+    points = camera.backproject(depth[0], K) + offset
+    expected = jax.vmap(lambda p, t: camera.project(p, K, t))(points, T)
+    np.testing.assert_allclose(warp.reproject(depth[:1], K, T, offset)[0], expected, atol=1e-3)
+    still = warp.reproject(depth, K, T, jnp.zeros_like(offset))
+    np.testing.assert_allclose(still, warp.reproject(depth, K, T), atol=1e-3)
+
+
 def test_gradient_of_reproject(world):
     weight = np.random.default_rng(1).standard_normal((4, 3, 2, 12, 16, 2)).astype(np.float32)
 

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from dd_jax.networks.depth_decoder import DepthDecoder
+from dd_jax.networks.flow import FlowNet
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.networks.pose import PoseNet
@@ -41,6 +42,13 @@ def test_parameter_counts_of_the_published_networks(layers, encoder, two_images,
 def test_parameter_count_of_the_pose_decoder():
     pose = abstract(lambda: PoseNet(64, draws=Draws()))
     assert count(pose) - count(pose.encoder) == 1_314_572
+
+
+def test_flow_net_has_its_published_size():
+    assert count(abstract(lambda: FlowNet(64, draws=Draws()))) == 31_602_188
+    net = abstract(lambda: FlowNet(8, draws=Draws()))
+    flows = jax.eval_shape(lambda a, b: net(a, b), jnp.zeros((2, 192, 512, 3)), jnp.zeros((2, 192, 512, 3)))
+    assert shapes(flows) == [(2, 192 >> s, 512 >> s, 3) for s in range(4)]
 
 
 @pytest.mark.parametrize("layers", [18, 34, 50])
