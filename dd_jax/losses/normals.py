@@ -4,6 +4,8 @@ The prior is the teacher's depth (the poster, contribution 1). Source of the ran
 Loss for Single Image Depth Prediction" (CVPR 2020), in the form of SC-DepthV3 (Sun et al. 2023).
 """
 
+from typing import no_type_check
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -21,6 +23,7 @@ _NEAREST, _FARTHEST = 3, 19  # pixels between an anchor and its four points
 _FRAME = 5  # pixels along the border without edges of normals: the Sobel filters have no full support there
 
 
+@no_type_check
 @struct.dataclass
 class Edges:
     """Where a map changes, and which way ``(u, v)`` it grows: unit vectors, (1, 0) where nothing changes."""
@@ -29,6 +32,7 @@ class Edges:
     direction: Float[Array, "b h w 2"]
 
 
+@no_type_check
 @struct.dataclass
 class Surfaces:
     """Normals of the same pixels by two depths."""
@@ -54,7 +58,7 @@ def normal_ranking(
 
     Edges of the picture and of the prior's normals, but none of the prior's depth: there, the surface ends.
     """
-    image_edges, normal_edges = find_edges(image, prior_depth, surfaces.prior[0], axis)
+    image_edges, normal_edges = jax.lax.stop_gradient(find_edges(image, prior_depth, surfaces.prior[0], axis))
     totals, counts = [], []
     for stream, edges in enumerate((image_edges, normal_edges)):
         candidates = edge_pixels(edges.strength)
