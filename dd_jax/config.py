@@ -100,6 +100,7 @@ class OptimConfig:
     decay_steps: int = 50_000  # multiply the rate by decay_factor every so many steps; 0 = never
     decay_factor: float = 0.1
     freeze_step: int = 50_000  # from here on teacher and pose are fixed; -1 = never
+    rate_on_freeze: str = "keep"  # from there: "keep" (the schedule goes on) | "reset" (Adam and schedule start anew)
     max_nonfinite: int = 20  # abort after so many non-finite steps in a row; each is skipped and reported
 
 
@@ -174,6 +175,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("loss.occlusion_rule", loss.occlusion_rule, ("switch", "union", "min"))
     one_of("loss.mask_weight", loss.mask_weight, ("off", "less", "more"))
     one_of("loss.mask_area", loss.mask_area, ("target", "intersection"))
+    one_of("optim.rate_on_freeze", optim.rate_on_freeze, ("keep", "reset"))
     one_of("train.backend", train.backend, ("pmap", "jit"))
     one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
     one_of("eval.resize", config.eval.resize, ("disparity", "depth"))

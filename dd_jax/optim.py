@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from dd_jax.config import OptimConfig
@@ -32,3 +33,8 @@ def update(grads: Tree, params: Tree, opt_state: Tree, config: OptimConfig) -> t
         updates, opt_state[name] = optimizer.update(grad, opt_state[name], params[name])
         params[name] = jax.tree.map(lambda p, u: p + u, params[name], updates)
     return params, opt_state
+
+
+def restart(opt_state: Tree, network: str) -> Tree:
+    """``opt_state`` with that of one network as it was before its first step, its place in the schedule included."""
+    return opt_state | {network: jax.tree.map(jnp.zeros_like, opt_state[network])}

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax import checkpoint, parallel
+from dd_jax import checkpoint, optim, parallel
 from dd_jax.config import Config, validate
 from dd_jax.data.loader import TripletSource, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, make_predict
@@ -66,6 +66,8 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
             if frozen not in step_functions:
                 step_functions[frozen] = parallel.compile_step(config, frozen, devices)
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
+            if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
+                state = state.replace(opt_state=optim.restart(state.opt_state, "student"))
             state, metrics = step_functions[frozen](state, next(batches))
             log_window(closed, guard, logger)
             closed = []

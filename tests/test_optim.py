@@ -33,3 +33,13 @@ def test_networks_without_gradients_are_left_alone():
     assert new["teacher"] is params["teacher"] and new_state["teacher"] is state["teacher"]
     assert not np.array_equal(new["student"]["w"], params["student"]["w"])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.shape, b.shape), state, new_state)
+
+
+def test_restart_forgets_everything_about_one_network():
+    config = OptimConfig(decay_steps=2)
+    params = {"student": {"w": jnp.ones(2)}, "teacher": {"w": jnp.ones(2)}}
+    fresh = optim.initialise(params, config)
+    _, used = optim.update(params, params, fresh, config)
+    again = optim.restart(used, "student")
+    jax.tree.map(np.testing.assert_array_equal, again["student"], fresh["student"])
+    assert again["teacher"] is used["teacher"]

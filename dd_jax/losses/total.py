@@ -16,8 +16,8 @@ from dd_jax.losses.photometric import (
     photometric_error,
     target_statistics,
 )
+from dd_jax.losses.sample_weight import mask_weights
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, image_pyramid, smoothness
-from dd_jax.losses.weighting import mask_weights
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views
 
 Terms = dict[str, Float[Array, " s"]]

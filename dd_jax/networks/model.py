@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from dd_jax.config import Config
 from dd_jax.networks.depth_decoder import DepthDecoder
-from dd_jax.networks.flow import FlowNet
+from dd_jax.networks.flow_net import FlowNet
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.networks.pose import PoseNet

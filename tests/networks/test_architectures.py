@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from dd_jax.networks.depth_decoder import DepthDecoder
-from dd_jax.networks.flow import FlowNet
+from dd_jax.networks.flow_net import FlowNet
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.networks.pose import PoseNet

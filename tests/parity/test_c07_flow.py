@@ -11,7 +11,7 @@ from test_c02_networks import exported, imported
 from dd_jax.geometry.camera import backproject
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.warp import reproject
-from dd_jax.networks.flow import FlowNet
+from dd_jax.networks.flow_net import FlowNet
 from dd_jax.networks.layers import Draws
 
 

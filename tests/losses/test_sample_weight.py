@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import LossConfig
-from dd_jax.losses.weighting import mask_weights
+from dd_jax.losses.sample_weight import mask_weights
 
 
 @pytest.fixture
