@@ -5,7 +5,7 @@
 | variant      | what                                                      | cost                       |
 |--------------|-----------------------------------------------------------|----------------------------|
 | demo         | 64x192, narrow networks, rendered drives (`make demo`)    | minutes on two CPU cores   |
-| synthetic    | 64x192, half width, rendered drives                       | 2.2 s a step on one CPU core, then 1.2 s; not run whole |
+| synthetic    | 64x192, half width, rendered drives                       | 2.2 s a step on one core, then 1.2; not run whole |
 | kitti        | 192x640, ResNet-18, Eigen split                           | needs a GPU                |
 | cityscapes   | 192x512, ResNet-18                                        | needs a GPU                |
 | folder       | 64x192, your own frames, no masks (DOMD off)              | 4 min for 200 steps at half width |
