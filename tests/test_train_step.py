@@ -111,7 +111,7 @@ def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
             traces_of_first_step = len(traces)
             for name in state.params:
                 one_mu, four_mu = (s.opt_state[name][0].mu for s in (one, parallel.on_host(four)))
-                atol = 2e-4 * max(float(np.abs(g).max()) for g in jax.tree.leaves(one_mu))
+                atol = 5e-4 * max(float(np.abs(g).max()) for g in jax.tree.leaves(one_mu))
                 for a, b in zip(jax.tree.leaves(one_mu), jax.tree.leaves(four_mu)):
                     np.testing.assert_allclose(a, b, rtol=2e-3, atol=atol)
         assert metrics_one.keys() == metrics_four.keys()
