@@ -46,8 +46,7 @@ def test_parameter_count_of_the_pose_decoder():
 
 def test_flow_net_has_its_published_size():
     assert count(abstract(lambda: FlowNet(64, draws=Draws()))) == 31_602_188
-    net = abstract(lambda: FlowNet(8, draws=Draws()))
-    flows = jax.eval_shape(lambda a, b: net(a, b), jnp.zeros((2, 192, 512, 3)), jnp.zeros((2, 192, 512, 3)))
+    flows = jax.eval_shape(lambda image: FlowNet(8, draws=Draws())(image, image), jnp.zeros((2, 192, 512, 3)))
     assert shapes(flows) == [(2, 192 >> s, 512 >> s, 3) for s in range(4)]
 
 
