@@ -15,7 +15,7 @@ ALL_TERMS = {"normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "pose_c
 
 @pytest.fixture(scope="module")
 def config():
-    return tiny.config(loss=ALL_TERMS, model={"flow": True})
+    return tiny.config()
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def step(config):
     return jax.jit(lambda state, batch: train_step(state, batch, config=config, axis=None, frozen=False))
 
 
-def test_each_term_teaches_only_its_networks(state, config):
+def test_each_term_teaches_only_its_networks():
+    config = tiny.config(loss=ALL_TERMS, model={"flow": True})
+    state = create_state(config)
     learners = {
         "teacher/photometric": {"teacher", "pose", "flow"},
         "teacher/smoothness": {"teacher"},
@@ -92,7 +94,7 @@ def test_frozen_step_changes_the_student_alone(state, config):
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
     """Losses, statistics, trackers and gradients: the latter are ten times Adam's first moment after one step."""
-    config, devices = tiny.config(train={"backend": backend}, loss=ALL_TERMS, model={"flow": True}), jax.devices()[:4]
+    config, devices = tiny.config(train={"backend": backend}), jax.devices()[:4]
     traces = []
 
     def traced(*args, **kwargs):
@@ -111,7 +113,7 @@ def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
             traces_of_first_step = len(traces)
             for name in state.params:
                 one_mu, four_mu = (s.opt_state[name][0].mu for s in (one, parallel.on_host(four)))
-                atol = 5e-4 * max(float(np.abs(g).max()) for g in jax.tree.leaves(one_mu))
+                atol = 2e-4 * max(float(np.abs(g).max()) for g in jax.tree.leaves(one_mu))
                 for a, b in zip(jax.tree.leaves(one_mu), jax.tree.leaves(four_mu)):
                     np.testing.assert_allclose(a, b, rtol=2e-3, atol=atol)
         assert metrics_one.keys() == metrics_four.keys()
@@ -119,8 +121,7 @@ def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
             np.testing.assert_allclose(value, metrics_four[name], rtol=5e-3 if seed else 1e-3, atol=1e-6, err_msg=name)
     assert len(traces) == traces_of_first_step, "the second step was compiled again"
     four = parallel.on_host(four)
-    # Adam's first steps follow the signs of gradients, the smallest of which are noise: the second batch sees other weights.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=1e-3), one.batch_stats, four.batch_stats)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), one.batch_stats, four.batch_stats)
     np.testing.assert_allclose(one.depth_range, four.depth_range, rtol=1e-5)
 
 
