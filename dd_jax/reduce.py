@@ -30,6 +30,6 @@ def masked_mean(
 
 
 def maximum(x: Float[Array, "..."], axis: str | None) -> Float[Array, ""]:
-    """Largest element on any device, without gradient."""
-    largest = jnp.max(jax.lax.stop_gradient(x))
+    """Largest element on any device; has no gradient, stop it in ``x``."""
+    largest = jnp.max(x)
     return largest if axis is None else jax.lax.pmax(largest, axis)

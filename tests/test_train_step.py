@@ -93,7 +93,7 @@ def test_frozen_step_changes_the_student_alone(state, config):
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
-    """Losses, statistics, trackers and gradients: the latter are ten times Adam's first moment after one step."""
+    """Losses, statistics, trackers and gradients, of two steps that are compiled once."""
     config, devices = tiny.config(train={"backend": backend}), jax.devices()[:4]
     traces = []
 
@@ -111,11 +111,7 @@ def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
             four, metrics_four = mapped(four, batch)
         if seed == 0:
             traces_of_first_step = len(traces)
-            for name in state.params:
-                one_mu, four_mu = (s.opt_state[name][0].mu for s in (one, parallel.on_host(four)))
-                atol = 2e-4 * max(float(np.abs(g).max()) for g in jax.tree.leaves(one_mu))
-                for a, b in zip(jax.tree.leaves(one_mu), jax.tree.leaves(four_mu)):
-                    np.testing.assert_allclose(a, b, rtol=2e-3, atol=atol)
+            assert_same_gradients(one, parallel.on_host(four), share=2e-4)
         assert metrics_one.keys() == metrics_four.keys()
         for name, value in metrics_one.items():
             np.testing.assert_allclose(value, metrics_four[name], rtol=5e-3 if seed else 1e-3, atol=1e-6, err_msg=name)
@@ -123,6 +119,32 @@ def test_four_devices_compute_what_one_does(state, step, backend, monkeypatch):
     four = parallel.on_host(four)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), one.batch_stats, four.batch_stats)
     np.testing.assert_allclose(one.depth_range, four.depth_range, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["pmap", pytest.param("jit", marks=pytest.mark.slow)])
+def test_every_term_is_the_same_on_four_devices(backend):
+    """One step: Adam's first follows signs of gradients, the smallest of which are noise, and a second would see its weights."""
+    config, devices = tiny.config(loss=ALL_TERMS, model={"flow": True}, train={"backend": backend}), jax.devices()[:4]
+    state = jax.tree.map(np.asarray, create_state(config))
+    one, metrics_one = jax.jit(lambda s, b: train_step(s, b, config=config, axis=None, frozen=False))(state, tiny.batch())
+    mapped = parallel.compile_step(config, False, devices)
+    four = parallel.replicate(jax.tree.map(jnp.array, state), devices)
+    four, metrics_four = mapped(four, parallel.shard_batch(tiny.batch(), config, devices))
+    four = parallel.on_host(four)
+    assert_same_gradients(one, four, share=5e-4)
+    assert metrics_one.keys() == metrics_four.keys() >= {"student/normal_l1", "student/normal_rank", "pose/cycle"}
+    for name, value in metrics_one.items():
+        np.testing.assert_allclose(value, metrics_four[name], rtol=1e-3, atol=1e-6, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), one.batch_stats, four.batch_stats)
+
+
+def assert_same_gradients(one, four, share):
+    """After one step, Adam's first moment is a tenth of the gradient. ``share`` of a network's largest one is rounding."""
+    for name in one.opt_state:
+        expected, found = (jax.tree.leaves(state.opt_state[name][0].mu) for state in (one, four))
+        atol = share * max(float(np.abs(g).max()) for g in expected)
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=atol, err_msg=name)
 
 
 def test_prediction_ignores_the_future_and_needs_no_past(state, config):

@@ -58,7 +58,7 @@ def normal_ranking(
 
     Edges of the picture and of the prior's normals, but none of the prior's depth: there, the surface ends.
     """
-    image_edges, normal_edges = jax.lax.stop_gradient(find_edges(image, prior_depth, surfaces.prior[0], axis))
+    image_edges, normal_edges = find_edges(image, jax.lax.stop_gradient(prior_depth), surfaces.prior[0], axis)
     totals, counts = [], []
     for stream, edges in enumerate((image_edges, normal_edges)):
         candidates = edge_pixels(edges.strength)

@@ -16,7 +16,7 @@ class FlowNet(nnx.Module):
     """Two images -> 3-D flow at 1, 1/2, 1/4 and 1/8 of their size; an hourglass with skips and no normalisation.
 
     Args:
-      width: a quarter of the channels of the third level; 64 gives the published network.
+      width: channels of the second level; 64 gives the published network.
     """
 
     def __init__(self, width: int, *, draws: Draws):

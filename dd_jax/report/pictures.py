@@ -121,9 +121,9 @@ def shrink_sparse(depth: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Flo
     return np.divide(1.0, inverse, out=np.zeros(size), where=inverse > 0)
 
 
-def enlarge(picture: Picture, width: int = TILE_WIDTH) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture times the smallest whole factor that makes it at least ``width`` wide."""
-    factor = -(-width // picture.shape[1])
+def enlarge(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The picture times the smallest whole factor that makes it at least :data:`TILE_WIDTH` wide."""
+    factor = -(-TILE_WIDTH // picture.shape[1])
     return picture if factor == 1 else cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
