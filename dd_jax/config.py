@@ -84,6 +84,7 @@ class LossConfig:
     occlusion_rule: str = "switch"  # holes of a source: "switch" | "union" | "min" (= ignore)
     motion_mask: bool = True  # student: photometric only where matching is confident and agrees with the teacher
     consistency: float = 1.0  # student to teacher where it is not
+    dynamic_cycle: float = 0.0  # teacher to student on objects
     normal_l1: float = 0.0  # student's normals like those of the teacher's depth
     normal_rank: float = 0.0  # likewise, how they turn across edges
     normal_anchors: int = 4096  # edge pixels drawn per image and kind of edge
@@ -235,15 +236,19 @@ def validate(config: Config, num_devices: int = 1) -> None:
         "DOMD needs object masks: set --config.domd.enabled=False, or --config.data.masks=files",
     )
     within("loss.ssim", loss.ssim, 0, 1)
-    for name in ("smoothness", "automask_noise", "consistency", "normal_l1", "normal_rank", "pose_cycle"):
+    for name in ("smoothness", "automask_noise", "consistency", "dynamic_cycle", "normal_l1", "normal_rank", "pose_cycle"):
         value = getattr(loss, name)
         require(value >= 0, f"--config.loss.{name}={value} must not be negative")
-    for name in ("normal_l1", "normal_rank"):
+    for name in ("dynamic_cycle", "normal_l1", "normal_rank"):
         require(
-            model.student or getattr(loss, name) == 0, f"--config.loss.{name} teaches the student, and there is none: set it to 0"
+            model.student or getattr(loss, name) == 0, f"--config.loss.{name} needs a student, and there is none: set it to 0"
         )
     require(loss.normal_anchors > 0, f"--config.loss.normal_anchors={loss.normal_anchors} must be positive")
     require(loss.mask_power > 0, f"--config.loss.mask_power={loss.mask_power} must be positive")
+    require(
+        loss.dynamic_cycle == 0 or data.masks != "none",
+        "--config.loss.dynamic_cycle needs object masks: set it to 0, or --config.data.masks=files",
+    )
     require(
         loss.mask_weight == "off" or data.masks != "none",
         "--config.loss.mask_weight needs object masks: set it to off, or --config.data.masks=files",

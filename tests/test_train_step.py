@@ -10,7 +10,9 @@ from dd_jax import parallel
 from dd_jax.train_step import create_state, loss_fn, predict, train_step
 from dd_jax.types import TARGET
 
-ALL_TERMS = {"normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "pose_cycle": 0.1, "mask_weight": "less"}
+ALL_TERMS = {
+    "normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "pose_cycle": 0.1, "mask_weight": "less", "dynamic_cycle": 0.1
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,7 @@ def test_each_term_teaches_only_its_networks():
     learners = {
         "teacher/photometric": {"teacher", "pose", "flow"},
         "teacher/smoothness": {"teacher"},
+        "teacher/cycle": {"teacher"},
         "student/photometric": {"student", "flow"},
         "student/consistency": {"student"},
         "student/smoothness": {"student"},

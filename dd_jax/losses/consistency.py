@@ -33,6 +33,19 @@ def consistency(
     return reduce.mean(jnp.where(photometric, 0, difference), axis, dims=(1, 2, 3))
 
 
+def dynamic_cycle(
+    teacher_depths: Float[Array, "s b h w"], depths: Float[Array, "s b h w"], masks: Bool[Array, "b h w"], axis: str | None
+) -> Float[Array, " s"]:
+    """Mean of |teacher - student| over object pixels where the two differ by less than the smaller one; 0 without such pixels.
+
+    The student's depth gets no gradient: it teaches the prior that DOMD was made of (DynamicDepth, sec. 3.4).
+    """
+    depths = jax.lax.stop_gradient(depths)
+    difference = jnp.abs(teacher_depths - depths)
+    close = masks & (jax.lax.stop_gradient(difference) < jnp.minimum(jax.lax.stop_gradient(teacher_depths), depths))
+    return reduce.masked_mean(difference, close.astype(difference.dtype), axis, dims=(1, 2, 3))
+
+
 def pose_cycle(round_trips: Float[Array, "b f 4 4"], axis: str | None) -> Float[Array, ""]:
     """Distance from the identity of going to each source frame and back: absolute values summed over matrices and frames,
     mean over samples (the poster, contribution 2)."""

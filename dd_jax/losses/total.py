@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from dd_jax import reduce
 from dd_jax.config import Config, LossConfig
-from dd_jax.losses.consistency import consistency, pose_cycle, reliable_pixels
+from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, reliable_pixels
 from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
 from dd_jax.losses.photometric import (
     TargetStatistics,
@@ -140,6 +140,9 @@ def compute_losses(
         if surfaces is not None:
             student |= normal_terms(surfaces, teacher_depths[0], batch, loss, axis)
         terms |= {f"student/{name}": value for name, value in student.items()}
+        if loss.dynamic_cycle > 0 and teacher_views is not None:
+            masks = batch.masks[:, TARGET]
+            terms["teacher/cycle"] = loss.dynamic_cycle * dynamic_cycle(teacher_views.depths, student_views.depths, masks, axis)
 
     if round_trips is not None:
         terms["pose/cycle"] = loss.pose_cycle * pose_cycle(round_trips, axis)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.losses.consistency import consistency, pose_cycle, reliable_pixels
+from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, reliable_pixels
 from dd_jax.types import CostVolume
 
 
@@ -34,6 +34,17 @@ def test_consistency_counts_all_pixels_and_spares_the_teacher():
 def test_consistency_is_zero_where_everything_is_photometric():
     depths = jax.random.uniform(jax.random.key(0), (4, 2, 4, 4))
     np.testing.assert_array_equal(consistency(depths, 2 * depths, jnp.ones((2, 4, 4), bool), None), 0)
+
+
+def test_dynamic_cycle_teaches_the_teacher_where_both_nearly_agree_on_objects():
+    teacher = jnp.full((1, 1, 2, 4), 2.0)
+    student = teacher.at[0, 0].set(jnp.array([[2.5, 1.5, 4.5, 0.9], [2.5, 1.5, 2.5, 1.5]]))  # 4.5 and 0.9 are off by a factor two
+    masks = jnp.zeros((1, 2, 4), bool).at[0, 0].set(True)
+    np.testing.assert_allclose(dynamic_cycle(teacher, student, masks, None), [0.5], rtol=1e-6)
+    by_teacher, by_student = jax.grad(lambda t, s: dynamic_cycle(t, s, masks, None).sum(), (0, 1))(teacher, student)
+    assert not by_student.any()
+    np.testing.assert_allclose(by_teacher[0, 0], [[-0.5, 0.5, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
+    assert dynamic_cycle(teacher, student, jnp.zeros_like(masks), None) == 0
 
 
 def test_pose_cycle_sums_over_matrices_and_averages_samples():
