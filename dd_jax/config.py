@@ -22,6 +22,7 @@ class DataConfig:
     intrinsics: str = "calib"  # "calib" (true, per drive) | "nominal" (the field's constant KITTI matrix)
     resize: str = "area"  # "area" (OpenCV) | "lanczos" (PIL, as the references)
     masks: str = "files"  # "files" (missing file = no object) | "none"
+    priors: str = "none"  # inverse depth by another network: "files" (one per target) | "none"
     batch_size: int = 12  # global, over all devices
     threads: int = 2  # decoding threads per process
     cache_dir: str = ""  # frames at training size, built on first use; "" = ROOT/.cache
@@ -87,6 +88,7 @@ class LossConfig:
     dynamic_cycle: float = 0.0  # teacher to student on objects
     normal_l1: float = 0.0  # student's normals like those of the teacher's depth
     normal_rank: float = 0.0  # likewise, how they turn across edges
+    normal_prior: str = "teacher"  # what both compare with: depth of the "teacher" | of a "file" (data.priors)
     normal_anchors: int = 4096  # edge pixels drawn per image and kind of edge
     pose_cycle: float = 0.0  # the way to a source frame and back is no way at all
     mask_weight: str = "off"  # photometric error of samples with many object pixels counts: "off" (alike) | "less" | "more"
@@ -168,6 +170,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("data.intrinsics", data.intrinsics, ("calib", "nominal"))
     one_of("data.resize", data.resize, ("area", "lanczos"))
     one_of("data.masks", data.masks, ("files", "none"))
+    one_of("data.priors", data.priors, ("files", "none"))
     one_of("model.student_layers", model.student_layers, (18, 34, 50))
     one_of("cost_volume.binning", volume.binning, ("linear", "inverse", "log"))
     one_of("cost_volume.aggregate", volume.aggregate, ("min", "mean"))
@@ -176,6 +179,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("loss.occlusion_rule", loss.occlusion_rule, ("switch", "union", "min"))
     one_of("loss.mask_weight", loss.mask_weight, ("off", "less", "more"))
     one_of("loss.mask_area", loss.mask_area, ("target", "intersection"))
+    one_of("loss.normal_prior", loss.normal_prior, ("teacher", "file"))
     one_of("optim.rate_on_freeze", optim.rate_on_freeze, ("keep", "reset"))
     one_of("train.backend", train.backend, ("pmap", "jit"))
     one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
@@ -243,6 +247,10 @@ def validate(config: Config, num_devices: int = 1) -> None:
         require(
             model.student or getattr(loss, name) == 0, f"--config.loss.{name} needs a student, and there is none: set it to 0"
         )
+    require(
+        loss.normal_prior == "teacher" or data.priors == "files",
+        "--config.loss.normal_prior=file needs prior depth: set --config.data.priors=files, or teacher",
+    )
     require(loss.normal_anchors > 0, f"--config.loss.normal_anchors={loss.normal_anchors} must be positive")
     require(loss.mask_power > 0, f"--config.loss.mask_power={loss.mask_power} must be positive")
     require(

@@ -56,8 +56,8 @@ def loss_fn(
         images, holes = (sources, None) if domd is None else (domd.images, domd.holes)
         student_views = synthesize(student_depths, sg(T), images, holes, batch.K, offsets)
         if config.loss.normal_l1 > 0 or config.loss.normal_rank > 0:
-            K = jnp.broadcast_to(batch.K, (len(teacher_depths), *batch.K.shape))
-            surfaces = Surfaces(depth_to_normals(student_depths, K), sg(depth_to_normals(teacher_depths, K)))
+            prior = teacher_depths if config.loss.normal_prior == "teacher" else batch.prior[None]
+            surfaces = Surfaces(normals(student_depths, batch.K), sg(normals(prior, batch.K)))
 
     noise = tie_break_noise(batch, config)
     losses = compute_losses(
@@ -123,6 +123,11 @@ def predict(state: TrainState, batch: Batch, config: Config) -> Predictions:
         holes=None if domd is None else domd.holes[:, 0],
         T_previous_from_target=outputs.T_source_from_target[:, 0],
     )
+
+
+def normals(depths: Float[Array, "s b h w"], K: Float[Array, "b 3 3"]) -> Float[Array, "s b h w 3"]:
+    """Surface normals of every scale."""
+    return depth_to_normals(depths, jnp.broadcast_to(K, (len(depths), *K.shape)))
 
 
 def tie_break_noise(batch: Batch, config: Config) -> Float[Array, "b h w"]:

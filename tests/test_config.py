@@ -89,6 +89,8 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(model={"student": False}, optim={"freeze_step": -1}, loss={"normal_l1": 0.1}))
     with pytest.raises(ConfigError, match="dynamic_cycle needs object masks"):
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"dynamic_cycle": 0.1}))
+    with pytest.raises(ConfigError, match=r"data\.priors=files"):
+        validate(tiny.config(loss={"normal_l1": 0.1, "normal_prior": "file"}))
     with pytest.raises(ConfigError, match="mask_weight"):
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"mask_weight": "less"}))
     with pytest.raises(ConfigError, match=r"model\.flow"):

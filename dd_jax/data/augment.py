@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt16
 
 from dd_jax.config import AugmentConfig
 from dd_jax.geometry.camera import flip_intrinsics
@@ -10,6 +10,8 @@ from dd_jax.types import Batch
 
 GREY = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in torchvision's grey."""
+
+PRIOR_FARTHEST = 100.0
 
 Planes = tuple[Float[Array, "f h w"], Float[Array, "f h w"], Float[Array, "f h w"]]
 """Red, green and blue apart, so that every operation runs over contiguous numbers."""
@@ -25,15 +27,22 @@ def augment(batch: Batch, config: AugmentConfig, train: bool) -> Batch:
         images = batch.images.astype(jnp.float32) / 255
         return batch.replace(images=images, inputs=images)
     draws = jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), (10,)))(batch.seed)
-    images, masks, K = batch.images, batch.masks, batch.K
+    images, masks, K, prior = batch.images, batch.masks, batch.K, batch.prior
     if config.flip > 0:
         flip = draws[:, 0] < config.flip
         images = jnp.where(flip[:, None, None, None, None], images[..., ::-1, :], images)
         masks = jnp.where(flip[:, None, None, None], masks[..., ::-1], masks)
         K = jnp.where(flip[:, None, None], flip_intrinsics(K, images.shape[-2]), K)
+        prior = None if prior is None else jnp.where(flip[:, None, None], prior[..., ::-1], prior)
     images = images.astype(jnp.float32) / 255
     inputs = jitter(images, draws[:, 1:], config) if config.jitter > 0 else images
-    return batch.replace(images=images, masks=masks, K=K, inputs=inputs)
+    prior = None if prior is None else prior_depth(prior)
+    return batch.replace(images=images, masks=masks, K=K, prior=prior, inputs=inputs)
+
+
+def prior_depth(stored: UInt16[Array, "b h w"]) -> Float[Array, "b h w"]:
+    """Depth between 1 and 100, in units of the nearest that 16 bits of inverse depth can say; sky, which says 0, is at 100."""
+    return 1 / jnp.maximum(stored.astype(jnp.float32) / 65535, PRIOR_FARTHEST**-1)
 
 
 def jitter(images: Float[Array, "b f h w 3"], draws: Float[Array, "b 9"], config: AugmentConfig) -> Float[Array, "b f h w 3"]:

@@ -1,7 +1,7 @@
 """Frames at training size in one memory-mapped file, so that reading one is a copy.
 
-A split's cache is a folder with ``frames.u8`` (n, h, w, 3), ``masks.bits`` (n, h w / 8; one bit a pixel) and
-``journal.u8``: per frame a fingerprint of its source files, and whether they could be decoded. A frame whose fingerprint
+A split's cache is a folder with ``frames.u8`` (n, h, w, 3), ``masks.bits`` (n, h w / 8; one bit a pixel), ``priors.u16``
+(n, h, w) and ``journal.u8``: per frame a fingerprint of its source files, and whether they could be decoded. A frame whose fingerprint
 differs from today's is decoded again. So one rule serves the first build, the rest of an interrupted one, and changed files.
 """
 
@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -33,13 +34,24 @@ CHUNK = 256
 """Frames between two commits to the journal: what an interrupted build loses at most."""
 
 
+def layout(config: DataConfig, count: int) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """The files of a cache of ``count`` frames: name -> type and shape of its array."""
+    height, width = config.height, config.width
+    files = {"frames.u8": (np.dtype(np.uint8), (count, height, width, 3)), "journal.u8": (JOURNAL, (count,))}
+    if config.masks == "files":
+        files["masks.bits"] = np.dtype(np.uint8), (count, height * width // 8)
+    if config.priors == "files":
+        files["priors.u16"] = np.dtype(np.uint16), (count, height, width)
+    return files
+
+
 class FrameStore:
     """Read access to a finished cache; may be opened by any number of processes, and pickled."""
 
-    def __init__(self, folder: Path, count: int, height: int, width: int, masks: bool):
-        self._arguments = (folder, count, height, width, masks)
-        self.frames = np.memmap(folder / "frames.u8", np.uint8, "r", shape=(count, height, width, 3))
-        self.masks = np.memmap(folder / "masks.bits", np.uint8, "r", shape=(count, height * width // 8)) if masks else None
+    def __init__(self, folder: Path, files: dict[str, tuple[np.dtype, tuple[int, ...]]]):
+        self._arguments = folder, files
+        arrays = _open(folder, files, "r")
+        self.frames, self.masks, self.priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
 
     def __reduce__(self):
         return FrameStore, self._arguments
@@ -64,15 +76,14 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
     Raises:
       ConfigError: more than ``max_unreadable`` frames cannot be decoded, or the cache cannot be written.
     """
-    masks = config.masks == "files"
-    files, size = listing.files, (config.height, config.width)
+    files = listing.files
     identity = hashlib.sha256("\n".join(f"{file.image} {file.box}" for file in files).encode()).hexdigest()[:10]
     base = Path(config.cache_dir) if config.cache_dir else listing.root / ".cache"
-    name = f"{label}-{size[0]}x{size[1]}-{config.resize}{'' if masks else '-nomasks'}-{identity}-v{VERSION}"
+    kinds = f"{'' if config.masks == 'files' else '-nomasks'}{'-priors' if config.priors == 'files' else ''}"
+    name = f"{label}-{config.height}x{config.width}-{config.resize}{kinds}-{identity}-v{VERSION}"
     wanted = np.array([_fingerprint(file) for file in files], np.uint64)
-    sizes = {"frames.u8": len(files) * size[0] * size[1] * 3, "journal.u8": len(files) * JOURNAL.itemsize}
-    if masks:
-        sizes["masks.bits"] = len(files) * size[0] * size[1] // 8
+    stored = layout(config, len(files))
+    sizes = {file: dtype.itemsize * math.prod(shape) for file, (dtype, shape) in stored.items()}
 
     folder = base / name
     try:
@@ -89,7 +100,11 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
     if not readable.all():
         log.warning("%d unreadable frames are left out: %s", (~readable).sum(), _names(listing, np.flatnonzero(~readable)))
     _limit(listing, np.flatnonzero(~readable), config)
-    return FrameStore(folder, len(files), *size, masks), readable
+    return FrameStore(folder, stored), readable
+
+
+def _open(folder: Path, files: dict[str, tuple[np.dtype, tuple[int, ...]]], mode: str) -> dict[str, np.memmap]:
+    return {name: np.memmap(folder / name, dtype, mode, shape=shape) for name, (dtype, shape) in files.items()}
 
 
 def _journal(folder: Path, mode: str) -> np.memmap:
@@ -105,7 +120,7 @@ def _finished(folder: Path, sizes: dict[str, int], wanted: UInt64[np.ndarray, " 
 
 
 def _fingerprint(file: FrameFile) -> int:
-    text = f"{file.stamp} {file.mask} {file.mask_stamp}"
+    text = f"{file.stamp} {file.mask} {file.mask_stamp}" + (f" {file.prior} {file.prior_stamp}" if file.prior else "")
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1  # 0 = never stored
 
 
@@ -152,10 +167,9 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
     if changed:
         log.warning("%d source files of the frame cache %s have changed: decoded again", changed, folder)
     count, (height, width) = len(wanted), (config.height, config.width)
-    images = np.memmap(folder / "frames.u8", np.uint8, "r+", shape=(count, height, width, 3))
-    masks = None
-    if config.masks == "files":
-        masks = np.memmap(folder / "masks.bits", np.uint8, "r+", shape=(count, height * width // 8))
+    arrays = _open(folder, layout(config, count), "r+")
+    del arrays["journal.u8"]
+    images, masks, priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
 
     def store(index: int) -> bool:
         file = listing.files[index]
@@ -165,6 +179,8 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             if masks is not None:
                 mask = frames.decode_mask(listing.root / file.mask) if file.mask else np.zeros((height, width), bool)
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
+            if priors is not None and file.prior:
+                priors[index] = frames.resize_prior(frames.decode_prior(listing.root / file.prior), height, width)
             return True
         except UnreadableFrame:
             return False
@@ -176,9 +192,8 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             for ok in threads.map(store, chunk.tolist()):
                 readable.append(ok)
                 progress.update()
-            for array in (images, masks):  # the data reach the disk before the journal says so
-                if array is not None:
-                    array.flush()
+            for array in arrays.values():  # the data reach the disk before the journal says so
+                array.flush()
             journal["fingerprint"][chunk], journal["readable"][chunk] = wanted[chunk], readable
             journal.flush()
             _limit(listing, np.flatnonzero((journal["fingerprint"] == wanted) & (journal["readable"] == 0)), config)

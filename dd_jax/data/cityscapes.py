@@ -3,6 +3,7 @@
 * train, val: ``ROOT/CITY/CITY_SSSSSS_FFFFFF.jpg``, frames t-2, t, t+2 side by side without the bonnet (lower quarter), and
   ``..._cam.txt`` (SfMLearner's layout; a folder ``ROOT/preprocessed`` is used where it exists). Masks are
   ``ROOT/train_mask/CITY_SSSSSS_F.npy`` for t and ``F-1``, ``F+1`` for t-2, t+2 (DynamicDepth's layout, F without zeros).
+  Prior depth of t is ``ROOT/train_prior/CITY_SSSSSS_FFFFFF.png`` (16 bits, inverse depth by another network).
 * test: ``ROOT/leftImg8bit_sequence/test/CITY/..._leftImg8bit.png`` at t-2 and t (t also from ``ROOT/leftImg8bit``), upper
   768 of 1024 rows, with ``ROOT/camera/test/CITY/..._camera.json``, ``ROOT/gt_depths/%03d_depth.npy`` in the order of the
   split file, and ``ROOT/val_mask``. Cordts et al., "The Cityscapes Dataset", 2016.
@@ -53,7 +54,10 @@ def _list_triplets(config: DataConfig, path: Path, entries: list[Entry]) -> List
         image = folders.find(f"{base}{city}", f"{city}_{sequence}_{centre:06d}.jpg")
         suffix = "" if place == 0 else f"{place:+d}"
         mask = folders.find("train_mask", f"{city}_{sequence}_{centre}{suffix}.npy") if config.masks == "files" else None
-        return frame_file(image, mask, box=((place + 1) / 3, (place + 2) / 3, 0.0, 1.0))
+        prior = None
+        if config.priors == "files" and place == 0:
+            prior = folders.find("train_prior", f"{city}_{sequence}_{centre:06d}.png")
+        return frame_file(image, mask, prior, box=((place + 1) / 3, (place + 2) / 3, 0.0, 1.0))
 
     def frame(city: str, sequence: str, number: int) -> FrameFile | None:
         """Most frames are in three files; the one they are the centre of is taken for all, so that each is stored once."""

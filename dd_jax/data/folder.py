@@ -5,7 +5,8 @@
     {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}
 
 It lies in ROOT, or in a clip's folder for that clip alone. Pictures must be free of lens distortion. Optional object masks
-have the frame's name: ``ROOT/masks[/CLIP]/NAME.png`` (nonzero = object). Frames follow each other in the order of their
+have the frame's name: ``ROOT/masks[/CLIP]/NAME.png`` (nonzero = object); so has prior depth, ``ROOT/priors[/CLIP]/NAME.png``
+(16 bits, inverse depth by another network). Frames follow each other in the order of their
 names. Split files are optional, with lines ``[CLIP] NAME``; without them the last tenth of each clip is val and test.
 """
 
@@ -42,9 +43,10 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def position(clip: str, place: int) -> int:
         def find() -> FrameFile | None:
             name = clips[clip][place]
-            masks = "/".join(filter(None, ("masks", clip)))
-            mask = folders.find(masks, f"{Path(name).stem}.png") if config.masks == "files" else None
-            return frame_file(folders.find(_frames(clip), name), mask)
+            picture = f"{Path(name).stem}.png"
+            mask = folders.find(_beside("masks", clip), picture) if config.masks == "files" else None
+            prior = folders.find(_beside("priors", clip), picture) if config.priors == "files" else None
+            return frame_file(folders.find(_beside("frames", clip), name), mask, prior)
 
         return table.position((clip, place), find) if 0 <= place < len(clips[clip]) else MISSING
 
@@ -59,8 +61,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
     )
 
 
-def _frames(clip: str) -> str:
-    return f"frames/{clip}" if clip else "frames"
+def _beside(kind: str, clip: str) -> str:
+    return f"{kind}/{clip}" if clip else kind
 
 
 def _clips(folders: Folders) -> Clips:
@@ -69,7 +71,7 @@ def _clips(folders: Folders) -> Clips:
         raise ConfigError(f"there is no folder {frames}: put the pictures there, or make it with scripts/prepare_video.py")
     clips = {}
     for clip in ["", *sorted(entry.name for entry in frames.iterdir() if entry.is_dir())]:
-        names = [name for name in folders.stamps(_frames(clip)) if name.lower().endswith(SUFFIXES)]
+        names = [name for name in folders.stamps(_beside("frames", clip)) if name.lower().endswith(SUFFIXES)]
         if names:
             clips[clip] = sorted(names, key=natural_key)
     if not clips:
@@ -105,7 +107,7 @@ def _from_file(path: Path, clips: Clips) -> list[tuple[str, int]]:
 
 
 def _camera(root: Path, clip: str, first: str, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    candidates = [root / _frames(clip) / "intrinsics.json", root / "intrinsics.json"]
+    candidates = [root / _beside("frames", clip) / "intrinsics.json", root / "intrinsics.json"]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         raise ConfigError(
@@ -117,7 +119,7 @@ def _camera(root: Path, clip: str, first: str, target: tuple[int, int]) -> Float
         width, height, fx, fy, cx, cy = (float(values[key]) for key in ("width", "height", "fx", "fy", "cx", "cy"))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} must hold the numbers width, height, fx, fy, cx, cy: {error!r}") from error
-    picture = root / _frames(clip) / first
+    picture = root / _beside("frames", clip) / first
     try:
         with Image.open(picture) as image:
             actual = image.size

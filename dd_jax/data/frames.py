@@ -13,10 +13,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
 from PIL import Image
 
 from dd_jax.config import ConfigError
+
+Found = tuple[str, tuple[int, int]] | None  # path below the root, and stamp, of a file that may not exist
 
 MISSING = -1
 """Entry of ``Listing.triplets`` where there is no such frame."""
@@ -30,6 +32,7 @@ class Sample:
     masks: Bool[np.ndarray, "f h w"]  # potentially dynamic objects
     K: Float32[np.ndarray, "3 3"]  # pixels at (h, w)
     exists: Bool[np.ndarray, " f"]
+    prior: UInt16[np.ndarray, "h w"] | None = None  # the target's inverse depth by another network, as stored
 
 
 @dataclasses.dataclass
@@ -50,6 +53,8 @@ class FrameFile:
     box: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # left, right, top, bottom as shares of the picture
     mask: str = ""  # "" = no object
     mask_stamp: tuple[int, int] = (0, 0)
+    prior: str = ""  # "" = none
+    prior_stamp: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass
@@ -100,18 +105,19 @@ class Folders:
         except (FileNotFoundError, NotADirectoryError):
             return {}
 
-    def find(self, folder: str, *names: str) -> tuple[str, tuple[int, int]] | None:
+    def find(self, folder: str, *names: str) -> Found:
         """Path below the root, and stamp, of the first of ``names`` that ``folder`` holds."""
         stamps = self.stamps(folder)
         return next(((f"{folder}/{name}", stamps[name]) for name in names if name in stamps), None)
 
 
-def frame_file(image: tuple[str, tuple[int, int]] | None, mask: tuple[str, tuple[int, int]] | None, **kwargs) -> FrameFile | None:
-    """A frame from what :meth:`Folders.find` returned for its image and its mask."""
+def frame_file(image: Found, mask: Found, prior: Found = None, **kwargs) -> FrameFile | None:
+    """A frame from what :meth:`Folders.find` returned for its image, its mask and its prior depth."""
     if image is None:
         return None
-    path, stamp = mask or ("", (0, 0))
-    return FrameFile(*image, mask=path, mask_stamp=stamp, **kwargs)
+    none = ("", (0, 0))
+    (mask_path, mask_stamp), (prior_path, prior_stamp) = mask or none, prior or none
+    return FrameFile(*image, mask=mask_path, mask_stamp=mask_stamp, prior=prior_path, prior_stamp=prior_stamp, **kwargs)
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -145,6 +151,18 @@ def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
     if mask.ndim != 2:
         raise UnreadableFrame(str(path))
     return mask > 0
+
+
+def decode_prior(path: Path) -> UInt16[np.ndarray, "H W"]:
+    """Inverse depth of another network, 16-bit grey PNG, larger = nearer, in a unit of its own (8 bits are spread over 16).
+
+    Raises:
+      UnreadableFrame: missing, damaged, cut off or not grey.
+    """
+    values = _decode(path, cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
+        raise UnreadableFrame(str(path))
+    return values.astype(np.uint16) * 257 if values.dtype == np.uint8 else values
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:
@@ -183,6 +201,11 @@ def resize_mask(mask: Bool[np.ndarray, "H W"], height: int, width: int) -> Bool[
     rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(int)
     return mask[rows[:, None], columns]
+
+
+def resize_prior(prior: UInt16[np.ndarray, "H W"], height: int, width: int) -> UInt16[np.ndarray, "h w"]:
+    """Area average."""
+    return prior if prior.shape == (height, width) else cv2.resize(prior, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def intrinsics(

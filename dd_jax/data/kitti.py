@@ -1,7 +1,7 @@
 """KITTI raw: ``ROOT/DATE/DRIVE_sync/image_02/data/%010d.png|jpg`` and calibration per date.
 
 Beside the images this library keeps ``mask_02/data/%010d.png`` (potentially dynamic objects, nonzero = object; no file = no
-object) and ``moving_02`` (objects that really move, for evaluation). Camera 3 has its own ``image_03``, ``mask_03``, ...
+object), ``prior_02`` (16-bit inverse depth by another network) and ``moving_02`` (objects that really move, for evaluation). Camera 3 has its own ``image_03``, ``mask_03``, ...
 Geiger et al., "Vision meets Robotics: The KITTI Dataset", 2013.
 """
 
@@ -80,7 +80,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
         name = f"{frame:010d}"
         image = folders.find(f"{folder}/image_0{camera}/data", f"{name}.jpg", f"{name}.png")
         mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png") if config.masks == "files" else None
-        return frame_file(image, mask)
+        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png") if config.priors == "files" else None
+        return frame_file(image, mask, prior)
 
     def position(folder: str, frame: int, camera: int) -> int:
         return table.position((folder, frame, camera), functools.partial(file_of, folder, frame, camera))

@@ -4,6 +4,7 @@
 alone (not on threads, processes or devices) and can be resumed, ``eval_batches`` walks through given samples once.
 """
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -37,16 +38,16 @@ class TripletSource:
         return len(self._kept)
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
-        batch = self.gather(np.array([index]))
-        return Sample(batch["images"][0], batch["masks"][0], batch["K"][0], batch["exists"][0])
+        return Sample(**{name: values[0] for name, values in self.gather(np.array([index])).items()})
 
     def gather(self, indices: Int[np.ndarray, " b"], num_frames: int = 3) -> dict[str, np.ndarray]:
-        """Images, masks, K and exists of several samples, copied from the cache once; the first ``num_frames`` frames."""
+        """Images, masks, K, exists and perhaps prior of several samples, copied from the cache once; the first ``num_frames`` frames."""
         triplets = self._triplets[indices, :num_frames]
         images = np.empty((*triplets.shape, *self._size, 3), np.uint8)
         masks = np.empty((*triplets.shape, *self._size), bool)
         self._store.read(triplets, images, masks)
-        return {"images": images, "masks": masks, "K": self._K[indices], "exists": triplets >= 0}
+        batch = {"images": images, "masks": masks, "K": self._K[indices], "exists": triplets >= 0}
+        return batch if self._store.priors is None else batch | {"prior": self._store.priors[triplets[:, TARGET]]}
 
     def ground_truth(self, index: SupportsIndex, kind: str) -> GroundTruth | None:
         """Measured depth ("velodyne" or "annotated", where the source knows both) at native size; None where there is none."""
@@ -66,6 +67,8 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
     for flag, size in (("height", config.height), ("width", config.width)):
         if size <= 0 or size % 32:
             raise ConfigError(f"--config.data.{flag}={size} must be a positive multiple of 32")
+    if split != "train":
+        config = dataclasses.replace(config, priors="none")  # they teach; nothing else looks at them
     match config.source:
         case "kitti":
             listing = kitti.list_split(config, split)
@@ -75,6 +78,14 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
             listing = folder.list_split(config, split)
         case other:
             raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder'")
+    if config.priors == "files":
+        targets = [listing.files[index] for index in listing.triplets[:, TARGET]]
+        bare = [file.image for file in targets if not file.prior]
+        if bare:
+            raise ConfigError(
+                f"{len(bare)} of {len(targets)} training frames below {config.root} have no prior depth, the first is {bare[0]}: "
+                "write it beside them, or set --config.data.priors=none"
+            )
     store, readable = open_cache(listing, config, f"{config.source}-{split}")
     source = TripletSource(listing, store, readable, (config.height, config.width))
     if not len(source):

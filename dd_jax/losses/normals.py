@@ -1,6 +1,6 @@
 """What the student's surface should look like: the normals of a prior depth, and how they turn across edges.
 
-The prior is the teacher's depth (the poster, contribution 1). Source of the ranking loss: Xian et al., "Structure-Guided Ranking
+The prior is the teacher's depth (the poster, contribution 1), or a file's. Source of the ranking loss: Xian et al., "Structure-Guided Ranking
 Loss for Single Image Depth Prediction" (CVPR 2020), in the form of SC-DepthV3 (Sun et al. 2023).
 """
 
@@ -38,7 +38,7 @@ class Surfaces:
     """Normals of the same pixels by two depths."""
 
     student: Float[Array, "s b h w 3"]
-    prior: Float[Array, "s b h w 3"]  # without gradient
+    prior: Float[Array, "#s b h w 3"]  # without gradient; one for all scales where a file says it
 
 
 def normal_l1(surfaces: Surfaces, axis: str | None) -> Float[Array, " s"]:

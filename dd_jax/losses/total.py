@@ -76,12 +76,13 @@ def student_terms(
 def normal_terms(
     surfaces: Surfaces, teacher_depth: Float[Array, "b h w"], batch: Batch, loss: LossConfig, axis: str | None
 ) -> Terms:
-    """The student's normals against the teacher's, at all scales; across edges at full size (the poster, contribution 1)."""
+    """The student's normals against the prior's, at all scales; across edges at full size (the poster, contribution 1)."""
     terms = {}
     if loss.normal_l1 > 0:
         terms["normal_l1"] = loss.normal_l1 * normal_l1(surfaces, axis)
     if loss.normal_rank > 0:
-        ranking = normal_ranking(surfaces, teacher_depth, batch.images[:, TARGET], batch.seed, loss, axis)
+        prior = teacher_depth if loss.normal_prior == "teacher" else batch.prior
+        ranking = normal_ranking(surfaces, prior, batch.images[:, TARGET], batch.seed, loss, axis)
         terms["normal_rank"] = loss.normal_rank * ranking[None]
     return terms
 
@@ -109,7 +110,7 @@ def compute_losses(
       batch: after augmentation, when its images are floats.
       noise: decides ties of the auto-mask: ``loss.automask_noise`` times normal draws.
       axis: name of the mapped device axis, or None.
-      surfaces: normals of the student's and the teacher's depths; None where no term compares them.
+      surfaces: normals of the student's depths and of the prior; None where no term compares them.
       round_trips: poses to each source frame and back, likewise.
 
     Raises:

@@ -64,6 +64,13 @@ class KittiTree:
         self.masks[frame, camera] = mask > 0
         return mask > 0
 
+    def add_prior(self, frame, camera=2):
+        prior = self.rng.integers(0, 2**16, self.size, dtype=np.uint16)
+        path = self.path("prior", frame, camera, "png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), prior)
+        return prior
+
     def calibrate(self, date, fx, cx, cy, size=None):
         height, width = size or self.size
         (self.root / date).mkdir(exist_ok=True)

@@ -161,3 +161,11 @@ def test_several_devices_augment_like_one(how):
     else:
         many = augment_both(jax.device_put(batch, split))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), many, one)
+
+
+def test_a_prior_becomes_depth_and_is_flipped_with_the_picture():
+    batch = make_batch()
+    stored = np.random.default_rng(1).integers(0, 2**16, (8, H, W), dtype=np.uint16)
+    stored[0, 0, 0] = 0  # sky
+    depth = augment_flip(batch.replace(prior=jnp.asarray(stored))).prior[:, :, ::-1]
+    np.testing.assert_allclose(depth, np.minimum(65535 / np.maximum(stored, 1), 100), rtol=1e-5)

@@ -157,3 +157,26 @@ def test_an_unknown_source_is_refused(tree):
     tree.config.source = "kiti"
     with pytest.raises(ConfigError, match=r"'kiti' is not one of"):
         open_split(tree.config, "train")
+
+
+def test_priors_of_the_targets_come_along_in_training_only(tree):
+    tree.config.priors = "files"
+    with pytest.raises(ConfigError, match=r"7 of 7 training frames .* no prior depth.*image_02/data/0000000000\.png"):
+        open_split(tree.config, "train")
+    priors = [tree.add_prior(frame) for frame in range(7)]
+    source = open_split(tree.config, "train")
+    (batch,) = take(train_batches(source, tree.experiment()), 1)
+    assert batch.prior.dtype == np.uint16
+    for place, index in enumerate(frame_numbers(source, [batch])):
+        np.testing.assert_array_equal(batch.prior[place], priors[index])
+    assert open_split(tree.config, "val")[0].prior is None
+
+
+def test_a_damaged_prior_makes_its_frame_unreadable(tree, caplog):
+    tree.config.priors = "files"
+    for frame in range(7):
+        tree.add_prior(frame)
+    path = tree.path("prior", 3)
+    path.write_bytes(path.read_bytes()[:100])
+    assert len(open_split(tree.config, "train")) == 6
+    assert "0000000003.png" in caplog.text
