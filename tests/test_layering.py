@@ -15,7 +15,7 @@ LAYERS = [
     {"train_step"},
     {"parallel"},
     {"evaluate"},
-    {"train", "benchmark"},
+    {"train", "benchmark", "ablations"},
 ]
 """A module imports from its own layer and those above it in this list."""
 

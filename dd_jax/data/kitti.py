@@ -1,7 +1,8 @@
 """KITTI raw: ``ROOT/DATE/DRIVE_sync/image_02/data/%010d.png|jpg`` and calibration per date.
 
 Beside the images this library keeps ``mask_02/data/%010d.png`` (potentially dynamic objects, nonzero = object; no file = no
-object), ``prior_02`` (16-bit inverse depth by another network) and ``moving_02`` (objects that really move, for evaluation). Camera 3 has its own ``image_03``, ``mask_03``, ...
+object), ``prior_02`` (16-bit inverse depth by another network) and ``moving_02`` (objects that really move, for evaluation).
+Camera 3 has its own ``image_03``, ``mask_03``, ...
 Geiger et al., "Vision meets Robotics: The KITTI Dataset", 2013.
 """
 

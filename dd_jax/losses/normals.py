@@ -1,7 +1,7 @@
 """What the student's surface should look like: the normals of a prior depth, and how they turn across edges.
 
-The prior is the teacher's depth (the poster, contribution 1), or a file's. Source of the ranking loss: Xian et al., "Structure-Guided Ranking
-Loss for Single Image Depth Prediction" (CVPR 2020), in the form of SC-DepthV3 (Sun et al. 2023).
+The prior is the teacher's depth (the poster, contribution 1), or a file's. Source of the ranking loss: Xian et al.,
+"Structure-Guided Ranking Loss for Single Image Depth Prediction" (CVPR 2020), in the form of SC-DepthV3 (Sun et al. 2023).
 """
 
 from typing import no_type_check

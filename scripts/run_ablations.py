@@ -1,0 +1,79 @@
+"""The results table: every row with several seeds, one after another or several at once; run it again to go on.
+
+    python scripts/run_ablations.py --config=configs/ablations.py --seeds=3 --out=runs/ablations [--rows=baseline,pose_cycle]
+        [--variant=cityscapes] [--jobs=2] [--config.data.root=DIR, likewise any other field, for all rows]
+
+Writes results.md, results.csv, results.json and results.png into the folder, of whatever runs are finished by then.
+"""
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
+
+from dd_jax import ablations
+from dd_jax.config import Config, ConfigError, validate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", default="configs/ablations.py", help="file with ROWS, BASELINE and get_config")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per row, with seeds 0, 1, ...")
+    parser.add_argument("--rows", default="", help="some rows, separated by commas; default: all")
+    parser.add_argument("--variant", default="", help="of the rows' configs; default: theirs")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once; each gets its share of the cores, and one GPU")
+    parser.add_argument("--out", default="runs/ablations", help="folder of all runs and of the table")
+    parser.add_argument("--table_only", action="store_true", help="make the table of what is there")
+    arguments, overrides = parser.parse_known_args()
+    unknown = [flag for flag in overrides if not flag.startswith("--config.")]
+    if unknown:
+        parser.error(f"unknown: {' '.join(unknown)}")
+    if arguments.seeds < 1 or arguments.jobs < 1:
+        parser.error("--seeds and --jobs must be positive")
+    try:
+        run(arguments, overrides)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    file = runpy.run_path(arguments.config)
+    rows, out = file["ROWS"], Path(arguments.out).absolute()
+    chosen = arguments.rows.split(",") if arguments.rows else list(rows)
+    if unknown := [row for row in chosen if row not in rows]:
+        raise ConfigError(f"--rows: {arguments.config} has no {', '.join(unknown)}, only {', '.join(rows)}")
+    runs = []
+    for seed in range(arguments.seeds):  # a whole table after the first seed
+        for row in chosen:
+            name = f"{row}/{arguments.variant}" if arguments.variant else row
+            given = (f"--config={Path(arguments.config).absolute()}:{name}", *overrides, f"--config.train.seed={seed}")
+            config = parse(given)
+            validate(config)
+            runs.append(ablations.Run(row, seed, config, given, out / row / f"seed{seed}"))
+    try:
+        if not arguments.table_only:
+            ablations.execute(runs, arguments.jobs)
+    finally:
+        lines = ablations.tabulate(runs, {row: rows[row] for row in chosen}, file["BASELINE"])
+        if lines:
+            ablations.write(lines, out)
+            print(ablations.markdown(lines))
+
+
+def parse(arguments: tuple[str, ...]) -> Config:
+    """What scripts/train.py makes of these flags."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(["run_ablations", *arguments])
+    return values["config"].value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+
+from configs import ablations as rows_file
+from dd_jax import ablations, metrics
+from dd_jax.config import ConfigError, to_dict, validate
+from dd_jax.evaluate import REGIONS
+
+ROOT = Path(__file__).parents[1]
+ROWS = {"base": SimpleNamespace(title="Base", published=(0.1,)), "other": SimpleNamespace(title="Other", published=None)}
+
+
+def finished_run(out, row, seed, level, frames=40):
+    """A run whose frames all have abs_rel ``level``, give or take what each frame has in common for all runs."""
+    folder = out / row / f"seed{seed}"
+    folder.mkdir(parents=True)
+    config = tiny.config(train={"seed": seed})
+    (folder / "asked.json").write_text(json.dumps(to_dict(config)))
+    errors = level + np.random.default_rng(0).uniform(-0.05, 0.05, frames)
+    region = {name: float(errors.mean()) for name in metrics.ERRORS}
+    table = {name: region | {"pixels": 10} for name in REGIONS}
+    table["dynamic"] = dict.fromkeys(metrics.ERRORS) | {"pixels": 0}
+    (folder / "metrics.json").write_text(json.dumps({"teacher": table, "student": table}))
+    with (folder / "per_image.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "predictor", "region", "abs_rel"])
+        for index, error in enumerate(errors):
+            writer.writerow([f"f{index}", "student", "all", error])
+            writer.writerow([f"f{index}", "teacher", "all", 9.0])
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "kind": "train", "images_per_second": 8.0}) + "\n")
+    return ablations.Run(row, seed, config, (), folder)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    levels = {"base": 0.3, "other": 0.32}
+    return [finished_run(tmp_path, row, seed, level + 0.01 * seed) for row, level in levels.items() for seed in (0, 1)]
+
+
+def test_a_line_says_mean_and_spread_over_seeds_and_the_paired_difference(runs):
+    base, other = ablations.tabulate(runs, ROWS, "base")
+    mean, deviation = base.scores["all"]["abs_rel"]
+    assert mean == pytest.approx(ablations.tabulate(runs[:1], ROWS, "base")[0].scores["all"]["abs_rel"][0] + 0.005)
+    assert deviation == pytest.approx(0.01 / 2**0.5)
+    assert "dynamic" not in base.scores and not base.differences
+    # The frames' own difficulty cancels out: every frame differs by the same.
+    assert other.differences["all"] == pytest.approx((0.02, 0.02, 0.02))
+    assert other.step_seconds == pytest.approx(tiny.config().data.batch_size / 8)
+
+
+def test_the_interval_covers_what_noise_explains():
+    rng = np.random.default_rng(1)
+    base = {str(i): rng.normal(0.3, 0.1) for i in range(200)}
+    mean, low, high = ablations.paired_bootstrap({k: v + rng.normal(0, 0.02) for k, v in base.items()}, base)
+    assert low < 0 < high and low < mean < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.02 / 200**0.5, rel=0.2)
+
+
+def test_tables_are_written_for_people_and_for_programs(runs, tmp_path):
+    lines = ablations.tabulate(runs, ROWS, "base")
+    ablations.write(lines, tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "| Other | 2 |" in text and "+0.0200 [+0.0200, +0.0200]" in text and "0.1000" in text
+    assert json.loads((tmp_path / "results.json").read_text())[1]["differences"]["all"][0] == pytest.approx(0.02)
+    assert (tmp_path / "results.csv").read_text().count("\n") == 1 + 2 * (len(REGIONS) - 1)
+    assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_folder_of_another_config_is_refused(runs):
+    runs[0].config.optim.steps = 7
+    with pytest.raises(ConfigError, match="another config"):
+        runs[0].finished()
+
+
+def test_finished_runs_are_not_made_again(runs, monkeypatch):
+    monkeypatch.setattr(ablations, "_make", lambda *_: pytest.fail("made again"))
+    ablations.execute(runs, jobs=2)
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(runs, monkeypatch):
+    made = []
+    for run in runs[:2]:
+        (run.folder / "metrics.json").unlink()
+    monkeypatch.setattr(ablations, "_make", lambda run, gpu, cores: made.append(run) or run.seed == 1)
+    with pytest.raises(ConfigError, match=r"1 of 4 runs failed.*base/seed0/train\.log"):
+        ablations.execute(runs, jobs=1)
+    assert made == runs[:2]
+
+
+@pytest.mark.parametrize("row", rows_file.ROWS)
+@pytest.mark.parametrize("variant", ["", "/cityscapes"])
+def test_every_row_is_a_valid_experiment_that_differs_from_the_baseline(row, variant):
+    config = rows_file.get_config(row + variant)
+    validate(config)
+    same = to_dict(config) | {"name": ""} == to_dict(rows_file.get_config(rows_file.BASELINE + variant)) | {"name": ""}
+    assert same == (row == rows_file.BASELINE)
+
+
+def test_the_posters_rows_carry_its_figures():
+    published = {name: row.published for name, row in rows_file.ROWS.items() if row.published}
+    assert len(published) == 8 and all(len(values) == len(metrics.ERRORS) for values in published.values())
+
+
+def test_unknown_rows_are_refused_before_anything_runs(tmp_path):
+    command = [sys.executable, "scripts/run_ablations.py", "--rows=baseline,posecycle", f"--out={tmp_path / 'out'}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "has no posecycle" in result.stderr and not (tmp_path / "out").exists()
