@@ -2,7 +2,8 @@
 
 A split's cache is a folder with ``frames.u8`` (n, h, w, 3), ``masks.bits`` (n, h w / 8; one bit a pixel), ``priors.u16``
 (n, h, w) and ``journal.u8``: per frame a fingerprint of its source files, and whether they could be decoded. A frame whose
-fingerprint differs from today's is decoded again. So one rule serves the first build, the rest of an interrupted one, and changed files.
+fingerprint differs from today's is decoded again. So one rule serves the first build, the rest of an interrupted one, and
+changed files.
 """
 
 import contextlib

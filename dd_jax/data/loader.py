@@ -41,7 +41,7 @@ class TripletSource:
         return Sample(**{name: values[0] for name, values in self.gather(np.array([index])).items()})
 
     def gather(self, indices: Int[np.ndarray, " b"], num_frames: int = 3) -> dict[str, np.ndarray]:
-        """Images, masks, K, exists, perhaps prior of several samples: their first ``num_frames`` frames, copied from the cache."""
+        """Images, masks, K, exists, perhaps prior of several samples: the first ``num_frames`` frames, copied from the cache."""
         triplets = self._triplets[indices, :num_frames]
         images = np.empty((*triplets.shape, *self._size, 3), np.uint8)
         masks = np.empty((*triplets.shape, *self._size), bool)
