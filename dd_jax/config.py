@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 
@@ -97,6 +98,19 @@ class LossConfig:
 
 
 @dataclasses.dataclass
+class ScDepthConfig:
+    """SC-DepthV3: a single-frame system whose frames explain one another; takes the place of the teacher's own losses."""
+
+    enabled: bool = False
+    ssim: float = 0.85  # share of SSIM (7x7) in the photometric error
+    geometry: float = 0.1  # the depths of two frames agree about a point
+    depth_rank: float = 0.1  # the order of depths is the prior's, above all where the motion of the camera explains little
+    auto_mask: bool = True  # drop pixels that the unwarped frame explains better
+    weight_mask: bool = True  # photometric error counts less where the depths of two frames disagree
+    source_min: bool = True  # per pixel of the target the better source; False: both
+
+
+@dataclasses.dataclass
 class OptimConfig:
     steps: int = 66_000
     learning_rate: float = 1e-4
@@ -141,6 +155,7 @@ class Config:
     cost_volume: CostVolumeConfig = dataclasses.field(default_factory=CostVolumeConfig)
     domd: DomdConfig = dataclasses.field(default_factory=DomdConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    sc: ScDepthConfig = dataclasses.field(default_factory=ScDepthConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
@@ -245,8 +260,11 @@ def validate(config: Config, num_devices: int = 1) -> None:
         require(value >= 0, f"--config.loss.{name}={value} must not be negative")
     for name in ("dynamic_cycle", "normal_l1", "normal_rank"):
         require(
-            model.student or getattr(loss, name) == 0, f"--config.loss.{name} needs a student, and there is none: set it to 0"
+            model.student or (config.sc.enabled and name != "dynamic_cycle") or getattr(loss, name) == 0,
+            f"--config.loss.{name} needs a student, and there is none: set it to 0",
         )
+    if config.sc.enabled:
+        _validate_sc(config, require)
     require(
         loss.normal_prior == "teacher" or data.priors == "files",
         "--config.loss.normal_prior=file needs prior depth: set --config.data.priors=files, or teacher",
@@ -279,6 +297,28 @@ def validate(config: Config, num_devices: int = 1) -> None:
         0 < config.eval.min_depth < config.eval.max_depth,
         f"--config.eval.min_depth={config.eval.min_depth} must be positive and below "
         f"--config.eval.max_depth={config.eval.max_depth}",
+    )
+
+
+def _validate_sc(config: Config, require: Callable[[bool, str], None]) -> None:
+    sc, loss = config.sc, config.loss
+    require(not config.model.student, "--config.sc.enabled is a single-frame system: set --config.model.student=False")
+    for name in ("smoothness", "pose_cycle"):
+        require(getattr(loss, name) == 0, f"--config.loss.{name} is no term of --config.sc.enabled: set it to 0")
+    require(loss.mask_weight == "off", "--config.loss.mask_weight is no part of --config.sc.enabled: set it to off")
+    require(not config.model.flow, "--config.model.flow is no part of --config.sc.enabled: set it to False")
+    require(0 <= sc.ssim <= 1, f"--config.sc.ssim={sc.ssim} must lie between 0 and 1")
+    for name in ("geometry", "depth_rank"):
+        value = getattr(sc, name)
+        require(value >= 0, f"--config.sc.{name}={value} must not be negative")
+    asked = sc.depth_rank > 0 or loss.normal_l1 > 0 or loss.normal_rank > 0
+    require(
+        not asked or config.data.priors == "files",
+        "--config.sc.depth_rank, loss.normal_l1 and loss.normal_rank compare with prior depth: set --config.data.priors=files",
+    )
+    require(
+        loss.normal_prior == "file" or loss.normal_l1 == loss.normal_rank == 0,
+        "--config.sc.enabled has no other prior for normals than files: set --config.loss.normal_prior=file",
     )
 
 

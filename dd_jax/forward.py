@@ -5,11 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
 from dd_jax import cost_volume, domd
-from dd_jax.config import Config, CostVolumeConfig, ModelConfig
-from dd_jax.geometry.camera import disp_to_depth, scale_intrinsics
-from dd_jax.geometry.sampling import sample_border
-from dd_jax.geometry.se3 import compose, invert_pose, pose_from_parameters
+from dd_jax.config import Config, CostVolumeConfig, ModelConfig, ScDepthConfig
+from dd_jax.geometry.camera import backproject, disp_to_depth, scale_intrinsics
+from dd_jax.geometry.sampling import sample_border, sample_zeros
+from dd_jax.geometry.se3 import compose, invert_pose, pose_from_euler, pose_from_parameters
 from dd_jax.geometry.warp import reproject
+from dd_jax.losses.pairwise import Comparison, compare
+from dd_jax.networks.layers import normalise
 from dd_jax.networks.model import Model
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, StudentOutputs, Views
 
@@ -24,7 +26,7 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
       depth_range: nearest and farthest depth of the adaptive bins.
       train: draw the matching augmentation, and see the next frame.
     """
-    T = predict_poses(model, batch.inputs)
+    T = predict_poses(model, batch.inputs) if not config.sc.enabled else direct_poses(model, batch.inputs)
     teacher_disps = model.teacher(batch.inputs[:, TARGET])
     if model.student is None:
         return Outputs(T_source_from_target=T, teacher_disps=teacher_disps, student=None)
@@ -75,6 +77,50 @@ def predict_poses(model: Model, inputs: Float[Array, "b f h w 3"]) -> Float[Arra
     return jnp.stack(poses, axis=1)
 
 
+def direct_poses(model: Model, inputs: Float[Array, "b f h w 3"], reverse: bool = False) -> Float[Array, "b sources 4 4"]:
+    """The same as SC-Depth asks for them: in either order of the frames, Euler angles. ``reverse``: from the sources."""
+    poses = []
+    for source in (PREVIOUS, NEXT)[: inputs.shape[1] - 1]:
+        pair = inputs[:, TARGET], inputs[:, source]
+        poses.append(pose_from_euler(*model.pose(*reversed(pair) if reverse else pair)))
+    return jnp.stack(poses, axis=1)
+
+
+def compare_frames(
+    model: Model, batch: Batch, T_source_from_target: Float[Array, "b 2 4 4"], depth: Float[Array, "b h w"], config: Config
+) -> tuple[Comparison, Comparison]:
+    """The target frame against both sources, and both against it (SC-Depth): first axis (previous, next)."""
+    T_target_from_source = direct_poses(model, batch.inputs, reverse=True)
+    pictures, size = normalise(batch.images), batch.images.shape[2:4]
+    there, back = [], []
+    for place, source in enumerate((PREVIOUS, NEXT)):
+        here = pictures[:, TARGET], depth
+        other = pictures[:, source], full_size_depth(model.teacher(batch.inputs[:, source])[0], size, config.model)
+        exists = batch.exists[:, source]
+        there.append(look(here, other, batch.K, T_source_from_target[:, place], exists, config.sc))
+        back.append(look(other, here, batch.K, T_target_from_source[:, place], exists, config.sc))
+    return tuple(jax.tree.map(lambda *maps: jnp.stack(maps), *found) for found in (there, back))
+
+
+def look(
+    here: tuple[Float[Array, "b h w 3"], Float[Array, "b h w"]],
+    other: tuple[Float[Array, "b h w 3"], Float[Array, "b h w"]],
+    K: Float[Array, "b 3 3"],
+    T_other_from_here: Float[Array, "b 4 4"],
+    exists: Bool[Array, " b"],
+    config: ScDepthConfig,
+) -> Comparison:
+    """One frame, a normalised picture and its depth, against what another shows of the same points."""
+    picture, depth = here
+    coords = reproject(depth, K, T_other_from_here)
+    u, v = coords[..., 0], coords[..., 1]
+    z = jnp.sum(T_other_from_here[:, None, None, 2, :3] * backproject(depth, K), axis=-1) + T_other_from_here[:, 2, 3, None, None]
+    seen = (z > 0) & (u >= 0) & (u <= depth.shape[2] - 1) & (v >= 0) & (v <= depth.shape[1] - 1)
+    found = sample_zeros(jnp.concatenate([other[0], other[1][..., None]], axis=-1), coords)
+    computed = jnp.maximum(z, NEAREST)
+    return compare(picture, other[0], found[..., :3], found[..., 3], computed, seen & exists[:, None, None], config)
+
+
 def pose_round_trips(
     model: Model, inputs: Float[Array, "b 3 h w 3"], T_source_from_target: Float[Array, "b 2 4 4"]
 ) -> Float[Array, "b 2 4 4"]:
@@ -83,6 +129,10 @@ def pose_round_trips(
     second = jnp.concatenate([inputs[:, PREVIOUS], inputs[:, TARGET]])
     previous_from_target, target_from_next = jnp.split(pose_from_parameters(*model.pose(first, second)), 2)
     return compose(T_source_from_target, jnp.stack([invert_pose(previous_from_target), target_from_next], axis=1))
+
+
+NEAREST = 1e-3
+"""Depth of points in another camera is at least this, in network units."""
 
 
 def matching_augmentation(seed: UInt32[Array, " b"], config: CostVolumeConfig) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:

@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, UInt32
 from dd_jax import cost_volume, optim
 from dd_jax.config import Config
 from dd_jax.data.augment import augment
-from dd_jax.forward import forward, full_size_depth, full_size_depths, point_offsets, pose_round_trips, synthesize
+from dd_jax.forward import compare_frames, forward, full_size_depth, full_size_depths, point_offsets, pose_round_trips, synthesize
 from dd_jax.geometry.normals import depth_to_normals
 from dd_jax.losses.normals import Surfaces
-from dd_jax.losses.total import compute_losses
+from dd_jax.losses.total import compute_losses, compute_sc_losses
 from dd_jax.networks import model as networks
-from dd_jax.types import NEXT, PREVIOUS, Batch, Metrics, Predictions, TrainState
+from dd_jax.types import NEXT, PREVIOUS, Batch, Metrics, Outputs, Predictions, TrainState
 
 sg = jax.lax.stop_gradient
 
@@ -40,6 +40,10 @@ def loss_fn(
     model = networks.merge(state.params | trainable, state.batch_stats, config, axis, train=True, frozen=frozen)
     batch = augment(batch, config.augment, train=True)
     outputs = forward(model, batch, state.depth_range, config, train=True)
+
+    if config.sc.enabled:
+        losses = sc_losses(model, outputs, batch, config, axis)
+        return losses["total"], (losses, networks.split(model)[1], state.depth_range)
 
     sources = batch.images[:, (PREVIOUS, NEXT), ...]
     T = outputs.T_source_from_target
@@ -70,6 +74,18 @@ def loss_fn(
         )
     _, batch_stats = networks.split(model)
     return losses["total"], (losses, batch_stats, depth_range)
+
+
+def sc_losses(
+    model: networks.Model, outputs: Outputs, batch: Batch, config: Config, axis: str | None
+) -> dict[str, Float[Array, ""]]:
+    """All terms of SC-DepthV3 and their sum; the single-frame network is called the teacher here as everywhere."""
+    depth = full_size_depths(outputs.teacher_disps[:1], config.model)
+    target, sources = compare_frames(model, batch, outputs.T_source_from_target, depth[0], config)
+    surfaces = None
+    if config.loss.normal_l1 > 0 or config.loss.normal_rank > 0:
+        surfaces = Surfaces(normals(depth, batch.K), normals(batch.prior[None], batch.K))
+    return compute_sc_losses(target, sources, depth[0], surfaces, batch, config, axis)
 
 
 def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | None, frozen: bool) -> tuple[TrainState, Metrics]:

@@ -25,6 +25,22 @@ def rotation_from_axis_angle(v: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
     return eye + sine * cross + versine * (outer - squared * eye)
 
 
+def rotation_from_euler(angles: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
+    """``Rx(a) Ry(b) Rz(c)``, in radians: about the z axis first."""
+    (cx, cy, cz), (sx, sy, sz) = (jnp.moveaxis(f(angles), -1, 0) for f in (jnp.cos, jnp.sin))
+    rows = [
+        (cy * cz, -cy * sz, sy),
+        (cx * sz + sx * sy * cz, cx * cz - sx * sy * sz, -sx * cy),
+        (sx * sz - cx * sy * cz, sx * cz + cx * sy * sz, cx * cy),
+    ]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def pose_from_euler(angles: Float[Array, "*b 3"], translation: Float[Array, "*b 3"]) -> Float[Array, "*b 4 4"]:
+    """The motion ``x -> R x + t`` of :func:`rotation_from_euler`."""
+    return _assemble(rotation_from_euler(angles), translation)
+
+
 def pose_from_parameters(axis_angle: Float[Array, "*b 3"], translation: Float[Array, "*b 3"]) -> Float[Array, "*b 4 4"]:
     """The motion ``x -> R x + t``; radians and the unit of depth."""
     return _assemble(rotation_from_axis_angle(axis_angle), translation)

@@ -8,7 +8,9 @@ from jaxtyping import Array, Bool, Float
 from dd_jax import reduce
 from dd_jax.config import Config, LossConfig
 from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, reliable_pixels
+from dd_jax.losses.depth_ranking import depth_ranking
 from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
+from dd_jax.losses.pairwise import Comparison, sc_terms, static_weight
 from dd_jax.losses.photometric import (
     TargetStatistics,
     auto_mask,
@@ -148,6 +150,35 @@ def compute_losses(
     if round_trips is not None:
         terms["pose/cycle"] = loss.pose_cycle * pose_cycle(round_trips, axis)
     losses = {name: jnp.mean(value) for name, value in terms.items()}
+    return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
+
+
+def compute_sc_losses(
+    target: Comparison,
+    sources: Comparison,
+    depth: Float[Array, "b h w"],
+    surfaces: Surfaces | None,
+    batch: Batch,
+    config: Config,
+    axis: str | None,
+) -> dict[str, Float[Array, ""]]:
+    """All terms of SC-DepthV3, averaged over all devices, and their sum "total"; a term that is off is absent.
+
+    Args:
+      target: the target frame against each source; sources: each source against it.
+      depth: of the target, network units.
+      surfaces: normals of ``depth`` and of the prior; None where no term compares them.
+    """
+    loss, sc = config.loss, config.sc
+    photometric, geometry = sc_terms(target, sources, sc, axis)
+    terms = {"photometric": photometric}
+    if sc.geometry > 0:
+        terms["geometry"] = sc.geometry * geometry
+    if sc.depth_rank > 0:
+        terms["depth_rank"] = sc.depth_rank * depth_ranking(depth, batch.prior, static_weight(target), batch.seed, axis)
+    if surfaces is not None:
+        terms |= {name: jnp.mean(value) for name, value in normal_terms(surfaces, depth, batch, loss, axis).items()}
+    losses = {f"teacher/{name}": value for name, value in terms.items()}
     return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
 
 

@@ -20,10 +20,20 @@ class DepthDecoder(nnx.Module):
     Args:
       encoder_channels: channels of the features at 1/2 ... 1/32.
       initial_disp: what the untrained heads say, by their bias; 0 = PyTorch's default bias, about 0.5.
+      smooth: up-sample features bilinearly (SC-Depth) and not by repetition.
       width: 64 in the published networks; the channels 16, 32, 64, 128, 256 scale with it, none below 8.
     """
 
-    def __init__(self, encoder_channels: Sequence[int], *, width: int = 64, initial_disp: float = 0.0, draws: Draws):
+    def __init__(
+        self,
+        encoder_channels: Sequence[int],
+        *,
+        width: int = 64,
+        initial_disp: float = 0.0,
+        smooth: bool = False,
+        draws: Draws,
+    ):
+        self.join = _join_smoothly if smooth else _join
         channels = [max(8, width * 2**level // 4) for level in range(LEVELS)]
         inputs = [*channels[1:], encoder_channels[-1]]
         skips = [0, *encoder_channels[:-1]]
@@ -42,7 +52,7 @@ class DepthDecoder(nnx.Module):
         x = features[-1]
         for level in reversed(range(LEVELS)):
             x = jax.nn.elu(self.before[f"level{level}"](reflect_pad(x)))
-            x = jax.nn.elu(_join(self.after[f"level{level}"], x, features[level - 1] if level > 0 else None))
+            x = jax.nn.elu(self.join(self.after[f"level{level}"], x, features[level - 1] if level > 0 else None))
             if level < NUM_SCALES:
                 disps.append(jax.nn.sigmoid(self.heads[f"scale{level}"](reflect_pad(x))[..., 0]))
         return tuple(reversed(disps))
@@ -53,3 +63,11 @@ def _join(layer: Conv, x: Float[Array, "b h w c"], skip: Float[Array, "b 2*h 2*w
     kernel = layer.kernel[...]
     y = upsampled_conv(x, kernel[:, :, : x.shape[-1]]) + layer.bias[...]
     return y if skip is None else y + conv(reflect_pad(skip), kernel[:, :, x.shape[-1] :], 1, 0)
+
+
+def _join_smoothly(
+    layer: Conv, x: Float[Array, "b h w c"], skip: Float[Array, "b 2*h 2*w s"] | None
+) -> Float[Array, "b 2*h 2*w o"]:
+    b, h, w, c = x.shape
+    x = jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")
+    return layer(reflect_pad(x if skip is None else jnp.concatenate([x, skip], axis=-1)))

@@ -23,9 +23,10 @@ Tree = dict[str, Any]
 class Teacher(nnx.Module):
     """Single-frame depth network (Monodepth2): one image to disparities at four scales."""
 
-    def __init__(self, width: int, initial_disp: float, draws: Draws, axis: str | None):
+    def __init__(self, width: int, initial_disp: float, smooth: bool, draws: Draws, axis: str | None):
         self.encoder = ResNet(18, width=width, draws=draws, axis=axis)
-        self.decoder = DepthDecoder(feature_channels(18, width), width=width, initial_disp=initial_disp, draws=draws)
+        channels = feature_channels(18, width)
+        self.decoder = DepthDecoder(channels, width=width, initial_disp=initial_disp, smooth=smooth, draws=draws)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _"], ...]:
         return self.decoder(self.encoder(image))
@@ -48,7 +49,7 @@ class Model(nnx.Module):
         if model.initial_depth > 0:
             far = 1 / model.max_depth
             initial_disp = (1 / model.initial_depth - far) / (1 / model.min_depth - far)
-        self.teacher = Teacher(width, initial_disp, draws, axis)
+        self.teacher = Teacher(width, initial_disp, config.sc.enabled, draws, axis)
         self.pose = PoseNet(
             width, rotation_scale=model.rotation_scale, translation_scale=model.translation_scale, draws=draws, axis=axis
         )

@@ -41,3 +41,13 @@ def test_invert_pose_and_compose():
     again = np.asarray(se3.compose(T, T))
     expected = np.einsum("bij,bj->bi", np.asarray(T)[:, :3, :3], moved) + np.asarray(T)[:, :3, 3]
     np.testing.assert_allclose(np.einsum("bij,bj->bi", again[:, :3, :3], points) + again[:, :3, 3], expected, atol=1e-5)
+
+
+def test_euler_angles_turn_about_z_then_y_then_x():
+    angles = np.random.default_rng(0).uniform(-3, 3, (5, 3)).astype(np.float32)
+    found = se3.rotation_from_euler(jnp.asarray(angles))
+    for one, (a, b, c) in zip(found, angles, strict=True):
+        about = [
+            se3.rotation_from_axis_angle(jnp.asarray(angle * axis)) for angle, axis in zip((a, b, c), np.eye(3, dtype=np.float32))
+        ]
+        np.testing.assert_allclose(one, about[0] @ about[1] @ about[2], atol=1e-5)
