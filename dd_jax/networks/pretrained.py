@@ -59,6 +59,16 @@ _DECODER = (
 )
 _POSE = tuple((rf"^{name}/", f"net.{i}.") for i, name in enumerate(("squeeze", "conv1", "conv2", "out")))
 _FLOW = ((r"/first/", ".0."), (r"/second/", ".2."), (r"^(i|up)conv(\d)/", r"\1conv\2.0."), (r"/", "."))
+_SC_DEPTH = (
+    (r"^depth_net\.encoder\.encoder\.", "mono_encoder", "encoder."),
+    (r"^depth_net\.decoder\.upconvs([01])\.(\d)\.", "mono_depth", r"decoder.\2+\1."),
+    (r"^depth_net\.decoder\.dispconvs\.(\d)\.", "mono_depth", r"decoder.1\1."),
+    (r"^pose_net\.encoder\.encoder\.", "pose_encoder", "encoder."),
+    (r"^pose_net\.decoder\.conv_squeeze\.", "pose", "net.0."),
+    (r"^pose_net\.decoder\.convs_pose\.0\.", "pose", "net.1."),
+    (r"^pose_net\.decoder\.convs_pose\.1\.", "pose", "net.2."),
+    (r"^pose_net\.decoder\.convs_pose\.2\.", "pose", "net.3."),
+)
 _RULES = {
     "encoder": _MATCHING,
     "depth": _DECODER,
@@ -115,6 +125,28 @@ def from_torchvision(state_dict: StateDict, trees: tuple[Tree, Tree], encoder: s
         first = np.asarray(state_dict["conv1.weight"])
         state_dict = {**state_dict, "conv1.weight": np.concatenate([first, first], axis=1) / 2}
     return _fill(trees, table, {"torchvision": state_dict})
+
+
+def split_sc_depth(state_dict: StateDict) -> dict[str, dict[str, np.ndarray]]:
+    """The networks of one published SC-Depth file, ``depth_net.*`` and ``pose_net.*``, as :func:`from_torch` takes them.
+
+    Its pose network says translation before rotation, and one pose: ours puts rotation first and has a second, unused one.
+    """
+    networks: dict[str, dict[str, np.ndarray]] = {}
+    for key, value in state_dict.items():
+        for pattern, network, replacement in _SC_DEPTH:
+            found, count = re.subn(pattern, replacement, key)
+            if count:
+                upconv = re.fullmatch(r"decoder\.(\d+)\+(\d)\.(.*)", found)
+                if upconv:
+                    found = f"decoder.{2 * int(upconv[1]) + int(upconv[2])}.{upconv[3]}"
+                networks.setdefault(network, {})[found] = value
+                break
+    for key in ("net.3.weight", "net.3.bias"):
+        if key in networks.get("pose", {}):
+            value = np.asarray(networks["pose"][key])
+            networks["pose"][key] = np.concatenate([value[3:], value[:3], np.zeros_like(value)])
+    return networks
 
 
 def to_torch(*trees: Tree) -> dict[str, dict[str, np.ndarray]]:
