@@ -91,6 +91,13 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"dynamic_cycle": 0.1}))
     with pytest.raises(ConfigError, match=r"data\.priors=files"):
         validate(tiny.config(loss={"normal_l1": 0.1, "normal_prior": "file"}))
+    for message, sc, loss in (
+        ("model.student=False", {}, {}),
+        ("smoothness", {"student": False}, {"smoothness": 1e-3}),
+        ("data.priors=files", {"student": False}, {"smoothness": 0.0}),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            validate(tiny.config(sc={"enabled": True}, model=sc, loss=loss, optim={"freeze_step": -1}))
     with pytest.raises(ConfigError, match="mask_weight"):
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"mask_weight": "less"}))
     with pytest.raises(ConfigError, match=r"model\.flow"):

@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from dd_jax import parallel
+from dd_jax.config import validate
 from dd_jax.train_step import create_state, loss_fn, predict, train_step
 from dd_jax.types import TARGET
 
@@ -46,19 +47,60 @@ def test_each_term_teaches_only_its_networks():
         "pose/cycle": {"pose"},
     }
 
-    @jax.jit
-    def norms(state, batch):
-        def terms(params):
-            _, (metrics, _, _) = loss_fn(params, state, batch, config, None, False)
-            return jnp.stack([metrics[term] for term in learners])
-
-        squares = jax.tree.map(lambda g: jnp.sum(g * g, axis=tuple(range(1, g.ndim))), jax.jacrev(terms)(state.params))
-        return {name: jnp.sqrt(sum(jax.tree.leaves(tree))) for name, tree in squares.items()}
-
-    found = norms(state, tiny.batch())
+    found = gradients_by_term(state, tiny.batch(), config, learners)
     for row, (term, expected) in enumerate(learners.items()):
         assert {name for name, values in found.items() if values[row] > 0} == expected, term
         assert all(np.isfinite(values[row]) for values in found.values()), term
+
+
+def gradients_by_term(state, batch, config, terms):
+    """network -> norm of the gradient that each of ``terms`` gives it."""
+
+    @jax.jit
+    def norms(state, batch):
+        def losses(params):
+            _, (metrics, _, _) = loss_fn(params, state, batch, config, None, False)
+            return jnp.stack([metrics[term] for term in terms])
+
+        squares = jax.tree.map(lambda g: jnp.sum(g * g, axis=tuple(range(1, g.ndim))), jax.jacrev(losses)(state.params))
+        return {name: jnp.sqrt(sum(jax.tree.leaves(tree))) for name, tree in squares.items()}
+
+    return norms(state, batch)
+
+
+def test_sc_depth_teaches_both_networks_by_its_terms():
+    config = sc_config()
+    state = create_state(config)
+    learners = {
+        "teacher/photometric": {"teacher", "pose"},
+        "teacher/geometry": {"teacher", "pose"},
+        "teacher/depth_rank": {"teacher"},
+        "teacher/normal_l1": {"teacher"},
+        "teacher/normal_rank": {"teacher"},
+    }
+    found = gradients_by_term(state, sc_batch(), config, learners)
+    for row, (term, expected) in enumerate(learners.items()):
+        assert {name for name, values in found.items() if values[row] > 0} == expected, term
+        assert all(np.isfinite(values[row]) for values in found.values()), term
+
+
+def sc_config():
+    config = tiny.config(
+        model={"student": False},
+        domd={"enabled": False},
+        sc={"enabled": True},
+        data={"priors": "files"},
+        loss={"smoothness": 0.0, "normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "normal_prior": "file"},
+        optim={"freeze_step": -1},
+    )
+    validate(config)
+    return config
+
+
+def sc_batch():
+    batch = tiny.batch()
+    shape = (len(batch.seed), *batch.images.shape[2:4])
+    return batch.replace(prior=np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16))
 
 
 def test_step_moves_every_network_and_the_bins_and_counts(state, step):
