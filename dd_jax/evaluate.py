@@ -202,6 +202,7 @@ def sample_panel(
         previous=batch.images[position, PREVIOUS] if exists else None,
         disentangled=pick(prediction.disentangled) if exists else None,
         holes=pick(prediction.holes) if exists else None,
+        offsets=pick(prediction.offsets) if exists else None,
         dynamic=batch.masks[position, TARGET],
         truth=None if truth is None else metrics.field_of_view(truth.depth, config.eval),
         **depths,

@@ -157,13 +157,14 @@ def full_size_depths(disps: tuple[Float[Array, "b _ _"], ...], config: ModelConf
     return jnp.stack([full_size_depth(disp, disps[0].shape[1:], config) for disp in disps])
 
 
-def point_offsets(model: Model, inputs: Float[Array, "b 3 h w 3"], config: ModelConfig) -> Float[Array, "b 2 h w 3"] | None:
-    """How far each target point moves until either source frame, in the target camera's frame; None without a flow network."""
+def point_offsets(model: Model, inputs: Float[Array, "b f h w 3"], config: ModelConfig) -> Float[Array, "b sources h w 3"] | None:
+    """How far each target point moves until each source frame, in the target camera's frame; None without a flow network."""
     if model.flow is None:
         return None
-    target = jnp.concatenate([inputs[:, TARGET]] * 2)
-    flow = config.flow_scale * model.flow(target, jnp.concatenate([inputs[:, PREVIOUS], inputs[:, NEXT]]))[0]
-    return jnp.stack(jnp.split(flow, 2), axis=1)
+    sources = [inputs[:, place] for place in (PREVIOUS, NEXT)[: inputs.shape[1] - 1]]
+    target = jnp.concatenate([inputs[:, TARGET]] * len(sources))
+    flow = config.flow_scale * model.flow(target, jnp.concatenate(sources))[0]
+    return jnp.stack(jnp.split(flow, len(sources)), axis=1)
 
 
 def synthesize(

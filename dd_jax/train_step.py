@@ -132,11 +132,13 @@ def predict(state: TrainState, batch: Batch, config: Config) -> Predictions:
         return 1.0 / full_size_depth(disp, size, config.model)
 
     domd = None if student is None else student.disentangled
+    offsets = point_offsets(model, batch.inputs, config.model)
     return Predictions(
         teacher=inverse_depth(outputs.teacher_disps[0]),
         student=None if student is None else inverse_depth(student.disps[0]),
         disentangled=None if domd is None else domd.images[:, 0],
         holes=None if domd is None else domd.holes[:, 0],
+        offsets=None if offsets is None else offsets[:, 0],
         T_previous_from_target=outputs.T_source_from_target[:, 0],
     )
 

@@ -60,6 +60,7 @@ def panel(
     previous: Shaped[np.ndarray, "h w 3"] | None = None,
     disentangled: Shaped[np.ndarray, "h w 3"] | None = None,
     holes: Bool[np.ndarray, "h w"] | None = None,
+    offsets: Float[np.ndarray, "h w 3"] | None = None,
     dynamic: Bool[np.ndarray, "h w"] | None = None,
     columns: int = 2,
 ) -> UInt8[np.ndarray, "rows width 3"]:
@@ -72,6 +73,7 @@ def panel(
       truth: metres, 0 = none, any size.
       previous, disentangled, holes: the previous frame, the same with moving objects put where they would be now had they
         stood still, and the pixels this uncovers.
+      offsets: motion of every point besides the camera's, in the networks' unit; shown by its length.
       dynamic: potentially dynamic objects, outlined in the image.
     """
     height, width = image.shape[:2]
@@ -86,6 +88,11 @@ def panel(
         tiles.append(("previous frame, objects disentangled", _as_uint8(disentangled)))
     if holes is not None:
         tiles.append(("holes", np.repeat(holes[..., None], 3, axis=2).astype(np.uint8) * 255))
+
+    if offsets is not None:
+        length = np.linalg.norm(offsets, axis=-1)
+        share = length / max(float(length.max()), 1e-12)
+        tiles.append(("motion of points, red = longest", _coloured(share, np.ones_like(share, bool), cv2.COLORMAP_TURBO)))
 
     depths = {name: depth for name, depth in (("teacher", teacher), ("student", student)) if depth is not None}
     measured = None if truth is None else shrink_sparse(truth, (height, width))

@@ -103,3 +103,12 @@ def test_panel_shares_the_scale_of_the_truth():
     tiles = [page[i * 68 : i * 68 + 64][20:] for i in range(4)]  # below the labels
     np.testing.assert_array_equal(tiles[1], tiles[2])
     assert len(np.unique(tiles[3].reshape(-1, 3), axis=0)) == 1
+
+
+def test_panel_shows_where_points_move():
+    offsets = np.zeros((64, 480, 3))
+    offsets[40:, 100:200, 0] = 0.5
+    page = panel(np.zeros((64, 480, 3), np.uint8), offsets=offsets, columns=1)
+    assert page.shape[0] == 2 * 64 + 4
+    tile = page[68:].astype(int)
+    assert tile[50, 150, 0] > tile[50, 150, 2] and tile[50, 300, 2] > tile[50, 300, 0]  # red against blue
