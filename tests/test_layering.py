@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dd_jax"
 
 LAYERS = [
-    {"types", "config", "reduce"},
+    {"types", "config", "reduce", "ssim"},
     {"geometry"},
     {"networks", "cost_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
     {"forward"},
@@ -25,7 +25,7 @@ NARROW = {
     "checkpoint": {"types", "config"},
     "report": {"types", "config", "report"},
     "optim": {"types", "config"},
-    "losses": {"types", "config", "reduce", "losses"},
+    "losses": {"types", "config", "reduce", "ssim", "losses"},
     "metrics": {"types", "config"},
     "networks": {"types", "config", "reduce", "geometry", "networks"},
 }

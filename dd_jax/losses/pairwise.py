@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from dd_jax import reduce
+from dd_jax import reduce, ssim
 from dd_jax.config import ScDepthConfig
 
-_C1, _C2 = 0.01**2, 0.03**2
 _REACH = 3  # pixels on either side in SSIM's window
 _FEWEST = 100  # valid pixels, of all devices, below which a mean says nothing
 
@@ -43,7 +42,8 @@ def compare(
     colour = jnp.mean(difference, axis=-1)
     photometric = jnp.clip(difference, 0, 1)
     if config.ssim > 0:
-        photometric = config.ssim * ssim_distance(image, warped) + (1 - config.ssim) * photometric
+        similar = ssim.distance(warped, ssim.moments(image, _REACH), _REACH)
+        photometric = config.ssim * similar + (1 - config.ssim) * photometric
     photometric = jnp.mean(photometric, axis=-1)
     inconsistency = jnp.abs(computed - projected) / (computed + projected)
     if config.weight_mask:
@@ -51,24 +51,6 @@ def compare(
     if config.auto_mask:
         seen = seen & (colour < jnp.mean(jnp.abs(image - other), axis=-1))
     return Comparison(colour, photometric, inconsistency, seen)
-
-
-def ssim_distance(x: Float[Array, "b h w 3"], y: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """(1 - SSIM) / 2 in [0, 1] per channel, 7x7 mean filter, reflected border."""
-    mean_x, mean_y, square_x, square_y, product = _box(jnp.stack([x, y, x * x, y * y, x * y]))
-    near = (2 * mean_x * mean_y + _C1) * (2 * (product - mean_x * mean_y) + _C2)
-    far = (mean_x**2 + mean_y**2 + _C1) * (square_x - mean_x**2 + square_y - mean_y**2 + _C2)
-    return jnp.clip((1 - near / far) / 2, 0, 1)
-
-
-def _box(x: Float[Array, "n b h w c"]) -> Float[Array, "n b h w c"]:
-    size = 2 * _REACH + 1
-    for axis in (2, 3):
-        padding = [(0, 0)] * 5
-        padding[axis] = (_REACH, _REACH)
-        window = tuple(size if a == axis else 1 for a in range(5))
-        x = jax.lax.reduce_window(jnp.pad(x, padding, mode="reflect"), 0.0, jax.lax.add, window, (1,) * 5, "VALID")
-    return x / size**2
 
 
 def best(pairs: Comparison) -> Comparison:

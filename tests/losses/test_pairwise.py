@@ -5,7 +5,7 @@ import pytest
 
 from dd_jax.config import ScDepthConfig
 from dd_jax.forward import look
-from dd_jax.losses.pairwise import Comparison, best, compare, sc_terms, ssim_distance, static_weight
+from dd_jax.losses.pairwise import Comparison, best, compare, sc_terms, static_weight
 
 H, W = 16, 24
 SC = ScDepthConfig()
@@ -61,13 +61,6 @@ def test_auto_mask_drops_what_needs_no_motion():
     same = compare(image, image, image, wall(), wall(), jnp.ones((1, H, W), bool), SC)
     assert not same.valid.any() and not same.inconsistency.any()
     np.testing.assert_allclose(same.photometric, 0, atol=1e-6)
-
-
-def test_ssim_distance_is_zero_for_equal_and_bounded():
-    x, y = picture(), picture(1)
-    np.testing.assert_allclose(ssim_distance(x, x), 0, atol=1e-6)
-    distance = ssim_distance(x, -y)
-    assert distance.min() >= 0 and distance.max() <= 1
 
 
 def test_the_valid_source_with_the_nearest_colour_speaks_for_the_pixel():

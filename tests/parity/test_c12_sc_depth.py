@@ -14,13 +14,14 @@ from flax import nnx
 from harness import nchw, nhwc
 from test_c02_networks import exported, imported
 
+from dd_jax import ssim
 from dd_jax.config import ScDepthConfig
 from dd_jax.geometry.camera import backproject, disp_to_depth
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.se3 import pose_from_euler
 from dd_jax.geometry.warp import reproject
 from dd_jax.losses.depth_ranking import UNRELIABLE, ranking, ranking_mean
-from dd_jax.losses.pairwise import compare, ssim_distance
+from dd_jax.losses.pairwise import compare
 from dd_jax.networks import pretrained
 from dd_jax.networks.depth_decoder import DepthDecoder
 from dd_jax.networks.layers import Draws
@@ -81,7 +82,7 @@ def test_warp(golden):
     golden.check("out.projected_img", nchw(warped))
     golden.check("out.projected_depth", projected[:, None])
     golden.check("out.computed_depth", computed[:, None])
-    golden.check("out.ssim", nchw(ssim_distance(images[0], warped)))
+    golden.check("out.ssim", nchw(ssim.distance(warped, ssim.moments(images[0], 3), 3)))
     golden.check("out.identity.projected_img", nchw(warp(images[1], depths[1], depths[0], K, jnp.tile(jnp.eye(4), (2, 1, 1)))[0]))
 
     def objective(*args):
