@@ -11,7 +11,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from configs import dynamic_depth, many_depth, monodepth2, sc_depth_v3
+from configs import ds_depth, dynamic_depth, many_depth, monodepth2, sc_depth_v3
 from dd_jax.config import Config, ConfigError
 
 
@@ -69,6 +69,7 @@ ROWS = {
     "dynamic_cycle": Row("dynamic-object cycle consistency", {"loss.dynamic_cycle": 0.1}),
     # The systems it is compared with.
     "many_depth": Row("ManyDepth", system=many_depth.get_config),
+    "ds_depth": Row("DS-Depth", system=ds_depth.get_config),
     "sc_depth_v3": Row("SC-DepthV3 (with prior depth)", system=sc_depth_v3.get_config),
     "monodepth2": Row("Monodepth2", system=monodepth2.get_config),
 }

@@ -111,6 +111,18 @@ class ScDepthConfig:
 
 
 @dataclasses.dataclass
+class DsDepthConfig:
+    """DS-Depth: ManyDepth with a network for the flow that rigid motion leaves, which moves a second cost volume."""
+
+    enabled: bool = False
+    flow_scale: float = 0.1  # factor on the flow network's output
+    flow_smoothness: float = 1e-4
+    cost_ssim: float = 0.4  # share of SSIM in matching costs, the rest is L1
+    fusion: str = "both"  # of the two volumes: their "min" | a "conv" of both | "both"
+    own_mask: bool = True  # False: the dynamic volume is trusted where the static one is
+
+
+@dataclasses.dataclass
 class OptimConfig:
     steps: int = 66_000
     learning_rate: float = 1e-4
@@ -156,6 +168,7 @@ class Config:
     domd: DomdConfig = dataclasses.field(default_factory=DomdConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     sc: ScDepthConfig = dataclasses.field(default_factory=ScDepthConfig)
+    ds: DsDepthConfig = dataclasses.field(default_factory=DsDepthConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
@@ -265,6 +278,9 @@ def validate(config: Config, num_devices: int = 1) -> None:
         )
     if config.sc.enabled:
         _validate_sc(config, require)
+    one_of("ds.fusion", config.ds.fusion, ("min", "conv", "both"))
+    if config.ds.enabled:
+        _validate_ds(config, require)
     require(
         loss.normal_prior == "teacher" or data.priors == "files",
         "--config.loss.normal_prior=file needs prior depth: set --config.data.priors=files, or teacher",
@@ -319,6 +335,20 @@ def _validate_sc(config: Config, require: Callable[[bool, str], None]) -> None:
     require(
         loss.normal_prior == "file" or loss.normal_l1 == loss.normal_rank == 0,
         "--config.sc.enabled has no other prior for normals than files: set --config.loss.normal_prior=file",
+    )
+
+
+def _validate_ds(config: Config, require: Callable[[bool, str], None]) -> None:
+    ds = config.ds
+    require(config.model.student, "--config.ds.enabled needs a student: set --config.model.student=True")
+    require(not config.domd.enabled, "--config.ds.enabled finds moving objects by their flow: set --config.domd.enabled=False")
+    require(not config.model.flow, "--config.ds.enabled has a flow network of its own: set --config.model.flow=False")
+    require(0 <= ds.cost_ssim <= 1, f"--config.ds.cost_ssim={ds.cost_ssim} must lie between 0 and 1")
+    require(ds.flow_scale > 0, f"--config.ds.flow_scale={ds.flow_scale} must be positive")
+    require(ds.flow_smoothness >= 0, f"--config.ds.flow_smoothness={ds.flow_smoothness} must not be negative")
+    require(
+        config.optim.freeze_step != 0,
+        "--config.ds.enabled trains its flow network together with the teacher, which --config.optim.freeze_step=0 freezes",
     )
 
 

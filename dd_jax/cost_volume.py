@@ -18,7 +18,7 @@ from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_z
 from dd_jax.geometry.warp import pixel_rays, plane_motion
 from dd_jax.types import CostVolume
 
-_MARGIN = 2
+MARGIN = 2
 """Costs closer than this many feature pixels to a border, in either frame, count as unobserved."""
 
 _POOL_CHUNK = 2048
@@ -128,9 +128,9 @@ class _Sweep:
         points = self.bins[k] * self.rays + self.shift[:, None, None]
         coords = divide(points[..., 0], points[..., 1], points[..., 2])
         u, v = jnp.arange(width), jnp.arange(height)[:, None]
-        inner = (u >= _MARGIN) & (u < width - _MARGIN) & (v >= _MARGIN) & (v < height - _MARGIN)
-        limits = jnp.array([width, height], jnp.float32) - _MARGIN
-        seen = inner & jnp.all((coords >= _MARGIN) & (coords <= limits), axis=-1)
+        inner = (u >= MARGIN) & (u < width - MARGIN) & (v >= MARGIN) & (v < height - MARGIN)
+        limits = jnp.array([width, height], jnp.float32) - MARGIN
+        seen = inner & jnp.all((coords >= MARGIN) & (coords <= limits), axis=-1)
 
         indices, fx, fy = corners(self.lookup.shape, coords + 1.0)
         weights = corner_weights(fx, fy)

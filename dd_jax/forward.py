@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
-from dd_jax import cost_volume, domd
+from dd_jax import cost_volume, domd, dynamic_volume, ssim
 from dd_jax.config import Config, CostVolumeConfig, ModelConfig, ScDepthConfig
-from dd_jax.geometry.camera import backproject, disp_to_depth, scale_intrinsics
+from dd_jax.geometry.camera import backproject, disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border, sample_zeros
 from dd_jax.geometry.se3 import compose, invert_pose, pose_from_euler, pose_from_parameters
 from dd_jax.geometry.warp import reproject
@@ -36,9 +36,9 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
     else:
         static = absent = jnp.zeros(batch.seed.shape, bool)
     augmented = static | absent
+    depth = sg(full_size_depth(teacher_disps[0], batch.images.shape[2:4], config.model))
 
     if config.domd.enabled:
-        depth = sg(full_size_depth(teacher_disps[0], batch.images.shape[2:4], config.model))
         frames = (PREVIOUS, NEXT) if train else (PREVIOUS,)
         disentangled = domd.disentangle(batch, frames, depth, sg(T), ~augmented, config.domd)
         lookup = disentangled.lookup
@@ -50,22 +50,24 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
     encoder = model.student.encoder
     f0, f1 = encoder.features(batch.inputs[:, TARGET])
     _, lookup_f1 = encoder.features(lookup)
-    volume = cost_volume.build(
-        sg(f1),
-        sg(lookup_f1)[:, None],
-        sg(T[:, :1]),
-        (batch.exists[:, PREVIOUS] & ~absent)[:, None],
-        holes,
-        scale_intrinsics(batch.K, 0.25, 0.25),
-        cost_volume.depth_bins(depth_range, config.cost_volume),
-        config.cost_volume,
-    )
+    present = batch.exists[:, PREVIOUS] & ~absent
+    K_quarter = scale_intrinsics(batch.K, 0.25, 0.25)
+    bins = cost_volume.depth_bins(depth_range, config.cost_volume)
+    residuals = None
+    if config.ds.enabled:
+        residuals = residual_flows(model, batch, sg(T), depth, config)
+        shift = full_size_flow(residuals[0][:, 0], f1.shape[1:3])
+        volume = dynamic_volume.build(sg(f1), sg(lookup_f1), sg(T[:, 0]), present, sg(shift), K_quarter, bins, config.ds)
+    else:
+        volume = cost_volume.build(
+            sg(f1), sg(lookup_f1)[:, None], sg(T[:, :1]), present[:, None], holes, K_quarter, bins, config.cost_volume
+        )
     volume = jax.tree.map(sg, volume)
     disps = model.student.decoder(encoder.fuse(f0, f1, volume))
     return Outputs(
         T_source_from_target=T,
         teacher_disps=teacher_disps,
-        student=StudentOutputs(disps=disps, volume=volume, augmented=augmented, disentangled=disentangled),
+        student=StudentOutputs(disps=disps, volume=volume, augmented=augmented, disentangled=disentangled, residuals=residuals),
     )
 
 
@@ -159,12 +161,42 @@ def full_size_depths(disps: tuple[Float[Array, "b _ _"], ...], config: ModelConf
 
 def point_offsets(model: Model, inputs: Float[Array, "b f h w 3"], config: ModelConfig) -> Float[Array, "b sources h w 3"] | None:
     """How far each target point moves until each source frame, in the target camera's frame; None without a flow network."""
-    if model.flow is None:
+    if not config.flow:
         return None
     sources = [inputs[:, place] for place in (PREVIOUS, NEXT)[: inputs.shape[1] - 1]]
     target = jnp.concatenate([inputs[:, TARGET]] * len(sources))
     flow = config.flow_scale * model.flow(target, jnp.concatenate(sources))[0]
     return jnp.stack(jnp.split(flow, len(sources)), axis=1)
+
+
+def residual_flows(
+    model: Model, batch: Batch, T: Float[Array, "b f 4 4"], depth: Float[Array, "b h w"], config: Config
+) -> tuple[Float[Array, "b f _ _ 2"], ...]:
+    """What rigid motion leaves of the flow to each source frame, per scale, in units of half an image (DS-Depth).
+
+    The network sees both pictures, the target moved rigidly to the source, how far it moved in pixels, and how badly that
+    explains the source; nothing of it teaches another network.
+    """
+    size = depth.shape[1:]
+    target = batch.inputs[:, TARGET]
+    u, v = pixel_grid(*size)
+    grid = jnp.stack(jnp.broadcast_arrays(u, v), axis=-1)
+    flows = []
+    for place, source in enumerate((PREVIOUS, NEXT)[: T.shape[1]]):
+        picture = batch.inputs[:, source]
+        coords = reproject(depth, batch.K, invert_pose(T[:, place]))
+        moved = sample_border(target, coords)
+        error = 0.85 * ssim.distance(moved, ssim.moments(picture, 1), 1) + 0.15 * jnp.abs(picture - moved)
+        norm = jnp.sqrt(jnp.sum((error + 1e-10) ** 2, axis=-1, keepdims=True))
+        flows.append(model.flow(target, picture, sg(moved), sg(coords - grid), sg(norm)))
+    return tuple(config.ds.flow_scale * jnp.stack(scale, axis=1) for scale in zip(*flows, strict=True))
+
+
+def full_size_flow(flow: Float[Array, "*n hs ws 2"], size: tuple[int, int]) -> Float[Array, "*n h w 2"]:
+    """Flow in pixels of an image of ``size`` from one in units of half an image at any size (bilinear, half-pixel centres)."""
+    half = jnp.array([size[1] - 1, size[0] - 1], flow.dtype) / 2
+    full = flow if flow.shape[-3:-1] == size else jax.image.resize(flow, (*flow.shape[:-3], *size, 2), "bilinear")
+    return full * half
 
 
 def synthesize(
@@ -174,10 +206,12 @@ def synthesize(
     holes: Bool[Array, "b f h w"] | None,
     K: Float[Array, "b 3 3"],
     offsets: Float[Array, "b f h w 3"] | None = None,
+    residuals: tuple[Float[Array, "b f _ _ 2"], ...] | None = None,
 ) -> Views:
     """Each source frame as the target camera would see it through ``depths``, all scales at full size.
 
-    ``offsets`` move the points before the cameras do: None where the scene is rigid.
+    ``offsets`` move the points before the cameras do: None where the scene is rigid. ``residuals`` ask for a second look,
+    that much further.
     """
     s, b, h, w = depths.shape
     f = sources.shape[1]
@@ -187,4 +221,9 @@ def synthesize(
     coords = reproject(depths, K, jnp.moveaxis(T, 1, 0), offsets).reshape(s, f * b, h, w, 2)
     pictures = jnp.moveaxis(sources, 1, 0).reshape(f * b, h, w, -1)
     warped = sample_border(pictures, coords).reshape(s, f, b, h, w, -1)
-    return Views(depths=depths, warped=warped[..., :3], holes=None if holes is None else sg(warped[..., 3]) > 0.5)
+    moved = None
+    if residuals is not None:
+        shifts = jnp.stack([jnp.moveaxis(full_size_flow(flow, (h, w)), 1, 0) for flow in residuals])  # (s, f, b, h, w, 2)
+        moved = sample_border(pictures[..., :3], coords + shifts.reshape(coords.shape)).reshape(s, f, b, h, w, 3)
+    holes = None if holes is None else sg(warped[..., 3]) > 0.5
+    return Views(depths=depths, warped=warped[..., :3], holes=holes, moved=moved)

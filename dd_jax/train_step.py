@@ -58,7 +58,7 @@ def loss_fn(
         domd = outputs.student.disentangled
         student_depths = full_size_depths(outputs.student.disps, config.model)
         images, holes = (sources, None) if domd is None else (domd.images, domd.holes)
-        student_views = synthesize(student_depths, sg(T), images, holes, batch.K, offsets)
+        student_views = synthesize(student_depths, sg(T), images, holes, batch.K, offsets, outputs.student.residuals)
         if config.loss.normal_l1 > 0 or config.loss.normal_rank > 0:
             prior = teacher_depths if config.loss.normal_prior == "teacher" else batch.prior[None]
             surfaces = Surfaces(normals(student_depths, batch.K), sg(normals(prior, batch.K)))

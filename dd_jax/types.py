@@ -45,6 +45,7 @@ class CostVolume:
     observed: Bool[Array, "b hq wq k"]  # whether the lookup frame shows the pixel at this depth
     confidence: Float[Array, "b hq wq"]  # 1 where every bin is observed, else 0
     lowest: Float[Array, "b hq wq"]  # 1 / depth of the cheapest bin
+    apart: Float[Array, "b hq wq 2*k"] | None = None  # DS-Depth: the static, then the dynamic volume, before their fusion
 
 
 @no_type_check
@@ -65,6 +66,8 @@ class StudentOutputs:
     volume: CostVolume
     augmented: Bool[Array, " b"]  # sample went through matching augmentation (static camera or zero pose)
     disentangled: Disentangled | None  # None where DOMD is off
+    residuals: tuple[Float[Array, "b f _ _ 2"], ...] | None = None  # DS-Depth: flow besides the rigid one, target to source, per
+    # scale; in units of half an image, so that 2 is its whole width or height
 
 
 @no_type_check
@@ -85,6 +88,7 @@ class Views:
     depths: Float[Array, "s b h w"]
     warped: Float[Array, "s f b h w 3"]
     holes: Bool[Array, "s f b h w"] | None  # pixel comes from a hole of the source; None where sources have no holes
+    moved: Float[Array, "s f b h w 3"] | None = None  # the same sources, looked up a residual flow further (DS-Depth)
 
 
 @no_type_check

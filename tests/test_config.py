@@ -91,6 +91,14 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"dynamic_cycle": 0.1}))
     with pytest.raises(ConfigError, match=r"data\.priors=files"):
         validate(tiny.config(loss={"normal_l1": 0.1, "normal_prior": "file"}))
+    for message, changes in (
+        ("needs a student", {"model": {"student": False}, "domd": {"enabled": False}, "optim": {"freeze_step": -1}}),
+        ("domd.enabled=False", {}),
+        ("flow network of its own", {"domd": {"enabled": False}, "model": {"flow": True}}),
+        ("freeze_step=0", {"domd": {"enabled": False}, "optim": {"freeze_step": 0}, "train": {"init_from": "runs/teacher"}}),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            validate(tiny.config(ds={"enabled": True}, **changes))
     for message, sc, loss in (
         ("model.student=False", {}, {}),
         ("smoothness", {"student": False}, {"smoothness": 1e-3}),

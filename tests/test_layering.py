@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dd_jax"
 LAYERS = [
     {"types", "config", "reduce", "ssim"},
     {"geometry"},
-    {"networks", "cost_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
+    {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
     {"forward"},
     {"train_step"},
     {"parallel"},

@@ -84,6 +84,21 @@ def test_sc_depth_teaches_both_networks_by_its_terms():
         assert all(np.isfinite(values[row]) for values in found.values()), term
 
 
+def test_ds_depth_spares_teacher_and_pose_what_its_flow_and_student_learn():
+    config = tiny.config(domd={"enabled": False}, cost_volume={"occlusion": "none"}, ds={"enabled": True})
+    validate(config)
+    learners = {
+        "teacher/photometric": {"teacher", "pose"},
+        "student/photometric": {"student", "flow"},
+        "student/consistency": {"student"},
+        "flow/smoothness": {"flow"},
+    }
+    found = gradients_by_term(create_state(config), tiny.batch(), config, learners)
+    for row, (term, expected) in enumerate(learners.items()):
+        assert {name for name, values in found.items() if values[row] > 0} == expected, term
+        assert all(np.isfinite(values[row]) for values in found.values()), term
+
+
 def sc_config():
     config = tiny.config(
         model={"student": False},

@@ -120,6 +120,16 @@ def photometric_error(pred: Float[Array, "*n b h w 3"], target: TargetStatistics
     return _mixed_error(rows, (target.rows, target.mean, target.variance), ssim)
 
 
+def adaptive_error(
+    rigid: Float[Array, "*n b h w 3"], moved: Float[Array, "*n b h w 3"], target: TargetStatistics, ssim: float
+) -> Float[Array, "*n b h w"]:
+    """The mean of two views' SSIM distances, and per channel the smaller of their differences (DS-Depth, section 3.4)."""
+    similar = (photometric_error(rigid, target, 1.0) + photometric_error(moved, target, 1.0)) / 2
+    rows = jax.lax.stop_gradient(target.rows)
+    nearest = channel_mean(jnp.minimum(jnp.abs(_rows(rigid) - rows), jnp.abs(_rows(moved) - rows)))
+    return ssim * similar + (1 - ssim) * nearest
+
+
 # The gradient is written out: automatic differentiation turns each of the many slices into a padded copy of the whole array,
 # which takes three times as long to compile, half as long again to run and twice the memory.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -46,3 +46,13 @@ def smoothness(disps: tuple[Float[Array, "b _ _"], ...], edges: EdgeWeights, axi
         y = reduce.mean(jnp.abs(d[:, 1:] - d[:, :-1]) * along_y, axis)
         terms.append((x + y) / 2**scale)
     return jnp.stack(terms)
+
+
+def flow_smoothness(flows: tuple[Float[Array, "b f _ _ 2"], ...], axis: str | None) -> Float[Array, " s"]:
+    """First-order smoothness of a flow at its native size, without regard to edges, divided by 2^s at scale s (DS-Depth)."""
+    terms = []
+    for scale, flow in enumerate(flows):
+        x = reduce.mean(jnp.abs(flow[:, :, :, 1:] - flow[:, :, :, :-1]), axis)
+        y = reduce.mean(jnp.abs(flow[:, :, 1:] - flow[:, :, :-1]), axis)
+        terms.append((x + y) / 2**scale)
+    return jnp.stack(terms)

@@ -13,13 +13,14 @@ from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
 from dd_jax.losses.pairwise import Comparison, sc_terms, static_weight
 from dd_jax.losses.photometric import (
     TargetStatistics,
+    adaptive_error,
     auto_mask,
     combine_sources,
     photometric_error,
     target_statistics,
 )
 from dd_jax.losses.sample_weight import mask_weights
-from dd_jax.losses.smoothness import EdgeWeights, edge_weights, image_pyramid, smoothness
+from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views
 
 Terms = dict[str, Float[Array, " s"]]
@@ -147,6 +148,8 @@ def compute_losses(
             masks = batch.masks[:, TARGET]
             terms["teacher/cycle"] = loss.dynamic_cycle * dynamic_cycle(teacher_views.depths, student_views.depths, masks, axis)
 
+    if config.ds.enabled and config.ds.flow_smoothness > 0 and teacher_views is not None:
+        terms["flow/smoothness"] = config.ds.flow_smoothness * flow_smoothness(outputs.student.residuals, axis)
     if round_trips is not None:
         terms["pose/cycle"] = loss.pose_cycle * pose_cycle(round_trips, axis)
     losses = {name: jnp.mean(value) for name, value in terms.items()}
@@ -190,7 +193,11 @@ def _explain(
     if views.holes is not None and loss.occlusion_rule != "min":
         # The SSIM windows around a hole reach into it. Its black would count as a difference; the target's own pixels do not.
         warped = jnp.where(views.holes[..., None], target.statistics.rows.reshape(warped.shape[2:]), warped)
-    return combine_sources(photometric_error(warped, target.statistics, loss.ssim), exists, views.holes, loss)
+    if views.moved is None:
+        error = photometric_error(warped, target.statistics, loss.ssim)
+    else:
+        error = adaptive_error(warped, views.moved, target.statistics, loss.ssim)
+    return combine_sources(error, exists, views.holes, loss)
 
 
 def _masked_mean(error: jax.Array, mask: jax.Array, target: Target, axis: str | None) -> jax.Array:

@@ -13,29 +13,30 @@ OUT_SCALE = 0.1
 
 
 class FlowNet(nnx.Module):
-    """Two images -> 3-D flow at 1, 1/2, 1/4 and 1/8 of their size; an hourglass with skips and no normalisation.
+    """Images -> flow at 1, 1/2, 1/4 and 1/8 of their size; an hourglass with skips and no normalisation.
 
     Args:
       width: channels of the second level; 64 gives the published network.
+      inputs, outputs: channels. Two images and 3-D flow (the poster), or 12 and 2 (DS-Depth).
     """
 
-    def __init__(self, width: int, *, draws: Draws):
-        down = [6, width // 2, width, 2 * width, 4 * width, 8 * width, 8 * width, 8 * width]
+    def __init__(self, width: int, *, inputs: int = 6, outputs: int = 3, draws: Draws):
+        down = [inputs, width // 2, width, 2 * width, 4 * width, 8 * width, 8 * width, 8 * width]
         up = [width // 4, width // 2, width, 2 * width, 4 * width, 8 * width, 8 * width]
         for level in range(1, LEVELS + 1):
             size = {1: 7, 2: 5}.get(level, 3)
             setattr(self, f"conv{level}", _Down(down[level - 1], down[level], size, draws=draws))
             deeper = up[level] if level < LEVELS else down[LEVELS]
             skip = down[level - 1] if level > 1 else 0
-            flow = 3 if level < 4 else 0
+            flow = outputs if level < 4 else 0
             setattr(self, f"upconv{level}", TransposedConv(deeper, up[level - 1], draws=draws))
             setattr(self, f"iconv{level}", Conv(up[level - 1] + skip + flow, up[level - 1], 3, padding=1, draws=draws))
             if level <= 4:
-                setattr(self, f"flow{level}", Conv(up[level - 1], 3, 1, draws=draws))
+                setattr(self, f"flow{level}", Conv(up[level - 1], outputs, 1, draws=draws))
 
-    def __call__(self, image_a: Float[Array, "b h w 3"], image_b: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ 3"], ...]:
-        """RGB in [0, 1] -> flow at full size first."""
-        x = jnp.concatenate([image_a, image_b], axis=-1)
+    def __call__(self, *parts: Float[Array, "b h w _"]) -> tuple[Float[Array, "b _ _ o"], ...]:
+        """RGB in [0, 1], and what else there is, by channels -> flow, full size first."""
+        x = jnp.concatenate(parts, axis=-1)
         skips = [x]
         for level in range(1, LEVELS + 1):
             x = getattr(self, f"conv{level}")(x)

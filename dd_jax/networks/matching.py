@@ -14,11 +14,16 @@ class MatchingEncoder(nnx.Module):
     """ResNet whose third stage starts from image features fused with ``bins`` matching costs.
 
     The cost volume is built by the caller from :meth:`features` of the current and the lookup images.
+
+    Args:
+      fusion: of a static and a dynamic volume (DS-Depth): "min" | "conv" | "both"; "": there is one volume only.
     """
 
-    def __init__(self, layers: int, width: int, bins: int, *, draws: Draws, axis: str | None = None):
+    def __init__(self, layers: int, width: int, bins: int, *, fusion: str = "", draws: Draws, axis: str | None = None):
         self.resnet = ResNet(layers, width, draws=draws, axis=axis)
         channels = feature_channels(layers, width)[1]
+        self.take_costs = fusion != "conv"
+        self.fusion = Conv(2 * bins, bins, 3, padding=1, draws=draws) if fusion in ("conv", "both") else None
         self.reduce = Conv(channels + bins, channels, 3, padding=1, draws=draws)
 
     def features(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ c0"], Float[Array, "b _ _ c1"]]:
@@ -32,6 +37,9 @@ class MatchingEncoder(nnx.Module):
 
         The decoder's skip at 1/4 is ``f1``, from before the fusion; costs count only where every bin is observed.
         """
-        costs = volume.costs * volume.confidence[..., None]
+        costs = volume.costs if self.take_costs else 0.0
+        if self.fusion is not None:
+            costs = costs + jax.nn.relu(self.fusion(volume.apart))
+        costs = costs * volume.confidence[..., None]
         fused = jax.nn.relu(self.reduce(jnp.concatenate([f1, costs], axis=-1)))
         return f0, f1, *self.resnet.deep(fused)

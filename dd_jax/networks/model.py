@@ -35,8 +35,8 @@ class Teacher(nnx.Module):
 class Student(nnx.Module):
     """Multi-frame depth network (ManyDepth): the caller builds the cost volume between ``features`` and ``fuse``."""
 
-    def __init__(self, layers: int, width: int, bins: int, initial_disp: float, draws: Draws, axis: str | None):
-        self.encoder = MatchingEncoder(layers, width=width, bins=bins, draws=draws, axis=axis)
+    def __init__(self, layers: int, width: int, bins: int, fusion: str, initial_disp: float, draws: Draws, axis: str | None):
+        self.encoder = MatchingEncoder(layers, width=width, bins=bins, fusion=fusion, draws=draws, axis=axis)
         self.decoder = DepthDecoder(feature_channels(layers, width), width=width, initial_disp=initial_disp, draws=draws)
 
 
@@ -49,14 +49,19 @@ class Model(nnx.Module):
         if model.initial_depth > 0:
             far = 1 / model.max_depth
             initial_disp = (1 / model.initial_depth - far) / (1 / model.min_depth - far)
+        fusion = config.ds.fusion if config.ds.enabled else ""
         self.teacher = Teacher(width, initial_disp, config.sc.enabled, draws, axis)
         self.pose = PoseNet(
             width, rotation_scale=model.rotation_scale, translation_scale=model.translation_scale, draws=draws, axis=axis
         )
         self.student = (
-            Student(model.student_layers, width, config.cost_volume.bins, initial_disp, draws, axis) if model.student else None
+            Student(model.student_layers, width, config.cost_volume.bins, fusion, initial_disp, draws, axis)
+            if model.student
+            else None
         )
-        self.flow = FlowNet(width, draws=draws) if model.flow else None
+        # DS-Depth's sees three pictures, the rigid flow, and how badly that explains the source.
+        channels = {"inputs": 3 * 3 + 2 + 1, "outputs": 2} if config.ds.enabled else {}
+        self.flow = FlowNet(width, **channels, draws=draws) if model.flow or config.ds.enabled else None
 
 
 def initialise(config: Config, seed: int) -> tuple[Tree, Tree]:

@@ -146,3 +146,12 @@ def test_auto_mask_drops_what_stands_still():
     np.testing.assert_array_equal(
         auto_mask(jnp.zeros((1, 1, 6, 8)), standing, statistics, exists, silence.at[0, 0].set(-1.0))[0, 0, 0], False
     )
+
+
+def test_the_adaptive_error_of_one_view_is_the_usual_one_and_of_two_at_most_their_mean():
+    one, two, picture = (jnp.asarray(x) for x in np.random.default_rng(0).uniform(size=(3, 2, 8, 12, 3)).astype(np.float32))
+    target = photometric.target_statistics(picture)
+    usual = photometric.photometric_error(one, target, 0.85)
+    np.testing.assert_allclose(photometric.adaptive_error(one, one, target, 0.85), usual, atol=1e-6)
+    mean = (usual + photometric.photometric_error(two, target, 0.85)) / 2
+    assert (photometric.adaptive_error(one, two, target, 0.85) <= mean + 1e-6).all()

@@ -53,3 +53,10 @@ def test_coarser_scales_count_half():
     disp, picture = random_disps(4)[0], random_pyramid(5)[0]
     terms = smoothness((disp, disp, disp), edge_weights((picture,) * 3), None)
     np.testing.assert_allclose(terms, terms[0] / jnp.array([1, 2, 4]), rtol=1e-6)
+
+
+def test_flow_smoothness_counts_every_frame_and_halves_per_scale():
+    flow = jnp.zeros((1, 2, 4, 6, 2)).at[0, 1, :, 3:, 0].set(1.0)  # one step, in one of two frames
+    along_x = (4 * 1) / (2 * 4 * 5 * 2)
+    np.testing.assert_allclose(module.flow_smoothness((flow, flow), None), [along_x, along_x / 2], rtol=1e-6)
+    np.testing.assert_allclose(module.flow_smoothness((2 * flow,), None), [2 * along_x], rtol=1e-6)
