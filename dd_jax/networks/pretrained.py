@@ -50,6 +50,7 @@ _MATCHING = (
     (r"^resnet/layer1/", "layer1.1."),
     (r"^resnet/", ""),
     (r"^reduce/", "reduce_conv.0."),
+    (r"^fusion/", "reduce.0."),
     *_RESNET,
 )
 _DECODER = (
