@@ -115,7 +115,6 @@ class DsDepthConfig:
     """DS-Depth: ManyDepth with a network for the flow that rigid motion leaves, which moves a second cost volume."""
 
     enabled: bool = False
-    flow_scale: float = 0.1  # factor on the flow network's output
     flow_smoothness: float = 1e-4
     cost_ssim: float = 0.4  # share of SSIM in matching costs, the rest is L1
     fusion: str = "both"  # of the two volumes: their "min" | a "conv" of both | "both"
@@ -344,7 +343,6 @@ def _validate_ds(config: Config, require: Callable[[bool, str], None]) -> None:
     require(not config.domd.enabled, "--config.ds.enabled finds moving objects by their flow: set --config.domd.enabled=False")
     require(not config.model.flow, "--config.ds.enabled has a flow network of its own: set --config.model.flow=False")
     require(0 <= ds.cost_ssim <= 1, f"--config.ds.cost_ssim={ds.cost_ssim} must lie between 0 and 1")
-    require(ds.flow_scale > 0, f"--config.ds.flow_scale={ds.flow_scale} must be positive")
     require(ds.flow_smoothness >= 0, f"--config.ds.flow_smoothness={ds.flow_smoothness} must not be negative")
     require(
         config.optim.freeze_step != 0,

@@ -55,7 +55,7 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
     bins = cost_volume.depth_bins(depth_range, config.cost_volume)
     residuals = None
     if config.ds.enabled:
-        residuals = residual_flows(model, batch, sg(T), depth, config)
+        residuals = residual_flows(model, batch, sg(T), depth)
         shift = full_size_flow(residuals[0][:, 0], f1.shape[1:3])
         volume = dynamic_volume.build(sg(f1), sg(lookup_f1), sg(T[:, 0]), present, sg(shift), K_quarter, bins, config.ds)
     else:
@@ -170,7 +170,7 @@ def point_offsets(model: Model, inputs: Float[Array, "b f h w 3"], config: Model
 
 
 def residual_flows(
-    model: Model, batch: Batch, T: Float[Array, "b f 4 4"], depth: Float[Array, "b h w"], config: Config
+    model: Model, batch: Batch, T: Float[Array, "b f 4 4"], depth: Float[Array, "b h w"]
 ) -> tuple[Float[Array, "b f _ _ 2"], ...]:
     """What rigid motion leaves of the flow to each source frame, per scale, in units of half an image (DS-Depth).
 
@@ -189,7 +189,7 @@ def residual_flows(
         error = 0.85 * ssim.distance(moved, ssim.moments(picture, 1), 1) + 0.15 * jnp.abs(picture - moved)
         norm = jnp.sqrt(jnp.sum((error + 1e-10) ** 2, axis=-1, keepdims=True))
         flows.append(model.flow(target, picture, sg(moved), sg(coords - grid), sg(norm)))
-    return tuple(config.ds.flow_scale * jnp.stack(scale, axis=1) for scale in zip(*flows, strict=True))
+    return tuple(jnp.stack(scale, axis=1) for scale in zip(*flows, strict=True))
 
 
 def full_size_flow(flow: Float[Array, "*n hs ws 2"], size: tuple[int, int]) -> Float[Array, "*n h w 2"]:
