@@ -34,7 +34,7 @@ def get_config(variant: str = "synthetic") -> Config:
         optim.learning_rate = 2e-4
         # Short training needs faster poses. With the published 0.01 the free scale shrinks until near things press against
         # min_depth, and turns are explained by sideways motion, which is learnt sooner than rotation.
-        config.model.initial_depth, config.model.rotation_scale, config.model.translation_scale = 0.5, 0.05, 0.025
+        config.model.initial_depth, config.model.rotation_scale, config.model.translation_scale = 1.0, 0.05, 0.05
         evaluation.crop, evaluation.ground_truth = "none", "annotated"
         train.log_every, train.eval_every, train.checkpoint_every = 20, 400, 200
         if variant == "ablation":
@@ -45,15 +45,13 @@ def get_config(variant: str = "synthetic") -> Config:
         elif variant == "demo":
             data.root = "data/demo"
             config.model.width, config.cost_volume.bins = 32, 32
-            # As the table in README.md was measured.
-            config.model.initial_depth, config.model.rotation_scale, config.model.translation_scale = 1.0, 0.01, 0.1
             optim.steps, optim.decay_steps, optim.freeze_step = 450, 350, -1
             train.eval_every, train.checkpoint_every, train.eval_frames = 150, 150, 32
         elif variant == "synthetic":
             data.root = "data/synthetic"
             config.model.width, config.cost_volume.bins = 32, 64
-            # Teacher and pose learn for 1,500 steps, the last 300 slowly; then the student does the same with both fixed.
-            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 3_000, 1_200, 1_500, "reset"
+            # Teacher and pose learn for 1,200 steps, the last 200 slowly; then the student does the same with both fixed.
+            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 2_400, 1_000, 1_200, "reset"
             train.eval_every, train.eval_frames = 200, 60
         else:
             data.source, data.root, data.masks = "folder", "data/clip", "none"
