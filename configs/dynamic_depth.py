@@ -45,6 +45,8 @@ def get_config(variant: str = "synthetic") -> Config:
         elif variant == "demo":
             data.root = "data/demo"
             config.model.width, config.cost_volume.bins = 32, 32
+            # As the table in README.md was measured.
+            config.model.initial_depth, config.model.rotation_scale, config.model.translation_scale = 1.0, 0.01, 0.1
             optim.steps, optim.decay_steps, optim.freeze_step = 450, 350, -1
             train.eval_every, train.checkpoint_every, train.eval_frames = 150, 150, 32
         elif variant == "synthetic":
