@@ -31,9 +31,9 @@ class Batch:
     K: Float[Array, "b 3 3"]  # intrinsics in pixels of the training size
     exists: Bool[Array, "b f"]  # False where the drive has no such frame; its image is all zeros
     seed: UInt32[Array, " b"]  # one random seed per sample, the same on any number of devices or threads
+    inputs: Float[Array, "b f h w 3"] | None = None  # colour-jittered images: the only ones a network sees
     prior: UInt16[Array, "b h w"] | Float[Array, "b h w"] | None = None  # the target's depth by another network, in a unit of its
     # own: inverse depth as stored from the loader, depth afterwards; None where no term asks for it
-    inputs: Float[Array, "b f h w 3"] | None = None  # colour-jittered images: the only ones a network sees
 
 
 @no_type_check

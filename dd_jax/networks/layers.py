@@ -15,7 +15,7 @@ BN_EPS = 1e-5
 BN_MOMENTUM = 0.9  # share of the old running value that is kept; PyTorch calls the other 0.1 "momentum"
 
 
-def normalise(image: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+def normalise(image: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
     """RGB in [0, 1] -> roughly zero mean and unit variance; the same two constants for every channel (Monodepth2)."""
     return (image - 0.45) / 0.225
 
