@@ -188,7 +188,7 @@ def test_ranking(golden):
     flat = np.asarray(prior).reshape(b, -1)
     for kind in ("dynamic", "global"):
         one, other = (np.take_along_axis(flat, np.asarray(index), axis=1) for index in pairs(kind))
-        order = np.where(one / other >= 1.15, 1, np.where(other / one > 1.15, -1, 0))
+        order = np.where(one >= 1.15 * other, 1, np.where(other > 1.15 * one, -1, 0))
         golden.check(f"out.pairs.{kind}.target", order.astype(np.int32).ravel())
     golden.leave_out("out.pairs.*.[AB]", "the draws themselves: ours come from the sample's seed, uniformly over the image")
 
@@ -259,7 +259,7 @@ def test_depth_net(golden):
 def published_names(keys):
     """(published key, (0 encoder | 1 decoder, our exported key)) of the depth network's parameters."""
     for key in keys:
-        (network, renamed), *_ = pretrained.split_sc_depth({f"depth_net.{key}": 0}).items()
+        (network, renamed), *_ = pretrained.split_sc_depth({f"depth_net.{key}": np.zeros(1)}).items()
         yield key, (int(network == "mono_depth"), next(iter(renamed)))
 
 

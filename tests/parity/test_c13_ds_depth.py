@@ -150,8 +150,8 @@ def test_matching_encoder_in_training(golden):
 
     def objective(params):
         model = nnx.merge(graph, params, stats, copy=True)
-        f0, f1 = model.features(nhwc(golden["in.current"]))
-        _, lookup = model.features(nhwc(golden["in.lookups"][:, 0]))
+        f0, f1 = model.features(jnp.asarray(nhwc(golden["in.current"])))
+        _, lookup = model.features(jnp.asarray(nhwc(golden["in.lookups"][:, 0])))
         volume = jax.tree.map(jax.lax.stop_gradient, sweep(golden, f1, lookup, poses, residual))
         unmasked = volume.replace(costs=volume.costs * volume.confidence[..., None], confidence=jnp.ones_like(volume.confidence))
         fused = model.fuse(f0, f1, unmasked)
