@@ -3,7 +3,7 @@
     python scripts/train.py --config=configs/sc_depth_v3.py:synthetic --workdir=runs/sc_depth_v3
 
 Variants and their cost as in dynamic_depth.py; the data set must hold prior depth (``prior_02`` and the like: the rendered
-drives have it). Published: KITTI abs_rel 0.118 at 256x832. Ours there: not run.
+drives have it). Published: KITTI abs_rel 0.118. Ours there: not run.
 """
 
 from configs import monodepth2
