@@ -48,9 +48,7 @@ def get_config(variant: str = "synthetic") -> Config:
         elif variant == "demo":
             data.root = "data/demo"
             config.model.width, config.cost_volume.bins = 32, 32
-            # As the table in README.md was measured.
-            config.model.initial_depth, config.model.rotation_scale, config.model.translation_scale = 1.0, 0.01, 0.1
-            optim.steps, optim.decay_steps, optim.freeze_step = 450, 350, -1
+            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 600, 250, 300, "reset"
             train.eval_every, train.checkpoint_every, train.eval_frames = 150, 150, 32
         elif variant == "synthetic":
             data.root = "data/synthetic"

@@ -119,7 +119,7 @@ def look(
     z = jnp.sum(T_other_from_here[:, None, None, 2, :3] * backproject(depth, K), axis=-1) + T_other_from_here[:, 2, 3, None, None]
     seen = (z > 0) & (u >= 0) & (u <= depth.shape[2] - 1) & (v >= 0) & (v <= depth.shape[1] - 1)
     found = sample_zeros(jnp.concatenate([other[0], other[1][..., None]], axis=-1), coords)
-    computed = jnp.maximum(z, NEAREST)
+    computed = jnp.where(z > NEAREST, z, NEAREST)
     return compare(picture, other[0], found[..., :3], found[..., 3], computed, seen & exists[:, None, None], config)
 
 

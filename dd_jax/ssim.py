@@ -32,7 +32,7 @@ def distance(x: Float[Array, "b h w c"], y: Moments, reach: int) -> Float[Array,
     mean, square, product = box_mean(jnp.stack([x, x * x, x * y.values]), reach)
     near = (2 * mean * y.mean + _C1) * (2 * (product - mean * y.mean) + _C2)
     far = (mean**2 + y.mean**2 + _C1) * (square - mean**2 + y.square - y.mean**2 + _C2)
-    return jnp.clip((1 - near / far) / 2, 0, 1)
+    return jax.lax.clamp(0.0, (1 - near / far) / 2, 1.0)
 
 
 def box_mean(x: Float[Array, "n b h w c"], reach: int) -> Float[Array, "n b h w c"]:

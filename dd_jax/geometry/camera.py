@@ -4,6 +4,7 @@ Intrinsics are upper triangular with a last row of (0, 0, 1), in pixels; pixel `
 pixel centres, so the top-left pixel is (0, 0).
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -74,4 +75,4 @@ def divide(a: Float[Array, "*s"], b: Float[Array, "*s"], c: Float[Array, "*s"]) 
     """Perspective division ``(a, b) / (c + 1e-7)``, finite with finite gradients for every finite input."""
     c = c + 1e-7
     scale = 1.0 / jnp.where(jnp.abs(c) < 1e-12, 1e-12, c)
-    return jnp.clip(jnp.stack([a * scale, b * scale], axis=-1), -MAX_COORDINATE, MAX_COORDINATE)
+    return jax.lax.clamp(-MAX_COORDINATE, jnp.stack([a * scale, b * scale], axis=-1), MAX_COORDINATE)

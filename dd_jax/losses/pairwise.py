@@ -40,7 +40,7 @@ def compare(
     """
     difference = jnp.abs(image - warped)
     colour = jnp.mean(difference, axis=-1)
-    photometric = jnp.clip(difference, 0, 1)
+    photometric = jax.lax.clamp(0.0, difference, 1.0)
     if config.ssim > 0:
         similar = ssim.distance(warped, ssim.moments(image, _REACH), _REACH)
         photometric = config.ssim * similar + (1 - config.ssim) * photometric

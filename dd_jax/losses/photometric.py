@@ -126,7 +126,7 @@ def adaptive_error(
     """The mean of two views' SSIM distances, and per channel the smaller of their differences (DS-Depth, section 3.4)."""
     similar = (photometric_error(rigid, target, 1.0) + photometric_error(moved, target, 1.0)) / 2
     rows = jax.lax.stop_gradient(target.rows)
-    nearest = channel_mean(jnp.minimum(jnp.abs(_rows(rigid) - rows), jnp.abs(_rows(moved) - rows)))
+    nearest = channel_mean(_smaller(jnp.abs(_rows(rigid) - rows), jnp.abs(_rows(moved) - rows)))
     return ssim * similar + (1 - ssim) * nearest
 
 
@@ -179,7 +179,7 @@ def combine_sources(
     usable = present & ~holes if use_holes else present
     if loss.source_reduce == "min":
         candidates = jnp.where(usable, errors, _UNUSABLE)
-        error = functools.reduce(jnp.minimum, jnp.unstack(candidates, axis=-4))
+        error = functools.reduce(_smaller, jnp.unstack(candidates, axis=-4))
     else:
         count = jnp.maximum(jnp.sum(usable, axis=-4), 1)
         error = jnp.sum(jnp.where(usable, errors, 0), axis=-4) / count
@@ -188,6 +188,11 @@ def combine_sources(
     else:
         seen = jnp.any(usable, axis=-4)
     return jnp.where(seen, error, 0), seen
+
+
+def _smaller(a: jax.Array, b: jax.Array) -> jax.Array:
+    """``jnp.minimum``, whose gradient does not depend on two computations of one number being equal (see ``max_pool``)."""
+    return jnp.where(b < a, b, a)
 
 
 def auto_mask(

@@ -194,8 +194,8 @@ class BatchNorm(nnx.Module):
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     """3x3 maximum, stride 2, outside = -inf; even sides.
 
-    Rows then columns, by elementwise maxima: the gradient of a windowed maximum is slow on CPU. Equal maxima share the
-    gradient, where PyTorch gives it to the first; after a ReLU they are zeros, whose gradient vanishes.
+    Rows then columns, by elementwise choices: the gradient of a windowed maximum is slow on CPU, and that of `jnp.maximum` asks
+    which argument equals the result, which is neither once a compiler computes them twice and rounds differently.
     """
     return _max_pool_axis(_max_pool_axis(x, 1), 2)
 
@@ -203,7 +203,8 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
 def _max_pool_axis(x: jax.Array, axis: int) -> jax.Array:
     even, odd = jnp.moveaxis(x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :]), axis + 1, 0)
     before = [(int(i == axis), -int(i == axis), 0) for i in range(x.ndim)]
-    return jnp.maximum(jnp.maximum(even, odd), jax.lax.pad(odd, -jnp.inf, before))
+    largest, previous = jnp.where(odd > even, odd, even), jax.lax.pad(odd, -jnp.inf, before)
+    return jnp.where(previous >= largest, previous, largest)
 
 
 def reflect_pad(x: Float[Array, "b h w c"]) -> Float[Array, "b h+2 w+2 c"]:

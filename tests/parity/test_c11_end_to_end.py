@@ -20,7 +20,6 @@ from dd_jax.networks import model as networks
 from dd_jax.networks import pretrained
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch
 
-NETWORKS = ("encoder", "depth", "mono_encoder", "mono_depth", "pose_encoder", "pose")
 FRAMES = (-1, 0, 1)
 OWN = "the student sees frames disentangled by the corrected rules (explicit holes, masked paste, exact inverse)"
 
@@ -43,12 +42,15 @@ def batch_of(inputs, frames=FRAMES):
     def stack(name):
         return np.stack([nhwc(inputs[f"in.{name}_{frame}_s0"]) for frame in frames], axis=1)
 
-    names = {-1: "in.doj_mask-1", 0: "in.doj_mask", 1: "in.doj_mask+1"}
     images = stack("color")
+    masks = np.zeros(images.shape[:4], bool)
+    if "in.doj_mask" in inputs:
+        names = {-1: "in.doj_mask-1", 0: "in.doj_mask", 1: "in.doj_mask+1"}
+        masks = np.stack([inputs[names[frame]][:, 0] > 0.5 for frame in frames], axis=1)
     return Batch(
         images=jnp.asarray(images),
         inputs=jnp.asarray(stack("color_aug")),
-        masks=jnp.asarray(np.stack([inputs[names[frame]][:, 0] > 0.5 for frame in frames], axis=1)),
+        masks=jnp.asarray(masks),
         K=jnp.asarray(inputs["in.K_s0"][:, :3, :3]),
         exists=jnp.ones(images.shape[:2], bool),
         seed=jnp.arange(len(images), dtype=jnp.uint32),
@@ -56,7 +58,8 @@ def batch_of(inputs, frames=FRAMES):
 
 
 def state_of(golden, config):
-    params, batch_stats = pretrained.from_torch({net: golden.weights(net) for net in NETWORKS}, networks.initialise(config, 0))
+    state_dicts = {net: golden.weights(net) for net in golden.meta["weights"]}
+    params, batch_stats = pretrained.from_torch(state_dicts, networks.initialise(config, 0))
     depth_range = jnp.array([golden.meta["min_depth_tracker"], golden.meta["max_depth_tracker"]], jnp.float32)
     return train_step.create_state(config).replace(params=params, batch_stats=batch_stats, depth_range=depth_range)
 

@@ -13,15 +13,19 @@ import pytest
 from flax import nnx
 from harness import nchw, nhwc
 from test_c02_networks import exported, imported
+from test_c11_end_to_end import projection
 
 from dd_jax import ssim
-from dd_jax.config import ScDepthConfig
+from dd_jax.config import Config, ScDepthConfig
 from dd_jax.geometry.camera import backproject, disp_to_depth
+from dd_jax.geometry.normals import depth_to_normals
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.se3 import pose_from_euler
 from dd_jax.geometry.warp import reproject
 from dd_jax.losses.depth_ranking import UNRELIABLE, ranking, ranking_mean
+from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, points_across, turn_error
 from dd_jax.losses.pairwise import compare
+from dd_jax.networks import model as networks
 from dd_jax.networks import pretrained
 from dd_jax.networks.depth_decoder import DepthDecoder
 from dd_jax.networks.layers import Draws
@@ -165,18 +169,11 @@ def test_photo_and_geometry(golden):
 @pytest.mark.golden("c12_sc_mask_ranking")
 def test_ranking(golden):
     depth, prior, weight = (jnp.asarray(golden[f"in.{name}"][:, 0]) for name in ("pred_depth", "pseudo_depth", "dynamic_mask"))
-    b, h, w = depth.shape
-    few = int(UNRELIABLE * h * w)
-    order = np.argsort(np.asarray(weight).reshape(b, -1), axis=1, kind="stable")
-    unreliable = np.zeros((b, h * w), bool)
-    np.put_along_axis(unreliable, order[:, :few], True, axis=1)
-    golden.check("out.unreliable_mask", unreliable.reshape(b, 1, h, w))
-
-    def pairs(kind):  # the samples follow one another, equally many pairs each
-        return (jnp.asarray(golden[f"out.pairs.{kind}.{end}"].reshape(b, -1)) for end in "AB")
+    golden.check("out.unreliable_mask", least(weight)[:, None])
+    pairs = dict(zip(("dynamic", "global"), drawn_pairs(golden), strict=True))
 
     def loss(depth):
-        totals, counts = zip(*(ranking(depth, prior, *pairs(kind)) for kind in ("dynamic", "global")), strict=True)
+        totals, counts = zip(*(ranking(depth, prior, *map(jnp.asarray, ends)) for ends in pairs.values()), strict=True)
         return ranking_mean(sum(totals), sum(counts), None), (totals, counts)
 
     (value, (totals, counts)), gradient = jax.value_and_grad(loss, has_aux=True)(depth)
@@ -185,12 +182,13 @@ def test_ranking(golden):
     golden.check("out.sum_dynamic", totals[0])
     golden.check("out.sum_global", totals[1])
     golden.check("out.count", np.array([int(count) for count in counts], np.int32))
-    flat = np.asarray(prior).reshape(b, -1)
-    for kind in ("dynamic", "global"):
-        one, other = (np.take_along_axis(flat, np.asarray(index), axis=1) for index in pairs(kind))
+    flat = np.asarray(prior).reshape(len(prior), -1)
+    for kind, ends in pairs.items():
+        for end, index in zip("AB", ends, strict=True):
+            golden.check(f"out.pairs.{kind}.{end}", index.astype(np.int32).ravel())
+        one, other = (np.take_along_axis(flat, index, axis=1) for index in ends)
         order = np.where(one >= 1.15 * other, 1, np.where(other > 1.15 * one, -1, 0))
         golden.check(f"out.pairs.{kind}.target", order.astype(np.int32).ravel())
-    golden.leave_out("out.pairs.*.[AB]", "the draws themselves: ours come from the sample's seed, uniformly over the image")
 
 
 @pytest.mark.golden("c12_sc_pose_net")
@@ -248,19 +246,101 @@ def test_depth_net(golden):
         for name in golden.names(f"out.{mode}.stats.*"):
             golden.check(name, renamed[name.removeprefix(f"out.{mode}.stats.encoder.")])
     by_encoder, by_decoder = jax.grad(lambda p: run(True, p)[0])(params)
-    ours = exported("teacher/encoder", by_encoder), exported("teacher/decoder", by_decoder)
-    names = {key: name for key, name in published_names(golden.meta["grad_keys"])}
-    gradient = {key: ours[net][name] for key, (net, name) in names.items()}
-    golden.check("out.grad_norm", np.array([np.linalg.norm(gradient[key]) for key in golden.meta["grad_keys"]], np.float32))
+    ours = {"mono_encoder": exported("teacher/encoder", by_encoder), "mono_depth": exported("teacher/decoder", by_decoder)}
+    gradient = {key: published(ours, f"depth_net.{key}") for key in golden.meta["grad_keys"]}
+    golden.check("out.grad_norm", np.array([np.linalg.norm(value) for value in gradient.values()], np.float32))
     for name in golden.names("out.grad.*"):
         golden.check(name, gradient[name.removeprefix("out.grad.")])
 
 
-def published_names(keys):
-    """(published key, (0 encoder | 1 decoder, our exported key)) of the depth network's parameters."""
-    for key in keys:
-        (network, renamed), *_ = pretrained.split_sc_depth({f"depth_net.{key}": np.zeros(1)}).items()
-        yield key, (int(network == "mono_depth"), next(iter(renamed)))
+def published(state_dicts, key):
+    """The array that the published code calls ``key``, of {network: {our exported key: array}}."""
+    ((network, names),) = pretrained.split_sc_depth({key: np.zeros(1)}).items()
+    (name,) = names
+    value = state_dicts[network][name]
+    return np.concatenate([value[3:6], value[:3]]) if network == "pose" and name.startswith("net.3.") else value
+
+
+@pytest.mark.golden("c12_sc_train")
+def test_training_step(golden):
+    config = Config()
+    config.sc.enabled, config.model.student = True, False
+    state = {f"{net}.{key}": value for net in ("depth_net", "pose_net") for key, value in golden.weights(net).items()}
+    params, stats = pretrained.from_torch(pretrained.split_sc_depth(state), networks.initialise(config, 0))
+    names = "tgt_img", "ref_img_0", "ref_img_1"
+    pictures = [jnp.asarray(nhwc(golden[f"in.{name}"])) for name in names]
+    prior, K = jnp.asarray(golden["in.pseudo_depth"][:, 0]), jnp.asarray(golden["in.intrinsics"])
+    prior_normals = depth_to_normals(prior, K)
+    red = jnp.repeat(pictures[0][..., :1], 3, axis=-1)  # the reference looks at one channel only
+    chains = []
+    for kind, edge in zip(("image", "normal"), find_edges(red, prior, prior_normals, None), strict=True):
+        candidates = edge_pixels(edge.strength)
+        for b in range(len(prior)):
+            ranks, distances = (jnp.asarray(golden[f"in.rand.{b}.{kind}.{name}"])[None] for name in ("anchor", "distance"))
+            direction = jnp.abs(edge.direction[b, None])  # the reference loses the sign of the slope
+            chains.append((b, points_across(candidates[b, None], direction, ranks, distances)))
+    pairs = [jnp.asarray(np.concatenate(ends, axis=1)) for ends in zip(*drawn_pairs(golden), strict=True)]
+
+    def objective(params, depths, vectors):
+        model = networks.merge(params, stats, config, None, train=True)
+        images = [raw(golden[f"in.{name}"]) for name in names]
+        depths = [disp_to_depth(model.teacher(image)[0], 1 / 10.01, 100.0) + extra for image, extra in zip(images, depths)]
+        orders = {"pose_0": (0, 1), "pose_1": (0, 2), "pose_inv_0": (1, 0), "pose_inv_1": (2, 0)}
+        for name, (one, other) in orders.items():
+            vectors[name] += jnp.concatenate(model.pose(images[one], images[other])[::-1], axis=-1)
+        photometric, geometry, weight = published_terms(pictures, depths, K, vectors, ScDepthConfig())
+        normals = depth_to_normals(depths[0], K)
+        turns = [turn_error(normals[b, None], prior_normals[b, None], chain).ravel() for b, chain in chains]
+        terms = {
+            "photo": photometric,
+            "geometry": geometry,
+            "normal_l1": normal_l1(Surfaces(normals[None], prior_normals[None]), None)[0],
+            "mask_ranking": ranking_mean(*ranking(depths[0], prior, *pairs), None),
+            "normal_ranking": jnp.mean(jnp.concatenate(turns)),
+        }
+        total = terms["photo"] + 0.1 * sum(value for name, value in terms.items() if name != "photo")
+        return total, (terms | {"": total}, depths, vectors, weight, networks.split(model)[1])
+
+    zeros = [jnp.zeros_like(prior)] * 3, {f"pose_{end}": jnp.zeros((len(prior), 6)) for end in ("0", "1", "inv_0", "inv_1")}
+    run = jax.jit(jax.grad(objective, (0, 1, 2), has_aux=True))
+    (by_params, by_depths, by_vectors), (terms, depths, vectors, weight, running) = run(params, *zeros)
+    for name, value in terms.items():
+        golden.check(f"out.losses.{name}_loss" if name else "out.losses.loss", value)
+    for name, depth, gradient in zip(("tgt_depth", "ref_depth_0", "ref_depth_1"), depths, by_depths, strict=True):
+        golden.check(f"out.{name}", depth[:, None])
+        if f"out.grad_{name}" in golden:
+            golden.check(f"out.grad_{name}", gradient[:, None])
+    for name, vector in vectors.items():
+        golden.check(f"out.{name}", vector)
+        if f"out.grad_{name}" in golden:
+            golden.check(f"out.grad_{name}", by_vectors[name])
+    golden.check("out.dynamic_mask", weight[:, None])
+    golden.check("out.unreliable_mask", least(weight)[:, None])
+    arrays = pretrained.to_torch(by_params, running)
+    gradients = {key: published(arrays, key.replace("/", ".", 1)) for key in golden.meta["grad_keys"]}
+    golden.check("out.grad_norm", np.array([np.linalg.norm(value) for value in gradients.values()], np.float32))
+    golden.check("out.grad_proj", np.array([projection(golden, *item) for item in gradients.items()], np.float32))
+    norms = [np.linalg.norm(published(arrays, key.replace("/", ".", 1))) for key in golden.meta["stat_keys"]]
+    golden.check("out.stat_norm", np.array(norms, np.float32))
+
+
+def least(weight):
+    """The share of every image's pixels that counts as unreliable: those with the least weight."""
+    flat = np.asarray(weight).reshape(len(weight), -1)
+    chosen = np.zeros(flat.shape, bool)
+    order = np.argsort(flat, axis=1, kind="stable")[:, : int(UNRELIABLE * flat.shape[1])]
+    np.put_along_axis(chosen, order, True, axis=1)
+    return chosen.reshape(weight.shape)
+
+
+def drawn_pairs(golden):
+    """(A, B), (b, pairs) each, from the recorded draws: unreliable with reliable pixels, then pairs from anywhere."""
+    mask = golden["out.unreliable_mask"].reshape(len(golden["out.unreliable_mask"]), -1)
+    anywhere = golden["in.rand.uniform"].ravel() >= 0.9
+    first, second = np.flatnonzero(anywhere), np.flatnonzero(anywhere[golden["in.rand.permutation"]])
+    unreliable = np.stack([np.flatnonzero(chosen) for chosen in mask])
+    reliable = np.stack([np.flatnonzero(~chosen)[golden[f"in.rand.{b}.reliable"]] for b, chosen in enumerate(mask)])
+    return (unreliable, reliable), tuple(np.tile(points, (len(mask), 1)) for points in (first, second))
 
 
 @pytest.mark.golden("c12_sc_eval")

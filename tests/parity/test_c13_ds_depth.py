@@ -6,6 +6,7 @@ and hand what they find to our functions.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,12 @@ from flax import nnx
 from harness import nchw, nhwc
 from test_c02_networks import exported, imported
 from test_c03_matching import exported as exported_encoder
+from test_c11_end_to_end import batch_of, check_disps, check_poses, check_trackers, state_of
 
 from dd_jax import dynamic_volume, reduce, ssim
-from dd_jax.config import CostVolumeConfig, DsDepthConfig, LossConfig
-from dd_jax.cost_volume import depth_bins
+from dd_jax import forward as forward_module
+from dd_jax.config import Config, CostVolumeConfig, DsDepthConfig, LossConfig
+from dd_jax.cost_volume import depth_bins, update_depth_range
 from dd_jax.geometry.camera import disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.se3 import invert_pose
@@ -26,6 +29,7 @@ from dd_jax.geometry.warp import reproject
 from dd_jax.losses.consistency import consistency
 from dd_jax.losses.photometric import adaptive_error, combine_sources, photometric_error, target_statistics
 from dd_jax.losses.smoothness import edge_weights, flow_smoothness, smoothness
+from dd_jax.networks import model as networks
 from dd_jax.networks import pretrained
 from dd_jax.networks.flow_net import FlowNet
 from dd_jax.networks.layers import Draws
@@ -228,7 +232,8 @@ def test_losses(golden):
         disps = inputs["disp"] if multi else inputs["mono_disp"]
         depths, rigid, moved, _ = views(disps, poses, flows)
         error = adaptive_error(rigid, moved, statistics, loss.ssim) if multi else photometric_error(rigid, statistics, loss.ssim)
-        dark = jax.lax.stop_gradient(moved).sum(-1) < 0.1 if multi else None  # the teacher does not ask for darkness
+        dark = jax.lax.stop_gradient(moved if multi else rigid).sum(-1) < 0.1
+        plain = combine_sources(error, exists, None, loss)[0]
         error = combine_sources(error, exists, dark, loss)[0]  # the published code counts pixels that no source shows, as 0
         found = {"smooth": 2e-4 * smoothness(disps, edges, None)}
         if multi:
@@ -240,7 +245,7 @@ def test_losses(golden):
         else:
             originals = photometric_error(sources, statistics, loss.ssim)
             identity = combine_sources(originals, exists, None, loss)[0]
-            mask = (jax.lax.stop_gradient(error) <= identity).astype(error.dtype)
+            mask = (jax.lax.stop_gradient(plain) <= identity).astype(error.dtype)
         found["reproj_loss"] = reduce.masked_mean(error, mask, None, dims=(1, 2, 3))
         return found
 
@@ -281,3 +286,64 @@ def test_losses(golden):
         golden.check(f"out.sample_flow_{frame}_s0", points[0, i] / half - 1)
     golden.check("out.photometric_-1_s0", adaptive_error(rigid[0, 0], moved[0, 0], statistics, 0.85)[:, None])
     golden.leave_out("out.pyramid_distillation_*", "commented out in the published code, and not built")
+
+
+OWN = "the flow network's input is sampled where it should be and teaches no other network; all that follows differs"
+
+
+def system_of(golden, frames):
+    """(config, state, batch) of an end-to-end file."""
+    config = Config()
+    config.domd.enabled, config.ds.enabled = False, True
+    config.cost_volume.occlusion, config.cost_volume.aggregate, config.loss.occlusion_rule = "none", "mean", "min"
+    config.cost_volume.bins, config.loss.smoothness, config.loss.automask_noise = golden.meta["num_depth_bins"], 2e-4, 0.0
+    return config, state_of(golden, config), batch_of(golden.companion(golden.meta["inputs_file"]), frames)
+
+
+@pytest.mark.golden("c13_ds_train", "c13_ds_train_aug", "c13_ds_train_frozen")
+def test_training_step_agrees_up_to_the_flow(golden, monkeypatch):
+    frozen = golden.stem.endswith("frozen")
+    config, state, batch = system_of(golden, (-1, 0, 1))
+    augmented = jnp.asarray(golden["out.augmentation_mask"].ravel() > 0.5)
+    monkeypatch.setattr(forward_module, "matching_augmentation", lambda seed, config: (augmented, jnp.zeros_like(augmented)))
+
+    @jax.jit
+    def run(state, batch):
+        model = networks.merge(state.params, state.batch_stats, config, None, train=True, frozen=frozen)
+        return forward_module.forward(model, batch, state.depth_range, config, train=True)
+
+    outputs = run(state, batch)
+    check_disps(golden, "mono_", outputs.teacher_disps)
+    check_poses(golden, outputs)
+    golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
+    depth = disp_to_depth(outputs.teacher_disps[0], 0.1, 100.0)
+    depth_range = state.depth_range
+    if not frozen:
+        depth_range = update_depth_range(depth_range, depth, config.cost_volume, config.model.min_depth, None)
+    check_trackers(golden, depth_range)
+    golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
+    for name in golden.names("out.*"):
+        if re.match(r"out\.(losses|disp_s|resflow|lowest|consistency|cost_volume|student_to|grad|stat_norm)", name):
+            golden.leave_out(name, OWN)
+
+
+@pytest.mark.golden("c13_ds_infer")
+def test_inference_agrees_up_to_the_flow(golden):
+    config, state, batch = system_of(golden, (-1, 0))
+    batch = batch.replace(inputs=batch.images)  # not augmented
+
+    @jax.jit
+    def run(state, batch):
+        model = networks.merge(state.params, state.batch_stats, config, None, train=False)
+        return forward_module.forward(model, batch, state.depth_range, config, train=False)
+
+    outputs = run(state, batch)
+    golden.check("out.mono_disp_s0", outputs.teacher_disps[0][:, None])
+    golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
+    golden.leave_out("out.as_training.*", OWN)
+    golden.leave_out("out.script.*", "the evaluation script builds another input than training; ours builds the same")
+
+
+@pytest.mark.golden("c13_ds_batch")
+def test_inputs_hold_no_outputs(golden):
+    assert golden.names("out.*") == [] and golden.names("in.*")
