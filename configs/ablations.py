@@ -70,6 +70,7 @@ ROWS = {
     # The systems it is compared with.
     "many_depth": Row("ManyDepth", system=many_depth.get_config),
     "ds_depth": Row("DS-Depth", system=ds_depth.get_config),
+    "ds_pyramid": Row("DS-Depth + pyramid distillation", {"loss.pyramid_distillation": 1e-3}, ds_depth.get_config),
     "sc_depth_v3": Row("SC-DepthV3 (with prior depth)", system=sc_depth_v3.get_config),
     "monodepth2": Row("Monodepth2", system=monodepth2.get_config),
 }

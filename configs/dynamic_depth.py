@@ -48,8 +48,8 @@ def get_config(variant: str = "synthetic") -> Config:
         elif variant == "demo":
             data.root = "data/demo"
             config.model.width, config.cost_volume.bins = 32, 32
-            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 600, 250, 300, "reset"
-            train.eval_every, train.checkpoint_every, train.eval_frames = 150, 150, 32
+            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 500, 210, 250, "reset"
+            train.eval_every, train.checkpoint_every, train.eval_frames = 125, 125, 32
         elif variant == "synthetic":
             data.root = "data/synthetic"
             config.model.width, config.cost_volume.bins = 32, 64

@@ -80,6 +80,7 @@ class DomdConfig:
 class LossConfig:
     ssim: float = 0.85  # share of SSIM in the photometric error, the rest is L1
     smoothness: float = 1e-3
+    pyramid_distillation: float = 0.0  # disparities of coarse scales and the finest resemble one another; DS-Depth: 0.001
     automask: bool = True  # teacher: drop pixels that an unwarped source explains better
     automask_noise: float = 1e-5  # breaks ties between equal errors
     source_reduce: str = "min"  # over source frames: "min" | "mean"
@@ -267,7 +268,16 @@ def validate(config: Config, num_devices: int = 1) -> None:
         "DOMD needs object masks: set --config.domd.enabled=False, or --config.data.masks=files",
     )
     within("loss.ssim", loss.ssim, 0, 1)
-    for name in ("smoothness", "automask_noise", "consistency", "dynamic_cycle", "normal_l1", "normal_rank", "pose_cycle"):
+    for name in (
+        "smoothness",
+        "pyramid_distillation",
+        "automask_noise",
+        "consistency",
+        "dynamic_cycle",
+        "normal_l1",
+        "normal_rank",
+        "pose_cycle",
+    ):
         value = getattr(loss, name)
         require(value >= 0, f"--config.loss.{name}={value} must not be negative")
     for name in ("dynamic_cycle", "normal_l1", "normal_rank"):
@@ -318,7 +328,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
 def _validate_sc(config: Config, require: Callable[[bool, str], None]) -> None:
     sc, loss = config.sc, config.loss
     require(not config.model.student, "--config.sc.enabled is a single-frame system: set --config.model.student=False")
-    for name in ("smoothness", "pose_cycle"):
+    for name in ("smoothness", "pyramid_distillation", "pose_cycle"):
         require(getattr(loss, name) == 0, f"--config.loss.{name} is no term of --config.sc.enabled: set it to 0")
     require(loss.mask_weight == "off", "--config.loss.mask_weight is no part of --config.sc.enabled: set it to off")
     require(not config.model.flow, "--config.model.flow is no part of --config.sc.enabled: set it to False")

@@ -32,75 +32,8 @@ def step(config):
     return jax.jit(lambda state, batch: train_step(state, batch, config=config, axis=None, frozen=False))
 
 
-def test_each_term_teaches_only_its_networks():
-    config = tiny.config(loss=ALL_TERMS, model={"flow": True})
-    state = create_state(config)
-    learners = {
-        "teacher/photometric": {"teacher", "pose", "flow"},
-        "teacher/smoothness": {"teacher"},
-        "teacher/cycle": {"teacher"},
-        "student/photometric": {"student", "flow"},
-        "student/consistency": {"student"},
-        "student/smoothness": {"student"},
-        "student/normal_l1": {"student"},
-        "student/normal_rank": {"student"},
-        "pose/cycle": {"pose"},
-    }
-
-    found = gradients_by_term(state, tiny.batch(), config, learners)
-    for row, (term, expected) in enumerate(learners.items()):
-        assert {name for name, values in found.items() if values[row] > 0} == expected, term
-        assert all(np.isfinite(values[row]) for values in found.values()), term
-
-
-def gradients_by_term(state, batch, config, terms):
-    """network -> norm of the gradient that each of ``terms`` gives it."""
-
-    @jax.jit
-    def norms(state, batch):
-        def losses(params):
-            _, (metrics, _, _) = loss_fn(params, state, batch, config, None, False)
-            return jnp.stack([metrics[term] for term in terms])
-
-        squares = jax.tree.map(lambda g: jnp.sum(g * g, axis=tuple(range(1, g.ndim))), jax.jacrev(losses)(state.params))
-        return {name: jnp.sqrt(sum(jax.tree.leaves(tree))) for name, tree in squares.items()}
-
-    return norms(state, batch)
-
-
-def test_sc_depth_teaches_both_networks_by_its_terms():
-    config = sc_config()
-    state = create_state(config)
-    learners = {
-        "teacher/photometric": {"teacher", "pose"},
-        "teacher/geometry": {"teacher", "pose"},
-        "teacher/depth_rank": {"teacher"},
-        "teacher/normal_l1": {"teacher"},
-        "teacher/normal_rank": {"teacher"},
-    }
-    found = gradients_by_term(state, sc_batch(), config, learners)
-    for row, (term, expected) in enumerate(learners.items()):
-        assert {name for name, values in found.items() if values[row] > 0} == expected, term
-        assert all(np.isfinite(values[row]) for values in found.values()), term
-
-
-def test_ds_depth_spares_teacher_and_pose_what_its_flow_and_student_learn():
-    config = tiny.config(domd={"enabled": False}, cost_volume={"occlusion": "none"}, ds={"enabled": True})
-    validate(config)
-    learners = {
-        "teacher/photometric": {"teacher", "pose"},
-        "student/photometric": {"student", "flow"},
-        "student/consistency": {"student"},
-        "flow/smoothness": {"flow"},
-    }
-    found = gradients_by_term(create_state(config), tiny.batch(), config, learners)
-    for row, (term, expected) in enumerate(learners.items()):
-        assert {name for name, values in found.items() if values[row] > 0} == expected, term
-        assert all(np.isfinite(values[row]) for values in found.values()), term
-
-
 def sc_config():
-    config = tiny.config(
+    return tiny.config(
         model={"student": False},
         domd={"enabled": False},
         sc={"enabled": True},
@@ -108,14 +41,131 @@ def sc_config():
         loss={"smoothness": 0.0, "normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "normal_prior": "file"},
         optim={"freeze_step": -1},
     )
+
+
+def ds_config():
+    return tiny.config(
+        domd={"enabled": False},
+        cost_volume={"occlusion": "none"},
+        ds={"enabled": True},
+        loss={"pyramid_distillation": 1e-3},
+    )
+
+
+SYSTEMS = {  # config, and which networks each of its terms teaches
+    "dynamic_depth": (
+        tiny.config(loss=ALL_TERMS, model={"flow": True}, optim={"freeze_step": -1}),
+        {
+            "teacher/photometric": {"teacher", "pose", "flow"},
+            "teacher/smoothness": {"teacher"},
+            "teacher/cycle": {"teacher"},
+            "student/photometric": {"student", "flow"},
+            "student/consistency": {"student"},
+            "student/smoothness": {"student"},
+            "student/normal_l1": {"student"},
+            "student/normal_rank": {"student"},
+            "pose/cycle": {"pose"},
+        },
+    ),
+    "sc_depth": (
+        sc_config(),
+        {
+            "teacher/photometric": {"teacher", "pose"},
+            "teacher/geometry": {"teacher", "pose"},
+            "teacher/depth_rank": {"teacher"},
+            "teacher/normal_l1": {"teacher"},
+            "teacher/normal_rank": {"teacher"},
+        },
+    ),
+    "ds_depth": (
+        ds_config(),
+        {
+            "teacher/photometric": {"teacher", "pose"},
+            "teacher/distillation": {"teacher"},
+            "student/photometric": {"student", "flow"},
+            "student/consistency": {"student"},
+            "student/distillation": {"student"},
+            "flow/smoothness": {"flow"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_each_term_teaches_only_its_networks(system):
+    config, learners = SYSTEMS[system]
     validate(config)
-    return config
+    _, found = gradients_by_term(config, learners)(create_state(config), with_prior(tiny.batch(), config))
+    for row, (term, expected) in enumerate(learners.items()):
+        assert {name for name, norms in found.items() if norms[row] > 0} == expected, term
+        assert all(np.isfinite(norms[row]) for norms in found.values()), term
 
 
-def sc_batch():
-    batch = tiny.batch()
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_terms_and_gradients_stay_finite_where_they_may_divide_by_nothing(system):
+    config, learners = SYSTEMS[system]
+    run = gradients_by_term(config, learners)
+    for case, (state, batch) in hard_cases(create_state(config)).items():
+        values, found = run(state, with_prior(batch, config))
+        for row, term in enumerate(learners):
+            assert np.isfinite(values[row]), (case, term)
+            assert all(np.isfinite(norms[row]) for norms in found.values()), (case, term)
+
+
+def gradients_by_term(config, terms):
+    """(state, batch) -> the values of ``terms``, and {network: norm of the gradient that each of them gives it}."""
+
+    @jax.jit
+    def run(state, batch):
+        def losses(params):
+            _, (metrics, _, _) = loss_fn(params, state, batch, config, None, False)
+            values = jnp.stack([metrics[term] for term in terms])
+            return values, values
+
+        gradients, values = jax.jacrev(losses, has_aux=True)(state.params)
+        squares = jax.tree.map(lambda g: jnp.sum(g * g, axis=tuple(range(1, g.ndim))), gradients)
+        return values, {name: jnp.sqrt(sum(jax.tree.leaves(tree))) for name, tree in squares.items()}
+
+    return run
+
+
+def with_prior(batch, config):
+    if config.data.priors == "none":
+        return batch
     shape = (len(batch.seed), *batch.images.shape[2:4])
     return batch.replace(prior=np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16))
+
+
+def hard_cases(state):
+    """(state, batch) where terms may divide by nothing."""
+    batch, pose = tiny.batch(), state.params["pose"]
+    still = state.replace(params=state.params | {"pose": pose | {"out": jax.tree.map(jnp.zeros_like, pose["out"])}})
+    return {
+        "no objects": (state, batch.replace(masks=np.zeros_like(batch.masks))),
+        "nothing but objects": (state, batch.replace(masks=np.ones_like(batch.masks))),
+        "constant images": (state, batch.replace(images=np.full_like(batch.images, 90))),
+        "zero poses": (still, batch),
+    }
+
+
+@pytest.mark.slow
+def test_a_term_that_is_off_adds_no_operation(config):
+    """What the step costs before compilation: more with any one of them, the same for all that are off."""
+
+    def flops(**sections):
+        asked = tiny.config(**sections)
+        state = jax.eval_shape(lambda: create_state(asked))
+        step = jax.jit(lambda state, batch: train_step(state, batch, config=asked, axis=None, frozen=False))
+        return step.lower(state, tiny.batch()).cost_analysis()["flops"]
+
+    plain = flops()
+    off = flops(loss={"normal_prior": "teacher", "normal_anchors": 99, "mask_area": "intersection", "mask_power": 0.5})
+    assert off == plain, "options of absent terms change nothing"
+    for name in ("normal_l1", "normal_rank", "pose_cycle", "dynamic_cycle", "pyramid_distillation"):
+        assert flops(loss={name: 0.1}) > plain, name
+    assert flops(loss={"mask_weight": "less"}) > plain
+    assert flops(model={"flow": True}) > plain
 
 
 def test_step_moves_every_network_and_the_bins_and_counts(state, step):

@@ -33,6 +33,15 @@ def consistency(
     return reduce.mean(jnp.where(photometric, 0, difference), axis, dims=(1, 2, 3))
 
 
+def pyramid_distillation(disps: Float[Array, "s b h w"], axis: str | None) -> Float[Array, " s"]:
+    """How far the disparities of the coarser scales are from the finest, mean of (|difference| + 0.01) to the power of 0.4.
+
+    Both sides learn; 0 for the finest scale (announced for DS-Depth, commented out in its code).
+    """
+    terms = reduce.mean((jnp.abs(disps[1:] - disps[:1]) + 0.01) ** 0.4, axis, dims=(1, 2, 3))
+    return jnp.concatenate([jnp.zeros(1), terms])
+
+
 def dynamic_cycle(
     teacher_depths: Float[Array, "s b h w"], depths: Float[Array, "s b h w"], masks: Bool[Array, "b h w"], axis: str | None
 ) -> Float[Array, " s"]:

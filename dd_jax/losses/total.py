@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from dd_jax import reduce
 from dd_jax.config import Config, LossConfig
-from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, reliable_pixels
+from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, pyramid_distillation, reliable_pixels
 from dd_jax.losses.depth_ranking import depth_ranking
 from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
 from dd_jax.losses.pairwise import Comparison, sc_terms, static_weight
@@ -55,7 +55,7 @@ def teacher_terms(
     error, mask = _explain(views, target, exists, loss)
     if loss.automask:
         mask = mask & auto_mask(jax.lax.stop_gradient(error), originals, target.statistics, exists, noise, loss)
-    return {"photometric": _masked_mean(error, mask, target, axis)} | _smoothness_term(disps, target, loss, axis)
+    return {"photometric": _masked_mean(error, mask, target, axis)} | _pyramid_terms(disps, target, loss, axis)
 
 
 def student_terms(
@@ -73,7 +73,7 @@ def student_terms(
     terms = {"photometric": _masked_mean(error, seen & reliable, target, axis)}
     if loss.consistency > 0:
         terms["consistency"] = loss.consistency * consistency(views.depths, teacher_depths, reliable, axis)
-    return terms | _smoothness_term(disps, target, loss, axis)
+    return terms | _pyramid_terms(disps, target, loss, axis)
 
 
 def normal_terms(
@@ -207,7 +207,12 @@ def _masked_mean(error: jax.Array, mask: jax.Array, target: Target, axis: str | 
     return reduce.masked_mean(error, mask, axis, dims=(1, 2, 3))
 
 
-def _smoothness_term(disps, target: Target, loss: LossConfig, axis: str | None) -> Terms:
-    if loss.smoothness == 0:
-        return {}
-    return {"smoothness": loss.smoothness * smoothness(disps, target.edges, axis)}
+def _pyramid_terms(disps, target: Target, loss: LossConfig, axis: str | None) -> Terms:
+    """What is asked of the disparities alone."""
+    terms = {}
+    if loss.smoothness > 0:
+        terms["smoothness"] = loss.smoothness * smoothness(disps, target.edges, axis)
+    if loss.pyramid_distillation > 0:
+        full = jnp.stack([jax.image.resize(disp, disps[0].shape, "bilinear") for disp in disps])
+        terms["distillation"] = loss.pyramid_distillation * pyramid_distillation(full, axis)
+    return terms

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, reliable_pixels
+from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, pyramid_distillation, reliable_pixels
 from dd_jax.types import CostVolume
 
 
@@ -34,6 +34,13 @@ def test_consistency_counts_all_pixels_and_spares_the_teacher():
 def test_consistency_is_zero_where_everything_is_photometric():
     depths = jax.random.uniform(jax.random.key(0), (4, 2, 4, 4))
     np.testing.assert_array_equal(consistency(depths, 2 * depths, jnp.ones((2, 4, 4), bool), None), 0)
+
+
+def test_pyramid_distillation_draws_the_coarser_scales_and_the_finest_together():
+    disps = jnp.full((3, 2, 4, 6), 0.3).at[2].add(0.24)
+    terms, gradient = pyramid_distillation(disps, None), jax.grad(lambda d: pyramid_distillation(d, None).sum())(disps)
+    np.testing.assert_allclose(terms, [0, 0.01**0.4, 0.25**0.4], rtol=1e-5)
+    assert np.all(gradient[0] < 0) and np.all(gradient[2] > 0)
 
 
 def test_dynamic_cycle_teaches_the_teacher_where_both_nearly_agree_on_objects():

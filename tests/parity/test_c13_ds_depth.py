@@ -26,7 +26,7 @@ from dd_jax.geometry.camera import disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.se3 import invert_pose
 from dd_jax.geometry.warp import reproject
-from dd_jax.losses.consistency import consistency
+from dd_jax.losses.consistency import consistency, pyramid_distillation
 from dd_jax.losses.photometric import adaptive_error, combine_sources, photometric_error, target_statistics
 from dd_jax.losses.smoothness import edge_weights, flow_smoothness, smoothness
 from dd_jax.networks import model as networks
@@ -285,7 +285,9 @@ def test_losses(golden):
         golden.check(f"out.color_flow_{frame}_s0", nchw(moved[0, i]))
         golden.check(f"out.sample_flow_{frame}_s0", points[0, i] / half - 1)
     golden.check("out.photometric_-1_s0", adaptive_error(rigid[0, 0], moved[0, 0], statistics, 0.85)[:, None])
-    golden.leave_out("out.pyramid_distillation_*", "commented out in the published code, and not built")
+    distillation = 1e-3 * pyramid_distillation(jnp.stack([by_corners(disp, size) for disp in inputs["disp"]]), None)
+    for scale in (1, 2, 3):
+        golden.check(f"out.pyramid_distillation_s{scale}", distillation[scale])
 
 
 OWN = "the flow network's input is sampled where it should be and teaches no other network; all that follows differs"
