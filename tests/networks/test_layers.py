@@ -88,6 +88,8 @@ def test_max_pool_sees_minus_infinity_outside():
     gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(x)
     assert set(np.unique(gradient)) <= {0, 1, 2, 3, 4}, "each maximum receives its window's gradient, whole"
     assert np.sum(gradient) == expected.size
+    gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(jnp.ones_like(x))
+    assert np.sum(gradient) == expected.size and set(np.unique(gradient)) <= {0, 1, 2, 3, 4}, "of equal ones one has it all"
 
 
 def test_stride_two_starts_at_the_first_pixel():

@@ -99,6 +99,15 @@ def run_step(golden, config, monkeypatch, frozen=False):
     return state, batch, grads, losses, batch_stats, depth_range, seen
 
 
+def set_matching_draws(golden, monkeypatch):
+    """The matching augmentation of the fixture: of the recorded draws in the files named so, else none."""
+    samples = golden["out.augmentation_mask"].shape[0]
+    draws = jnp.resize(jnp.array([0.1, 0.3, 0.9]) if golden.stem.endswith("_aug") else jnp.ones(1), samples)
+    monkeypatch.setattr(
+        forward_module, "matching_augmentation", lambda seed, config: (draws < 0.25, (draws >= 0.25) & (draws < 0.5))
+    )
+
+
 def check_poses(golden, outputs):
     for index, name in enumerate(("cam_T_cam_-1", "cam_T_cam_1")):
         if f"out.{name}" in golden:
@@ -182,14 +191,7 @@ def test_many_depth_step_agrees_in_full(golden, monkeypatch):
 def test_dynamic_depth_step_agrees_up_to_disentangling(golden, monkeypatch):
     config = config_of(golden)
     frozen = golden.stem.endswith("frozen_teacher")
-    draws = jnp.ones(2)
-    if golden.stem.endswith("matching_aug"):
-        draws = jnp.array([0.1, 0.3, 0.9])
-    samples = golden["out.augmentation_mask"].shape[0]
-    draws = jnp.resize(draws, samples) if len(draws) < samples else draws[:samples]
-    monkeypatch.setattr(
-        forward_module, "matching_augmentation", lambda seed, config: (draws < 0.25, (draws >= 0.25) & (draws < 0.5))
-    )
+    set_matching_draws(golden, monkeypatch)
     _, _, _, _, _, depth_range, seen = run_step(golden, config, monkeypatch, frozen)
     outputs = seen["forward"]
     check_disps(golden, "mono_", outputs.teacher_disps)

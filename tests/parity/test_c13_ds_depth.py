@@ -16,11 +16,11 @@ from flax import nnx
 from harness import nchw, nhwc
 from test_c02_networks import exported, imported
 from test_c03_matching import exported as exported_encoder
-from test_c11_end_to_end import batch_of, check_disps, check_poses, check_trackers, state_of
+from test_c11_end_to_end import batch_of, check_disps, check_poses, check_trackers, config_of, set_matching_draws, state_of
 
 from dd_jax import dynamic_volume, reduce, ssim
 from dd_jax import forward as forward_module
-from dd_jax.config import Config, CostVolumeConfig, DsDepthConfig, LossConfig
+from dd_jax.config import CostVolumeConfig, DsDepthConfig, LossConfig
 from dd_jax.cost_volume import depth_bins, update_depth_range
 from dd_jax.geometry.camera import disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
@@ -295,10 +295,8 @@ OWN = "the flow network's input is sampled where it should be and teaches no oth
 
 def system_of(golden, frames):
     """(config, state, batch) of an end-to-end file."""
-    config = Config()
-    config.domd.enabled, config.ds.enabled = False, True
-    config.cost_volume.occlusion, config.cost_volume.aggregate, config.loss.occlusion_rule = "none", "mean", "min"
-    config.cost_volume.bins, config.loss.smoothness, config.loss.automask_noise = golden.meta["num_depth_bins"], 2e-4, 0.0
+    config = config_of(golden, many_depth=True)
+    config.ds.enabled = True
     return config, state_of(golden, config), batch_of(golden.companion(golden.meta["inputs_file"]), frames)
 
 
@@ -306,8 +304,7 @@ def system_of(golden, frames):
 def test_training_step_agrees_up_to_the_flow(golden, monkeypatch):
     frozen = golden.stem.endswith("frozen")
     config, state, batch = system_of(golden, (-1, 0, 1))
-    augmented = jnp.asarray(golden["out.augmentation_mask"].ravel() > 0.5)
-    monkeypatch.setattr(forward_module, "matching_augmentation", lambda seed, config: (augmented, jnp.zeros_like(augmented)))
+    set_matching_draws(golden, monkeypatch)
 
     @jax.jit
     def run(state, batch):
