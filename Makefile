@@ -18,7 +18,7 @@ demo: $(VENV)/.installed  ## render drives, train, evaluate, report: 13 minutes 
 
 test: $(VENV)/.installed  ## the whole suite but what is marked slow
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed  ## kill and continue and other long checks
 	$(BIN)/python -m pytest -m slow
