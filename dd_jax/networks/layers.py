@@ -188,7 +188,8 @@ class BatchNorm(nnx.Module):
 
     @staticmethod
     def _remember(running: nnx.BatchStat, batch: jax.Array) -> None:
-        running[...] = BN_MOMENTUM * running[...] + (1 - BN_MOMENTUM) * jax.lax.stop_gradient(batch)
+        # Not `running[...] = `: that asks a tracer for its sharding, which takes a third of the whole trace.
+        running.set_value(BN_MOMENTUM * running[...] + (1 - BN_MOMENTUM) * jax.lax.stop_gradient(batch))
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
