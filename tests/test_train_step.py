@@ -91,7 +91,21 @@ SYSTEMS = {  # config, and which networks each of its terms teaches
 }
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ["sc_depth", "ds_depth"])
+def test_step_of_the_other_systems_keeps_what_the_state_is(system):
+    """Traced, not compiled, which takes a minute; the slow tests run them."""
+    config, terms = SYSTEMS[system]
+    state = jax.eval_shape(lambda: create_state(config))
+    batch = with_prior(tiny.batch(), config)
+    new, metrics = jax.eval_shape(lambda s, b: train_step(s, b, config=config, axis=None, frozen=False), state, batch)
+    assert new == state
+    assert terms.keys() <= metrics.keys()
+
+
+@pytest.mark.parametrize(
+    "system",
+    ["dynamic_depth", pytest.param("sc_depth", marks=pytest.mark.slow), pytest.param("ds_depth", marks=pytest.mark.slow)],
+)
 def test_each_term_teaches_only_its_networks(system):
     config, learners = SYSTEMS[system]
     validate(config)
