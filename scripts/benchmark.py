@@ -9,11 +9,12 @@ The last line is one JSON object.
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
+from dd_jax import command_line
 from dd_jax.benchmark import benchmark
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:cityscapes", "what to measure")
@@ -21,10 +22,9 @@ BATCH = flags.DEFINE_integer("batch", 2, "samples per step")
 REPEATS = flags.DEFINE_integer("repeats", 5, "measured steps")
 
 
-def main(_):
-    logging.set_verbosity(logging.WARNING)
+def main() -> None:
     benchmark(CONFIG.value, BATCH.value, REPEATS.value)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -11,13 +11,10 @@ import runpy
 import sys
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import ablations
-from dd_jax.config import Config, ConfigError, validate
+from dd_jax import ablations, command_line
+from dd_jax.config import ConfigError, validate
 
 
 def main() -> None:
@@ -54,7 +51,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         for row in chosen:
             name = f"{row}/{arguments.variant}" if arguments.variant else row
             given = (f"--config={Path(arguments.config).absolute()}:{name}", *overrides, f"--config.train.seed={seed}")
-            config = parse(given)
+            config = command_line.config_of(given)
             validate(config)
             runs.append(ablations.Run(row, seed, config, given, out / row / f"seed{seed}"))
     try:
@@ -65,14 +62,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         if lines:
             ablations.write(lines, out)
             print(ablations.markdown(lines))
-
-
-def parse(arguments: tuple[str, ...]) -> Config:
-    """What scripts/train.py makes of these flags."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    values(["run_ablations", *arguments])
-    return values["config"].value
 
 
 if __name__ == "__main__":

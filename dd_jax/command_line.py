@@ -1,0 +1,74 @@
+"""``--config=FILE:VARIANT --config.section.field=value`` on the command line, where a mistake ends in one sentence."""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from dd_jax.config import Config, ConfigError
+
+
+def run(main: Callable[[], None], *errors: type[Exception]) -> None:
+    """Parses the flags of the command line and calls ``main``; a ConfigError, or one of ``errors``, is printed as a sentence."""
+
+    def quietly(_: object) -> None:
+        logging.set_verbosity(logging.WARNING)
+        main()
+
+    try:
+        app.run(quietly, flags_parser=parse)
+    except (ConfigError, *errors) as error:
+        sys.exit(f"error: {error}")
+
+
+def config_of(arguments: Sequence[str]) -> Config:
+    """The config that these arguments, without a program's name, ask for; raises as :func:`parse`."""
+    values, arguments = flags.FlagValues(), ["", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    parse(arguments, values)
+    return values["config"].value
+
+
+def parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Sets the flags ``values``, one of which is ``--config``; returns what is left of the arguments.
+
+    Raises:
+      ConfigError: a file, variant, field or flag that is not there, or a value of another type.
+    """
+    for argument in arguments[1:]:
+        flag = argument.lstrip("-").partition("=")[0]
+        if flag.startswith("config."):
+            check_field(flag.removeprefix("config."))
+    try:
+        rest = values(arguments)
+        _ = values["config"].value.name  # of a file that could not be read, this says so
+    except flags.Error as error:
+        own = [cause for cause in causes(error) if isinstance(cause, ConfigError)]
+        raise ConfigError(str(own[-1]) if own else str(error).removeprefix("flag ")) from error
+    except OSError as error:
+        raise ConfigError(f"--config: {str(error).splitlines()[-1].strip()}") from error
+    return rest
+
+
+def check_field(path: str) -> None:
+    """Whether the config has the field ``section.field``.
+
+    Raises:
+      ConfigError: it has not; the message names those with the nearest names.
+    """
+    fields = ["name"]
+    for section in dataclasses.fields(Config):
+        if section.name != "name":
+            fields += [f"{section.name}.{field.name}" for field in dataclasses.fields(section.default_factory)]
+    if path not in fields:
+        nearest = " or ".join(f"--config.{name}" for name in difflib.get_close_matches(path, fields, n=2))
+        hint = f"did you mean {nearest}?" if nearest else "dd_jax/config.py has them all"
+        raise ConfigError(f"--config.{path} is not a field of the config; {hint}")
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """The exception and those in whose handling it was raised, the latest first."""
+    return [] if error is None else [error, *causes(error.__cause__ or error.__context__)]
