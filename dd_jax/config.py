@@ -52,6 +52,7 @@ class ModelConfig:
     initial_depth: float = 0.0  # what untrained networks say, which fixes the free scale; 0 = PyTorch's default bias, near 0.2
     rotation_scale: float = 0.01  # factor on the pose network's axis-angle; published checkpoints have 0.01
     translation_scale: float = 0.01  # likewise on its translation
+    initial_forward: float = 0.0  # way ahead between frames that an untrained pose network says, in the unit of initial_depth
 
 
 @dataclasses.dataclass
@@ -239,6 +240,10 @@ def validate(config: Config, num_devices: int = 1) -> None:
     for name in ("rotation_scale", "translation_scale"):
         value = getattr(model, name)
         require(value > 0, f"--config.model.{name}={value} must be positive")
+    require(
+        model.initial_forward == 0 or not config.sc.enabled,
+        "--config.model.initial_forward is for poses in temporal order; SC-Depth asks for them backwards too: set it to 0",
+    )
     require(model.flow_scale > 0, f"--config.model.flow_scale={model.flow_scale} must be positive")
     require(
         not model.flow or optim.freeze_step != 0,

@@ -52,7 +52,12 @@ class Model(nnx.Module):
         fusion = config.ds.fusion if config.ds.enabled else ""
         self.teacher = Teacher(width, initial_disp, config.sc.enabled, draws, axis)
         self.pose = PoseNet(
-            width, rotation_scale=model.rotation_scale, translation_scale=model.translation_scale, draws=draws, axis=axis
+            width,
+            rotation_scale=model.rotation_scale,
+            translation_scale=model.translation_scale,
+            initial_forward=model.initial_forward,
+            draws=draws,
+            axis=axis,
         )
         self.student = (
             Student(model.student_layers, width, config.cost_volume.bins, fusion, initial_disp, draws, axis)

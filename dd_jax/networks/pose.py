@@ -20,6 +20,8 @@ class PoseNet(nnx.Module):
       width: channels of the first encoder stage; the decoder has four times as many.
       rotation_scale, translation_scale: factors on the two outputs. What has the larger one is learnt faster: with a small
         translation, depth shrinks to meet it, and with a small rotation, turns are explained by sideways translation.
+      initial_forward: the camera goes ahead by so much before anything is learnt. From 0, networks without pretraining may
+        explain the road by a translation downwards first and put all that is above it at infinity.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class PoseNet(nnx.Module):
         *,
         rotation_scale: float = PUBLISHED_SCALE,
         translation_scale: float = PUBLISHED_SCALE,
+        initial_forward: float = 0.0,
         draws: Draws,
         axis: str | None = None,
     ):
@@ -39,6 +42,9 @@ class PoseNet(nnx.Module):
         self.conv2 = Conv(channels, channels, 3, padding=1, draws=draws)
         # Published checkpoints predict two poses; only the first one was ever used.
         self.out = Conv(channels, 12, 1, draws=draws)
+        if initial_forward:
+            bias = self.out.bias[...]
+            self.out.bias.set_value(bias.at[5].add(-initial_forward / translation_scale))
 
     def __call__(
         self, image_a: Float[Array, "b h w 3"], image_b: Float[Array, "b h w 3"]

@@ -103,6 +103,14 @@ def test_pose_is_the_first_six_of_the_mean_output():
     np.testing.assert_allclose(translation[0], [3, 4, 5], atol=1e-5)
 
 
+def test_untrained_pose_network_drives_ahead_if_asked_to(images):
+    """From one frame to the next points come nearer: T_b_from_a has a negative z."""
+    still, ahead = (PoseNet(8, translation_scale=0.05, initial_forward=way, draws=Draws(0)) for way in (0.0, 0.2))
+    (angle, translation), (same_angle, moved) = still(images[:1], images[1:]), ahead(images[:1], images[1:])
+    np.testing.assert_array_equal(angle, same_angle)
+    np.testing.assert_allclose(moved - translation, [[0, 0, -0.2]], atol=1e-6)
+
+
 def volume_of(costs, confidence):
     return CostVolume(costs=costs, observed=jnp.ones(costs.shape, bool), confidence=confidence, lowest=confidence)
 
