@@ -12,7 +12,8 @@
 | folder       | 64x192, your own frames, no masks (DOMD off)              | 4 min for 200 steps at half width |
 
 ``synthetic`` on the test drives of ``make_synthetic.py --preset small``, abs_rel over all / moving pixels: student 0.297 / 0.353,
-teacher 0.300 / 0.363; ManyDepth with as many steps 0.300 / 0.359; mean depth map 0.382 / 0.586. One run each.
+teacher 0.300 / 0.363; ManyDepth with as many steps 0.300 / 0.359; mean depth map 0.382 / 0.586. One run each, with
+``initial_forward=0``; with the present 0.05: not run yet.
 
 Published: KITTI (Eigen, raw ground truth) abs_rel 0.096, Cityscapes 0.103. Ours on these two: not run.
 """
