@@ -50,7 +50,7 @@ def get_config(variant: str = "synthetic") -> Config:
         elif variant == "demo":
             data.root = "data/demo"
             config.model.width, config.cost_volume.bins = 32, 32
-            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 500, 165, 200, "reset"
+            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 400, 165, 200, "reset"
             train.eval_every, train.checkpoint_every, train.eval_frames = 100, 100, 32
         elif variant == "synthetic":
             data.root = "data/synthetic"
