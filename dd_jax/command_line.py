@@ -47,7 +47,8 @@ def parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> l
         _ = values["config"].value.name  # of a file that could not be read, this says so
     except flags.Error as error:
         own = [cause for cause in causes(error) if isinstance(cause, ConfigError)]
-        raise ConfigError(str(own[-1]) if own else str(error).removeprefix("flag ")) from error
+        said = str(own[-1]) if own else "; ".join(line.removeprefix("flag ") for line in str(error).splitlines())
+        raise ConfigError(said) from error
     except OSError as error:
         raise ConfigError(f"--config: {str(error).splitlines()[-1].strip()}") from error
     return rest
