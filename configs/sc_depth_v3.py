@@ -21,7 +21,7 @@ def get_config(variant: str = "synthetic") -> Config:
     config.loss.smoothness = 0.0
     config.loss.normal_l1 = config.loss.normal_rank = 0.1
     config.loss.normal_prior = "file"
-    config.augment.jitter = 0.0
+    config.augment.jitter, config.augment.zoom = 0.0, 1.15
     if variant == "kitti":  # 100 epochs of 1,000 steps
         config.data.height, config.data.width, config.data.batch_size = 256, 832, 4
         config.optim.steps, config.optim.decay_steps = 100_000, 0

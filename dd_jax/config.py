@@ -38,6 +38,7 @@ class AugmentConfig:
     contrast: float = 0.2
     saturation: float = 0.2
     hue: float = 0.1  # shift in +- this, of a full turn
+    zoom: float = 1.0  # largest factor of a random enlargement and crop, apart for x and y; 1 = none, SC-DepthV3: 1.15
 
 
 @dataclasses.dataclass
@@ -232,6 +233,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     for name in ("flip", "jitter", "brightness", "contrast", "saturation"):
         within(f"augment.{name}", getattr(config.augment, name), 0, 1)
     within("augment.hue", config.augment.hue, 0, 0.5)
+    within("augment.zoom", config.augment.zoom, 1, 2)
     require(model.width >= 8 and model.width % 8 == 0, f"--config.model.width={model.width} must be a positive multiple of 8")
     require(
         0 < model.min_depth < model.max_depth,

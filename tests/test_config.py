@@ -51,6 +51,7 @@ def test_unknown_key_in_a_stored_config_is_named(values):
         ("data", "batch_size", 0),
         ("data", "root", ""),
         ("augment", "hue", 0.7),
+        ("augment", "zoom", 0.9),
         ("model", "width", 12),
         ("model", "max_depth", 0.05),
         ("model", "initial_depth", 1000.0),

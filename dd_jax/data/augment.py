@@ -1,11 +1,13 @@
-"""Augmentation on the device: one horizontal flip and one colour jitter per triplet, drawn from the sample's own seed."""
+"""Augmentation on the device: one horizontal flip, zoom and colour jitter per triplet, drawn from the sample's own seed."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt16
+from jaxtyping import Array, Bool, Float, Shaped, UInt16, UInt32
 
 from dd_jax.config import AugmentConfig
-from dd_jax.geometry.camera import flip_intrinsics
+from dd_jax.geometry.camera import flip_intrinsics, zoom_intrinsics
 from dd_jax.types import Batch
 
 GREY = (0.2989, 0.587, 0.114)
@@ -18,9 +20,9 @@ Planes = tuple[Float[Array, "f h w"], Float[Array, "f h w"], Float[Array, "f h w
 
 
 def augment(batch: Batch, config: AugmentConfig, train: bool) -> Batch:
-    """Float images in [0, 1]: ``images`` are flipped, ``inputs`` flipped and jittered (in evaluation, neither).
+    """Float images in [0, 1]: ``images`` are flipped and zoomed, ``inputs`` jittered besides (in evaluation, none of it).
 
-    A flip mirrors masks and the principal point too. Frames that are all zero stay so. The result depends on each sample's
+    Masks, prior and intrinsics move with the images. Frames that are all zero stay so. The result depends on each sample's
     seed only, so it is the same on any number of devices.
     """
     if not train:
@@ -35,9 +37,36 @@ def augment(batch: Batch, config: AugmentConfig, train: bool) -> Batch:
         K = jnp.where(flip[:, None, None], flip_intrinsics(K, images.shape[-2]), K)
         prior = None if prior is None else jnp.where(flip[:, None, None], prior[..., ::-1], prior)
     images = images.astype(jnp.float32) / 255
+    if config.zoom > 1:
+        images, masks, K, prior = jax.vmap(partial(zoom, limit=config.zoom))(images, masks, K, prior, batch.seed)
     inputs = jitter(images, draws[:, 1:], config) if config.jitter > 0 else images
     prior = None if prior is None else prior_depth(prior)
     return batch.replace(images=images, masks=masks, K=K, prior=prior, inputs=inputs)
+
+
+def zoom(
+    images: Float[Array, "f h w 3"],
+    masks: Bool[Array, "f h w"],
+    K: Float[Array, "3 3"],
+    prior: UInt16[Array, "h w"] | None,
+    seed: UInt32[Array, ""],
+    limit: float,
+) -> tuple[Float[Array, "f h w 3"], Bool[Array, "f h w"], Float[Array, "3 3"], UInt16[Array, "h w"] | None]:
+    """One sample enlarged by factors in [1, limit], drawn apart for x and y, and cropped anywhere to its size (SC-DepthV3).
+
+    Images are interpolated linearly; masks and prior take the nearest pixel.
+    """
+    height, width = masks.shape[-2:]
+    draws = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), 1), (2, 2))
+    factor = 1 + (limit - 1) * draws[0]
+    offset = draws[1] * (factor - 1) * jnp.array([width, height])
+    images = jax.image.scale_and_translate(images, images.shape, (2, 1), factor, -offset, "linear", antialias=False)
+    columns, rows = (((jnp.arange(n) + 0.5 + offset[i]) / factor[i]).astype(int) for i, n in enumerate((width, height)))
+
+    def nearest(values: Shaped[Array, "*f h w"]) -> Shaped[Array, "*f h w"]:
+        return values[..., rows[:, None], columns]
+
+    return images, nearest(masks), zoom_intrinsics(K, factor, offset), None if prior is None else nearest(prior)
 
 
 def prior_depth(stored: UInt16[Array, "b h w"]) -> Float[Array, "b h w"]:

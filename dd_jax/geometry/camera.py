@@ -35,6 +35,12 @@ def flip_intrinsics(K: Float[Array, "... 3 3"], width: int) -> Float[Array, "...
     return K * sign + shift
 
 
+def zoom_intrinsics(K: Float[Array, "3 3"], factor: Float[Array, "2"], offset: Float[Array, "2"]) -> Float[Array, "3 3"]:
+    """Intrinsics of an image enlarged by ``factor`` (x, y) and cropped ``offset`` pixels from its left and upper edge."""
+    shift = jnp.zeros_like(K).at[:2, 2].set(0.5 * factor - 0.5 - offset)
+    return K * jnp.append(factor, 1.0)[:, None] + shift
+
+
 def disp_to_depth(disp: Float[Array, "..."], min_depth: float, max_depth: float) -> Float[Array, "..."]:
     """Depth in [min_depth, max_depth] of a sigmoid disparity in [0, 1] (Monodepth2, section 3)."""
     return 1.0 / (1.0 / max_depth + (1.0 / min_depth - 1.0 / max_depth) * disp)

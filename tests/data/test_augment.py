@@ -16,6 +16,7 @@ H, W = 8, 12
 BOTH = AugmentConfig()
 FLIP = AugmentConfig(flip=1.0, jitter=0.0)
 JITTER = AugmentConfig(flip=0.0, jitter=1.0)
+ZOOM = AugmentConfig(flip=0.0, jitter=0.0, zoom=1.5)
 augment_flip = jax.jit(partial(augment, config=FLIP, train=True))
 augment_both = jax.jit(partial(augment, config=BOTH, train=True))
 augment_colour = jax.jit(partial(augment, config=JITTER, train=True))
@@ -169,3 +170,26 @@ def test_a_prior_becomes_depth_and_is_flipped_with_the_picture():
     stored[0, 0, 0] = 0  # sky
     depth = augment_flip(batch.replace(prior=jnp.asarray(stored))).prior[:, :, ::-1]
     np.testing.assert_allclose(depth, np.minimum(65535 / np.maximum(stored, 1), 100), rtol=1e-5)
+
+
+def test_zoomed_pixels_keep_their_rays():
+    """What a ray meets, by the intrinsics, it still meets: colours between pixels, mask and prior at the nearest."""
+    batch = make_batch()
+    u, v = np.meshgrid(np.arange(W), np.arange(H))
+    ramp = (10 * u + 7 * v).astype(np.uint8)[None, None, :, :, None]
+    stored = np.random.default_rng(1).integers(700, 2**16, (8, H, W), dtype=np.uint16)
+    batch = batch.replace(images=jnp.tile(ramp, (8, 3, 1, 1, 3)), prior=jnp.asarray(stored))
+    result = jax.jit(partial(augment, config=ZOOM, train=True))(batch)
+    pixels = np.stack([u, v, np.ones_like(u)], axis=-1)
+    for sample in range(8):
+        back = np.asarray(batch.K[sample], np.float64) @ np.linalg.inv(np.asarray(result.K[sample], np.float64))
+        x, y = (pixels @ back.T)[..., 0], (pixels @ back.T)[..., 1]
+        assert (x > -0.5).all() and (x < W - 0.5).all() and (y > -0.5).all() and (y < H - 0.5).all()
+        colour = 10 * np.clip(x, 0, W - 1) + 7 * np.clip(y, 0, H - 1)
+        np.testing.assert_allclose(result.images[sample, 1, :, :, 2] * 255, colour, atol=1e-3)
+        nearest = np.rint(y).astype(int), np.rint(x).astype(int)
+        np.testing.assert_array_equal(result.masks[sample, 2], np.asarray(batch.masks[sample, 2])[nearest])
+        np.testing.assert_allclose(result.prior[sample], 65535 / stored[sample][nearest], rtol=1e-5)
+    factors = np.asarray(result.K / batch.K)[:, (0, 1), (0, 1)]
+    assert factors.min() >= 1 and factors.max() <= 1.5 and np.ptp(factors) > 0.2
+    assert (np.abs(factors[:, 0] - factors[:, 1]) > 1e-3).all()
