@@ -6,14 +6,13 @@
 |--------------|-----------------------------------------------------------|----------------------------|
 | demo         | 64x192, narrow networks, rendered drives (`make demo`)    | minutes on two CPU cores   |
 | ablation     | 64x192, quarter width, rendered drives (ablations.py)     | minutes on two CPU cores   |
-| synthetic    | 64x192, half width, rendered drives                       | 72 min on one core (2.2 s a step, then 1.2) |
+| synthetic    | 64x192, half width, rendered drives                       | 90 min on one core         |
 | kitti        | 192x640, ResNet-18, Eigen split                           | needs a GPU                |
 | cityscapes   | 192x512, ResNet-18                                        | needs a GPU                |
 | folder       | 64x192, your own frames, no masks (DOMD off)              | 4 min for 200 steps at half width |
 
-``synthetic`` on the test drives of ``make_synthetic.py --preset small``, abs_rel over all / moving pixels: student 0.297 / 0.353,
-teacher 0.300 / 0.363; ManyDepth with as many steps 0.300 / 0.359; mean depth map 0.382 / 0.586. One run each, with
-``initial_forward=0``; with the present 0.05: not run yet.
+``synthetic`` on the test drives of ``make_synthetic.py --preset small``, abs_rel over all / moving pixels: student 0.305 / 0.440,
+teacher 0.306 / 0.436; ManyDepth with as many steps 0.309 / 0.455; mean depth map 0.368 / 0.553. One run each.
 
 Published: KITTI (Eigen, raw ground truth) abs_rel 0.096, Cityscapes 0.103. Ours on these two: not run.
 """
