@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from dd_jax.config import LossConfig
 
 _C1, _C2 = 0.01**2, 0.03**2
+_GREY = 0.5  # variances are taken of differences from it: of values near 1 they would lose ten times more digits
 _UNUSABLE = 1e6  # error of a source that must not win a minimum; finite, so that gradients stay finite
 
 
@@ -22,7 +23,7 @@ class TargetStatistics:
     """The target's side of SSIM, the same for every network, scale and source."""
 
     rows: Float[Array, "b h w3"]
-    mean: Float[Array, "b h w3"]
+    mean: Float[Array, "b h w3"]  # less mid-grey
     variance: Float[Array, "b h w3"]
 
 
@@ -76,25 +77,27 @@ def target_statistics(target: Float[Array, "b h w 3"]) -> TargetStatistics:
     if min(target.shape[1:3]) < 4:
         raise ValueError(f"SSIM needs images of at least 4x4 pixels, not {target.shape[1]}x{target.shape[2]}")
     rows = _rows(target)
-    mean = _box(rows)
-    return TargetStatistics(rows, mean, _box(rows * rows) - mean * mean)
+    mean, square = _box(jnp.stack([rows - _GREY, (rows - _GREY) ** 2]))
+    return TargetStatistics(rows, mean, square - mean * mean)
 
 
 Moments = Float[Array, "3 *n b h w3"]
-"""Local means of the prediction, its square and its product with the target."""
+"""Local means of the prediction, its square and its product with the target, both less mid-grey."""
 
 
 def _moments(rows: jax.Array, target: TargetStatistics) -> Moments:
-    return _box(jnp.stack([rows, rows * rows, rows * target.rows]))
+    rows = rows - _GREY
+    return _box(jnp.stack([rows, rows * rows, rows * (target.rows - _GREY)]))
 
 
 def _ssim_factors(moments: Moments, target: TargetStatistics) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """SSIM is the product of the first two over the product of the last two."""
     mean, square, product = moments[0], moments[1], moments[2]
+    light, target_light = mean + _GREY, target.mean + _GREY
     return (
-        2 * mean * target.mean + _C1,
+        2 * light * target_light + _C1,
         2 * (product - mean * target.mean) + _C2,
-        mean * mean + target.mean * target.mean + _C1,
+        light * light + target_light * target_light + _C1,
         square - mean * mean + target.variance + _C2,
     )
 
@@ -152,10 +155,11 @@ def _mixed_error_backward(ssim, residuals, gradient):
     scale = 1 / (d1 * d2)
     value = n1 * n2 * scale
     outer = jnp.where(jnp.abs(value) < 1, (-0.5 * ssim) * gradient, 0) * scale  # clipped elsewhere
-    by_mean = 2 * outer * (target.mean * (n2 - n1) + mean * value * (d1 - d2))
+    by_light, by_shift = (target.mean + _GREY) * n2 - (mean + _GREY) * value * d2, mean * value * d1 - target.mean * n1
+    by_mean = 2 * outer * (by_light + by_shift)
     by_square, by_product = -outer * value * d1, 2 * outer * n1
     through = _box_transposed(jnp.stack([by_mean, by_square, by_product]))
-    by_rows = through[0] + 2 * rows * through[1] + target.rows * through[2]
+    by_rows = through[0] + 2 * (rows - _GREY) * through[1] + (target.rows - _GREY) * through[2]
     return by_rows + (1 - ssim) * gradient * jnp.sign(rows - target.rows), None
 
 
