@@ -1,11 +1,12 @@
 """The results table: rows times seeds, each a training and an evaluation of its own, and what they say together.
 
-A run lies in ``OUT/ROW/seedN``; a finished one (its ``metrics.json`` exists) is not made again, an interrupted one goes on. The
-table needs nothing but the finished runs' files, so it can be made anew at any time.
+A run lies in ``OUT/ROW/seedN``; what it found, ``OUT/results/ROW-N.json``, is all that the table needs. A run that has found
+its result is not made again, an interrupted one goes on.
 """
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -20,7 +21,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dd_jax import metrics
-from dd_jax.config import Config, ConfigError, to_dict
+from dd_jax.checkpoint import versions
+from dd_jax.config import Config, ConfigError, from_dict, to_dict
 from dd_jax.evaluate import NETWORKS, REGIONS
 from dd_jax.report import read_history
 
@@ -29,6 +31,10 @@ DRAWS = 10_000
 """Resamplings of the test frames behind an interval."""
 
 Interval = tuple[float, float, float]  # mean difference, and the 2.5 and 97.5 per cent quantiles of its resamplings
+
+
+PLACES = {"data": ("root", "split_dir", "cache_dir", "threads")}
+"""Fields that say where a run finds its data, not what it computes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +47,35 @@ class Run:
     flags: tuple[str, ...]  # of scripts/train.py; they make ``config``
     folder: Path
 
-    def finished(self) -> bool:
-        """Whether it is done; refuses a folder that another config has written.
+    @property
+    def file(self) -> Path:
+        """Where its result is kept."""
+        return self.folder.parents[1] / "results" / f"{self.row}-{self.seed}.json"
+
+    def result(self) -> "Result | None":
+        """What it found; None before it has ended.
 
         Raises:
-          ConfigError: the folder holds a run of another config.
+          ConfigError: the file holds the result of another config.
         """
-        asked = self.folder / "asked.json"
-        if asked.is_file() and json.loads(asked.read_text()) != json.loads(json.dumps(to_dict(self.config))):
-            raise ConfigError(f"{self.folder} holds a run of another config: name another folder with --out, or remove it")
-        return (self.folder / "metrics.json").is_file()
+        if not self.file.is_file():
+            return None
+        result = Result(**json.loads(self.file.read_text()))
+        if _without_places(to_dict(from_dict(result.config))) != _without_places(to_dict(self.config)):
+            raise ConfigError(f"{self.file} is the result of another config: name another folder with --out, or remove it")
+        return result
+
+
+@dataclasses.dataclass
+class Result:
+    """What one run found on the test split."""
+
+    config: dict
+    versions: dict[str, str]
+    step_seconds: float | None
+    scores: dict[str, dict[str, float | int | None]]  # region -> the seven metrics and "pixels", of the student if there is one
+    errors: dict[str, list[float | None]]  # region -> abs_rel of every test frame; None where it has no such pixel
+    frames: str  # digest of the frames' names
 
 
 @dataclasses.dataclass
@@ -74,7 +99,7 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
     Raises:
       ConfigError: a run failed; the others are not lost. The message names its log.
     """
-    waiting = [run for run in runs if not run.finished()]
+    waiting = [run for run in runs if run.result() is None]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     shares: SimpleQueue[tuple[int, list[int]]] = SimpleQueue()
     for job in range(jobs):
@@ -102,7 +127,6 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
 
 def _make(run: Run, gpu: int | None, cores: list[int]) -> bool:
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "asked.json").write_text(json.dumps(to_dict(run.config), indent=1) + "\n")
     environment = {"JAX_COMPILATION_CACHE_DIR": str(run.folder.parents[1] / ".compiled")} | os.environ  # seeds share it
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
@@ -112,36 +136,77 @@ def _make(run: Run, gpu: int | None, cores: list[int]) -> bool:
     )
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if gpu is not None and cores else []
     with (run.folder / "train.log").open("a") as log:
-        return all(
-            subprocess.run([*pinned, sys.executable, *command], cwd=ROOT, env=environment, stdout=log, stderr=log).returncode == 0
-            for command in commands
-        )
+        for command in commands:
+            process = subprocess.run([*pinned, sys.executable, *command], cwd=ROOT, env=environment, stdout=log, stderr=log)
+            if process.returncode:
+                return False
+    run.file.parent.mkdir(exist_ok=True)
+    begun = run.file.with_suffix(".part")
+    begun.write_text(json.dumps(dataclasses.asdict(read_result(run))) + "\n")
+    begun.rename(run.file)
+    return True
+
+
+def read_result(run: Run) -> Result:
+    """The result of a run whose training and evaluation have ended."""
+    scores = json.loads((run.folder / "metrics.json").read_text())
+    predictor = next(name for name in NETWORKS if name in scores)
+    errors: dict[str, dict[str, float]] = {}  # frame -> region -> abs_rel
+    with (run.folder / "per_image.csv").open(newline="") as file:
+        for entry in csv.DictReader(file):
+            if entry["predictor"] == predictor:
+                errors.setdefault(entry["image"], {})[entry["region"]] = round(float(entry["abs_rel"]), 5)
+    rates = [record["images_per_second"] for record in read_history(run.folder) if "images_per_second" in record]
+    return Result(
+        config=to_dict(run.config),
+        versions=versions(),
+        step_seconds=round(run.config.data.batch_size / float(np.median(rates)), 4) if rates else None,
+        scores=scores[predictor],
+        errors={region: [frame.get(region) for frame in errors.values()] for region in REGIONS},
+        frames=hashlib.sha256("\n".join(errors).encode()).hexdigest()[:16],
+    )
+
+
+def _without_places(config: dict) -> dict:
+    return {
+        section: {name: value for name, value in fields.items() if name not in PLACES.get(section, ())}
+        if isinstance(fields, dict)
+        else fields
+        for section, fields in config.items()
+    }
 
 
 def tabulate(runs: Sequence[Run], rows: Mapping[str, object], baseline: str) -> list[Line]:
-    """A line per row with finished runs, in the order of ``rows``, whose values have a ``title`` and a ``published``."""
-    finished = {row: [run for run in runs if run.row == row and run.finished()] for row in rows}
-    base = _frame_errors(finished.get(baseline, []))
+    """A line per row with finished runs, in the order of ``rows``, whose values have a ``title`` and a ``published``.
+
+    Raises:
+      ConfigError: the runs were measured on different frames.
+    """
+    found = [(run, result) for run in runs if (result := run.result()) is not None]
+    if len({result.frames for _, result in found}) > 1:
+        raise ConfigError("the runs were measured on different test frames, which cannot be compared: make them anew")
+    base = _frame_errors([result for run, result in found if run.row == baseline])
     lines = []
-    for row, members in finished.items():
-        if not members:
+    for row in rows:
+        seeds = [run.seed for run, _ in found if run.row == row]
+        results = [result for run, result in found if run.row == row]
+        if not results:
             continue
-        scores = [_scores(run) for run in members]
-        errors = _frame_errors(members)
-        seconds = [rate for run in members for rate in _step_seconds(run)]
+        errors = _frame_errors(results)
+        seconds = [result.step_seconds for result in results if result.step_seconds is not None]
         lines.append(
             Line(
                 row=row,
                 title=rows[row].title,
-                seeds=[run.seed for run in members],
+                seeds=seeds,
                 scores={
-                    region: {name: spread([score[region][name] for score in scores]) for name in metrics.ERRORS}
+                    region: {name: spread([result.scores[region][name] for result in results]) for name in metrics.ERRORS}
                     for region in REGIONS
-                    if all(score[region]["pixels"] for score in scores)
+                    if all(result.scores[region]["pixels"] for result in results)
                 },
                 differences={}
                 if row == baseline
-                else {r: paired_bootstrap(errors[r], base[r]) for r in REGIONS if errors.get(r) and base.get(r)},
+                else {region: paired_bootstrap(errors[region], base[region]) for region in errors.keys() & base.keys()},
                 step_seconds=float(np.median(seconds)) if seconds else None,
                 published=rows[row].published,
             )
@@ -154,42 +219,23 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def paired_bootstrap(errors: Mapping[str, float], baseline: Mapping[str, float]) -> Interval:
+def paired_bootstrap(errors: Float[np.ndarray, " n"], baseline: Float[np.ndarray, " n"]) -> Interval:
     """Mean difference over the frames both have measured, with its 95 % interval under resampling of the frames.
 
-    Neighbouring frames are alike, and seeds are not resampled: the interval says what these frames can tell, not more.
+    NaN where a frame was not measured. Neighbouring frames are alike, and seeds are not resampled: the interval says what
+    these frames can tell, not more.
     """
-    frames = sorted(errors.keys() & baseline.keys())
-    difference: Float[np.ndarray, " n"] = np.array([errors[frame] - baseline[frame] for frame in frames])
+    difference = errors - baseline
+    difference = difference[np.isfinite(difference)]
     rng = np.random.default_rng(0)
-    means = np.array([difference[rng.integers(len(frames), size=len(frames))].mean() for _ in range(DRAWS)])
+    means = np.array([difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(DRAWS)])
     return float(difference.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))
 
 
-def _predictor(scores: Mapping[str, object]) -> str:
-    return next(name for name in NETWORKS if name in scores)
-
-
-def _scores(run: Run) -> dict:
-    scores = json.loads((run.folder / "metrics.json").read_text())
-    return scores[_predictor(scores)]
-
-
-def _frame_errors(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """region -> frame -> abs_rel, mean over the runs."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for run in runs:
-        predictor = _predictor(json.loads((run.folder / "metrics.json").read_text()))
-        with (run.folder / "per_image.csv").open(newline="") as file:
-            for entry in csv.DictReader(file):
-                if entry["predictor"] == predictor:
-                    found.setdefault(entry["region"], {}).setdefault(entry["image"], []).append(float(entry["abs_rel"]))
-    return {region: {frame: float(np.mean(values)) for frame, values in frames.items()} for region, frames in found.items()}
-
-
-def _step_seconds(run: Run) -> list[float]:
-    rates = [record["images_per_second"] for record in read_history(run.folder) if "images_per_second" in record]
-    return [run.config.data.batch_size / float(np.median(rates))] if rates else []
+def _frame_errors(results: Sequence[Result]) -> dict[str, Float[np.ndarray, " n"]]:
+    """region -> abs_rel of every frame, mean over the results; regions that no frame has are absent."""
+    found = {region: np.array([result.errors[region] for result in results], float) for region in REGIONS if results}
+    return {region: values.mean(axis=0) for region, values in found.items() if np.isfinite(values).any()}
 
 
 def markdown(lines: Sequence[Line]) -> str:

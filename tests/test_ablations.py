@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -18,12 +19,10 @@ ROOT = Path(__file__).parents[1]
 ROWS = {"base": SimpleNamespace(title="Base", published=(0.1,)), "other": SimpleNamespace(title="Other", published=None)}
 
 
-def finished_run(out, row, seed, level, frames=40):
+def trained_run(out, row, seed, level, frames=40):
     """A run whose frames all have abs_rel ``level``, give or take what each frame has in common for all runs."""
     folder = out / row / f"seed{seed}"
     folder.mkdir(parents=True)
-    config = tiny.config(train={"seed": seed})
-    (folder / "asked.json").write_text(json.dumps(to_dict(config)))
     errors = level + np.random.default_rng(0).uniform(-0.05, 0.05, frames)
     region = {name: float(errors.mean()) for name in metrics.ERRORS}
     table = {name: region | {"pixels": 10} for name in REGIONS}
@@ -35,14 +34,24 @@ def finished_run(out, row, seed, level, frames=40):
         for index, error in enumerate(errors):
             writer.writerow([f"f{index}", "student", "all", error])
             writer.writerow([f"f{index}", "teacher", "all", 9.0])
+            if index % 2:
+                writer.writerow([f"f{index}", "student", "moving", 2 * error])
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "kind": "train", "images_per_second": 8.0}) + "\n")
-    return ablations.Run(row, seed, config, (), folder)
+    return ablations.Run(row, seed, tiny.config(train={"seed": seed}), (), folder)
+
+
+def finish(run):
+    run.file.parent.mkdir(exist_ok=True)
+    run.file.write_text(json.dumps(dataclasses.asdict(ablations.read_result(run))))
 
 
 @pytest.fixture
 def runs(tmp_path):
     levels = {"base": 0.3, "other": 0.32}
-    return [finished_run(tmp_path, row, seed, level + 0.01 * seed) for row, level in levels.items() for seed in (0, 1)]
+    runs = [trained_run(tmp_path, row, seed, level + 0.01 * seed) for row, level in levels.items() for seed in (0, 1)]
+    for run in runs:
+        finish(run)
+    return runs
 
 
 def test_a_line_says_mean_and_spread_over_seeds_and_the_paired_difference(runs):
@@ -52,14 +61,15 @@ def test_a_line_says_mean_and_spread_over_seeds_and_the_paired_difference(runs):
     assert deviation == pytest.approx(0.01 / 2**0.5)
     assert "dynamic" not in base.scores and not base.differences
     # The frames' own difficulty cancels out: every frame differs by the same.
-    assert other.differences["all"] == pytest.approx((0.02, 0.02, 0.02))
+    assert other.differences["all"] == pytest.approx((0.02, 0.02, 0.02), abs=2e-5)
+    assert other.differences["moving"] == pytest.approx((0.04, 0.04, 0.04), abs=2e-5)  # half of the frames have such pixels
     assert other.step_seconds == pytest.approx(tiny.config().data.batch_size / 8)
 
 
 def test_the_interval_covers_what_noise_explains():
     rng = np.random.default_rng(1)
-    base = {str(i): rng.normal(0.3, 0.1) for i in range(200)}
-    mean, low, high = ablations.paired_bootstrap({k: v + rng.normal(0, 0.02) for k, v in base.items()}, base)
+    base = rng.normal(0.3, 0.1, 200)
+    mean, low, high = ablations.paired_bootstrap(base + rng.normal(0, 0.02, 200), base)
     assert low < 0 < high and low < mean < high
     assert high - low == pytest.approx(2 * 1.96 * 0.02 / 200**0.5, rel=0.2)
 
@@ -69,15 +79,24 @@ def test_tables_are_written_for_people_and_for_programs(runs, tmp_path):
     ablations.write(lines, tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert "| Other | 2 |" in text and "+0.0200 [+0.0200, +0.0200]" in text and "0.1000" in text
-    assert json.loads((tmp_path / "results.json").read_text())[1]["differences"]["all"][0] == pytest.approx(0.02)
+    assert json.loads((tmp_path / "results.json").read_text())[1]["differences"]["all"][0] == pytest.approx(0.02, abs=2e-5)
     assert (tmp_path / "results.csv").read_text().count("\n") == 1 + 2 * (len(REGIONS) - 1)
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_folder_of_another_config_is_refused(runs):
+def test_a_result_of_another_config_is_refused_wherever_its_data_were(runs):
+    runs[0].config.data.root = "elsewhere"
+    assert runs[0].result() is not None
     runs[0].config.optim.steps = 7
     with pytest.raises(ConfigError, match="another config"):
-        runs[0].finished()
+        runs[0].result()
+
+
+def test_results_on_other_frames_are_not_compared(runs):
+    runs.append(trained_run(runs[0].folder.parents[1], "base", 2, 0.3, frames=41))
+    finish(runs[-1])
+    with pytest.raises(ConfigError, match="different test frames"):
+        ablations.tabulate(runs, ROWS, "base")
 
 
 def test_finished_runs_are_not_made_again(runs, monkeypatch):
@@ -88,11 +107,20 @@ def test_finished_runs_are_not_made_again(runs, monkeypatch):
 def test_a_failed_run_is_named_and_the_others_go_on(runs, monkeypatch):
     made = []
     for run in runs[:2]:
-        (run.folder / "metrics.json").unlink()
+        run.file.unlink()
     monkeypatch.setattr(ablations, "_make", lambda run, gpu, cores: made.append(run) or run.seed == 1)
     with pytest.raises(ConfigError, match=r"1 of 4 runs failed.*base/seed0/train\.log"):
         ablations.execute(runs, jobs=1)
     assert made == runs[:2]
+
+
+def test_a_result_is_there_once_both_commands_have_succeeded(runs, monkeypatch):
+    run, codes = runs[0], iter((0, 1, 0, 0))
+    run.file.unlink()
+    commands = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=next(codes)))
+    monkeypatch.setattr(ablations, "subprocess", commands)
+    assert not ablations._make(run, None, []) and run.result() is None
+    assert ablations._make(run, None, []) and run.result() == ablations.read_result(run)
 
 
 @pytest.mark.parametrize("row", rows_file.ROWS)
