@@ -17,7 +17,6 @@ def get_config(variant: str = "synthetic") -> Config:
     config.sc.enabled = True
     config.data.priors = "files"
     config.model.min_depth = config.cost_volume.min_depth = 1 / 10.01  # inverse depth in 0.01 + [0, 10]
-    config.model.initial_forward = 0.0  # its pose network sees pairs of frames backwards too
     config.loss.smoothness = 0.0
     config.loss.normal_l1 = config.loss.normal_rank = 0.1
     config.loss.normal_prior = "file"

@@ -242,10 +242,6 @@ def validate(config: Config, num_devices: int = 1) -> None:
     for name in ("rotation_scale", "translation_scale"):
         value = getattr(model, name)
         require(value > 0, f"--config.model.{name}={value} must be positive")
-    require(
-        model.initial_forward == 0 or not config.sc.enabled,
-        "--config.model.initial_forward is for poses in temporal order; SC-Depth asks for them backwards too: set it to 0",
-    )
     require(model.flow_scale > 0, f"--config.model.flow_scale={model.flow_scale} must be positive")
     require(
         not model.flow or optim.freeze_step != 0,

@@ -26,7 +26,7 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
       depth_range: nearest and farthest depth of the adaptive bins.
       train: draw the matching augmentation, and see the next frame.
     """
-    T = predict_poses(model, batch.inputs) if not config.sc.enabled else direct_poses(model, batch.inputs)
+    T = direct_poses(model, batch.inputs, config.model) if config.sc.enabled else predict_poses(model, batch.inputs)
     teacher_disps = model.teacher(batch.inputs[:, TARGET])
     if model.student is None:
         return Outputs(T_source_from_target=T, teacher_disps=teacher_disps, student=None)
@@ -79,12 +79,20 @@ def predict_poses(model: Model, inputs: Float[Array, "b f h w 3"]) -> Float[Arra
     return jnp.stack(poses, axis=1)
 
 
-def direct_poses(model: Model, inputs: Float[Array, "b f h w 3"], reverse: bool = False) -> Float[Array, "b sources 4 4"]:
-    """The same as SC-Depth asks for them: in either order of the frames, Euler angles. ``reverse``: from the sources."""
+def direct_poses(
+    model: Model, inputs: Float[Array, "b f h w 3"], config: ModelConfig, reverse: bool = False
+) -> Float[Array, "b sources 4 4"]:
+    """The same as SC-Depth asks for them: in either order of the frames, Euler angles. ``reverse``: from the sources.
+
+    The network cannot know which of two frames is the earlier one, so the way ahead of an untrained one is added here.
+    """
     poses = []
     for source in (PREVIOUS, NEXT)[: inputs.shape[1] - 1]:
         pair = inputs[:, TARGET], inputs[:, source]
-        poses.append(pose_from_euler(*model.pose(*reversed(pair) if reverse else pair)))
+        rotation, translation = model.pose(*reversed(pair) if reverse else pair)
+        back_in_time = (source == PREVIOUS) != reverse
+        ahead = config.initial_forward if back_in_time else -config.initial_forward
+        poses.append(pose_from_euler(rotation, translation.at[:, 2].add(ahead)))
     return jnp.stack(poses, axis=1)
 
 
@@ -92,7 +100,7 @@ def compare_frames(
     model: Model, batch: Batch, T_source_from_target: Float[Array, "b 2 4 4"], depth: Float[Array, "b h w"], config: Config
 ) -> tuple[Comparison, Comparison]:
     """The target frame against both sources, and both against it (SC-Depth): first axis (previous, next)."""
-    T_target_from_source = direct_poses(model, batch.inputs, reverse=True)
+    T_target_from_source = direct_poses(model, batch.inputs, config.model, reverse=True)
     pictures, size = normalise(batch.images), batch.images.shape[2:4]
     there, back = [], []
     for place, source in enumerate((PREVIOUS, NEXT)):

@@ -106,7 +106,6 @@ def test_combinations_that_cannot_work_are_refused():
     for message, sc, loss in (
         ("model.student=False", {}, {}),
         ("smoothness", {"student": False}, {"smoothness": 1e-3}),
-        ("initial_forward", {"student": False, "initial_forward": 0.1}, {"smoothness": 0.0}),
         ("data.priors=files", {"student": False}, {"smoothness": 0.0}),
     ):
         with pytest.raises(ConfigError, match=message):

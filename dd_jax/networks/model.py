@@ -55,7 +55,7 @@ class Model(nnx.Module):
             width,
             rotation_scale=model.rotation_scale,
             translation_scale=model.translation_scale,
-            initial_forward=model.initial_forward,
+            initial_forward=0.0 if config.sc.enabled else model.initial_forward,  # SC-Depth's sees pairs backwards too
             draws=draws,
             axis=axis,
         )
