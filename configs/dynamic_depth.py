@@ -5,7 +5,7 @@
 | variant      | what                                                      | cost                       |
 |--------------|-----------------------------------------------------------|----------------------------|
 | demo         | 64x192, narrow networks, rendered drives (`make demo`)    | minutes on two CPU cores   |
-| ablation     | 64x192, quarter width, rendered drives (ablations.py)     | minutes on two CPU cores   |
+| ablation     | 64x192, quarter width, rendered drives (ablations.py)     | 6 min on one core          |
 | synthetic    | 64x192, half width, rendered drives                       | 90 min on one core         |
 | kitti        | 192x640, ResNet-18, Eigen split                           | needs a GPU                |
 | cityscapes   | 192x512, ResNet-18                                        | needs a GPU                |
@@ -45,8 +45,8 @@ def get_config(variant: str = "synthetic") -> Config:
         if variant == "ablation":
             data.root = "data/synthetic"
             config.model.width, config.cost_volume.bins = 16, 32
-            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 800, 320, 400, "reset"
-            train.eval_every, train.eval_frames, train.checkpoint_every = 200, 60, 400
+            optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 500, 200, 250, "reset"
+            train.eval_every, train.eval_frames, train.checkpoint_every = 125, 60, 250
         elif variant == "demo":
             data.root = "data/demo"
             config.model.width, config.cost_volume.bins = 32, 32

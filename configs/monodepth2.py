@@ -17,4 +17,6 @@ def get_config(variant: str = "synthetic") -> Config:
     config.domd.enabled = False
     config.loss.occlusion_rule = "min"
     config.optim.freeze_step = -1
+    if config.optim.rate_on_freeze == "reset":  # elsewhere two networks learn one after the other, each slowly in the end
+        config.optim.decay_steps, config.optim.rate_on_freeze = 4 * config.optim.steps // 5, "keep"
     return config

@@ -69,6 +69,7 @@ class CostVolumeConfig:
     pool_threshold: float = 0.7
     static_probability: float = 0.25  # matching augmentation: lookup := current frame
     zero_pose_probability: float = 0.25  # matching augmentation: lookup absent
+    future_frame: bool = False  # match with the next frame too, in evaluation as well: depth of recorded video
 
 
 @dataclasses.dataclass
@@ -356,6 +357,10 @@ def _validate_ds(config: Config, require: Callable[[bool, str], None]) -> None:
     require(not config.domd.enabled, "--config.ds.enabled finds moving objects by their flow: set --config.domd.enabled=False")
     require(not config.model.flow, "--config.ds.enabled has a flow network of its own: set --config.model.flow=False")
     require(0 <= ds.cost_ssim <= 1, f"--config.ds.cost_ssim={ds.cost_ssim} must lie between 0 and 1")
+    require(
+        not config.cost_volume.future_frame,
+        "--config.ds.enabled matches with the previous frame alone: set --config.cost_volume.future_frame=False",
+    )
     require(ds.flow_smoothness >= 0, f"--config.ds.flow_smoothness={ds.flow_smoothness} must not be negative")
     require(
         config.optim.freeze_step != 0,

@@ -12,25 +12,27 @@ from jaxtyping import Array, Bool, Float
 from dd_jax.config import DomdConfig
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.splat import splat_coords
-from dd_jax.types import PREVIOUS, TARGET, Batch, Disentangled
+from dd_jax.types import TARGET, Batch, Disentangled
 
 
 def disentangle(
     batch: Batch,
     frames: tuple[int, ...],
+    lookups: int,
     depth: Float[Array, "b h w"],
     T_source_from_target: Float[Array, "b f 4 4"],
     apply_to_lookup: Bool[Array, " b"],
     config: DomdConfig,
 ) -> Disentangled:
-    """Replaces moving objects in the source frames of the loss and in the lookup frame of the cost volume.
+    """Replaces moving objects in the source frames of the loss and in the lookup frames of the cost volume.
 
     Args:
       batch: augmented (``inputs`` is filled).
-      frames: positions of the sources on the frame axis of ``batch``, previous first: the lookup is its jittered version.
+      frames: positions of the sources on the frame axis of ``batch``, previous first.
+      lookups: how many of them, from the first, the cost volume matches with, in their jittered version.
       depth: the teacher's depth of the whole target frame; nearer static things hide objects.
       T_source_from_target: poses of ``frames``, in the same order.
-      apply_to_lookup: samples whose lookup frame is treated; others keep it, without holes.
+      apply_to_lookup: samples whose lookup frames are treated; others keep them, without holes.
 
     Where an object is removed and none is drawn, nothing is known: the pixel is black and a hole. Frames that do not exist
     stay as they are. Nothing in here carries a gradient.
@@ -46,7 +48,7 @@ def disentangle(
     # Colours are sampled together with the mask and divided by it: no dark rim where objects meet the black around them.
     mask = batch.masks[:, TARGET, ..., None].astype(jnp.float32)
     drawn = sample_zeros(jnp.concatenate([batch.images[:, TARGET] * mask, mask], axis=-1), coords)
-    drawn_lookup = sample_zeros(batch.inputs[:, TARGET] * mask, coords[0])
+    drawn_lookups = sample_zeros(batch.inputs[:, TARGET] * mask, coords[:lookups])
     share = drawn[..., channels]
     paste = jnp.moveaxis(valid & (share > 0.5), 0, 1)
     share = jnp.maximum(jnp.moveaxis(share, 0, 1), 1e-6)[..., None]
@@ -58,14 +60,14 @@ def disentangle(
         images = jnp.where(holes[..., None], 0.0, batch.images[:, sources])
     else:
         images, holes = _composite(batch.images[:, sources], colours, paste, removed, exists)
-    lookup, lookup_holes = _composite(
-        batch.inputs[:, PREVIOUS],
-        drawn_lookup / share[:, 0],
-        paste[:, 0],
-        removed[:, 0],
-        exists[:, 0] & apply_to_lookup[:, None, None],
+    lookup_images, lookup_holes = _composite(
+        batch.inputs[:, sources[:lookups]],
+        jnp.moveaxis(drawn_lookups, 0, 1) / share[:, :lookups],
+        paste[:, :lookups],
+        removed[:, :lookups],
+        exists[:, :lookups] & apply_to_lookup[:, None, None, None],
     )
-    return jax.lax.stop_gradient(Disentangled(images=images, holes=holes, lookup=lookup, lookup_holes=lookup_holes))
+    return jax.lax.stop_gradient(Disentangled(images=images, holes=holes, lookups=lookup_images, lookup_holes=lookup_holes))
 
 
 def _composite(

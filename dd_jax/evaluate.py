@@ -91,7 +91,9 @@ def evaluate(
         ThreadPoolExecutor(max(1, config.data.threads)) as pool,
         tqdm(total=len(indices), disable=not progress, unit="image") as bar,
     ):
-        for real, batch, prediction in one_ahead(predict_fn, eval_batches(source, indices, config.eval.batch_size)):
+        num_frames = 3 if config.cost_volume.future_frame else 2
+        batches = eval_batches(source, indices, config.eval.batch_size, num_frames)
+        for real, batch, prediction in one_ahead(predict_fn, batches):
             disps = {who: np.asarray(getattr(prediction, who)) for who in NETWORKS if who in predictors}
             if not images and len(real) < len(indices):  # the speed is that of the later batches: this one was compiled
                 started, counted = time.perf_counter(), len(indices) - len(real)

@@ -22,9 +22,9 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
     """All networks on one augmented batch (method: DynamicDepth section 3, ManyDepth section 3).
 
     Args:
-      batch: as returned by ``augment``; three frames in training, (t-1, t) in evaluation.
+      batch: as returned by ``augment``; three frames in training, in evaluation (t-1, t) will do without ``future_frame``.
       depth_range: nearest and farthest depth of the adaptive bins.
-      train: draw the matching augmentation, and see the next frame.
+      train: draw the matching augmentation.
     """
     T = direct_poses(model, batch.inputs, config.model) if config.sc.enabled else predict_poses(model, batch.inputs)
     teacher_disps = model.teacher(batch.inputs[:, TARGET])
@@ -38,30 +38,31 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
     augmented = static | absent
     depth = sg(full_size_depth(teacher_disps[0], batch.images.shape[2:4], config.model))
 
+    frames = (PREVIOUS, NEXT)[: T.shape[1]]
+    n = 2 if config.cost_volume.future_frame else 1  # of them to match with
     if config.domd.enabled:
-        frames = (PREVIOUS, NEXT) if train else (PREVIOUS,)
-        disentangled = domd.disentangle(batch, frames, depth, sg(T), ~augmented, config.domd)
-        lookup = disentangled.lookup
-        holes = disentangled.lookup_holes[:, None, ::4, ::4].astype(jnp.float32)
+        disentangled = domd.disentangle(batch, frames, n, depth, sg(T), ~augmented, config.domd)
+        lookups = disentangled.lookups
+        holes = disentangled.lookup_holes[:, :, ::4, ::4].astype(jnp.float32)
     else:
-        disentangled, holes, lookup = None, None, batch.inputs[:, PREVIOUS]
-    lookup = jnp.where(static[:, None, None, None], batch.inputs[:, TARGET], lookup)
+        disentangled, holes, lookups = None, None, batch.inputs[:, frames[:n], ...]
+    lookups = jnp.where(static[:, None, None, None, None], batch.inputs[:, TARGET, None], lookups)
 
     encoder = model.student.encoder
     f0, f1 = encoder.features(batch.inputs[:, TARGET])
-    _, lookup_f1 = encoder.features(lookup)
-    present = batch.exists[:, PREVIOUS] & ~absent
+    _, lookup_f1 = encoder.features(lookups.reshape(-1, *lookups.shape[2:]))
+    lookup_f1 = lookup_f1.reshape(*lookups.shape[:2], *f1.shape[1:])
+    present = batch.exists[:, frames[:n]] & ~absent[:, None]
     K_quarter = scale_intrinsics(batch.K, 0.25, 0.25)
     bins = cost_volume.depth_bins(depth_range, config.cost_volume)
     residuals = None
     if config.ds.enabled:
         residuals = residual_flows(model, batch, sg(T), depth)
         shift = full_size_flow(residuals[0][:, 0], f1.shape[1:3])
-        volume = dynamic_volume.build(sg(f1), sg(lookup_f1), sg(T[:, 0]), present, sg(shift), K_quarter, bins, config.ds)
+        matched = sg(lookup_f1[:, 0]), sg(T[:, 0]), present[:, 0]
+        volume = dynamic_volume.build(sg(f1), *matched, sg(shift), K_quarter, bins, config.ds)
     else:
-        volume = cost_volume.build(
-            sg(f1), sg(lookup_f1)[:, None], sg(T[:, :1]), present[:, None], holes, K_quarter, bins, config.cost_volume
-        )
+        volume = cost_volume.build(sg(f1), sg(lookup_f1), sg(T[:, :n]), present, holes, K_quarter, bins, config.cost_volume)
     volume = jax.tree.map(sg, volume)
     disps = model.student.decoder(encoder.fuse(f0, f1, volume))
     return Outputs(

@@ -119,7 +119,8 @@ def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | N
 
 
 def predict(state: TrainState, batch: Batch, config: Config) -> Predictions:
-    """Depth of the target frame in evaluation mode; the previous frame may be missing, a next frame is not looked at.
+    """Depth of the target frame in evaluation mode; the previous frame may be missing; the next one is only looked at
+    where the system matches with it.
 
     The whole system runs, DOMD included: what is measured is what was trained.
     """

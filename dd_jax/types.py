@@ -23,7 +23,7 @@ NUM_SCALES = 4
 class Batch:
     """What the loader yields (``inputs`` is None) and what augmentation returns (``inputs`` is filled).
 
-    In evaluation the frame axis holds two frames, (t-1, t).
+    In evaluation the frame axis holds two frames, (t-1, t), or three where the system matches with the next one too.
     """
 
     images: UInt8[Array, "b f h w 3"] | Float[Array, "b f h w 3"]  # uint8 from the loader, float32 in [0, 1] afterwards
@@ -55,8 +55,8 @@ class Disentangled:
 
     images: Float[Array, "b f h w 3"]  # f = (previous, next), or (previous,) in evaluation; holes are black
     holes: Bool[Array, "b f h w"]  # object removed, nothing known behind it
-    lookup: Float[Array, "b h w 3"]  # the jittered previous frame, objects re-rendered; untouched where not asked for
-    lookup_holes: Bool[Array, "b h w"]
+    lookups: Float[Array, "b n h w 3"]  # the jittered frames to match with, objects re-rendered; untouched where not asked for
+    lookup_holes: Bool[Array, "b n h w"]
 
 
 @no_type_check

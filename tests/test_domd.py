@@ -40,13 +40,13 @@ def poses():
 
 
 @functools.cache
-def compiled(frames, exclude):
+def compiled(frames, exclude, lookups):
     config = DomdConfig(exclude_from_loss=exclude)
-    return jax.jit(lambda batch, depth, T, lookup: domd.disentangle(batch, frames, depth, T, lookup, config))
+    return jax.jit(lambda batch, depth, T, lookup: domd.disentangle(batch, frames, lookups, depth, T, lookup, config))
 
 
-def run(batch, depth, poses, lookup=(True, True), frames=(0, 2), exclude_from_loss=False):
-    return compiled(frames, exclude_from_loss)(batch, depth, poses, jnp.array(lookup))
+def run(batch, depth, poses, lookup=(True, True), frames=(0, 2), exclude_from_loss=False, lookups=1):
+    return compiled(frames, exclude_from_loss, lookups)(batch, depth, poses, jnp.array(lookup))
 
 
 def test_object_is_drawn_where_it_would_be(batch, depth, poses):
@@ -54,7 +54,7 @@ def test_object_is_drawn_where_it_would_be(batch, depth, poses):
     target = np.asarray(batch.images)[:, 1][:, *OBJECT]
     for f in range(2):
         np.testing.assert_allclose(np.asarray(result.images)[:, f][:, *STATIC], target, atol=2e-3)
-    np.testing.assert_allclose(np.asarray(result.lookup)[:, *STATIC], 0.5 * target, atol=2e-3)
+    np.testing.assert_allclose(np.asarray(result.lookups)[:, 0, *STATIC], 0.5 * target, atol=2e-3)
 
 
 def test_removed_and_not_covered_is_a_black_hole(batch, depth, poses):
@@ -62,8 +62,8 @@ def test_removed_and_not_covered_is_a_black_hole(batch, depth, poses):
     holes = np.zeros((24, 32), bool)
     holes[MOVED], holes[STATIC] = True, False
     np.testing.assert_array_equal(result.holes, np.broadcast_to(holes, (2, 2, 24, 32)))
-    np.testing.assert_array_equal(result.lookup_holes, np.broadcast_to(holes, (2, 24, 32)))
-    assert np.all(np.asarray(result.images)[:, :, holes] == 0) and np.all(np.asarray(result.lookup)[:, holes] == 0)
+    np.testing.assert_array_equal(result.lookup_holes, np.broadcast_to(holes, (2, 1, 24, 32)))
+    assert np.all(np.asarray(result.images)[:, :, holes] == 0) and np.all(np.asarray(result.lookups)[:, 0, holes] == 0)
 
 
 def test_the_rest_is_untouched(batch, depth, poses):
@@ -71,13 +71,13 @@ def test_the_rest_is_untouched(batch, depth, poses):
     rest = np.ones((24, 32), bool)
     rest[MOVED] = rest[STATIC] = False
     np.testing.assert_array_equal(np.asarray(result.images)[:, :, rest], np.asarray(batch.images)[:, ::2][:, :, rest])
-    np.testing.assert_array_equal(np.asarray(result.lookup)[:, rest], np.asarray(batch.inputs)[:, 0][:, rest])
+    np.testing.assert_array_equal(np.asarray(result.lookups)[:, 0, rest], np.asarray(batch.inputs)[:, 0][:, rest])
 
 
 def test_no_objects_is_the_identity(batch, depth, poses):
     result = run(batch.replace(masks=jnp.zeros_like(batch.masks)), depth, poses)
     np.testing.assert_array_equal(result.images, batch.images[:, ::2])
-    np.testing.assert_array_equal(result.lookup, batch.inputs[:, 0])
+    np.testing.assert_array_equal(result.lookups[:, 0], batch.inputs[:, 0])
     assert not np.any(result.holes) and not np.any(result.lookup_holes)
 
 
@@ -96,17 +96,25 @@ def test_missing_frames_stay_as_they_are(batch, depth, poses):
         np.testing.assert_array_equal(result.images[b, f], batch.images[b, frame])
         assert not np.any(result.holes[b, f])
         np.testing.assert_array_equal(result.images[b, 1 - f], whole.images[b, 1 - f])
-    np.testing.assert_array_equal(result.lookup[0], batch.inputs[0, 0])
-    np.testing.assert_array_equal(result.lookup[1], whole.lookup[1])
+    np.testing.assert_array_equal(result.lookups[0, 0], batch.inputs[0, 0])
+    np.testing.assert_array_equal(result.lookups[1, 0], whole.lookups[1, 0])
     assert not np.any(result.lookup_holes[0])
 
 
 def test_lookup_is_left_alone_where_told_so(batch, depth, poses):
     result, whole = run(batch, depth, poses, lookup=(False, True)), run(batch, depth, poses)
-    np.testing.assert_array_equal(result.lookup[0], batch.inputs[0, 0])
+    np.testing.assert_array_equal(result.lookups[0, 0], batch.inputs[0, 0])
     assert not np.any(result.lookup_holes[0])
-    np.testing.assert_array_equal(result.lookup[1], whole.lookup[1])
+    np.testing.assert_array_equal(result.lookups[1, 0], whole.lookups[1, 0])
     np.testing.assert_array_equal(result.images, whole.images)
+
+
+def test_both_neighbours_may_be_matched_with(batch, depth, poses):
+    """Their jittered versions are treated like the frames of the loss; the first of them as if it were alone."""
+    result, one = run(batch, depth, poses, lookups=2), run(batch, depth, poses)
+    np.testing.assert_array_equal(result.lookups[:, :1], one.lookups)
+    np.testing.assert_array_equal(result.lookup_holes, result.holes)
+    np.testing.assert_allclose(result.lookups, 0.5 * result.images, atol=1e-6)
 
 
 def test_excluding_objects_from_the_loss(batch, depth, poses):
@@ -115,7 +123,7 @@ def test_excluding_objects_from_the_loss(batch, depth, poses):
     unknown[MOVED] = unknown[STATIC] = True
     np.testing.assert_array_equal(result.holes, np.broadcast_to(unknown, (2, 2, 24, 32)))
     assert np.all(np.asarray(result.images)[:, :, unknown] == 0)
-    np.testing.assert_array_equal(result.lookup, whole.lookup)
+    np.testing.assert_array_equal(result.lookups, whole.lookups)
     np.testing.assert_array_equal(result.lookup_holes, whole.lookup_holes)
 
 
@@ -123,11 +131,13 @@ def test_evaluation_needs_only_the_previous_frame(batch, depth, poses):
     two = Batch(**{k: v[:, :2] if k in ("images", "masks", "exists", "inputs") else v for k, v in vars(batch).items()})
     result, whole = run(two, depth, poses[:, :1], frames=(0,)), run(batch, depth, poses)
     np.testing.assert_array_equal(result.images[:, 0], whole.images[:, 0])
-    np.testing.assert_array_equal(result.lookup, whole.lookup)
+    np.testing.assert_array_equal(result.lookups, whole.lookups)
 
 
 def test_no_gradient_passes(batch, depth, poses):
     gradients = jax.jit(
-        jax.grad(lambda depth, T: domd.disentangle(batch, (0, 2), depth, T, jnp.ones(2, bool), DomdConfig()).images.sum(), (0, 1))
+        jax.grad(
+            lambda depth, T: domd.disentangle(batch, (0, 2), 1, depth, T, jnp.ones(2, bool), DomdConfig()).images.sum(), (0, 1)
+        )
     )(depth, poses)
     assert not any(np.any(g) for g in gradients)

@@ -123,9 +123,9 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
 
 
 def eval_batches(
-    source: TripletSource, indices: Sequence[int] | Int[np.ndarray, " m"], batch_size: int
+    source: TripletSource, indices: Sequence[int] | Int[np.ndarray, " m"], batch_size: int, num_frames: int = TARGET + 1
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Batch]]:
-    """(t-1, t) of the samples ``indices``, in order; the last batch is filled up with copies of its last sample.
+    """(t-1, t), or all three frames, of the samples ``indices``, in order; copies of its last sample fill up the last batch.
 
     Yields the real indices (n <= batch_size) and a batch of ``batch_size``.
     """
@@ -133,7 +133,7 @@ def eval_batches(
     for start in range(0, len(indices), batch_size):
         real = indices[start : start + batch_size]
         filled = np.pad(real, (0, batch_size - len(real)), mode="edge")
-        yield real, Batch(**source.gather(filled, num_frames=TARGET + 1), seed=np.zeros(batch_size, np.uint32))
+        yield real, Batch(**source.gather(filled, num_frames), seed=np.zeros(batch_size, np.uint32))
 
 
 class Prefetch:
