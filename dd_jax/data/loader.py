@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dd_jax.config import Config, ConfigError, DataConfig
-from dd_jax.data import cityscapes, folder, kitti
+from dd_jax.data import cityscapes, folder, kitti, odometry
 from dd_jax.data.cache import FrameStore, open_cache
 from dd_jax.data.frames import MISSING, GroundTruth, Listing, Sample
 from dd_jax.types import TARGET, Batch
@@ -50,7 +50,7 @@ class TripletSource:
         return batch if self._store.priors is None else batch | {"prior": self._store.priors[triplets[:, TARGET]]}
 
     def ground_truth(self, index: SupportsIndex, kind: str) -> GroundTruth | None:
-        """Measured depth ("velodyne" or "annotated", where the source knows both) at native size; None where there is none."""
+        """Measured depth of a kind (``eval.ground_truth``, where the source knows several) at native size; None without."""
         return self._listing.ground_truth(int(self._kept[index]), kind)
 
     def name(self, index: SupportsIndex) -> str:
@@ -70,6 +70,8 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
     if split != "train":
         config = dataclasses.replace(config, priors="none")  # they teach; nothing else looks at them
     match config.source:
+        case "kitti" if config.split == "odom":
+            listing = odometry.list_split(config, split)
         case "kitti":
             listing = kitti.list_split(config, split)
         case "cityscapes":
