@@ -80,10 +80,10 @@ def test_lists_with_other_spelling_are_the_same_set(config, tmp_path, caplog):
 
 def test_another_choice_of_the_same_frames_is_a_warning(config, tmp_path, caplog):
     """All published lists are subsets of what the rules give, so a subset can be checked only by its digest."""
-    mine = kitti_splits.eigen_zhou()[:39809]
+    mine = kitti_splits.eigen_zhou()[:500]
     write(tmp_path / "splits/eigen_zhou/train_files.txt", mine)
     assert kitti_splits.read(config, "train")[0] == mine
-    for part in ("train_files.txt has 39809 frames", kitti_splits.digest(mine)[:8], "has 39810 with ef049375", "copy it from"):
+    for part in ("train_files.txt has 500 frames", kitti_splits.digest(mine)[:8], "has 39810 with ef049375", "copy it from"):
         assert part in caplog.text
 
 
@@ -110,7 +110,7 @@ def test_a_named_folder_must_hold_the_division(config, tmp_path):
 
 def test_the_depth_benchmark_needs_its_lists_and_warns(config, tmp_path, caplog):
     config.split = "benchmark"
-    with pytest.raises(ConfigError, match=r"benchmark/train_files.txt does not exist: how benchmark is divided .*can't be derived"):
+    with pytest.raises(ConfigError, match=r"benchmark/train_files.txt does not exist: how benchmark .* can't be derived"):
         kitti_splits.read(config, "train")
     assert "drives of the Eigen test split" in caplog.text
     write(tmp_path / "splits/benchmark/train_files.txt", kitti_splits.eigen_test())

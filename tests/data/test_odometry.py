@@ -50,7 +50,7 @@ def test_masks_priors_and_the_nominal_camera(tree, tmp_path):
 
 
 def test_the_start_of_a_test_sequence_has_no_frame_before(tree, tmp_path):
-    with pytest.raises(ConfigError, match=r"test_files_10.txt: 1 of 1 frames do not belong to the split of odom/test_files_10.txt"):
+    with pytest.raises(ConfigError, match=r"test_files_10.txt: 1 of 1 frames do not belong to .* odom/test_files_10.txt"):
         open_split(tree, "test")
     (tmp_path / "splits/test_files_10.txt").write_text("10 0 l\n")
     (tmp_path / "sequences/09").rename(tmp_path / "sequences/10")
@@ -68,7 +68,7 @@ def test_calibrations_that_cannot_be_used_are_named(tree, tmp_path, text):
     path.unlink()
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ConfigError, match=r"sequences/04/calib.txt (does not exist|: P2 must be)|calib.txt: P2 must be 12 finite"):
+    with pytest.raises(ConfigError, match=r"sequences/04/calib.txt( does not exist|: P2 must be 12 finite)"):
         open_split(tree, "train")
 
 
