@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dd_jax.config import Config, ConfigError, DataConfig
-from dd_jax.data import cityscapes, folder, kitti, odometry
+from dd_jax.data import cityscapes, folder, kitti
 from dd_jax.data.cache import FrameStore, open_cache
 from dd_jax.data.frames import MISSING, GroundTruth, Listing, Sample
 from dd_jax.types import TARGET, Batch
@@ -70,8 +70,6 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
     if split != "train":
         config = dataclasses.replace(config, priors="none")  # they teach; nothing else looks at them
     match config.source:
-        case "kitti" if config.split == "odom":
-            listing = odometry.list_split(config, split)
         case "kitti":
             listing = kitti.list_split(config, split)
         case "cityscapes":

@@ -12,8 +12,9 @@ from jaxtyping import Float32
 from PIL import Image
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data import kitti, kitti_splits
+from dd_jax.data import kitti_splits
 from dd_jax.data.frames import Folders, FrameFile, Listing, frame_file, intrinsics
+from dd_jax.data.kitti_files import AGAIN, list_triplets, nominal_camera, read_calibration
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
@@ -36,7 +37,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def picture(sequence: str, frame: int, camera: int) -> str:
         return f"{root}/{sequence_folder(sequence)}/image_{camera}/{frame:06d}.jpg|.png"
 
-    files, triplets = kitti.list_triplets(entries, file_of, picture, source)
+    files, triplets = list_triplets(entries, file_of, picture, source)
     first: dict[tuple[str, int], str] = {}  # any picture of the sequence and camera tells the size
     for (sequence, _, camera), row in zip(entries, triplets):
         first.setdefault((sequence, camera), files[row[1]].image)
@@ -44,7 +45,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     @functools.cache
     def camera_of(sequence: str, camera: int) -> Float32[np.ndarray, "3 3"]:
         if config.intrinsics == "nominal":
-            return kitti.nominal_camera(size)
+            return nominal_camera(size)
         return _sequence_camera(root / sequence_folder(sequence), camera, root / first[sequence, camera], size)
 
     return Listing(
@@ -64,10 +65,10 @@ def sequence_folder(sequence: str) -> str:
 
 def _sequence_camera(folder: Path, camera: int, picture: Path, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     path, key = folder / "calib.txt", f"P{camera}"
-    (fx, _, cx, _), (_, fy, cy, _), _ = kitti.read_calibration(path, **{key: 12})[key].reshape(3, 4)
+    (fx, _, cx, _), (_, fy, cy, _), _ = read_calibration(path, **{key: 12})[key].reshape(3, 4)
     try:
         with Image.open(picture) as image:
             width, height = image.size
     except OSError as error:
-        raise ConfigError(f"{picture} cannot be read, and it tells the size of its sequence: {kitti.AGAIN}") from error
+        raise ConfigError(f"{picture} cannot be read, and it tells the size of its sequence: {AGAIN}") from error
     return intrinsics(fx, fy, cx, cy, (height, width), size, f"{path} ({key})")

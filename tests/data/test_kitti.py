@@ -14,14 +14,6 @@ def scan(*points):
     return np.array([[*point, 0.5] for point in points], np.float32)
 
 
-def test_calibration_lines_split_at_the_first_colon():
-    values = kitti.parse_calibration("calib_time: 09-Jan-2012 13:57:47\nR: 1 2.5e+00\n\nno colon\nT:3\n")
-    assert values["calib_time"] == "09-Jan-2012 13:57:47"
-    np.testing.assert_array_equal(values["R"], [1, 2.5])
-    np.testing.assert_array_equal(values["T"], [3])
-    assert set(values) == {"calib_time", "R", "T"}
-
-
 def test_a_point_lands_one_pixel_before_its_rounded_projection():
     """Camera point (0, 0, 5) projects to (cx, cy) = (4, 3)."""
     depth = kitti.depth_map(IDENTITY, SCANNER_IS_CAMERA, scan((5, 0, 0)))
