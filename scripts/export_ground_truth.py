@@ -24,9 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kind", default="velodyne", choices=("velodyne", "annotated"))
     parser.add_argument("--objects", action="store_true", help="the field's format, which only unpickling can read")
     flags = parser.parse_args(argv)
-    data = DataConfig(
-        root=flags.root, split=flags.split, split_dir=flags.split_dir, masks="none", intrinsics="nominal"
-    )  # fmt: skip
+    data = DataConfig(root=flags.root, split=flags.split, split_dir=flags.split_dir, masks="none", intrinsics="nominal")
     try:
         written = depth_file.export(kitti.list_split(data, flags.part), flags.kind, flags.out, flags.objects)
     except ConfigError as error:

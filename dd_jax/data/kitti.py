@@ -143,7 +143,7 @@ def _ground_truth(
         cameras, scanner = root / date / "calib_cam_to_cam.txt", root / date / "calib_velo_to_cam.txt"
         read_calibration(cameras, **{"R_rect_00": 9, f"P_rect_0{camera}": 12, "S_rect_02": 2})
         read_calibration(scanner, R=9, T=3)
-        return cameras.read_text(), scanner.read_text()
+        return cameras.read_text(errors="replace"), scanner.read_text(errors="replace")
 
     def depth(index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
         folder, frame, camera = entries[index]

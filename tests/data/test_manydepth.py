@@ -33,9 +33,8 @@ def config(drives, monkeypatch):
     """The field's settings; ManyDepth is of 2021 and asks for names that have gone since."""
     monkeypatch.setattr(np, "int", int, raising=False)
     monkeypatch.setattr(Image, "ANTIALIAS", Image.Resampling.LANCZOS, raising=False)
-    return DataConfig(
-        root=str(drives), height=SIZE[0], width=SIZE[1], resize="lanczos", intrinsics="nominal", masks="none"
-    )  # fmt: skip
+    height, width = SIZE
+    return DataConfig(root=str(drives), height=height, width=width, resize="lanczos", intrinsics="nominal", masks="none")
 
 
 def names(source):
