@@ -26,7 +26,7 @@ def get_config(variant: str = "synthetic") -> Config:
     data, optim, train, evaluation = config.data, config.optim, config.train, config.eval
     if variant == "kitti":  # ManyDepth's recipe: 20 epochs of 3,317 steps, teacher fixed after 15
         data.root, data.height, data.width, data.batch_size = "data/kitti", 192, 640, 12
-        data.intrinsics, data.resize = "nominal", "lanczos"
+        data.split, data.intrinsics, data.resize = "eigen_zhou", "nominal", "lanczos"
     elif variant == "cityscapes":  # 20 epochs of 5,810 steps, teacher fixed after 5
         data.source, data.root, data.height, data.width = "cityscapes", "data/cityscapes", 192, 512
         data.resize = "lanczos"

@@ -28,6 +28,9 @@ class DataConfig:
     threads: int = 2  # decoding threads per process
     cache_dir: str = ""  # frames at training size, built on first use; "" = ROOT/.cache
     max_unreadable: int = 10  # unreadable frames skipped per split before the run stops
+    split: str = ""  # KITTI: "eigen_zhou" | "eigen_full" | "benchmark" (test: eigen_benchmark) | "odom" | "" (lists of split_dir)
+    ground_truth_file: str = ""  # KITTI: .npz with the depths of the test split, for eval.ground_truth=file
+    allow_pickle: bool = False  # a ground_truth_file of pickled objects may run code: True = it is trusted
 
 
 @dataclasses.dataclass
@@ -156,9 +159,7 @@ class EvalConfig:
     crop: str = "eigen"  # "eigen" (Garg crop) | "none" | "cityscapes"
     resize: str = "disparity"  # quantity brought to ground-truth size: "disparity" | "depth"
     median: str = "average"  # of an even count: "average" | "lower"
-    ground_truth: str = (
-        "velodyne"  # "velodyne" (projected scan) | "annotated" (16-bit depth PNG; dense and exact for synthetic drives)
-    )
+    ground_truth: str = "velodyne"  # "velodyne" (scan) | "annotated" (depth PNG; exact if synthetic) | "file" (data has its name)
 
 
 @dataclasses.dataclass
@@ -198,6 +199,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
         require(low <= value <= high, f"--config.{flag}={value} must lie between {low:g} and {high:g}")
 
     one_of("data.source", data.source, ("kitti", "cityscapes", "folder"))
+    one_of("data.split", data.split, ("", "eigen_zhou", "eigen_full", "benchmark", "odom"))
     one_of("data.intrinsics", data.intrinsics, ("calib", "nominal"))
     one_of("data.resize", data.resize, ("area", "lanczos"))
     one_of("data.masks", data.masks, ("files", "none"))
@@ -216,7 +218,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
     one_of("eval.resize", config.eval.resize, ("disparity", "depth"))
     one_of("eval.median", config.eval.median, ("average", "lower"))
-    one_of("eval.ground_truth", config.eval.ground_truth, ("velodyne", "annotated"))
+    one_of("eval.ground_truth", config.eval.ground_truth, ("velodyne", "annotated", "file"))
 
     for flag, size in (("height", data.height), ("width", data.width)):
         require(
@@ -229,6 +231,8 @@ def validate(config: Config, num_devices: int = 1) -> None:
         data.batch_size % num_devices == 0,
         f"--config.data.batch_size={data.batch_size} is global and must be divisible by the {num_devices} devices",
     )
+    require(data.split == "" or data.source == "kitti", "--config.data.split is for --config.data.source=kitti: set it to ''")
+    require(config.eval.ground_truth != "file" or data.ground_truth_file != "", "--config.data.ground_truth_file names no file")
     require(data.root != "", "--config.data.root is empty: name the folder of the data set")
     require(data.threads > 0, f"--config.data.threads={data.threads} must be positive")
     for name in ("flip", "jitter", "brightness", "contrast", "saturation"):

@@ -49,6 +49,7 @@ def test_unknown_key_in_a_stored_config_is_named(values):
         ("data", "width", 100),
         ("data", "source", "nuscenes"),
         ("data", "batch_size", 0),
+        ("data", "split", "eigen"),
         ("data", "root", ""),
         ("augment", "hue", 0.7),
         ("augment", "zoom", 0.9),
@@ -93,6 +94,10 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(model={"student": False}, optim={"freeze_step": -1}, loss={"normal_l1": 0.1}))
     with pytest.raises(ConfigError, match="dynamic_cycle needs object masks"):
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"dynamic_cycle": 0.1}))
+    with pytest.raises(ConfigError, match=r"data.split is for --config.data.source=kitti"):
+        validate(tiny.config(data={"split": "odom", "source": "folder"}))
+    with pytest.raises(ConfigError, match=r"data.ground_truth_file names no file"):
+        validate(tiny.config(eval={"ground_truth": "file"}))
     with pytest.raises(ConfigError, match=r"data\.priors=files"):
         validate(tiny.config(loss={"normal_l1": 0.1, "normal_prior": "file"}))
     for message, changes in (

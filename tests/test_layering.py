@@ -15,7 +15,7 @@ LAYERS = [
     {"train_step"},
     {"parallel"},
     {"evaluate"},
-    {"train", "benchmark", "ablations", "command_line"},
+    {"train", "benchmark", "loader_benchmark", "ablations", "command_line"},
 ]
 """A module imports from its own layer and those above it in this list."""
 

@@ -99,7 +99,8 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
         ) from error
     readable = _journal(folder, "r")["readable"].astype(bool)
     if not readable.all():
-        log.warning("%d unreadable frames are left out: %s", (~readable).sum(), _names(listing, np.flatnonzero(~readable)))
+        names = _names(listing, np.flatnonzero(~readable))
+        log.warning("%d unreadable frames are left out, get them again: %s", (~readable).sum(), names)
     _limit(listing, np.flatnonzero(~readable), config)
     return FrameStore(folder, stored), readable
 
@@ -171,6 +172,7 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
     arrays = _open(folder, layout(config, count), "r+")
     del arrays["journal.u8"]
     images, masks, priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
+    stretched: list[str] = []
 
     def store(index: int) -> bool:
         file = listing.files[index]
@@ -179,6 +181,9 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             images[index] = frames.resize_image(image, height, width, config.resize)
             if masks is not None:
                 mask = frames.decode_mask(listing.root / file.mask) if file.mask else np.zeros((height, width), bool)
+                if file.mask and not frames.same_proportions(mask.shape, image.shape[:2]):
+                    stretched.append(f"{listing.root / file.mask} ({mask.shape[1]}x{mask.shape[0]}, its picture "
+                                     f"{image.shape[1]}x{image.shape[0]})")  # fmt: skip
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
             if priors is not None and file.prior:
                 priors[index] = frames.resize_prior(frames.decode_prior(listing.root / file.prior), height, width)
@@ -198,13 +203,18 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             journal["fingerprint"][chunk], journal["readable"][chunk] = wanted[chunk], readable
             journal.flush()
             _limit(listing, np.flatnonzero((journal["fingerprint"] == wanted) & (journal["readable"] == 0)), config)
+    if stretched:
+        log.warning(
+            "%d object masks have other proportions than their pictures and are stretched over them, the first is %s: write "
+            "them again if they belong to other pictures", len(stretched), min(stretched),
+        )  # fmt: skip
 
 
 def _limit(listing: Listing, unreadable: Int[np.ndarray, " k"], config: DataConfig) -> None:
     if unreadable.size > config.max_unreadable:
         raise ConfigError(
-            f"{unreadable.size} frames cannot be decoded, more than --config.data.max_unreadable={config.max_unreadable}: "
-            f"{_names(listing, unreadable)}"
+            f"{unreadable.size} frames cannot be decoded, more than --config.data.max_unreadable={config.max_unreadable}; "
+            f"get them again: {_names(listing, unreadable)}"
         )
 
 

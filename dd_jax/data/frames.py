@@ -6,6 +6,7 @@ file once; ``loader`` puts triplets together.
 
 import dataclasses
 import functools
+import math
 import os
 import re
 from collections.abc import Callable
@@ -66,7 +67,7 @@ class Listing:
     triplets: Int32[np.ndarray, "n 3"]  # positions in ``files``, or MISSING
     K: Float32[np.ndarray, "n 3 3"]  # pixels at training size
     names: list[str]
-    ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, "velodyne" | "annotated")
+    ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
 
 
 class UnreadableFrame(Exception):
@@ -141,16 +142,13 @@ def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
       UnreadableFrame: missing, damaged, cut off or not two-dimensional.
     """
     if path.suffix == ".npy":
-        try:
-            mask = np.load(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise UnreadableFrame(str(path)) from error
+        mask = load_array(path)
     else:
         mask = _decode(path, cv2.IMREAD_UNCHANGED)
         mask = mask.max(axis=-1) if mask.ndim == 3 else mask
-    if mask.ndim != 2:
+    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "biuf":
         raise UnreadableFrame(str(path))
-    return mask > 0
+    return np.asarray(mask > 0)
 
 
 def decode_prior(path: Path) -> UInt16[np.ndarray, "H W"]:
@@ -163,6 +161,30 @@ def decode_prior(path: Path) -> UInt16[np.ndarray, "H W"]:
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
         raise UnreadableFrame(str(path))
     return values.astype(np.uint16) * 257 if values.dtype == np.uint8 else values
+
+
+def decode_depth(path: Path) -> UInt16[np.ndarray, "H W"]:
+    """16-bit grey picture as stored.
+
+    Raises:
+      UnreadableFrame: missing, damaged, cut off or of another type.
+    """
+    values = _decode(path, cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2 or values.dtype != np.uint16:
+        raise UnreadableFrame(str(path))
+    return values
+
+
+def load_array(path: Path) -> np.ndarray:
+    """An ``.npy`` file's array, mapped, so that a header which promises more than the file has is an error; never unpickled.
+
+    Raises:
+      UnreadableFrame: missing, damaged, cut off, or of objects, which would have to be unpickled.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise UnreadableFrame(str(path)) from error
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:
@@ -203,6 +225,11 @@ def resize_mask(mask: Bool[np.ndarray, "H W"], height: int, width: int) -> Bool[
     return mask[rows[:, None], columns]
 
 
+def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width) have one ratio of the sides, to a tenth."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.1
+
+
 def resize_prior(prior: UInt16[np.ndarray, "H W"], height: int, width: int) -> UInt16[np.ndarray, "h w"]:
     """Area average."""
     return prior if prior.shape == (height, width) else cv2.resize(prior, (width, height), interpolation=cv2.INTER_AREA)
@@ -219,14 +246,21 @@ def intrinsics(
       ConfigError: focal length not positive or principal point outside the image; the message names the file ``where``.
     """
     height, width = size
-    if not (fx > 0 and fy > 0):
-        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive")
-    if not (0 <= cx < width and 0 <= cy < height):
+    if not (0 < fx < math.inf and 0 < fy < math.inf):
+        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive and finite")
+    if not (0 <= cx < width < math.inf and 0 <= cy < height < math.inf):
         raise ConfigError(f"{where}: the principal point cx={cx:g} cy={cy:g} lies outside the image of {width:g} x {height:g}")
     sx, sy = target[1] / width, target[0] / height
     return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
 
 
 def object_mask(root: Path, path: str, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
-    """Mask for evaluation at the ground truth's size; None where there is no file."""
-    return resize_mask(decode_mask(root / path), *shape) if (root / path).is_file() else None
+    """Mask for evaluation at the ground truth's size; None where there is no file.
+
+    Raises:
+      ConfigError: the file cannot be decoded.
+    """
+    try:
+        return resize_mask(decode_mask(root / path), *shape) if (root / path).is_file() else None
+    except UnreadableFrame as error:
+        raise ConfigError(f"the object mask {error} cannot be decoded: write it again, or delete it") from error

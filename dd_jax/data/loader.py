@@ -50,7 +50,7 @@ class TripletSource:
         return batch if self._store.priors is None else batch | {"prior": self._store.priors[triplets[:, TARGET]]}
 
     def ground_truth(self, index: SupportsIndex, kind: str) -> GroundTruth | None:
-        """Measured depth ("velodyne" or "annotated", where the source knows both) at native size; None where there is none."""
+        """Measured depth of a kind (``eval.ground_truth``, where the source knows several) at native size; None without."""
         return self._listing.ground_truth(int(self._kept[index]), kind)
 
     def name(self, index: SupportsIndex) -> str:

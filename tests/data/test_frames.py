@@ -1,3 +1,5 @@
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -66,6 +68,39 @@ def test_all_mask_types_mean_the_same(tmp_path):
         np.testing.assert_array_equal(frames.decode_mask(tmp_path / name), expected, err_msg=name)
 
 
+class Bomb:
+    """Unpickling it is noticed."""
+
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "objects", "zip", "huge", "cut", "empty", "text", "no pixel"])
+def test_hostile_arrays_are_unreadable_and_never_unpickled(tmp_path, kind):
+    path = tmp_path / "mask.npy"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb()))
+    elif kind == "objects":
+        np.save(path, np.array([[Bomb()]], object), allow_pickle=True)
+    elif kind == "zip":
+        with path.open("wb") as file:
+            np.savez(file, np.ones((4, 4)))
+    elif kind == "huge":
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
+    elif kind == "cut":
+        np.save(path, np.ones((9, 9)))
+        path.write_bytes(path.read_bytes()[:-1])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        np.save(path, np.array([["a"]]))
+    else:
+        np.save(path, np.ones((0, 5)))
+    with pytest.raises(frames.UnreadableFrame, match=r"mask.npy"):
+        frames.decode_mask(path)
+
+
 def test_masks_are_resized_like_pil_nearest():
     mask = np.random.default_rng(0).random((37, 53)) < 0.5
     expected = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((64, 32), Image.Resampling.NEAREST)).astype(bool)
@@ -102,6 +137,8 @@ def test_intrinsics_follow_a_resized_picture():
         ((10.0, 10.0, 40.0, 5.0), "cx=40 cy=5.*40 x 24"),
         ((10.0, 10.0, 5.0, -0.5), "cy=-0.5"),
         ((float("nan"), 10.0, 5.0, 5.0), "fx=nan"),
+        ((10.0, float("inf"), 5.0, 5.0), "fy=inf must be positive and finite"),
+        ((10.0, 10.0, 5.0, float("nan")), "cy=nan"),
     ],
 )
 def test_cameras_that_make_no_sense_are_refused(values, complaint):
