@@ -192,7 +192,8 @@ def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], co
             return config.eval.scale
         case "camera_height":
             trained = config.data.height, config.data.width
-            K = intrinsics(K[0, 0], K[1, 1], K[0, 2], K[1, 2], trained, disp.shape, "the camera")
+            fx, fy, cx, cy = (float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
+            K = intrinsics(fx, fy, cx, cy, trained, disp.shape, "the camera")
             return config.eval.camera_height / ground_plane.camera_height(disp, K)
         case _:
             return None
