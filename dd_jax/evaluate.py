@@ -111,7 +111,7 @@ def evaluate(
                 if truth is None:
                     return {}
                 if FOREIGN in own:
-                    predictions.fitted(own[FOREIGN], truth.depth, source.name(index))
+                    predictions.check_view(own[FOREIGN], truth.depth, source.name(index))
                 return image_scores(own, baselines, truth, batch.K[position], config)
 
             scores = list(pool.map(measure, range(len(real))))

@@ -101,6 +101,7 @@ def _load(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(problem) from error
     if not isinstance(values, np.ndarray):
+        values.close()
         raise ConfigError(problem)
     return values
 
@@ -124,7 +125,7 @@ def _checked(values: np.ndarray, kind: str, where: str) -> Float32[np.ndarray, "
     return 1 / values if kind == "depth" else values
 
 
-def fitted(inverse_depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"], where: str) -> None:
+def check_view(inverse_depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"], where: str) -> None:
     """Refuses a map that covers another part of the picture: as wide as the truth, but not as high.
 
     Raises:

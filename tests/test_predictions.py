@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import ConfigError
-from dd_jax.predictions import fitted, open_predictions
+from dd_jax.predictions import check_view, open_predictions
 
 KITTI = [f"2011_09_26/2011_09_26_drive_0002_sync {frame} l" for frame in (69, 54, 42)]
 CITYSCAPES = [f"munich munich_000000_{frame:06d}" for frame in (19, 29, 39)]
@@ -90,7 +90,7 @@ def test_another_number_of_predictions_is_another_split(tmp_path):
     save(tmp_path / "out", [f"{index:06d}" for index in range(5)], MAPS + MAPS[:2])
     assert "holds 5 predictions for the 3 samples" in refusal(tmp_path / "out")
     np.save(tmp_path / "all.npy", np.stack(MAPS[:2]))
-    assert "shape [2, 6, 9], not that of one map for each of 3 samples" in refusal(tmp_path / "all.npy")
+    assert "shape [2, 6, 9], not that of a map for each of the 3 samples" in refusal(tmp_path / "all.npy")
     np.save(tmp_path / "one.npy", MAPS[0])
     assert "shape [6, 9]" in refusal(tmp_path / "one.npy")
 
@@ -164,7 +164,7 @@ def test_arrays_that_are_no_map_are_refused(tmp_path):
 
 def test_a_map_of_another_part_of_the_picture_is_noticed():
     truth = np.zeros((48, 128), np.float32)
-    fitted(np.ones((48, 128), np.float32), truth, "a")
-    fitted(np.ones((12, 40), np.float32), truth, "a")
+    check_view(np.ones((48, 128), np.float32), truth, "a")
+    check_view(np.ones((12, 40), np.float32), truth, "a")
     with pytest.raises(ConfigError, match="prediction for a has 64 x 128 pixels, its ground truth 48 x 128"):
-        fitted(np.ones((64, 128), np.float32), truth, "a")
+        check_view(np.ones((64, 128), np.float32), truth, "a")

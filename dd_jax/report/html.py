@@ -102,13 +102,14 @@ def write_html(
         "Summary": _facts(facts or {}),
         "Scores": _scores(results, protocol) if results else "",
         "Pictures": _pictures(panels or {}, bool(results)),
-        "Worst": _extremes(worst, best),
+        "Worst and best": _extremes(worst, best),
         "Curves": _curves(history),
         "Set-up": _setup(config, versions),
     }
     sections = {name: body for name, body in sections.items() if body}
-    links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
-    body = "".join(f'<section id="{name.lower()}"><h2>{name}</h2>{text}</section>' for name, text in sections.items())
+    places = {name: name.split()[0].lower() for name in sections}
+    links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
+    body = "".join(f'<section id="{places[name]}"><h2>{name}</h2>{text}</section>' for name, text in sections.items())
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
@@ -127,9 +128,11 @@ def _facts(facts: Mapping[str, str]) -> str:
 
 def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]], protocol: str) -> str:
     intro = (
-        f"<p>{escape(protocol)} Errors (abs_rel to rmse_log): lower is better. Accuracies (a1 to a3): higher is better. "
-        "The best of each column is green. A network has learned something if it beats the mean map.</p>"
+        f"{escape(protocol)} Errors (abs_rel to rmse_log): lower is better. Accuracies (a1 to a3): higher is better. "
+        "The best of each column is green."
     )
+    if "mean_map" in results:
+        intro += " A network has learned something if it beats the mean map."
     tables = []
     regions = next(iter(results.values()))
     for region in regions:
@@ -137,7 +140,7 @@ def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]], protocol: st
         pixels = next(iter(rows.values()))["pixels"]
         note = f"{escape(REGIONS.get(region, ''))}; {pixels:,} pixels" if pixels else "no such pixel in this data"
         tables.append(f'<h3>{escape(region)} <span class="quiet">{note}</span></h3>' + (_table(rows) if pixels else ""))
-    return intro + "".join(tables)
+    return f"<p>{intro}</p>" + "".join(tables)
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -185,8 +188,8 @@ def _figure(picture: UInt8[np.ndarray, "h w 3"], caption: str, below: str = "") 
 def _extremes(worst: Sequence[Frame], best: Sequence[Frame]) -> str:
     if not worst:
         return ""
-    parts = [f"<p>The samples on which {escape(next(iter(worst[0].scores)))} has the largest abs_rel, and the smallest.</p>"]
-    for title, frames in (("Worst", worst), ("Best, for comparison", best)):
+    parts = [f"<p>The samples with the largest and the smallest abs_rel of {escape(next(iter(worst[0].scores)))}.</p>"]
+    for title, frames in (("Largest error", worst), ("Smallest error", best)):
         parts.append(f"<h3>{title}</h3>")
         for frame in frames:
             rows = {predictor: regions["all"] for predictor, regions in frame.scores.items()}

@@ -85,8 +85,8 @@ def test_worst_and_best_samples_have_their_numbers(tmp_path):
     checker.feed(text)
     assert checker.open == [] and "Protocol eigen &lt;1&gt;." in text and 'href="#worst"' in text
     hard, easy = text.index("hard &lt;2&gt;: 1,000 pixels, scale to metres 31.4"), text.index("easy: 1,000 pixels")
-    assert hard < text.index("0.618", hard) < text.index("Best, for comparison") < easy < text.index("0.050", easy)
-    assert "on which student has the largest abs_rel" in text
+    assert hard < text.index("0.618", hard) < text.index("Smallest error") < easy < text.index("0.050", easy)
+    assert "the smallest abs_rel of student" in text and "mean map" not in text
 
 
 def test_picture_survives(tmp_path):
