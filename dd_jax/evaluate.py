@@ -6,7 +6,7 @@ Every predictor of every image, read from files or computed, goes through the sa
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,8 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from dd_jax import checkpoint, gallery, ground_plane, metrics, predictions, protocols, report, train_step
-from dd_jax.config import Config, ConfigError, EvalConfig, to_dict, validate
+from dd_jax.baselines import mean_map, spread
+from dd_jax.config import Config, EvalConfig, to_dict, validate
 from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import TripletSource, eval_batches, open_split
 from dd_jax.predictions import InverseDepth
@@ -28,9 +29,6 @@ REGIONS = ("all", "dynamic", "moving", "static")
 NETWORKS = ("student", "teacher")
 FOREIGN = "predictions"
 PREDICTORS = (*NETWORKS, FOREIGN, "constant", "mean_map")
-
-MEAN_MAP_FRAMES = 300
-"""Training frames, evenly spread, whose ground truth makes the mean map."""
 
 EXTREMES = 4
 """Samples that the report shows as the worst, and as many as the best."""
@@ -99,7 +97,7 @@ def evaluate(
         ThreadPoolExecutor(max(1, config.data.threads)) as pool,
         tqdm(total=len(indices), disable=not progress, unit="image") as bar,
     ):
-        for real, batch, prediction in one_ahead(predict_fn, eval_batches(source, indices, config.eval.batch_size)):
+        for real, batch, prediction in predicted(predict_fn, source, indices, config):
             maps = inverse_depths(prediction, foreign, predictors)
             if not images and len(real) < len(indices):  # the speed is that of the later batches: this one was compiled
                 started, counted = time.perf_counter(), len(indices) - len(real)
@@ -134,12 +132,15 @@ def evaluate(
     )
 
 
-def one_ahead(
-    predict_fn: Callable[[Batch], Predictions], batches: Iterable[tuple[np.ndarray, Batch]]
-) -> Iterator[tuple[np.ndarray, Batch, Predictions]]:
-    """Predictions of the batches in order; each is handed out once the next is on its way, so that host and device overlap."""
+def predicted(
+    predict_fn: Callable[[Batch], Predictions | None], source: TripletSource, indices: Sequence[int], config: Config
+) -> Iterator[tuple[np.ndarray, Batch, Predictions | None]]:
+    """Predictions of the samples ``indices`` batch by batch, in order, as :func:`eval_batches` makes them.
+
+    Each is handed out once the next is on its way, so that host and device overlap.
+    """
     waiting = None
-    for real, batch in batches:
+    for real, batch in eval_batches(source, indices, config.eval.batch_size):
         prediction = predict_fn(batch)
         if waiting is not None:
             yield waiting
@@ -208,40 +209,6 @@ def tabulate(summary: metrics.Result) -> dict[str, dict[str, float | int | None]
     }
 
 
-def mean_map(source: TripletSource | None, config: Config) -> Float[np.ndarray, "h w"]:
-    """Inverse of the mean depth that each pixel has in the ground truth of ``source``, at training size.
-
-    Pixels never measured take the mean of their row, rows never measured that of the nearest row.
-
-    Raises:
-      ConfigError: no ground truth.
-    """
-    height, width = config.data.height, config.data.width
-    total, count = np.zeros(height * width), np.zeros(height * width)
-    for index in spread(len(source), MEAN_MAP_FRAMES) if source is not None else ():
-        truth = source.ground_truth(index, config.eval.ground_truth)
-        if truth is None:
-            continue
-        depth = truth.depth
-        v, u = np.nonzero((depth > config.eval.min_depth) & (depth < config.eval.max_depth))
-        cells = v * height // depth.shape[0] * width + u * width // depth.shape[1]
-        total += np.bincount(cells, depth[v, u], height * width)
-        count += np.bincount(cells, minlength=height * width)
-    if not count.any():
-        raise ConfigError("the mean map needs ground truth in the training split, and there is none")
-    total, count = total.reshape(height, width), count.reshape(height, width)
-    measured = np.flatnonzero(count.any(axis=1))
-    row_mean = total[measured].sum(axis=1) / count[measured].sum(axis=1)
-    nearest = np.abs(np.arange(height)[:, None] - measured).argmin(axis=1)
-    filled = np.where(count > 0, total / np.maximum(count, 1), row_mean[nearest][:, None])
-    return (1.0 / filled).astype(np.float32)
-
-
-def spread(total: int, wanted: int) -> list[int]:
-    """``wanted`` of ``total`` positions, evenly spread over all of them; all where ``wanted`` is 0 or too many."""
-    return [(i * total + total // 2) // wanted for i in range(wanted)] if 0 < wanted < total else list(range(total))
-
-
 def draw(
     predict_fn: Callable[[Batch], Predictions | None],
     source: TripletSource,
@@ -255,8 +222,7 @@ def draw(
     """Pictures of the samples at ``places`` of ``indices``, which are predicted once more."""
     ordered = sorted(places)
     panels: dict[int, np.ndarray] = {}
-    batches = eval_batches(source, [indices[place] for place in ordered], config.eval.batch_size)
-    for real, batch, prediction in one_ahead(predict_fn, batches):
+    for real, batch, prediction in predicted(predict_fn, source, [indices[place] for place in ordered], config):
         maps = inverse_depths(prediction, foreign, predictors)
         for position, index in enumerate(map(int, real)):
             place = ordered[len(panels)]

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fakes import FakeSource, oracle, settings
-from tiny import WIDTH
 
 from dd_jax import checkpoint, evaluate, metrics, report
 from dd_jax.config import ConfigError
@@ -75,23 +74,6 @@ def test_constant_depth_is_the_median_of_the_image():
     assert results.metrics["constant"]["all"]["abs_rel"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_mean_map_fills_what_was_never_measured():
-    cfg = settings()
-    source = FakeSource(3)
-    source.depth[:] = 0
-    source.depth[0, 10, :] = 20
-    source.depth[1, 10, :4] = 40
-    source.depth[1, 50, 7] = 5
-    source.depth[2, 50, 8] = 900  # beyond what is measured
-    depth = 1 / evaluate.mean_map(source, cfg)
-    np.testing.assert_allclose(depth[10, :4], 30, rtol=1e-6)
-    np.testing.assert_allclose(depth[10, 4:], 20, rtol=1e-6)
-    np.testing.assert_allclose(depth[50], 5, rtol=1e-6)
-    row_mean = (WIDTH * 20 + 4 * 40) / (WIDTH + 4)
-    np.testing.assert_allclose(depth[0], row_mean, rtol=1e-6)
-    np.testing.assert_allclose(depth[31:50], 5, rtol=1e-6)
-
-
 def test_mean_map_knows_a_scene_that_never_changes():
     source = FakeSource(4)
     source.depth[:] = np.where(source.depth[0] > 0, source.depth[0], 0)
@@ -120,14 +102,6 @@ def test_max_frames_spreads_evenly():
     results = evaluate.evaluate(oracle(source), source, settings(), max_frames=3, num_panels=2)
     assert [name for name, _ in results.images] == ["sample 1", "sample 5", "sample 8"]
     assert len(results.panels) == 2
-
-
-@pytest.mark.parametrize(("total", "wanted"), [(10, 3), (697, 300), (5, 5), (5, 9), (5, 0), (1, 1)])
-def test_spread_is_even_and_distinct(total, wanted):
-    chosen = evaluate.spread(total, wanted)
-    assert len(chosen) == (wanted if 0 < wanted < total else total)
-    assert len(set(chosen)) == len(chosen) and min(chosen) >= 0 and max(chosen) < total
-    assert np.ptp(np.diff([*chosen, chosen[0] + total])) <= 1
 
 
 def test_prediction_of_the_next_batch_is_started_first():

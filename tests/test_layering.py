@@ -11,7 +11,7 @@ LAYERS = [
     {"types", "config", "reduce", "ssim"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
-    {"protocols", "ground_plane", "predictions", "gallery"},
+    {"protocols", "ground_plane", "predictions", "gallery", "baselines"},
     {"forward"},
     {"train_step"},
     {"parallel"},
@@ -31,6 +31,7 @@ NARROW = {
     "protocols": {"config"},
     "ground_plane": set(),
     "predictions": {"config", "data"},
+    "baselines": {"config", "data"},
     "gallery": {"types", "config", "data", "metrics", "report"},
     "networks": {"types", "config", "reduce", "geometry", "networks"},
 }
