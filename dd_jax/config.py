@@ -160,6 +160,10 @@ class EvalConfig:
     resize: str = "disparity"  # quantity brought to ground-truth size: "disparity" | "depth"
     median: str = "average"  # of an even count: "average" | "lower"
     ground_truth: str = "velodyne"  # "velodyne" (scan) | "annotated" (depth PNG; exact if synthetic) | "file" (data has its name)
+    far_truth: bool = False  # ground truth beyond max_depth counts too; predictions are clamped all the same
+    scaling: str = "median"  # to metres: "median" (ratio, per image) | "given" (scale) | "camera_height" (above the road)
+    scale: float = 1.0  # of "given": 1 = predictions are metres, 5.4 = stereo networks of Monodepth2's family
+    camera_height: float = 1.65  # of "camera_height", in metres; KITTI's
 
 
 @dataclasses.dataclass
@@ -219,6 +223,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("eval.resize", config.eval.resize, ("disparity", "depth"))
     one_of("eval.median", config.eval.median, ("average", "lower"))
     one_of("eval.ground_truth", config.eval.ground_truth, ("velodyne", "annotated", "file"))
+    one_of("eval.scaling", config.eval.scaling, ("median", "given", "camera_height"))
 
     for flag, size in (("height", data.height), ("width", data.width)):
         require(
@@ -326,6 +331,8 @@ def validate(config: Config, num_devices: int = 1) -> None:
         value = getattr(train, name)
         require(value > 0, f"--config.train.{name}={value} must be positive")
     require(config.eval.batch_size > 0, f"--config.eval.batch_size={config.eval.batch_size} must be positive")
+    for name in ("scale", "camera_height"):
+        require(getattr(config.eval, name) > 0, f"--config.eval.{name}={getattr(config.eval, name)} must be positive")
     require(
         0 < config.eval.min_depth < config.eval.max_depth,
         f"--config.eval.min_depth={config.eval.min_depth} must be positive and below "

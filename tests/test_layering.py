@@ -11,6 +11,7 @@ LAYERS = [
     {"types", "config", "reduce", "ssim"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
+    {"protocols", "ground_plane", "predictions", "gallery", "baselines"},
     {"forward"},
     {"train_step"},
     {"parallel"},
@@ -27,6 +28,11 @@ NARROW = {
     "optim": {"types", "config"},
     "losses": {"types", "config", "reduce", "ssim", "losses"},
     "metrics": {"types", "config"},
+    "protocols": {"config"},
+    "ground_plane": set(),
+    "predictions": {"config", "data"},
+    "baselines": {"config", "data"},
+    "gallery": {"types", "config", "data", "metrics", "report"},
     "networks": {"types", "config", "reduce", "geometry", "networks"},
 }
 """Parts that know even less than their layer would allow."""
