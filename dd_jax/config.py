@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass
 class DataConfig:
-    source: str = "kitti"  # "kitti" (raw layout, the synthetic drives too) | "cityscapes" | "folder"
+    source: str = "kitti"  # "kitti" (raw layout, the synthetic drives too) | "cityscapes" | "folder" | "tfds" (a store of these)
     root: str = ""  # folder of the data set
     split_dir: str = ""  # folder with {train,val,test}_files.txt; "" = ROOT/splits
     height: int = 192  # training size, multiples of 32
@@ -28,6 +28,7 @@ class DataConfig:
     threads: int = 2  # decoding threads per process
     cache_dir: str = ""  # frames at training size, built on first use; "" = ROOT/.cache
     max_unreadable: int = 10  # unreadable frames skipped per split before the run stops
+    layout: str = ""  # Cityscapes train and val: "triplets" (preprocessed) | "sequence" (original) | "" = triplets if any
 
 
 @dataclasses.dataclass
@@ -196,7 +197,8 @@ def validate(config: Config, num_devices: int = 1) -> None:
     def within(flag: str, value: float | int, low: float | int, high: float | int) -> None:
         require(low <= value <= high, f"--config.{flag}={value} must lie between {low:g} and {high:g}")
 
-    one_of("data.source", data.source, ("kitti", "cityscapes", "folder"))
+    one_of("data.source", data.source, ("kitti", "cityscapes", "folder", "tfds"))
+    one_of("data.layout", data.layout, ("", "triplets", "sequence"))
     one_of("data.intrinsics", data.intrinsics, ("calib", "nominal"))
     one_of("data.resize", data.resize, ("area", "lanczos"))
     one_of("data.masks", data.masks, ("files", "none"))

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
-from dd_jax.data.frames import FrameFile, Listing, UnreadableFrame
+from dd_jax.data.frames import WHOLE, FrameFile, Listing, UnreadableFrame
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,8 @@ def _finished(folder: Path, sizes: dict[str, int], wanted: UInt64[np.ndarray, " 
 
 def _fingerprint(file: FrameFile) -> int:
     text = f"{file.stamp} {file.mask} {file.mask_stamp}" + (f" {file.prior} {file.prior_stamp}" if file.prior else "")
+    boxes = file.mask_box, file.prior_box
+    text += "" if boxes == (WHOLE, WHOLE) else f" {boxes}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1  # 0 = never stored
 
 
@@ -173,15 +175,14 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
     images, masks, priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
 
     def store(index: int) -> bool:
-        file = listing.files[index]
         try:
-            image = frames.cut(frames.decode_image(listing.root / file.image), file.box)
-            images[index] = frames.resize_image(image, height, width, config.resize)
+            picture = listing.decode(index)
+            images[index] = frames.resize_image(picture.image, height, width, config.resize)
             if masks is not None:
-                mask = frames.decode_mask(listing.root / file.mask) if file.mask else np.zeros((height, width), bool)
+                mask = np.zeros((height, width), bool) if picture.mask is None else picture.mask
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
-            if priors is not None and file.prior:
-                priors[index] = frames.resize_prior(frames.decode_prior(listing.root / file.prior), height, width)
+            if priors is not None and picture.prior is not None:
+                priors[index] = frames.resize_prior(picture.prior, height, width)
             return True
         except UnreadableFrame:
             return False
