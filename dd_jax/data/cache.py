@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt16, UInt64
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
@@ -56,6 +56,10 @@ class FrameStore:
 
     def __reduce__(self):
         return FrameStore, self._arguments
+
+    def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
+        """Prior depth of these frames, as stored; None where the cache has none."""
+        return None if self.priors is None else self.priors[index]
 
     def read(
         self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
