@@ -47,7 +47,7 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
     stored = StoredFrames(folder, note, used, config)
     listing = Listing(
         root=folder,
-        files=[_file(note, position, config.priors == "files") for position in used],
+        files=[_file(note, position, config.priors == "files") for position in used.tolist()],
         triplets=triplets,
         K=_cameras(np.stack([sample["K"] for sample in samples]), note, (config.height, config.width)),
         names=[sample["name"].decode() for sample in samples],
@@ -80,7 +80,7 @@ class StoredFrames:
           UnreadableFrame: it was, where the store was made.
           ConfigError: the store is damaged.
         """
-        return self._decode(self._records_of([index])[0])
+        return self._decode(self._records_of(np.array([index]))[0])
 
     def _decode(self, record: dict[str, Any]) -> Picture:
         if not record["readable"]:
@@ -91,17 +91,17 @@ class StoredFrames:
             prior=frames.decode_prior(record["prior"]) if self._priors else None,
         )
 
-    def _records_of(self, indices: list[int]) -> list[dict[str, Any]]:
+    def _records_of(self, indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
         with one_sentence(self._folder):
-            return self._records.__getitems__([int(self._positions[index]) for index in indices])
+            return self._records.__getitems__(self._positions[indices].tolist())
 
     def read(
         self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
     ) -> None:
         """Decodes frames and masks of ``index`` into the given arrays; zeros for negative entries."""
-        images[index < 0], masks[...] = 0, False
-        places = np.argwhere(index >= 0)
-        for place, record in zip(map(tuple, places), self._records_of([index[tuple(place)] for place in places])):
+        present = index >= 0
+        images[~present], masks[...] = 0, False
+        for place, record in zip(zip(*np.nonzero(present)), self._records_of(index[present])):
             picture = self._decode(record)
             images[place] = picture.image
             if picture.mask is not None:
@@ -111,7 +111,7 @@ class StoredFrames:
         """Prior depth of these frames; None where the store has none."""
         if not self._priors:
             return None
-        decoded = [frames.decode_prior(record["prior"]) for record in self._records_of(index.tolist())]
+        decoded = [frames.decode_prior(record["prior"]) for record in self._records_of(index)]
         return np.stack([frames.resize_prior(prior, *self.size) for prior in decoded])
 
 
@@ -183,7 +183,7 @@ def one_sentence(folder: Path) -> Iterator[None]:
 
 def _file(note: dict[str, Any], position: int, prior: bool) -> FrameFile:
     """A frame by its number in the store, for the frame cache and its messages."""
-    stamp = (int(note["fingerprint"][:12], 16), int(position))
+    stamp = (int(note["fingerprint"][:12], 16), position)
     return FrameFile(f"frames, record {position}", stamp, prior="stored" if prior else "")
 
 

@@ -183,7 +183,8 @@ def _write_config(
                 writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # pictures are compressed already
                 try:
                     for _, example in records():
-                        writer.write(serializer.serialize_example(features.encode_example(example)))
+                        record = serializer.get_tf_example(features.encode_example(example))
+                        writer.write(record.SerializeToString(deterministic=True))  # else fields come in any order
                         progress.update()
                 finally:
                     writer.close()
