@@ -33,6 +33,7 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
     """
     folder = find_store(Path(config.root))
     note = read_note(folder)
+    note |= note["settings"]
     check_shards(folder, note)
     _check_settings(folder, note, config)
     if split not in note["splits"]:
@@ -145,7 +146,7 @@ def read_note(folder: Path) -> dict[str, Any]:
             raise ValueError(f"no {', '.join(sorted(missing))}")
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{folder / NOTE} cannot be read ({error}): build the store again") from error
-    return note | note["settings"]
+    return note
 
 
 def check_shards(folder: Path, note: dict[str, Any]) -> None:

@@ -123,83 +123,91 @@ def write(content: Content, name: str, out: Path, per_shard: int = 512) -> Path:
     """Writes the store ``OUT/NAME``, with ``per_shard`` records a shard; returns its folder.
 
     Raises:
-      ConfigError: another store is there, or one was begun from other files or settings; too many frames are unreadable.
+      ConfigError: another store is there, or one was begun from other files or settings; too many frames are unreadable; or
+        the disk refuses.
     """
     folder, started = out / name, out / f"{name}.unfinished"
-    fingerprint = content.fingerprint(per_shard)
     if folder.exists():
-        if read_note(folder)["fingerprint"] != fingerprint:
-            raise ConfigError(f"{folder} was made from other files or with other settings: remove it, or choose another --out")
-        check_shards(folder, read_note(folder))
+        check_shards(folder, _note(folder, content, per_shard, "was made"))
         return folder
-    started.mkdir(parents=True, exist_ok=True)
-    note = {
-        "fingerprint": fingerprint,
-        "settings": content.settings(),
-        "splits": {split: len(listing.names) for split, (listing, _) in content.samples.items()},
-        "unreadable": [],
-        "shards": {},
-    }
-    if (started / NOTE).is_file():
-        if read_note(started)["fingerprint"] != fingerprint:
-            raise ConfigError(f"{started} was begun with other files or settings: remove it, or choose another --out")
-        note = json.loads((started / NOTE).read_text())
-    _save(started, note)
-
-    total = len(content.frames) + sum(len(positions) for _, positions in content.samples.values())
-    total += sum(len(content.samples[split][1]) for split in content.depth)
-    with (
-        tqdm(total=total, desc=name, unit="record", disable=None) as progress,
-        ThreadPoolExecutor(content.config.threads) as pool,
-    ):
-        for config in CONFIGS:
-            unreadable: list[int] = []
-            shards = _shards(content, config, per_shard, pool, unreadable)
-            builder = BUILDERS[name](config=config, data_dir=out, shards=shards)
-            _write_config(builder, started, note, unreadable, progress, content)
-    os.replace(started, folder)
+    try:
+        started.mkdir(parents=True, exist_ok=True)
+        note = _note(started, content, per_shard, "was begun")
+        _save(started, note)
+        records = {split: len(positions) for split, (_, positions) in content.samples.items()}
+        total = len(content.frames) + sum(records.values()) + sum(records[split] for split in content.depth)
+        progress = tqdm(total=total, desc=name, unit="record", disable=None)
+        with progress, ThreadPoolExecutor(content.config.threads) as pool:
+            for config in CONFIGS:
+                unreadable: list[int] = []
+                builder = BUILDERS[name](
+                    config=config, data_dir=out, shards=_shards(content, config, per_shard, pool, unreadable)
+                )
+                _write_config(builder, started, note, unreadable, progress, content)
+        os.replace(started, folder)
+    except OSError as error:
+        raise ConfigError(f"the store {folder} cannot be written ({error}): choose another --out, and call again") from error
     return folder
+
+
+def _note(folder: Path, content: Content, per_shard: int, what: str) -> dict[str, Any]:
+    """``store.json`` of a finished or begun store of the same content, or a new one."""
+    fingerprint = content.fingerprint(per_shard)
+    if not (folder / NOTE).is_file():
+        splits = {split: len(listing.names) for split, (listing, _) in content.samples.items()}
+        return {
+            "fingerprint": fingerprint, "settings": content.settings(), "splits": splits, "unreadable": [], "shards": {},
+        }  # fmt: skip
+    note = read_note(folder)
+    if note["fingerprint"] != fingerprint:
+        raise ConfigError(f"{folder} {what} from other files or with other settings: remove it, or choose another --out")
+    return note
 
 
 def _write_config(
     builder: tfds.core.DatasetBuilder, started: Path, note: dict, unreadable: list[int], progress: tqdm, content: Content
 ) -> None:
     """All shards of one config, then TFDS's description of them."""
-    features = builder.info.features
-    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     base = started / builder.builder_config.name / VERSION
     base.mkdir(parents=True, exist_ok=True)
     infos = []
-    for split, generators in builder.shards.items():
+    for split, shards in builder.shards.items():
         template = tfds.core.ShardedFileTemplate(
             data_dir=base, dataset_name=builder.name, split=split, filetype_suffix="array_record"
         )
-        lengths, sizes = [], []
-        for number, records in enumerate(generators):
-            path = Path(template.sharded_filepath(shard_index=number, num_shards=len(generators)))
+        paths = [Path(template.sharded_filepath(shard_index=i, num_shards=len(shards))) for i in range(len(shards))]
+        for path, records in zip(paths, shards):
             shard = str(path.relative_to(started))
-            if not (path.is_file() and path.stat().st_size == note["shards"].get(shard)):
-                temporary = path.with_name(f"{path.name}.new")
-                writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # pictures are compressed already
-                try:
-                    for _, example in records():
-                        record = serializer.get_tf_example(features.encode_example(example))
-                        writer.write(record.SerializeToString(deterministic=True))  # else fields come in any order
-                        progress.update()
-                finally:
-                    writer.close()
-                os.replace(temporary, path)
-                note["shards"][shard] = path.stat().st_size
-                note["unreadable"] = sorted({*note["unreadable"], *unreadable})
-                _save(started, note)
-                _limit(content, note["unreadable"])
-            else:
+            if path.is_file() and path.stat().st_size == note["shards"].get(shard):
                 progress.update(len(records))
-            lengths.append(len(records))
-            sizes.append(note["shards"][shard])
-        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=sum(sizes), filename_template=template))
+                continue
+            note["shards"][shard] = _write_shard(path, records, builder.info.features, progress)
+            note["unreadable"] = sorted({*note["unreadable"], *unreadable})
+            _save(started, note)
+            _limit(content, note["unreadable"])
+        lengths, size = [len(records) for records in shards], sum(path.stat().st_size for path in paths)
+        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
     builder.info.set_splits(tfds.core.splits.SplitDict(infos))
     builder.info.write_to_directory(base)
+
+
+def _write_shard(path: Path, records: "_Shard", features: tfds.features.FeaturesDict, progress: tqdm) -> int:
+    """Writes one file so that it is there completely or not at all; returns its length."""
+    temporary = path.with_name(f"{path.name}.new")
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    try:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # pictures are compressed already
+        try:
+            for _, example in records():
+                record = serializer.get_tf_example(features.encode_example(example))
+                writer.write(record.SerializeToString(deterministic=True))  # else the fields come in any order
+                progress.update()
+        finally:
+            writer.close()
+    except RuntimeError as error:  # what the writer says of a full or missing disk
+        raise OSError(str(error).splitlines()[0]) from error
+    os.replace(temporary, path)
+    return path.stat().st_size
 
 
 @dataclasses.dataclass
@@ -274,7 +282,10 @@ def _sample(listing: Listing, positions: Int[np.ndarray, "n 3"], index: int) -> 
 def _depth(listing: Listing, kinds: Sequence[str], index: int) -> Example:
     example: Example = {}
     for kind in KINDS:
-        truth = listing.ground_truth(index, kind) if kind in kinds else None
+        try:
+            truth = listing.ground_truth(index, kind) if kind in kinds else None
+        except UnreadableFrame as error:
+            raise ConfigError(f"the mask {error} cannot be decoded: make it again, or remove it") from error
         nothing = np.zeros((0, 0), np.uint8)
         example[f"{kind}_depth"] = nothing.astype(np.float32) if truth is None else truth.depth
         for name in ("dynamic", "moving"):
