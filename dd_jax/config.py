@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass
 class DataConfig:
-    source: str = "kitti"  # "kitti" (raw layout, the synthetic drives too) | "cityscapes" | "folder"
+    source: str = "kitti"  # "kitti" (raw layout, the synthetic drives too) | "cityscapes" | "folder" | "tfds" (a store of these)
     root: str = ""  # folder of the data set
     split_dir: str = ""  # folder with {train,val,test}_files.txt; "" = ROOT/splits
     height: int = 192  # training size, multiples of 32
@@ -31,6 +31,7 @@ class DataConfig:
     split: str = ""  # KITTI: "eigen_zhou" | "eigen_full" | "benchmark" (test: eigen_benchmark) | "odom" | "" (lists of split_dir)
     ground_truth_file: str = ""  # KITTI: .npz with the depths of the test split, for eval.ground_truth=file
     allow_pickle: bool = False  # a ground_truth_file of pickled objects may run code: True = it is trusted
+    layout: str = ""  # Cityscapes train and val: "triplets" (preprocessed) | "sequence" (original) | "" = triplets if any
 
 
 @dataclasses.dataclass
@@ -202,8 +203,9 @@ def validate(config: Config, num_devices: int = 1) -> None:
     def within(flag: str, value: float | int, low: float | int, high: float | int) -> None:
         require(low <= value <= high, f"--config.{flag}={value} must lie between {low:g} and {high:g}")
 
-    one_of("data.source", data.source, ("kitti", "cityscapes", "folder"))
+    one_of("data.source", data.source, ("kitti", "cityscapes", "folder", "tfds"))
     one_of("data.split", data.split, ("", "eigen_zhou", "eigen_full", "benchmark", "odom"))
+    one_of("data.layout", data.layout, ("", "triplets", "sequence"))
     one_of("data.intrinsics", data.intrinsics, ("calib", "nominal"))
     one_of("data.resize", data.resize, ("area", "lanczos"))
     one_of("data.masks", data.masks, ("files", "none"))

@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt16, UInt64
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
-from dd_jax.data.frames import FrameFile, Listing, UnreadableFrame
+from dd_jax.data.frames import WHOLE, FrameFile, Listing, UnreadableFrame
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,10 @@ class FrameStore:
 
     def __reduce__(self):
         return FrameStore, self._arguments
+
+    def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
+        """Prior depth of these frames, as stored; None where the cache has none."""
+        return None if self.priors is None else self.priors[index]
 
     def read(
         self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
@@ -123,6 +127,8 @@ def _finished(folder: Path, sizes: dict[str, int], wanted: UInt64[np.ndarray, " 
 
 def _fingerprint(file: FrameFile) -> int:
     text = f"{file.stamp} {file.mask} {file.mask_stamp}" + (f" {file.prior} {file.prior_stamp}" if file.prior else "")
+    boxes = file.mask_box, file.prior_box
+    text += "" if boxes == (WHOLE, WHOLE) else f" {boxes}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1  # 0 = never stored
 
 
@@ -175,18 +181,17 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
     stretched: list[str] = []
 
     def store(index: int) -> bool:
-        file = listing.files[index]
         try:
-            image = frames.cut(frames.decode_image(listing.root / file.image), file.box)
-            images[index] = frames.resize_image(image, height, width, config.resize)
+            picture = listing.decode(index)
+            images[index] = frames.resize_image(picture.image, height, width, config.resize)
             if masks is not None:
-                mask = frames.decode_mask(listing.root / file.mask) if file.mask else np.zeros((height, width), bool)
-                if file.mask and not frames.same_proportions(mask.shape, image.shape[:2]):
-                    stretched.append(f"{listing.root / file.mask} ({mask.shape[1]}x{mask.shape[0]}, its picture "
-                                     f"{image.shape[1]}x{image.shape[0]})")  # fmt: skip
+                mask = np.zeros((height, width), bool) if picture.mask is None else picture.mask
+                if picture.mask is not None and not frames.same_proportions(mask.shape, picture.image.shape[:2]):
+                    stretched.append(f"{listing.root / listing.files[index].mask} ({mask.shape[1]}x{mask.shape[0]}, its "
+                                     f"picture {picture.image.shape[1]}x{picture.image.shape[0]})")  # fmt: skip
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
-            if priors is not None and file.prior:
-                priors[index] = frames.resize_prior(frames.decode_prior(listing.root / file.prior), height, width)
+            if priors is not None and picture.prior is not None:
+                priors[index] = frames.resize_prior(picture.prior, height, width)
             return True
         except UnreadableFrame:
             return False

@@ -25,6 +25,11 @@ MISSING = -1
 """Entry of ``Listing.triplets`` where there is no such frame."""
 
 
+Box = tuple[float, float, float, float]  # left, right, top, bottom as shares of a picture
+
+WHOLE: Box = (0.0, 1.0, 0.0, 1.0)
+
+
 @dataclasses.dataclass
 class Sample:
     """Three consecutive frames (t-1, t, t+1); a missing one is all zeros and ``exists`` says so."""
@@ -51,11 +56,22 @@ class FrameFile:
 
     image: str  # path below the root of the data set
     stamp: tuple[int, int]  # size and modification time of the image, to notice that it changed
-    box: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # left, right, top, bottom as shares of the picture
+    box: Box = WHOLE  # the part of the picture that is the frame
     mask: str = ""  # "" = no object
     mask_stamp: tuple[int, int] = (0, 0)
     prior: str = ""  # "" = none
     prior_stamp: tuple[int, int] = (0, 0)
+    mask_box: Box = WHOLE
+    prior_box: Box = WHOLE
+
+
+@dataclasses.dataclass
+class Picture:
+    """One frame as its files have it, cut to the part that counts."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    mask: Bool[np.ndarray, "_ _"] | None = None  # None = no object
+    prior: UInt16[np.ndarray, "_ _"] | None = None
 
 
 @dataclasses.dataclass
@@ -68,6 +84,15 @@ class Listing:
     K: Float32[np.ndarray, "n 3 3"]  # pixels at training size
     names: list[str]
     ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
+    stored: Callable[[int], Picture] | None = None  # decodes a frame that is no file of its own
+
+    def decode(self, index: int) -> Picture:
+        """The frame ``files[index]``.
+
+        Raises:
+          UnreadableFrame: its bytes, or those of its mask or prior depth, cannot be decoded.
+        """
+        return decode_frame(self.root, self.files[index]) if self.stored is None else self.stored(index)
 
 
 class UnreadableFrame(Exception):
@@ -126,40 +151,40 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def decode_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB picture.
+def decode_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB picture from a file, or from the bytes of one.
 
     Raises:
       UnreadableFrame: missing, damaged or cut off.
     """
-    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(source, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
+def decode_mask(source: Path | bytes) -> Bool[np.ndarray, "H W"]:
     """Object mask from a picture or an ``.npy`` array of any type (bool, 0/1, 0/255, float, instance ids): nonzero = object.
 
     Raises:
       UnreadableFrame: missing, damaged, cut off or not two-dimensional.
     """
-    if path.suffix == ".npy":
-        mask = load_array(path)
+    if isinstance(source, Path) and source.suffix == ".npy":
+        mask = load_array(source)
     else:
-        mask = _decode(path, cv2.IMREAD_UNCHANGED)
+        mask = _decode(source, cv2.IMREAD_UNCHANGED)
         mask = mask.max(axis=-1) if mask.ndim == 3 else mask
     if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "biuf":
-        raise UnreadableFrame(str(path))
+        raise UnreadableFrame(_name(source))
     return np.asarray(mask > 0)
 
 
-def decode_prior(path: Path) -> UInt16[np.ndarray, "H W"]:
+def decode_prior(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
     """Inverse depth of another network, 16-bit grey PNG, larger = nearer, in a unit of its own (8 bits are spread over 16).
 
     Raises:
       UnreadableFrame: missing, damaged, cut off or not grey.
     """
-    values = _decode(path, cv2.IMREAD_UNCHANGED)
+    values = _decode(source, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise UnreadableFrame(str(path))
+        raise UnreadableFrame(_name(source))
     return values.astype(np.uint16) * 257 if values.dtype == np.uint8 else values
 
 
@@ -187,24 +212,49 @@ def load_array(path: Path) -> np.ndarray:
         raise UnreadableFrame(str(path)) from error
 
 
-def _decode(path: Path, flags: int) -> np.ndarray:
+def decode_frame(root: Path, file: FrameFile) -> Picture:
+    """A frame with its mask and prior depth, each cut to its box.
+
+    Raises:
+      UnreadableFrame: one of them cannot be decoded or cut.
+    """
+    return Picture(
+        image=cut(decode_image(root / file.image), file.box),
+        mask=cut(decode_mask(root / file.mask), file.mask_box) if file.mask else None,
+        prior=cut(decode_prior(root / file.prior), file.prior_box) if file.prior else None,
+    )
+
+
+def _decode(source: Path | bytes, flags: int) -> np.ndarray:
     """OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
     try:
-        data = path.read_bytes()
+        data = source if isinstance(source, bytes) else source.read_bytes()
         tail = data[-1024:]
         complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
     except (OSError, cv2.error) as error:
-        raise UnreadableFrame(str(path)) from error
+        raise UnreadableFrame(_name(source)) from error
     if image is None:
-        raise UnreadableFrame(str(path))
+        raise UnreadableFrame(_name(source))
     return image
 
 
-def cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """The part of a picture that ``FrameFile.box`` names."""
-    (height, width), (left, right, top, bottom) = image.shape[:2], box
-    return image[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+def _name(source: Path | bytes) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def cut(image: np.ndarray, box: Box) -> np.ndarray:
+    """The part of a picture that ``box`` names.
+
+    Raises:
+      UnreadableFrame: its edges fall between pixels, so that this is not the picture it should be.
+    """
+    height, width = image.shape[:2]
+    edges = [share * size for share, size in zip(box, (width, width, height, height))]
+    left, right, top, bottom = rounded = [round(edge) for edge in edges]
+    if max(abs(edge - whole) for edge, whole in zip(edges, rounded)) > 1e-6:
+        raise UnreadableFrame(f"a picture of {width} x {height} cannot be divided as its place in the data set asks")
+    return image[top:bottom, left:right]
 
 
 def resize_image(image: UInt8[np.ndarray, "H W 3"], height: int, width: int, resize: str) -> UInt8[np.ndarray, "h w 3"]:
