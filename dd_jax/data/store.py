@@ -211,6 +211,10 @@ def _ground_truth(folder: Path, note: dict[str, Any], split: str) -> Callable[[i
         return tfds.builder_from_directory(folder / "depth" / VERSION).as_data_source(split)
 
     def ground_truth(index: int, kind: str) -> GroundTruth | None:
+        if kind not in KINDS:
+            raise ConfigError(
+                f"{folder} knows no ground truth {kind!r}: set --config.eval.ground_truth to one of {', '.join(KINDS)}"
+            )
         with one_sentence(folder):
             record = records()[index]
         kind = kind if note["source"] == "kitti" else KINDS[-1]

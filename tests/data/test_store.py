@@ -300,6 +300,8 @@ def test_settings_that_do_not_suit_the_store_are_refused(drives, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             open_split(of_store(plain, tmp_path / "store", **changes), "train")
+    with pytest.raises(ConfigError, match=r"knows no ground truth 'file': set --config.eval.ground_truth to one of velodyne"):
+        open_split(of_store(plain, tmp_path / "store"), "test").ground_truth(0, "file")
     assert open_split(of_store(plain, tmp_path / "store"), "val").ground_truth(0, "annotated") is None
     assert open_split(of_store(plain, tmp_path / "store/kitti_triplets"), "test").ground_truth(0, "annotated") is not None
 
