@@ -28,6 +28,8 @@ class DataConfig:
     threads: int = 2  # decoding threads per process
     cache_dir: str = ""  # frames at training size, built on first use; "" = ROOT/.cache
     max_unreadable: int = 10  # unreadable frames skipped per split before the run stops
+    mask_format: str = "binary"  # mask files: "binary" (nonzero = object) | "cityscapes" (label ids) | "cityscapes_train" (train
+    # ids) | "coco_panoptic" (colours, with panoptic.json beside them)
 
 
 @dataclasses.dataclass
@@ -201,6 +203,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("data.resize", data.resize, ("area", "lanczos"))
     one_of("data.masks", data.masks, ("files", "none"))
     one_of("data.priors", data.priors, ("files", "none"))
+    one_of("data.mask_format", data.mask_format, ("binary", "cityscapes", "cityscapes_train", "coco_panoptic"))
     one_of("model.student_layers", model.student_layers, (18, 34, 50))
     one_of("cost_volume.binning", volume.binning, ("linear", "inverse", "log"))
     one_of("cost_volume.aggregate", volume.aggregate, ("min", "mean"))

@@ -15,7 +15,7 @@ LAYERS = [
     {"train_step"},
     {"parallel"},
     {"evaluate"},
-    {"train", "benchmark", "ablations", "command_line"},
+    {"train", "benchmark", "ablations", "command_line", "prepare"},
 ]
 """A module imports from its own layer and those above it in this list."""
 
@@ -28,6 +28,7 @@ NARROW = {
     "losses": {"types", "config", "reduce", "ssim", "losses"},
     "metrics": {"types", "config"},
     "networks": {"types", "config", "reduce", "geometry", "networks"},
+    "prepare": {"types", "config", "data", "report", "prepare"},
 }
 """Parts that know even less than their layer would allow."""
 
@@ -64,12 +65,24 @@ def test_files_fit_a_reader(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_training_never_needs_tensorflow(path):
+def imported_modules(tree: ast.Module) -> set[str]:
     modules = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module.split(".")[0])
-    assert "tensorflow" not in modules
+    return modules
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_training_never_needs_tensorflow(path):
+    assert "tensorflow" not in imported_modules(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_pytorch_is_imported_by_preparation_alone_and_only_when_asked(path):
+    tree = ast.parse(path.read_text())
+    if part(path) == "prepare":
+        tree.body = [node for node in tree.body if not isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    assert not {"torch", "transformers"} & imported_modules(tree)

@@ -120,7 +120,7 @@ def _list_test(config: DataConfig, path: Path, entries: list[Entry]) -> Listing:
         triplets=triplets,
         K=np.stack([_nearest_camera(folders, cameras, entry, (config.height, config.width)) for entry in entries]),
         names=[f"{c} {c}_{s}_{n:06d}" for c, s, n in entries],
-        ground_truth=_ground_truth(root, entries),
+        ground_truth=_ground_truth(root, entries, config.mask_format),
     )
 
 
@@ -148,7 +148,7 @@ def _numbers(folders: Folders, folder: str, prefix: str, suffix: str) -> list[in
     return [int(name[len(prefix) : -len(suffix)]) for name in names if name.startswith(prefix) and name.endswith(suffix)]
 
 
-def _ground_truth(root: Path, entries: list[Entry]) -> Callable[[int, str], GroundTruth | None]:
+def _ground_truth(root: Path, entries: list[Entry], mask_format: str) -> Callable[[int, str], GroundTruth | None]:
     def ground_truth(index: int, kind: str) -> GroundTruth | None:
         """Depth of the kept rows; Cityscapes knows one kind only."""
         path = root / f"gt_depths/{index:03d}_depth.npy"
@@ -157,6 +157,6 @@ def _ground_truth(root: Path, entries: list[Entry]) -> Callable[[int, str], Grou
         depth = np.load(path).astype(np.float32)
         depth = depth[: depth.shape[0] * KEPT_ROWS // ORIGINAL_SIZE[0]]
         city, sequence, number = entries[index]
-        return GroundTruth(depth, object_mask(root, f"val_mask/{city}_{sequence}_{number}.npy", depth.shape))
+        return GroundTruth(depth, object_mask(root, f"val_mask/{city}_{sequence}_{number}.npy", depth.shape, mask_format))
 
     return ground_truth

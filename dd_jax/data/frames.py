@@ -6,6 +6,7 @@ file once; ``loader`` puts triplets together.
 
 import dataclasses
 import functools
+import io
 import os
 import re
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
-from PIL import Image
+from jaxtyping import Bool, Float, Float32, Int32, Shaped, UInt8, UInt16
+from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError
+from dd_jax.data import masks
 
 Found = tuple[str, tuple[int, int]] | None  # path below the root, and stamp, of a file that may not exist
 
@@ -134,49 +136,108 @@ def decode_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
-    """Object mask from a picture or an ``.npy`` array of any type (bool, 0/1, 0/255, float, instance ids): nonzero = object.
+def decode_mask(path: Path, mask_format: str = "binary") -> Bool[np.ndarray, "H W"]:
+    """Potentially dynamic objects from a picture or an ``.npy`` array of any type of number.
+
+    Args:
+      mask_format: "binary" (nonzero = object: bool, 0/1, 0/255, float, instance ids), "cityscapes" (label ids),
+        "cityscapes_train" (train ids) or "coco_panoptic" (see :mod:`dd_jax.data.masks`).
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off or not two-dimensional.
+      UnreadableFrame: missing, damaged, cut off, not two-dimensional, or of another format.
     """
-    if path.suffix == ".npy":
+    if mask_format == "coco_panoptic":
         try:
-            mask = np.load(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise UnreadableFrame(str(path)) from error
+            return masks.is_object_segment(decode_image(path), path)
+        except KeyError as error:
+            raise UnreadableFrame(f"{path} is not mentioned in {masks.SEGMENTS}") from error
+    if path.suffix == ".npy":
+        values = load_array(path)
+    elif mask_format == "binary":
+        values = _decode(path, cv2.IMREAD_UNCHANGED)
+        values = values.max(axis=-1) if values.ndim == 3 else values
     else:
-        mask = _decode(path, cv2.IMREAD_UNCHANGED)
-        mask = mask.max(axis=-1) if mask.ndim == 3 else mask
-    if mask.ndim != 2:
+        values = _decode_labels(path)
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
         raise UnreadableFrame(str(path))
-    return mask > 0
+    return np.asarray(masks.is_object(values, mask_format))
 
 
 def decode_prior(path: Path) -> UInt16[np.ndarray, "H W"]:
-    """Inverse depth of another network, 16-bit grey PNG, larger = nearer, in a unit of its own (8 bits are spread over 16).
+    """Inverse depth of another network, larger = nearer, in a unit of its own.
+
+    A grey PNG of 16 bits (8 bits are spread over 16), or an ``.npy`` array of uint16, uint8 or floats, which are scaled.
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off or not grey.
+      UnreadableFrame: missing, damaged, cut off, not grey, or nothing in it is positive.
     """
-    values = _decode(path, cv2.IMREAD_UNCHANGED)
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise UnreadableFrame(str(path))
-    return values.astype(np.uint16) * 257 if values.dtype == np.uint8 else values
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    """OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
+    values = load_array(path) if path.suffix == ".npy" else _decode(path, cv2.IMREAD_UNCHANGED)
+    if values.ndim == 2 and values.size and values.dtype == np.uint16:
+        return np.asarray(values)
+    if values.ndim == 2 and values.size and values.dtype == np.uint8:
+        return np.asarray(values.astype(np.uint16) * 257)
     try:
-        data = path.read_bytes()
-        tail = data[-1024:]
-        complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
-    except (OSError, cv2.error) as error:
+        if values.ndim == 2 and values.size and values.dtype.kind == "f":
+            return store_inverse_depth(values)
+    except ValueError as error:
+        raise UnreadableFrame(str(path)) from error
+    raise UnreadableFrame(str(path))
+
+
+def store_inverse_depth(inverse: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
+    """Inverse depth of any unit with its largest value at 65535; negative and not finite values become 0, the farthest.
+
+    Raises:
+      ValueError: nothing is positive.
+    """
+    inverse = np.clip(np.where(np.isfinite(inverse), inverse, 0).astype(np.float64), 0, None)
+    if not (inverse > 0).any():
+        raise ValueError("no positive inverse depth")
+    return np.rint(inverse / inverse.max() * 65535).astype(np.uint16)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """An ``.npy`` file's array, mapped, so that a header which promises more than the file has is an error; never unpickled.
+
+    Raises:
+      UnreadableFrame: missing, damaged, cut off, or of objects, which would have to be unpickled.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise UnreadableFrame(str(path)) from error
+
+
+def _decode(path: Path, flags: int) -> Shaped[np.ndarray, "..."]:
+    try:
+        image = cv2.imdecode(np.frombuffer(_complete(path), np.uint8), flags)
+    except cv2.error as error:
         raise UnreadableFrame(str(path)) from error
     if image is None:
         raise UnreadableFrame(str(path))
     return image
+
+
+def _decode_labels(path: Path) -> Shaped[np.ndarray, "H W"]:
+    """Labels of a grey picture, or the indices of one with a palette, which OpenCV would give as colours."""
+    try:
+        with Image.open(io.BytesIO(_complete(path))) as picture:
+            return np.asarray(picture)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise UnreadableFrame(str(path)) from error
+
+
+def _complete(path: Path) -> bytes:
+    """A picture's bytes. OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableFrame(str(path)) from error
+    tail = data[-1024:]
+    complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
+    if not complete:
+        raise UnreadableFrame(str(path))
+    return data
 
 
 def cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -203,6 +264,11 @@ def resize_mask(mask: Bool[np.ndarray, "H W"], height: int, width: int) -> Bool[
     return mask[rows[:, None], columns]
 
 
+def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width) have one ratio of the sides, to a tenth."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.1
+
+
 def resize_prior(prior: UInt16[np.ndarray, "H W"], height: int, width: int) -> UInt16[np.ndarray, "h w"]:
     """Area average."""
     return prior if prior.shape == (height, width) else cv2.resize(prior, (width, height), interpolation=cv2.INTER_AREA)
@@ -227,6 +293,9 @@ def intrinsics(
     return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
 
 
-def object_mask(root: Path, path: str, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
-    """Mask for evaluation at the ground truth's size; None where there is no file."""
-    return resize_mask(decode_mask(root / path), *shape) if (root / path).is_file() else None
+def object_mask(
+    root: Path, path: str, shape: tuple[int, int], mask_format: str = "binary"
+) -> Bool[np.ndarray, "H W"] | None:
+    """Mask for evaluation at the ground truth's size, ``path`` or the same with ``.npy``; None where there is no file."""
+    found = next((file for file in (root / path, (root / path).with_suffix(".npy")) if file.is_file()), None)
+    return None if found is None else resize_mask(decode_mask(found, mask_format), *shape)

@@ -80,8 +80,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def file_of(folder: str, frame: int, camera: int):
         name = f"{frame:010d}"
         image = folders.find(f"{folder}/image_0{camera}/data", f"{name}.jpg", f"{name}.png")
-        mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png") if config.masks == "files" else None
-        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png") if config.priors == "files" else None
+        mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png", f"{name}.npy") if config.masks == "files" else None
+        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
         return frame_file(image, mask, prior)
 
     def position(folder: str, frame: int, camera: int) -> int:
@@ -103,7 +103,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
         triplets=triplets,
         K=np.stack([camera_of(folder.split("/")[0], camera) for folder, _, camera in entries]),
         names=[f"{folder} {frame} {'lr'[camera - 2]}" for folder, frame, camera in entries],
-        ground_truth=_ground_truth(root, entries),
+        ground_truth=_ground_truth(root, entries, config.mask_format),
     )
 
 
@@ -125,7 +125,9 @@ def _drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.
     return intrinsics(fx, fy, cx, cy, tuple(rectified[::-1]), size, f"{path} (P_rect_0{camera})")
 
 
-def _ground_truth(root: Path, entries: list[tuple[str, int, int]]) -> Callable[[int, str], GroundTruth | None]:
+def _ground_truth(
+    root: Path, entries: list[tuple[str, int, int]], mask_format: str
+) -> Callable[[int, str], GroundTruth | None]:
     @functools.cache
     def texts(date: str) -> tuple[str, str]:
         return _read_calibration(root / date / "calib_cam_to_cam.txt"), _read_calibration(root / date / "calib_velo_to_cam.txt")
@@ -146,8 +148,8 @@ def _ground_truth(root: Path, entries: list[tuple[str, int, int]]) -> Callable[[
         if depth is None:
             return None
         name = f"0{camera}/data/{frame:010d}.png"
-        masks = (object_mask(root, f"{folder}/{mask}_{name}", depth.shape) for mask in ("mask", "moving"))
-        return GroundTruth(depth, *masks)
+        mask = object_mask(root, f"{folder}/mask_{name}", depth.shape, mask_format)
+        return GroundTruth(depth, mask, object_mask(root, f"{folder}/moving_{name}", depth.shape))
 
     return ground_truth
 

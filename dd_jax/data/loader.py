@@ -69,15 +69,7 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
             raise ConfigError(f"--config.data.{flag}={size} must be a positive multiple of 32")
     if split != "train":
         config = dataclasses.replace(config, priors="none")  # they teach; nothing else looks at them
-    match config.source:
-        case "kitti":
-            listing = kitti.list_split(config, split)
-        case "cityscapes":
-            listing = cityscapes.list_split(config, split)
-        case "folder":
-            listing = folder.list_split(config, split)
-        case other:
-            raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder'")
+    listing = list_split(config, split)
     if config.priors == "files":
         targets = [listing.files[index] for index in listing.triplets[:, TARGET]]
         bare = [file.image for file in targets if not file.prior]
@@ -91,6 +83,23 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
     if not len(source):
         raise ConfigError(f"no readable target frame is left in the {split} split of --config.data.root={config.root!r}")
     return source
+
+
+def list_split(config: DataConfig, split: str) -> Listing:
+    """The files of a split, by its source's reader.
+
+    Raises:
+      ConfigError: files are absent or make no sense.
+    """
+    match config.source:
+        case "kitti":
+            return kitti.list_split(config, split)
+        case "cityscapes":
+            return cityscapes.list_split(config, split)
+        case "folder":
+            return folder.list_split(config, split)
+        case other:
+            raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder'")
 
 
 def train_batches(source: TripletSource, config: Config, num_processes: int = 1, process: int = 0) -> grain.DatasetIterator:
