@@ -11,7 +11,7 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import cv2
 from tqdm import tqdm
@@ -152,8 +152,11 @@ def _known(folder: Path, settings: dict) -> dict | None:
     return known if "found" in known else None
 
 
-def _cut(capture: cv2.VideoCapture, cutter: "_Cutter", name: str) -> dict:
-    """Looks at every chosen frame that the journal does not know yet; returns the content of the finished ``video.json``."""
+def _cut(capture: Any, cutter: "_Cutter", name: str) -> dict:
+    """Looks at every chosen frame that the journal does not know yet; returns the content of the finished ``video.json``.
+
+    ``capture`` is a ``cv2.VideoCapture``.
+    """
     settings = cutter.settings
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if 0 < rate < 1000 else 25.0
