@@ -218,7 +218,7 @@ def _decode(path: Path, flags: int) -> Shaped[np.ndarray, "..."]:
     return image
 
 
-def _decode_labels(path: Path) -> Shaped[np.ndarray, "H W"]:
+def _decode_labels(path: Path) -> Shaped[np.ndarray, "..."]:
     """Labels of a grey picture, or the indices of one with a palette, which OpenCV would give as colours."""
     try:
         with Image.open(io.BytesIO(_complete(path))) as picture:

@@ -34,9 +34,12 @@ def is_object(values: Shaped[np.ndarray, "h w"], mask_format: str) -> Bool[np.nd
     """
     if mask_format == "binary":
         return values > 0
-    first, last = LABEL_IDS if mask_format == "cityscapes" else TRAIN_IDS
-    labels = np.where(values >= 1000, values // 1000, values) if mask_format == "cityscapes" else values
-    return (labels >= first) & (labels <= last)
+    first, last = TRAIN_IDS
+    if mask_format == "cityscapes":
+        first, last = LABEL_IDS
+        if values.dtype.itemsize > 1:
+            values = np.where(values >= 1000, values // 1000, values)
+    return (values >= first) & (values <= last)
 
 
 def is_object_segment(picture: Shaped[np.ndarray, "h w 3"], path: Path) -> Bool[np.ndarray, "h w"]:
