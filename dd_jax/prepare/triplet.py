@@ -38,7 +38,7 @@ def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> 
     ]
 
 
-def shown(picture: Picture) -> Picture:
+def shown(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
     """At most :data:`TILE_WIDTH` wide."""
     height, width = picture.shape[:2]
     if width <= TILE_WIDTH:

@@ -76,12 +76,12 @@ def test_coco_knows_seven_of_the_classes():
 def test_panoptic_masks_need_their_json(tmp_path):
     write_panoptic(tmp_path, np.full((4, 4), 5), {5: 3})
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(frames.UnreadableFrame, match="other.png is not mentioned in panoptic.json"):
+    with pytest.raises(frames.UnreadableFrame, match=r"other\.png is not mentioned in panoptic\.json"):
         frames.decode_mask(tmp_path / "other.png", "coco_panoptic")
     for damage in ("no json", "[]", '{"annotations": [{"file_name": "a.png"}]}'):
         (tmp_path / "panoptic.json").write_text(damage)
         masks.object_segments.cache_clear()
-        with pytest.raises(ConfigError, match="panoptic.json is not in COCO's panoptic form"):
+        with pytest.raises(ConfigError, match=r"panoptic\.json is not in COCO's panoptic form"):
             frames.decode_mask(tmp_path / "a.png", "coco_panoptic")
     (tmp_path / "panoptic.json").unlink()
     with pytest.raises(ConfigError, match=r"panoptic.json does not exist: --config.data.mask_format=coco_panoptic needs"):
@@ -91,7 +91,7 @@ def test_panoptic_masks_need_their_json(tmp_path):
 def test_a_colour_picture_is_no_label_picture(tmp_path):
     cv2.imwrite(str(tmp_path / "colour.png"), np.full((4, 4, 3), 26, np.uint8))
     for mask_format in ("cityscapes", "cityscapes_train"):
-        with pytest.raises(frames.UnreadableFrame, match="colour.png"):
+        with pytest.raises(frames.UnreadableFrame, match=r"colour\.png"):
             frames.decode_mask(tmp_path / "colour.png", mask_format)
 
 

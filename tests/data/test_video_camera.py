@@ -17,8 +17,9 @@ def movie(path, kind, value, iso=False, name=video_camera.FOCAL_KEY, large=False
     names = [b"com.apple.quicktime.make", name]
     keys = box(b"keys", struct.pack(">II", 0, 2) + b"".join(struct.pack(">I4s", len(n) + 8, b"mdta") + n for n in names))
     data = box(b"data", struct.pack(">II", kind, 0) + value)
-    item = box(b"ilst", box(struct.pack(">I", 1), box(b"data", struct.pack(">II", 1, 0) + b"Maker")) + box(struct.pack(">I", 2), data))
-    meta = box(b"meta", (bytes(4) if iso else b"") + box(b"hdlr", bytes(24)) + keys + item)
+    maker = box(b"data", struct.pack(">II", 1, 0) + b"Maker")
+    items = box(b"ilst", box(struct.pack(">I", 1), maker) + box(struct.pack(">I", 2), data))
+    meta = box(b"meta", (bytes(4) if iso else b"") + box(b"hdlr", bytes(24)) + keys + items)
     pixels = struct.pack(">I4sQ", 1, b"mdat", 24) + bytes(8) if large else box(b"mdat", bytes(100))
     path.write_bytes(box(b"ftyp", b"qt  ") + pixels + box(b"moov", box(b"mvhd", bytes(100)) + meta))
     return path

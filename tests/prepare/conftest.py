@@ -2,9 +2,8 @@
 
 import importlib.util
 
-import cv2
-import numpy as np
 import pytest
+from data.conftest import kitti_tree, picture  # noqa: F401
 
 if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
     import warnings
@@ -103,14 +102,3 @@ def saved(network, processor, folder):
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
-
-
-@pytest.fixture
-def picture():
-    """``picture(seed, height, width)``: random colours that survive JPEG."""
-
-    def draw(seed, height, width):
-        small = np.random.default_rng(seed).integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-        return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-    return draw

@@ -21,7 +21,7 @@ def test_without_pytorch_the_extra_is_named(monkeypatch, make, absent):
 def test_a_model_that_is_not_there_comes_with_the_way_to_get_it(libraries, monkeypatch, tmp_path, make):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("someone/some-model", str(tmp_path / "absent")):
-        with pytest.raises(ConfigError, match=rf"--model={name} is neither a folder .*`hf download .*give --model=DIR here") as error:
+        with pytest.raises(ConfigError, match=rf"--model={name} is neither a folder .*hf download .*--model=DIR here") as error:
             make(name)
         assert "\n" not in str(error.value)
 
