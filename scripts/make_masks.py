@@ -2,8 +2,9 @@
 
     python scripts/make_masks.py --root DIR [--model NAME_OR_FOLDER]
 
-DIR is your own data set (DIR/frames, masks go to DIR/masks) or KITTI raw (image_02, masks go to mask_02). For any other folder
-of pictures: --images DIR --out DIR. Pictures that have a mask already are left alone, so an interrupted run goes on.
+DIR is your own data set (DIR/frames, masks go to DIR/masks), KITTI raw (image_02, masks go to mask_02), KITTI odometry, or
+Cityscapes (leftImg8bit_sequence, masks go to mask_sequence). For any other folder of pictures: --images DIR --out DIR.
+Pictures that have a mask already are left alone, so an interrupted run goes on.
 Needs PyTorch: pip install -e '.[prepare]'.
 """
 

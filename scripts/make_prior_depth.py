@@ -2,8 +2,9 @@
 
     python scripts/make_prior_depth.py --root DIR [--model NAME_OR_FOLDER]
 
-DIR is your own data set (DIR/frames, priors go to DIR/priors) or KITTI raw (image_02, priors go to prior_02). For any other
-folder of pictures: --images DIR --out DIR. Pictures that have a prior already are left alone, so an interrupted run goes on.
+DIR is your own data set (DIR/frames, priors go to DIR/priors), KITTI raw (image_02, priors go to prior_02), KITTI odometry, or
+Cityscapes (leftImg8bit_sequence, priors go to prior_sequence). For any other folder of pictures: --images DIR --out DIR.
+Pictures that have a prior already are left alone, so an interrupted run goes on.
 Needs PyTorch: pip install -e '.[prepare]'.
 """
 

@@ -21,12 +21,13 @@ Images = UInt8[np.ndarray, "b h w 3"]
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Something that lies beside the pictures: its folder in an own data set, its folder in a KITTI drive."""
+    """Something that lies beside the pictures: its folder in an own data set, and its word in the names of the others."""
 
     plural: str
-    kitti: str
+    word: str
 
 
+CITYSCAPES = "leftImg8bit_sequence"
 MASKS, PRIORS = Kind("masks", "mask"), Kind("priors", "prior")
 
 
@@ -49,21 +50,24 @@ class Done:
 
 
 def jobs_of_data_set(root: Path, kind: Kind) -> list[Job]:
-    """Every picture of an own data set (``ROOT/frames``) or of KITTI raw (``DATE/DRIVE_sync/image_02|03/data``).
+    """Every picture of an own data set, of KITTI (raw or odometry), or of Cityscapes' sequences; results as they are read.
 
     Raises:
-      ConfigError: the folder is neither, or holds no picture.
+      ConfigError: the folder is none of these, or holds no picture.
     """
     if (root / "frames").is_dir():
         jobs = jobs_of_folder(root / "frames", root / kind.plural)
+    elif (root / CITYSCAPES).is_dir():
+        found = jobs_of_folder(root / CITYSCAPES, root / f"{kind.word}_sequence")
+        jobs = [Job(job.image, job.result.with_name(job.result.name.replace("leftImg8bit", kind.word))) for job in found]
     else:
-        drives = sorted(root.glob("*/*_sync/image_0[23]/data"))
-        pairs = ((drive, drive.parents[1] / drive.parent.name.replace("image", kind.kitti) / "data") for drive in drives)
-        jobs = [job for images, results in pairs for job in jobs_of_folder(images, results)]
+        drives = [*sorted(root.glob("*/*_sync/image_0[23]/data")), *sorted(root.glob("sequences/*/image_[23]"))]
+        pairs = ((drive, Path(str(drive.relative_to(root)).replace("image_", f"{kind.word}_"))) for drive in drives)
+        jobs = [job for images, results in pairs for job in jobs_of_folder(images, root / results)]
     if not jobs:
         raise ConfigError(
-            f"{root} holds pictures neither in frames/ nor in DATE/DRIVE_sync/image_02/data: "
-            "check --root, or name any folder of pictures with --images, and where the results go with --out"
+            f"{root} holds pictures neither in frames/, nor in DATE/DRIVE_sync/image_02/data, sequences/00/image_2 or "
+            f"{CITYSCAPES}: check --root, or name any folder of pictures with --images, and where the results go with --out"
         )
     return jobs
 

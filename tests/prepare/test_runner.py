@@ -40,6 +40,12 @@ def test_results_lie_where_the_readers_look(tmp_path, write):
     write(drive / "image_02/data/0000000003.jpg", drive / "image_03/data/0000000003.png")
     results = [str(job.result.relative_to(drive)) for job in runner.jobs_of_data_set(kitti, PRIORS)]
     assert results == ["prior_02/data/0000000003.png", "prior_03/data/0000000003.png"]
+    write(kitti / "sequences/00/image_2/000007.png")
+    assert runner.jobs_of_data_set(kitti, MASKS)[-1].result == kitti / "sequences/00/mask_2/000007.png"
+    name = "train/ulm/ulm_000064_000012"
+    write(tmp_path / f"cs/leftImg8bit_sequence/{name}_leftImg8bit.png")
+    (job,) = runner.jobs_of_data_set(tmp_path / "cs", MASKS)
+    assert job.result == tmp_path / f"cs/mask_sequence/{name}_mask.png"
 
 
 def test_flags_choose_a_data_set_or_a_folder(tmp_path, write):
@@ -51,7 +57,7 @@ def test_flags_choose_a_data_set_or_a_folder(tmp_path, write):
             runner.jobs_of_flags(*arguments, MASKS)
     with pytest.raises(ConfigError, match=r"no \.png, \.jpg, \.jpeg pictures below --images="):
         runner.jobs_of_flags(None, tmp_path / "empty", tmp_path / "out", MASKS)
-    with pytest.raises(ConfigError, match=r"holds pictures neither in frames/ nor in DATE/DRIVE_sync"):
+    with pytest.raises(ConfigError, match=r"holds pictures neither in frames/, nor in DATE/DRIVE_sync"):
         runner.jobs_of_flags(tmp_path / "empty", None, None, MASKS)
 
 
