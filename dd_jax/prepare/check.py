@@ -76,7 +76,7 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
     known = _list(data, splits, report)
     frames_of = {file: listing.root for listing in known.values() for file in listing.files}
     listed = set(frames_of)
-    if len(known) < len(splits):  # what no list names is looked at all the same
+    if len(known) < len(splits) and data.root:  # what no list names is looked at all the same
         mentioned = {root / file.image for file, root in frames_of.items()}
         frames_of |= {file: root for file, root in _loose(Path(data.root)) if root / file.image not in mentioned}
     seen = _look(frames_of, data, progress)

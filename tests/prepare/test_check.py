@@ -170,6 +170,9 @@ def test_no_folder_is_one_problem(own):
     own.config.data.root = "/nowhere/at/all"
     report = check(own.config)
     assert len(report.problems) == 1 and "/nowhere/at/all" in report.problems[0] and report.triplet is None
+    own.config.data.root = ""
+    report = check(own.config)
+    assert report.statistics["frames"] == 0 and "data.root is empty" in report.problems[0]
 
 
 def run_script(own, *arguments):
