@@ -32,6 +32,8 @@ class DataConfig:
     ground_truth_file: str = ""  # KITTI: .npz with the depths of the test split, for eval.ground_truth=file
     allow_pickle: bool = False  # a ground_truth_file of pickled objects may run code: True = it is trusted
     layout: str = ""  # Cityscapes train and val: "triplets" (preprocessed) | "sequence" (original) | "" = triplets if any
+    mask_format: str = "binary"  # mask files: "binary" (nonzero = object) | "cityscapes" (label ids) | "cityscapes_train" (train
+    # ids) | "coco_panoptic" (colours, with panoptic.json beside them)
 
 
 @dataclasses.dataclass
@@ -210,6 +212,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("data.resize", data.resize, ("area", "lanczos"))
     one_of("data.masks", data.masks, ("files", "none"))
     one_of("data.priors", data.priors, ("files", "none"))
+    one_of("data.mask_format", data.mask_format, ("binary", "cityscapes", "cityscapes_train", "coco_panoptic"))
     one_of("model.student_layers", model.student_layers, (18, 34, 50))
     one_of("cost_volume.binning", volume.binning, ("linear", "inverse", "log"))
     one_of("cost_volume.aggregate", volume.aggregate, ("min", "mean"))

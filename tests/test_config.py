@@ -48,6 +48,7 @@ def test_unknown_key_in_a_stored_config_is_named(values):
     [
         ("data", "width", 100),
         ("data", "source", "nuscenes"),
+        ("data", "mask_format", "ade20k"),
         ("data", "batch_size", 0),
         ("data", "split", "eigen"),
         ("data", "root", ""),

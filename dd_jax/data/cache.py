@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
-from dd_jax.data.frames import WHOLE, FrameFile, Listing, UnreadableFrame
+from dd_jax.data.frames import WHOLE, Folders, FrameFile, Listing, UnreadableFrame
+from dd_jax.data.masks import SEGMENTS
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,11 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
     files = listing.files
     identity = hashlib.sha256("\n".join(f"{file.image} {file.box}" for file in files).encode()).hexdigest()[:10]
     base = Path(config.cache_dir) if config.cache_dir else listing.root / ".cache"
-    kinds = f"{'' if config.masks == 'files' else '-nomasks'}{'-priors' if config.priors == 'files' else ''}"
+    mask_format = "" if config.mask_format == "binary" else f"-{config.mask_format}"
+    kinds = f"{mask_format if config.masks == 'files' else '-nomasks'}{'-priors' if config.priors == 'files' else ''}"
     name = f"{label}-{config.height}x{config.width}-{config.resize}{kinds}-{identity}-v{VERSION}"
-    wanted = np.array([_fingerprint(file) for file in files], np.uint64)
+    beside = Folders(listing.root) if config.mask_format == "coco_panoptic" else None
+    wanted = np.array([_fingerprint(file, beside) for file in files], np.uint64)
     stored = layout(config, len(files))
     sizes = {file: dtype.itemsize * math.prod(shape) for file, (dtype, shape) in stored.items()}
 
@@ -125,10 +128,13 @@ def _finished(folder: Path, sizes: dict[str, int], wanted: UInt64[np.ndarray, " 
     return _sizes(folder, sizes) == sizes and np.array_equal(_journal(folder, "r")["fingerprint"], wanted)
 
 
-def _fingerprint(file: FrameFile) -> int:
+def _fingerprint(file: FrameFile, beside: Folders | None) -> int:
+    """Changes with any file of a frame; ``beside`` is given where a mask's meaning stands in a file beside it."""
     text = f"{file.stamp} {file.mask} {file.mask_stamp}" + (f" {file.prior} {file.prior_stamp}" if file.prior else "")
     boxes = file.mask_box, file.prior_box
     text += "" if boxes == (WHOLE, WHOLE) else f" {boxes}"
+    if beside is not None and file.mask:
+        text += f" {beside.find(str(Path(file.mask).parent), SEGMENTS)}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1  # 0 = never stored
 
 

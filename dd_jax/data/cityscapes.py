@@ -253,16 +253,22 @@ def _ground_truth(
 
 def _mask_at(tree: _Sequences, entry: Entry, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
     found, box = tree.mask(*entry)
-    return None if found is None else frames.resize_mask(frames.cut(frames.decode_mask(tree.root / found[0]), box), *shape)
+    if found is None:
+        return None
+    try:
+        mask = frames.decode_mask(tree.root / found[0], tree.config.mask_format)
+    except frames.UnreadableFrame as error:
+        raise ConfigError(f"the object mask {error} cannot be decoded: write it again, or delete it") from error
+    return frames.resize_mask(frames.cut(mask, box), *shape)
 
 
 def _read_depth(path: Path) -> Float32[np.ndarray, "H W"]:
     try:
-        depth = np.load(path, allow_pickle=False)
-        if depth.ndim != 2 or depth.dtype.kind != "f":
-            raise ValueError(f"shape {depth.shape}, type {depth.dtype}")
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{path} is not a plain two-dimensional array of floats ({error}): fetch it again") from error
+        depth = frames.load_array(path)
+    except frames.UnreadableFrame as error:
+        raise ConfigError(f"{path} is damaged or of objects, which are not unpickled: fetch it again") from error
+    if depth.ndim != 2 or depth.dtype.kind != "f":
+        raise ConfigError(f"{path} holds {depth.dtype} values of shape {list(depth.shape)}, not a map of depths: fetch it again")
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 

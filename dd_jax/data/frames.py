@@ -6,6 +6,7 @@ file once; ``loader`` puts triplets together.
 
 import dataclasses
 import functools
+import io
 import math
 import os
 import re
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
-from PIL import Image
+from jaxtyping import Bool, Float, Float32, Int32, Shaped, UInt8, UInt16
+from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError
+from dd_jax.data import masks
 
 Found = tuple[str, tuple[int, int]] | None  # path below the root, and stamp, of a file that may not exist
 
@@ -85,6 +87,7 @@ class Listing:
     names: list[str]
     ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
     stored: Callable[[int], Picture] | None = None  # decodes a frame that is no file of its own
+    mask_format: str = "binary"  # of the mask files, see ``decode_mask``
 
     def decode(self, index: int) -> Picture:
         """The frame ``files[index]``.
@@ -92,7 +95,7 @@ class Listing:
         Raises:
           UnreadableFrame: its bytes, or those of its mask or prior depth, cannot be decoded.
         """
-        return decode_frame(self.root, self.files[index]) if self.stored is None else self.stored(index)
+        return decode_frame(self.root, self.files[index], self.mask_format) if self.stored is None else self.stored(index)
 
 
 class UnreadableFrame(Exception):
@@ -160,32 +163,66 @@ def decode_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
     return cv2.cvtColor(_decode(source, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def decode_mask(source: Path | bytes) -> Bool[np.ndarray, "H W"]:
-    """Object mask from a picture or an ``.npy`` array of any type (bool, 0/1, 0/255, float, instance ids): nonzero = object.
+def decode_mask(source: Path | bytes, mask_format: str = "binary") -> Bool[np.ndarray, "H W"]:
+    """Potentially dynamic objects from a picture or an ``.npy`` array of any type of number.
+
+    Args:
+      source: a file, or the bytes of a picture, which is binary.
+      mask_format: "binary" (nonzero = object: bool, 0/1, 0/255, float, instance ids), "cityscapes" (label ids),
+        "cityscapes_train" (train ids) or "coco_panoptic" (see :mod:`dd_jax.data.masks`).
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off or not two-dimensional.
+      UnreadableFrame: missing, damaged, cut off, not two-dimensional, or of another format.
     """
+    if mask_format == "coco_panoptic":
+        try:
+            return masks.is_object_segment(decode_image(source), source)
+        except KeyError as error:
+            raise UnreadableFrame(f"{source} is not mentioned in {masks.SEGMENTS}") from error
     if isinstance(source, Path) and source.suffix == ".npy":
-        mask = load_array(source)
+        values = load_array(source)
+    elif mask_format == "binary":
+        values = _decode(source, cv2.IMREAD_UNCHANGED)
+        values = values.max(axis=-1) if values.ndim == 3 else values
     else:
-        mask = _decode(source, cv2.IMREAD_UNCHANGED)
-        mask = mask.max(axis=-1) if mask.ndim == 3 else mask
-    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "biuf":
+        values = _decode_labels(source)
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
         raise UnreadableFrame(_name(source))
-    return np.asarray(mask > 0)
+    return np.asarray(masks.is_object(values, mask_format))
 
 
 def decode_prior(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
-    """Inverse depth of another network, 16-bit grey PNG, larger = nearer, in a unit of its own (8 bits are spread over 16).
+    """Inverse depth of another network, larger = nearer, in a unit of its own.
+
+    A grey PNG of 16 bits (8 bits are spread over 16), or an ``.npy`` array of uint16, uint8 or floats, which are scaled.
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off or not grey.
+      UnreadableFrame: missing, damaged, cut off, not grey, or nothing in it is positive.
     """
-    values = _decode(source, cv2.IMREAD_UNCHANGED)
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise UnreadableFrame(_name(source))
-    return values.astype(np.uint16) * 257 if values.dtype == np.uint8 else values
+    is_array = isinstance(source, Path) and source.suffix == ".npy"
+    values = load_array(source) if is_array else _decode(source, cv2.IMREAD_UNCHANGED)
+    if values.ndim == 2 and values.size and values.dtype == np.uint16:
+        return np.asarray(values)
+    if values.ndim == 2 and values.size and values.dtype == np.uint8:
+        return np.asarray(values.astype(np.uint16) * 257)
+    try:
+        if values.ndim == 2 and values.size and values.dtype.kind == "f":
+            return store_inverse_depth(values)
+    except ValueError as error:
+        raise UnreadableFrame(_name(source)) from error
+    raise UnreadableFrame(_name(source))
+
+
+def store_inverse_depth(inverse: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
+    """Inverse depth of any unit with its largest value at 65535; negative and not finite values become 0, the farthest.
+
+    Raises:
+      ValueError: nothing is positive.
+    """
+    inverse = np.clip(np.where(np.isfinite(inverse), inverse, 0).astype(np.float64), 0, None)
+    if not (inverse > 0).any():
+        raise ValueError("no positive inverse depth")
+    return np.rint(inverse / inverse.max() * 65535).astype(np.uint16)
 
 
 def decode_depth(path: Path) -> UInt16[np.ndarray, "H W"]:
@@ -212,7 +249,7 @@ def load_array(path: Path) -> np.ndarray:
         raise UnreadableFrame(str(path)) from error
 
 
-def decode_frame(root: Path, file: FrameFile) -> Picture:
+def decode_frame(root: Path, file: FrameFile, mask_format: str) -> Picture:
     """A frame with its mask and prior depth, each cut to its box.
 
     Raises:
@@ -220,23 +257,51 @@ def decode_frame(root: Path, file: FrameFile) -> Picture:
     """
     return Picture(
         image=cut(decode_image(root / file.image), file.box),
-        mask=cut(decode_mask(root / file.mask), file.mask_box) if file.mask else None,
-        prior=cut(decode_prior(root / file.prior), file.prior_box) if file.prior else None,
+        mask=mask_of(root, file, mask_format) if file.mask else None,
+        prior=prior_of(root, file) if file.prior else None,
     )
 
 
-def _decode(source: Path | bytes, flags: int) -> np.ndarray:
-    """OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
+def mask_of(root: Path, file: FrameFile, mask_format: str) -> Bool[np.ndarray, "_ _"]:
+    """The object mask of a frame that has one, cut to its box; raises as :func:`decode_frame`."""
+    return cut(decode_mask(root / file.mask, mask_format), file.mask_box)
+
+
+def prior_of(root: Path, file: FrameFile) -> UInt16[np.ndarray, "_ _"]:
+    """The prior depth of a frame that has one, likewise."""
+    return cut(decode_prior(root / file.prior), file.prior_box)
+
+
+def _decode(source: Path | bytes, flags: int) -> Shaped[np.ndarray, "..."]:
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        tail = data[-1024:]
-        complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
-    except (OSError, cv2.error) as error:
+        image = cv2.imdecode(np.frombuffer(_complete(source), np.uint8), flags)
+    except cv2.error as error:
         raise UnreadableFrame(_name(source)) from error
     if image is None:
         raise UnreadableFrame(_name(source))
     return image
+
+
+def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
+    """Labels of a grey picture, or the indices of one with a palette, which OpenCV would give as colours."""
+    try:
+        with Image.open(io.BytesIO(_complete(source))) as picture:
+            return np.asarray(picture)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise UnreadableFrame(_name(source)) from error
+
+
+def _complete(source: Path | bytes) -> bytes:
+    """A picture's bytes. OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise UnreadableFrame(_name(source)) from error
+    tail = data[-1024:]
+    complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
+    if not complete:
+        raise UnreadableFrame(_name(source))
+    return data
 
 
 def _name(source: Path | bytes) -> str:
@@ -304,13 +369,16 @@ def intrinsics(
     return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
 
 
-def object_mask(root: Path, path: str, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
-    """Mask for evaluation at the ground truth's size; None where there is no file.
+def object_mask(
+    root: Path, path: str, shape: tuple[int, int], mask_format: str = "binary"
+) -> Bool[np.ndarray, "H W"] | None:
+    """Mask for evaluation at the ground truth's size, ``path`` or the same with ``.npy``; None where there is no file.
 
     Raises:
       ConfigError: the file cannot be decoded.
     """
+    found = next((file for file in (root / path, (root / path).with_suffix(".npy")) if file.is_file()), None)
     try:
-        return resize_mask(decode_mask(root / path), *shape) if (root / path).is_file() else None
+        return None if found is None else resize_mask(decode_mask(found, mask_format), *shape)
     except UnreadableFrame as error:
         raise ConfigError(f"the object mask {error} cannot be decoded: write it again, or delete it") from error

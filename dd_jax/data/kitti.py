@@ -75,8 +75,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def file_of(folder: str, frame: int, camera: int) -> FrameFile | None:
         name = f"{frame:010d}"
         image = folders.find(f"{folder}/image_0{camera}/data", f"{name}.jpg", f"{name}.png")
-        mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png") if config.masks == "files" else None
-        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png") if config.priors == "files" else None
+        mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png", f"{name}.npy") if config.masks == "files" else None
+        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
         return frame_file(image, mask, prior)
 
     def picture(folder: str, frame: int, camera: int) -> str:
@@ -96,7 +96,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
         triplets=triplets,
         K=np.stack([camera_of(folder.split("/")[0], camera) for folder, _, camera in entries]),
         names=names,
-        ground_truth=_ground_truth(root, entries, depth_file.of_split(config, split, names)),
+        ground_truth=_ground_truth(root, entries, depth_file.of_split(config, split, names), config.mask_format),
     )
 
 
@@ -136,7 +136,7 @@ def _drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.
 
 
 def _ground_truth(
-    root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None]
+    root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None], mask_format: str
 ) -> Callable[[int, str], GroundTruth | None]:
     @functools.cache
     def texts(date: str, camera: int) -> tuple[str, str]:
@@ -164,7 +164,7 @@ def _ground_truth(
             return None
         folder, frame, camera = entries[index]
         name = f"0{camera}/data/{frame:010d}.png"
-        masks = (object_mask(root, f"{folder}/{mask}_{name}", measured.shape) for mask in ("mask", "moving"))
-        return GroundTruth(measured, *masks)
+        dynamic = object_mask(root, f"{folder}/mask_{name}", measured.shape, mask_format)
+        return GroundTruth(measured, dynamic, object_mask(root, f"{folder}/moving_{name}", measured.shape))
 
     return ground_truth

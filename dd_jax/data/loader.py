@@ -103,20 +103,23 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
-    """The files of a split in a folder.
+    """The files of a split, by the reader of its source; a store has no files of its own.
 
     Raises:
       ConfigError: files are absent or make no sense.
     """
     match config.source:
         case "kitti":
-            return kitti.list_split(config, split)
+            listing = kitti.list_split(config, split)
         case "cityscapes":
-            return cityscapes.list_split(config, split)
+            listing = cityscapes.list_split(config, split)
         case "folder":
-            return folder.list_split(config, split)
+            listing = folder.list_split(config, split)
+        case "tfds":
+            raise ConfigError(f"the store {config.root} has no files of its own to list: look at what it was made from")
         case other:
-            raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder'")
+            raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder', 'tfds'")
+    return dataclasses.replace(listing, mask_format=config.mask_format)
 
 
 def require_priors(listing: Listing, config: DataConfig) -> None:

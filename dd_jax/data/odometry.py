@@ -30,8 +30,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def file_of(sequence: str, frame: int, camera: int) -> FrameFile | None:
         base, name = sequence_folder(sequence), f"{frame:06d}"
         image = folders.find(f"{base}/image_{camera}", f"{name}.jpg", f"{name}.png")
-        mask = folders.find(f"{base}/mask_{camera}", f"{name}.png") if config.masks == "files" else None
-        prior = folders.find(f"{base}/prior_{camera}", f"{name}.png") if config.priors == "files" else None
+        mask = folders.find(f"{base}/mask_{camera}", f"{name}.png", f"{name}.npy") if config.masks == "files" else None
+        prior = folders.find(f"{base}/prior_{camera}", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
         return frame_file(image, mask, prior)
 
     def picture(sequence: str, frame: int, camera: int) -> str:

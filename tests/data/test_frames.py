@@ -101,6 +101,38 @@ def test_hostile_arrays_are_unreadable_and_never_unpickled(tmp_path, kind):
         frames.decode_mask(path)
 
 
+def test_prior_arrays_are_scaled_and_pictures_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    inverse = rng.uniform(0.01, 3, (20, 30)).astype(np.float32)
+    inverse[3, 4], inverse[5, 6], inverse[7, 8] = np.nan, -1, np.inf
+    np.save(tmp_path / "float.npy", inverse)
+    prior = frames.decode_prior(tmp_path / "float.npy")
+    assert (prior[3, 4], prior[5, 6], prior[7, 8]) == (0, 0, 0) and prior.max() == 65535
+    usable = np.isfinite(inverse) & (inverse > 0)
+    np.testing.assert_allclose(prior[usable] / 65535, inverse[usable] / inverse[usable].max(), atol=1e-5)
+    stored = rng.integers(0, 2**16, (20, 30), dtype=np.uint16)
+    np.save(tmp_path / "whole.npy", stored)
+    cv2.imwrite(str(tmp_path / "whole.png"), stored)
+    for name in ("whole.npy", "whole.png"):
+        np.testing.assert_array_equal(frames.decode_prior(tmp_path / name), stored)
+    cv2.imwrite(str(tmp_path / "small.png"), (stored // 256).astype(np.uint8))
+    np.testing.assert_array_equal(frames.decode_prior(tmp_path / "small.png"), stored // 256 * 257)
+
+
+def test_priors_that_say_nothing_are_unreadable(tmp_path):
+    np.save(tmp_path / "zero.npy", np.zeros((4, 4), np.float32))
+    np.save(tmp_path / "signed.npy", np.ones((4, 4), np.int32))
+    np.save(tmp_path / "three.npy", np.ones((4, 4, 3), np.float32))
+    for name in ("zero.npy", "signed.npy", "three.npy", "absent.npy"):
+        with pytest.raises(frames.UnreadableFrame, match=name):
+            frames.decode_prior(tmp_path / name)
+
+
+def test_proportions_are_compared_to_a_tenth():
+    assert frames.same_proportions((375, 1242), (192, 640)) and frames.same_proportions((10, 20), (11, 21))
+    assert not frames.same_proportions((10, 20), (20, 10)) and not frames.same_proportions((10, 20), (10, 24))
+
+
 def test_masks_are_resized_like_pil_nearest():
     mask = np.random.default_rng(0).random((37, 53)) < 0.5
     expected = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((64, 32), Image.Resampling.NEAREST)).astype(bool)
