@@ -19,11 +19,12 @@ from tqdm import tqdm
 
 from dd_jax import checkpoint, gallery, ground_plane, metrics, predictions, protocols, report, train_step
 from dd_jax.baselines import mean_map, spread
-from dd_jax.config import Config, EvalConfig, to_dict, validate
+from dd_jax.config import Config, EvalConfig, to_dict
 from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import TripletSource, eval_batches, open_split
 from dd_jax.predictions import InverseDepth
 from dd_jax.types import Batch, Predictions, TrainState
+from dd_jax.validation import validate
 
 REGIONS = ("all", "dynamic", "moving", "static")
 NETWORKS = ("student", "teacher")

@@ -12,8 +12,9 @@ import tiny
 
 from configs import ablations as rows_file
 from dd_jax import ablations, metrics
-from dd_jax.config import ConfigError, to_dict, validate
+from dd_jax.config import ConfigError, to_dict
 from dd_jax.evaluate import REGIONS
+from dd_jax.validation import validate
 
 ROOT = Path(__file__).parents[1]
 ROWS = {"base": SimpleNamespace(title="Base", published=(0.1,)), "other": SimpleNamespace(title="Other", published=None)}

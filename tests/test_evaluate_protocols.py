@@ -10,11 +10,12 @@ from fakes import FakeSource, oracle, settings
 from tiny import HEIGHT, WIDTH, config
 
 from dd_jax import checkpoint, evaluate
-from dd_jax.config import ConfigError, validate
+from dd_jax.config import ConfigError
 from dd_jax.data.frames import intrinsics
 from dd_jax.data.loader import open_split
 from dd_jax.protocols import protocol
 from dd_jax.types import TrainState
+from dd_jax.validation import validate
 
 
 def test_a_given_factor_needs_no_median():

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dd_jax"
 
 LAYERS = [
-    {"types", "config", "reduce", "ssim"},
+    {"types", "config", "validation", "reduce", "ssim"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
     {"protocols", "ground_plane", "predictions", "gallery", "baselines"},
@@ -34,7 +34,7 @@ NARROW = {
     "baselines": {"config", "data"},
     "gallery": {"types", "config", "data", "metrics", "report"},
     "networks": {"types", "config", "reduce", "geometry", "networks"},
-    "prepare": {"types", "config", "data", "report", "prepare"},
+    "prepare": {"types", "config", "validation", "data", "report", "prepare"},
 }
 """Parts that know even less than their layer would allow."""
 

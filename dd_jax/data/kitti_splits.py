@@ -1,8 +1,8 @@
 """KITTI's published splits by name: from the published lists where they are, otherwise from rules and tables.
 
 A list is looked for as ``{split_dir or ROOT/splits}/eigen_zhou/train_files.txt``, as the public repositories have it, and
-without the folder's name. Its set is compared with the published one: frames that do not belong to the split at all are
-refused; frames that lack, or another division into train and val, are a warning.
+without the folder's name. Its set is compared with the published one: frames that lack, or another division into train and
+val, are a warning. So are frames that do not belong to the split at all, but in a folder of its name they are refused.
 
 Without a list the set follows from a rule. Which tenth of it is "val" was drawn at random and cannot be derived; so val is
 a tenth by :func:`in_val` (both cameras of an instant on one side), the rest is train, and a warning says so. The sets of
@@ -159,10 +159,14 @@ def _checked(path: Path, name: str) -> list[Entry]:
         return entries
     foreign = [] if whole is None else sorted({*entries} - {*whole})
     if foreign:
-        raise ConfigError(
+        problem = (
             f"{path}: {len(foreign)} of {len(entries)} frames do not belong to the split of {name}, the first is "
             f"{lines(foreign)[0]!r}: {COPY}, or set --config.data.split='' to use lists of your own"
         )
+        if path.parent.name == name.split("/")[0]:
+            raise ConfigError(problem)
+        log.warning(problem)
+        return entries
     log.warning(
         "%s has %d frames with the digest %.8s, but the published %s has %d with %.8s: for figures that can be compared, %s",
         path, len(entries), found, name, known.lines, known.digest, COPY,

@@ -282,10 +282,7 @@ def _sample(listing: Listing, positions: Int[np.ndarray, "n 3"], index: int) -> 
 def _depth(listing: Listing, kinds: Sequence[str], index: int) -> Example:
     example: Example = {}
     for kind in KINDS:
-        try:
-            truth = listing.ground_truth(index, kind) if kind in kinds else None
-        except UnreadableFrame as error:
-            raise ConfigError(f"the mask {error} cannot be decoded: make it again, or remove it") from error
+        truth = listing.ground_truth(index, kind) if kind in kinds else None
         nothing = np.zeros((0, 0), np.uint8)
         example[f"{kind}_depth"] = nothing.astype(np.float32) if truth is None else truth.depth
         for name in ("dynamic", "moving"):

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from dd_jax.config import Config, ConfigError, DataConfig, validate
+from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.data import frames, loader
 from dd_jax.data.folder import SUFFIXES
 from dd_jax.data.frames import FrameFile, Listing, UnreadableFrame
 from dd_jax.prepare import triplet
 from dd_jax.report.pictures import Picture, colorize_depth, grid, label
 from dd_jax.types import TARGET
+from dd_jax.validation import validate
 
 SPLITS = ("train", "val", "test")
 FIELD_OF_VIEW = (20.0, 150.0)

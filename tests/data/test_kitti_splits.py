@@ -87,8 +87,12 @@ def test_another_choice_of_the_same_frames_is_a_warning(config, tmp_path, caplog
         assert part in caplog.text
 
 
-def test_frames_of_something_else_are_refused(config, tmp_path):
-    write(tmp_path / "splits/train_files.txt", kitti_splits.eigen_zhou()[:9] + kitti_splits.eigen_test()[:1])
+def test_frames_of_something_else_are_refused_in_a_list_that_bears_the_name(config, tmp_path, caplog):
+    mixed = kitti_splits.eigen_zhou()[:9] + kitti_splits.eigen_test()[:1]
+    write(tmp_path / "splits/train_files.txt", mixed)
+    assert kitti_splits.read(config, "train")[0] == mixed
+    assert "1 of 10 frames do not belong" in caplog.text and "split=''" in caplog.text
+    write(tmp_path / "splits/eigen_zhou/train_files.txt", mixed)
     with pytest.raises(
         ConfigError, match=r"train_files.txt: 1 of 10 frames do not belong.*eigen_zhou/train.*drive_0002_sync 0 l.*split=''"
     ):

@@ -17,10 +17,11 @@ import pytest
 import tensorflow_datasets as tfds
 from cityscapes_tree import CityscapesTree
 
-from dd_jax.config import Config, ConfigError, DataConfig, validate
+from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.data import store_write
 from dd_jax.data.loader import eval_batches, open_split, train_batches
 from dd_jax.data.store_write import build
+from dd_jax.validation import validate
 
 SCRIPT = Path(__file__).parents[2] / "scripts/prepare_tfds.py"
 SPLITS = ("train", "val", "test")
@@ -345,7 +346,7 @@ def test_a_damaged_mask_and_a_disk_that_refuses_end_in_a_sentence(drives, tmp_pa
     good = path.read_bytes()
     path.write_bytes(good[:-40])
     with pytest.raises(
-        ConfigError, match=r"the mask .*moving_02/data/0000000002.png cannot be decoded: make it again, or remove it"
+        ConfigError, match=r"the object mask .*moving_02/data/0000000002.png cannot be decoded: write it again, or delete it"
     ):
         build(drives.config, tmp_path / "store")
     (tmp_path / "file").touch()

@@ -163,7 +163,7 @@ def test_kitti_is_looked_at_without_its_calibration(tmp_path, kitti_tree):
     assert "calib_cam_to_cam.txt does not exist" in problem(report, "calib_cam_to_cam")
     assert "0000000003.png" in problem(report, "picture unreadable")
     tree.write_split("val", [f"{tree.folder} 99 l", f"{tree.folder} 1 l", f"{tree.folder} 1 l"])
-    assert "val: 1 of 3 target images" in problem(check(config), "target images")
+    assert "val: 1 of 2 target images" in problem(check(config), "target images")
 
 
 def test_no_folder_is_one_problem(own):
