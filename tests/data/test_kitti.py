@@ -237,6 +237,9 @@ def test_a_split_by_name_is_read_from_the_raw_folders(kitti_tree, caplog):
     assert len(source) == 1 and source.name(0) == f"{tree.folder} 3 l"
     np.testing.assert_array_equal(source[0].exists, [True, True, False])
     assert "has 1 frames" in caplog.text
+    named = tree.root / "splits/eigen_zhou"
+    named.mkdir()
+    (tree.root / "splits/train_files.txt").rename(named / "train_files.txt")
     with pytest.raises(ConfigError, match=r"train_files.txt: 1 of 4 frames do not belong"):
         open_split(tree.config, "train")
 
