@@ -77,9 +77,11 @@ def test_the_interval_covers_what_noise_explains():
 
 def test_tables_are_written_for_people_and_for_programs(runs, tmp_path):
     lines = ablations.tabulate(runs, ROWS, "base")
+    alone = ablations.tabulate(runs[:1], ROWS, "base")  # one seed has no spread
     ablations.write(lines, tmp_path)
     text = (tmp_path / "results.md").read_text()
-    assert "| Other | 2 |" in text and "+0.0200 [+0.0200, +0.0200]" in text and "0.1000" in text
+    assert "| Other | 2 |" in text and "±" in text.splitlines()[2] and "±" not in ablations.markdown(alone).splitlines()[2]
+    assert "+0.0200 [+0.0200, +0.0200]" in text and "0.1000" in text
     assert json.loads((tmp_path / "results.json").read_text())[1]["differences"]["all"][0] == pytest.approx(0.02, abs=2e-5)
     assert (tmp_path / "results.csv").read_text().count("\n") == 1 + 2 * (len(REGIONS) - 1)
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
