@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-slow parity lint clean
+.PHONY: demo test test-slow test-prepare parity lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,10 @@ test: $(VENV)/.installed  ## the whole suite but what is marked slow
 
 test-slow: $(VENV)/.installed  ## kill and continue and other long checks
 	$(BIN)/python -m pytest -m slow
+
+test-prepare: $(VENV)/.installed  ## masks and prior depth by PyTorch networks, which this installs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,prepare]'
+	$(BIN)/python -m pytest tests/prepare
 
 parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
 	$(BIN)/python -m pytest tests/parity --golden $(GOLDEN)

@@ -5,7 +5,7 @@
     python scripts/run_ablations.py --config=configs/ablations.py --seeds=3 --out=runs/ablations
 
 ``ROW/VARIANT`` takes any variant of dynamic_depth.py; without one it is "ablation", the demo's size on the drives of
-``make_synthetic.py --preset small``. What a row costs and scores: docs/results.md, once run.
+``make_synthetic.py --preset small``. What a row costs and scores: docs/results.md.
 """
 
 import dataclasses

@@ -18,20 +18,22 @@ Published: KITTI (Eigen, raw ground truth) abs_rel 0.096, Cityscapes 0.103. Ours
 """
 
 from dd_jax.config import Config, ConfigError
+from dd_jax.protocols import protocol
 
 
 def get_config(variant: str = "synthetic") -> Config:
     """The experiment of one variant of the table above."""
     config = Config(name="dynamic_depth")
-    data, optim, train, evaluation = config.data, config.optim, config.train, config.eval
+    data, optim, train = config.data, config.optim, config.train
     if variant == "kitti":  # ManyDepth's recipe: 20 epochs of 3,317 steps, teacher fixed after 15
         data.root, data.height, data.width, data.batch_size = "data/kitti", 192, 640, 12
-        data.intrinsics, data.resize = "nominal", "lanczos"
+        data.split, data.intrinsics, data.resize = "eigen_zhou", "nominal", "lanczos"
+        config.eval = protocol("eigen")
     elif variant == "cityscapes":  # 20 epochs of 5,810 steps, teacher fixed after 5
         data.source, data.root, data.height, data.width = "cityscapes", "data/cityscapes", 192, 512
         data.resize = "lanczos"
         optim.steps, optim.decay_steps, optim.freeze_step = 116_000, 87_000, 29_000
-        evaluation.crop, evaluation.resize, evaluation.median = "cityscapes", "depth", "lower"
+        config.eval = protocol("cityscapes")
     elif variant in ("demo", "ablation", "synthetic", "folder"):
         data.height, data.width, data.batch_size = 64, 192, 6
         optim.learning_rate = 2e-4
@@ -40,7 +42,7 @@ def get_config(variant: str = "synthetic") -> Config:
         # translations as fast as rotations they are learnt as sideways motion.
         config.model.initial_depth, config.model.initial_forward = 1.0, 0.05
         config.model.rotation_scale, config.model.translation_scale = 0.1, 0.02
-        evaluation.crop, evaluation.ground_truth = "none", "annotated"
+        config.eval = protocol("synthetic")
         train.log_every, train.eval_every, train.checkpoint_every = 20, 400, 200
         if variant == "ablation":
             data.root = "data/synthetic"

@@ -245,7 +245,7 @@ def markdown(lines: Sequence[Line]) -> str:
         [
             line.title,
             str(len(line.seeds)),
-            *(_mean(line.scores.get(region, {}).get("abs_rel")) for region in REGIONS),
+            *(_mean(line, region) for region in REGIONS),
             *(_interval(line.differences.get(region)) for region in ("all", "moving")),
             "" if line.step_seconds is None else f"{line.step_seconds:.2f}",
             "" if line.published is None else f"{line.published[0]:.4f}",
@@ -261,8 +261,11 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}\n"
 
 
-def _mean(value: tuple[float, float] | None) -> str:
-    return "" if value is None else f"{value[0]:.4f} ± {value[1]:.4f}"
+def _mean(line: Line, region: str) -> str:
+    if region not in line.scores:
+        return ""
+    mean, deviation = line.scores[region]["abs_rel"]
+    return f"{mean:.4f} ± {deviation:.4f}" if len(line.seeds) > 1 else f"{mean:.4f}"
 
 
 def _interval(value: Interval | None) -> str:

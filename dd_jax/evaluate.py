@@ -1,16 +1,15 @@
 """The only way this project measures depth: validation inside training, ``scripts/evaluate.py`` and the report use it.
 
-Every predictor of every image goes through the same resizing, median scaling and crop (``dd_jax/metrics.py``); a score is
-the mean over images of the image's score, as in the published tables.
+Every predictor of every image, read from files or computed, goes through the same resizing, scaling and crop
+(``dd_jax/metrics.py``); a score is the mean over images of the image's score, as in the published tables.
 """
 
-import csv
 import dataclasses
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,21 +17,25 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from dd_jax import checkpoint, metrics, report, train_step
-from dd_jax.config import Config, ConfigError, to_dict
-from dd_jax.data.frames import GroundTruth
+from dd_jax import checkpoint, gallery, ground_plane, metrics, predictions, protocols, report, train_step
+from dd_jax.baselines import mean_map, spread
+from dd_jax.config import Config, EvalConfig, to_dict
+from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import TripletSource, eval_batches, open_split
-from dd_jax.types import PREVIOUS, TARGET, Batch, Predictions, TrainState
+from dd_jax.predictions import InverseDepth
+from dd_jax.types import Batch, Predictions, TrainState
+from dd_jax.validation import validate
 
 REGIONS = ("all", "dynamic", "moving", "static")
 NETWORKS = ("student", "teacher")
-PREDICTORS = (*NETWORKS, "constant", "mean_map")
+FOREIGN = "predictions"
+PREDICTORS = (*NETWORKS, FOREIGN, "constant", "mean_map")
 
-MEAN_MAP_FRAMES = 300
-"""Training frames, evenly spread, whose ground truth makes the mean map."""
+EXTREMES = 4
+"""Samples that the report shows as the worst, and as many as the best."""
 
 Scores = dict[str, dict[str, dict[str, float | int | None]]]
-"""predictor -> region -> the seven metrics (None without a pixel) and ``pixels``."""
+"""predictor -> region -> the errors (None without a pixel) and ``pixels``."""
 
 
 @dataclasses.dataclass
@@ -43,6 +46,8 @@ class Results:
     scales: dict[str, dict[str, float]]  # predictor -> median and relative standard deviation of the scale factors
     images: list[tuple[str, dict[str, metrics.Result]]]  # (sample, predictor -> its own scores; empty without ground truth)
     panels: dict[str, UInt8[np.ndarray, "_ _ 3"]]  # sample -> picture
+    worst: list[report.Frame]  # by abs_rel of the first predictor, the worst first
+    best: list[report.Frame]
     images_per_second: float  # reading, network and measuring together, the first batch with its compilation left out
 
 
@@ -52,14 +57,16 @@ def make_predict(config: Config) -> Callable[[TrainState, Batch], Predictions]:
 
 
 def evaluate(
-    predict_fn: Callable[[Batch], Predictions],
+    predict_fn: Callable[[Batch], Predictions | None],
     source: TripletSource,
     config: Config,
     predictors: Sequence[str] = NETWORKS,
     *,
+    foreign: InverseDepth | None = None,
     train_source: TripletSource | None = None,
     max_frames: int = 0,
     num_panels: int = 4,
+    num_extremes: int = 0,
     progress: bool = False,
 ) -> Results:
     """Scores of ``predictors`` on the samples of ``source``.
@@ -67,64 +74,75 @@ def evaluate(
     Args:
       predict_fn: called once per batch; it may return before the device is done, the previous batch is measured meanwhile.
       config: ``eval`` says how to measure, ``eval.ground_truth`` against what. Without ground truth the metrics are None.
-      predictors: of :data:`PREDICTORS`. "constant" is one depth everywhere (median scaling makes the value irrelevant),
-        "mean_map" the mean ground truth of ``train_source`` per pixel: what can be had without looking at the image.
+      predictors: of :data:`PREDICTORS`. "predictions" are those of ``foreign``. "constant" is one depth everywhere (median
+        scaling makes the value irrelevant), "mean_map" the mean ground truth of ``train_source`` per pixel: what can be had
+        without looking at the image.
+      foreign: 1 / depth of a sample by another program, see ``predictions.open_predictions``.
       max_frames: that many samples, evenly spread; 0 = all.
       num_panels: pictures to make, of evenly spread samples.
+      num_extremes: worst and best samples to picture besides, as far as there are enough.
 
     Raises:
-      ConfigError: "mean_map" without ground truth in ``train_source``.
+      ConfigError: "mean_map" without ground truth in ``train_source``, or foreign predictions that cannot be used.
     """
-    size = config.data.height, config.data.width
     baselines = {}
     if "constant" in predictors:
-        baselines["constant"] = np.ones(size, np.float32)
+        baselines["constant"] = np.ones((config.data.height, config.data.width), np.float32)
     if "mean_map" in predictors:
         baselines["mean_map"] = mean_map(train_source, config)
 
     indices = spread(len(source), max_frames)
-    pictured = {indices[i] for i in spread(len(indices), num_panels)} if num_panels else set()
     images: list[tuple[str, dict[str, metrics.Result]]] = []
-    panels: dict[str, UInt8[np.ndarray, "_ _ 3"]] = {}
     started, counted = time.perf_counter(), len(indices)
     with (
         ThreadPoolExecutor(max(1, config.data.threads)) as pool,
         tqdm(total=len(indices), disable=not progress, unit="image") as bar,
     ):
-        num_frames = 3 if config.cost_volume.future_frame else 2
-        batches = eval_batches(source, indices, config.eval.batch_size, num_frames)
-        for real, batch, prediction in one_ahead(predict_fn, batches):
-            disps = {who: np.asarray(getattr(prediction, who)) for who in NETWORKS if who in predictors}
+        for real, batch, prediction in predicted(predict_fn, source, indices, config):
+            maps = inverse_depths(prediction, foreign, predictors)
             if not images and len(real) < len(indices):  # the speed is that of the later batches: this one was compiled
                 started, counted = time.perf_counter(), len(indices) - len(real)
 
-            def measure(position: int, real=real, disps=disps) -> tuple[GroundTruth | None, dict[str, metrics.Result]]:
-                truth = source.ground_truth(int(real[position]), config.eval.ground_truth)
-                maps = {who: disp[position] for who, disp in disps.items()} | baselines
-                return truth, {} if truth is None else image_scores(maps, truth, config)
+            def measure(position: int, real=real, batch=batch, maps=maps) -> dict[str, metrics.Result]:
+                index = int(real[position])
+                own = {who: of(position, index) for who, of in maps.items()}
+                truth = source.ground_truth(index, config.eval.ground_truth)
+                if truth is None:
+                    return {}
+                if FOREIGN in own:
+                    predictions.check_view(own[FOREIGN], truth.depth, source.name(index))
+                return image_scores(own, baselines, truth, batch.K[position], config)
 
-            for position, (truth, scores) in enumerate(pool.map(measure, range(len(real)))):
-                name = source.name(int(real[position]))
-                images.append((name, scores))
-                if real[position] in pictured:
-                    panels[name] = sample_panel(position, batch, prediction, truth, predictors, config)
+            scores = list(pool.map(measure, range(len(real))))
+            images += zip((source.name(int(index)) for index in real), scores)
             bar.update(len(real))
+    images_per_second = counted / (time.perf_counter() - started)
+
+    pictured = spread(len(indices), num_panels) if num_panels else []
+    worst, best = gallery.extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
+    panels = draw(predict_fn, source, images, indices, {*pictured, *worst, *best}, foreign, predictors, config)
     summaries = {who: metrics.summarize([scores[who] for _, scores in images if scores]) for who in predictors}
     return Results(
         metrics={who: tabulate(summary) for who, summary in summaries.items()},
         scales={who: summary["scale"] for who, summary in summaries.items() if "scale" in summary},
         images=images,
-        panels=panels,
-        images_per_second=counted / (time.perf_counter() - started),
+        panels={images[place][0]: panels[place] for place in pictured},
+        worst=[report.Frame(images[place][0], panels[place], images[place][1]) for place in worst],
+        best=[report.Frame(images[place][0], panels[place], images[place][1]) for place in best],
+        images_per_second=images_per_second,
     )
 
 
-def one_ahead(
-    predict_fn: Callable[[Batch], Predictions], batches: Iterable[tuple[np.ndarray, Batch]]
-) -> Iterator[tuple[np.ndarray, Batch, Predictions]]:
-    """Predictions of the batches in order; each is handed out once the next is on its way, so that host and device overlap."""
+def predicted(
+    predict_fn: Callable[[Batch], Predictions | None], source: TripletSource, indices: Sequence[int], config: Config
+) -> Iterator[tuple[np.ndarray, Batch, Predictions | None]]:
+    """Predictions of the samples ``indices`` batch by batch, in order, as :func:`eval_batches` makes them.
+
+    Each is handed out once the next is on its way, so that host and device overlap.
+    """
+    num_frames = 3 if config.cost_volume.future_frame else 2
     waiting = None
-    for real, batch in batches:
+    for real, batch in eval_batches(source, indices, config.eval.batch_size, num_frames):
         prediction = predict_fn(batch)
         if waiting is not None:
             yield waiting
@@ -133,155 +151,137 @@ def one_ahead(
         yield waiting
 
 
+def inverse_depths(
+    prediction: Predictions | None, foreign: InverseDepth | None, predictors: Sequence[str]
+) -> dict[str, Callable[[int, int], Float[np.ndarray, "_ _"]]]:
+    """predictor -> the map of a sample, by its position in the batch and its index; networks and foreign predictions only."""
+
+    def of(who: str) -> Callable[[int, int], np.ndarray]:
+        if who == FOREIGN:
+            return lambda position, index: foreign(index)
+        batch = np.asarray(getattr(prediction, who))
+        return lambda position, index: batch[position]
+
+    return {who: of(who) for who in predictors if who in NETWORKS or who == FOREIGN}
+
+
 def image_scores(
-    inverse_depths: dict[str, Float[np.ndarray, "h w"]], truth: GroundTruth, config: Config
+    inverse_depths: Mapping[str, Float[np.ndarray, "_ _"]],
+    baselines: Mapping[str, Float[np.ndarray, "h w"]],
+    truth: GroundTruth,
+    K: Float[np.ndarray, "3 3"],
+    config: Config,
 ) -> dict[str, metrics.Result]:
-    """Errors of every predictor in one image, by region.
+    """Errors of every predictor in one image, by region; ``baselines`` know metres, where those count.
 
     "static" is what does not move where that is known (rendered drives), else what cannot move.
     """
     masks = metrics.regions(truth.dynamic, truth.moving)
     if truth.moving is not None:
         masks["static"] = ~truth.moving
-    return {who: metrics.evaluate_image(disp, truth.depth, masks, config.eval) for who, disp in inverse_depths.items()}
+    factors = {who: scale_factor(disp, K, config) for who, disp in inverse_depths.items()}
+    factors |= dict.fromkeys(baselines, None if config.eval.scaling == "median" else 1.0)
+    maps = {**inverse_depths, **baselines}
+    return {who: metrics.evaluate_image(disp, truth.depth, masks, config.eval, factors[who]) for who, disp in maps.items()}
+
+
+def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], config: Config) -> float | None:
+    """What brings a predicted depth to metres without a look at the ground truth; None: its medians will (``eval.scaling``).
+
+    ``K`` is that of the training size, whatever the size of the map.
+    """
+    match config.eval.scaling:
+        case "given":
+            return config.eval.scale
+        case "camera_height":
+            trained = config.data.height, config.data.width
+            fx, fy, cx, cy = (float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
+            K = intrinsics(fx, fy, cx, cy, trained, disp.shape, "the camera")
+            return config.eval.camera_height / ground_plane.camera_height(disp, K)
+        case _:
+            return None
 
 
 def tabulate(summary: metrics.Result) -> dict[str, dict[str, float | int | None]]:
     """The same keys whatever was found: regions without a pixel have None for metrics and 0 pixels."""
     regions = {region: summary.get(region, {}) for region in REGIONS}
     return {
-        region: {name: found.get(name) for name in metrics.ERRORS} | {"pixels": found.get("pixels", 0)}
+        region: {name: found.get(name) for name in (*metrics.ERRORS, *metrics.FURTHER)} | {"pixels": found.get("pixels", 0)}
         for region, found in regions.items()
     }
 
 
-def mean_map(source: TripletSource | None, config: Config) -> Float[np.ndarray, "h w"]:
-    """Inverse of the mean depth that each pixel has in the ground truth of ``source``, at training size.
-
-    Pixels never measured take the mean of their row, rows never measured that of the nearest row.
-
-    Raises:
-      ConfigError: no ground truth.
-    """
-    height, width = config.data.height, config.data.width
-    total, count = np.zeros(height * width), np.zeros(height * width)
-    for index in spread(len(source), MEAN_MAP_FRAMES) if source is not None else ():
-        truth = source.ground_truth(index, config.eval.ground_truth)
-        if truth is None:
-            continue
-        depth = metrics.field_of_view(truth.depth, config.eval)
-        v, u = np.nonzero((depth > config.eval.min_depth) & (depth < config.eval.max_depth))
-        cells = v * height // depth.shape[0] * width + u * width // depth.shape[1]
-        total += np.bincount(cells, depth[v, u], height * width)
-        count += np.bincount(cells, minlength=height * width)
-    if not count.any():
-        raise ConfigError("the mean map needs ground truth in the training split, and there is none")
-    total, count = total.reshape(height, width), count.reshape(height, width)
-    measured = np.flatnonzero(count.any(axis=1))
-    row_mean = total[measured].sum(axis=1) / count[measured].sum(axis=1)
-    nearest = np.abs(np.arange(height)[:, None] - measured).argmin(axis=1)
-    filled = np.where(count > 0, total / np.maximum(count, 1), row_mean[nearest][:, None])
-    return (1.0 / filled).astype(np.float32)
+def draw(
+    predict_fn: Callable[[Batch], Predictions | None],
+    source: TripletSource,
+    images: Sequence[tuple[str, dict[str, metrics.Result]]],
+    indices: Sequence[int],
+    places: set[int],
+    foreign: InverseDepth | None,
+    predictors: Sequence[str],
+    config: Config,
+) -> dict[int, UInt8[np.ndarray, "_ _ 3"]]:
+    """Pictures of the samples at ``places`` of ``indices``, which are predicted once more."""
+    ordered = sorted(places)
+    panels: dict[int, np.ndarray] = {}
+    for real, batch, prediction in predicted(predict_fn, source, [indices[place] for place in ordered], config):
+        maps = inverse_depths(prediction, foreign, predictors)
+        for position, index in enumerate(map(int, real)):
+            place = ordered[len(panels)]
+            own = {who: of(position, index) for who, of in maps.items()}
+            truth = source.ground_truth(index, config.eval.ground_truth)
+            panels[place] = gallery.sample_panel(position, batch, prediction, own, truth, images[place][1], config.eval)
+    return panels
 
 
-def spread(total: int, wanted: int) -> list[int]:
-    """``wanted`` of ``total`` positions, evenly spread over all of them; all where ``wanted`` is 0 or too many."""
-    return [(i * total + total // 2) // wanted for i in range(wanted)] if 0 < wanted < total else list(range(total))
-
-
-def sample_panel(
-    position: int, batch: Batch, prediction: Predictions, truth: GroundTruth | None, predictors: Sequence[str], config: Config
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture of one sample of a batch."""
-
-    def pick(array: Any) -> np.ndarray | None:
-        return None if array is None else np.asarray(array[position])
-
-    depths = {name: 1.0 / pick(getattr(prediction, name)) for name in NETWORKS if name in predictors}
-    exists = bool(batch.exists[position, PREVIOUS])
-    return report.panel(
-        batch.images[position, TARGET],
-        previous=batch.images[position, PREVIOUS] if exists else None,
-        disentangled=pick(prediction.disentangled) if exists else None,
-        holes=pick(prediction.holes) if exists else None,
-        offsets=pick(prediction.offsets) if exists else None,
-        dynamic=batch.masks[position, TARGET],
-        truth=None if truth is None else metrics.field_of_view(truth.depth, config.eval),
-        **depths,
-    )
-
-
-def format_table(results: Results) -> str:
-    """The scores as text, one line per region and predictor; regions without pixels are left out."""
-    scores = results.metrics
-    lines = [("region", "predictor", *metrics.ERRORS, "pixels")]
-    for region in REGIONS:
-        for predictor, regions in scores.items():
-            row = regions[region]
-            if row["pixels"]:
-                lines.append((region, predictor, *(f"{row[name]:.4f}" for name in metrics.ERRORS), f"{row['pixels']:,}"))
-    if len(lines) == 1:
-        return "no ground truth: nothing to measure"
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    aligned = [[cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(line, widths))] for line in lines]
-    scales = [f"{who} {scale['median']:.3g} ± {scale['relative_std']:.1%}" for who, scale in results.scales.items()]
-    return "\n".join(["  ".join(line).rstrip() for line in aligned] + ["scale to metres: " + ", ".join(scales)])
-
-
-def write_metrics(results: Results, directory: str | Path) -> None:
-    """``metrics.json`` and ``metrics.csv`` (the scores) and ``per_image.csv`` into ``directory``."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "metrics.json").write_text(json.dumps(results.metrics, indent=2, allow_nan=False) + "\n")
-    rows = [
-        {"predictor": predictor, "region": region} | values
-        for predictor, regions in results.metrics.items()
-        for region, values in regions.items()
-    ]
-    _write_csv(directory / "metrics.csv", ("predictor", "region", *metrics.ERRORS, "pixels"), rows)
-    images = [
-        {"image": image, "predictor": who, "region": region, "scale": result["scale"]["ratio"]} | result[region]
-        for image, results_of_image in results.images
-        for who, result in results_of_image.items()
-        for region in REGIONS
-        if result.get(region, {}).get("pixels")
-    ]
-    _write_csv(directory / "per_image.csv", ("image", "predictor", "region", *metrics.ERRORS, "pixels", "scale"), images)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+def has_truth(source: TripletSource, config: EvalConfig) -> bool:
+    """Whether any of a few samples, evenly spread, has the ground truth that is asked for."""
+    return any(source.ground_truth(index, config.ground_truth) is not None for index in spread(len(source), 8))
 
 
 def evaluate_checkpoint(
-    directory: str | Path, split: str = "test", which: str = "best", out: str | Path | None = None, data_root: str = ""
+    directory: str | Path,
+    split: str = "test",
+    which: str = "best",
+    out: str | Path | None = None,
+    data_root: str = "",
+    protocol: str = "",
+    changes: Mapping[str, object] = MappingProxyType({}),
 ) -> Results:
-    """Measures a trained system as its checkpoint describes it, and writes numbers and a report page.
+    """Measures a trained system as its checkpoint describes it, or otherwise, and writes numbers and a report page.
 
     Args:
       directory: workdir of the run, or the ``checkpoints`` folder in it.
       split: "train" | "val" | "test".
       which: "best" | "latest" | a step.
-      out: gets ``metrics.json``, ``metrics.csv``, ``per_image.csv`` and ``report.html``; default: the workdir.
+      out: gets ``metrics.json``, ``metrics.csv``, ``per_image.csv`` and ``report.html``; default: the workdir, or a folder of
+        the protocol's name in it where one is asked for.
       data_root: where the data set is on this machine, if not where it was trained.
+      protocol: of ``protocols.PROTOCOLS``, instead of the checkpoint's.
+      changes: single fields of ``EvalConfig`` besides.
 
     Raises:
-      ConfigError: no such checkpoint, or data that cannot be read.
+      ConfigError: no such checkpoint or protocol, or data that cannot be read.
     """
     workdir = Path(directory).parent if Path(directory).name == "checkpoints" else Path(directory)
-    out = workdir if out is None else Path(out)
     restored = checkpoint.restore_params(directory, which)
     config = restored.config
     if data_root:
         config.data.root, config.data.cache_dir = data_root, ""
+    trained = config.eval
+    config.eval = protocols.choose(trained, protocol, changes)
+    validate(config)
+    if out is None:
+        same = config.eval == dataclasses.replace(trained, batch_size=config.eval.batch_size)
+        out = workdir if same else workdir / protocols.name_of(config.eval)
     source = open_split(config.data, split)
-    predictors, train_source = [*(NETWORKS if config.model.student else NETWORKS[1:]), "constant"], None
-    if source.ground_truth(0, config.eval.ground_truth) is not None:
+    predictors, train_source = [*(NETWORKS if config.model.student else NETWORKS[1:])], None
+    if config.eval.scaling == "median":
+        predictors.append("constant")
+    if has_truth(source, config.eval):
         train_source = open_split(config.data, "train")
-        predictors.append("mean_map")
+        if has_truth(train_source, config.eval):
+            predictors.append("mean_map")
 
     predict = make_predict(config)
     results = evaluate(
@@ -291,27 +291,73 @@ def evaluate_checkpoint(
         predictors,
         train_source=train_source,
         num_panels=8,
+        num_extremes=EXTREMES,
         progress=True,
     )
-    write_metrics(results, out)
     history = report.read_history(workdir)
     rates = [record["images_per_second"] for record in history if "images_per_second" in record]
-    facts = {
-        "images measured": f"{len(source):,}",
-        "checkpoint, step": f"{restored.step:,}",
-        "images / s, evaluation": f"{results.images_per_second:.1f}",
-    }
+    facts = {"checkpoint, step": f"{restored.step:,}"}
     if rates:
         facts["images / s, training"] = f"{np.median(rates):.1f}"
+    write_results(results, out, f"{config.name}: {split} split", config, facts, history, restored.versions)
+    return results
+
+
+def evaluate_predictions(
+    config: Config, place: str | Path, kind: str = "depth", split: str = "test", out: str | Path | None = None
+) -> Results:
+    """Measures what another program predicted for a split, as ``config.eval`` says, and writes the same as for a checkpoint.
+
+    Args:
+      config: ``data`` says where the split is, ``eval`` how to measure; nothing else counts.
+      place, kind: see ``predictions.open_predictions``.
+      out: gets the files; default: a folder of the same name with ``_scores`` behind it.
+
+    Raises:
+      ConfigError: data that cannot be read, or predictions that are not complete.
+    """
+    validate(config)
+    source = open_split(config.data, split)
+    foreign = predictions.open_predictions(place, [source.name(index) for index in range(len(source))], kind)
+    results = evaluate(
+        lambda batch: None,
+        source,
+        config,
+        [FOREIGN, "constant"] if config.eval.scaling == "median" else [FOREIGN],
+        foreign=foreign,
+        num_panels=8,
+        num_extremes=EXTREMES,
+        progress=True,
+    )
+    place = Path(place)
+    out = place.with_name(f"{place.stem}_scores") if out is None else out
+    write_results(results, out, f"{place.name}: {split} split", config, {}, [], checkpoint.versions())
+    return results
+
+
+def write_results(
+    results: Results,
+    out: str | Path,
+    title: str,
+    config: Config,
+    facts: Mapping[str, str],
+    history: Sequence[Mapping[str, Any]],
+    versions: Mapping[str, str],
+) -> None:
+    """The files of an evaluation: ``metrics.json``, ``metrics.csv``, ``per_image.csv``, ``report.html``."""
+    report.write_tables(out, results.metrics, results.images)
     measured = any(regions["all"]["pixels"] for regions in results.metrics.values())
+    speed = {"images measured": f"{len(results.images):,}", "images / s, evaluation": f"{results.images_per_second:.1f}"}
     report.write_html(
-        out / "report.html",
-        f"{config.name}: {split} split",
+        Path(out) / "report.html",
+        title,
         results=results.metrics if measured else None,
+        protocol=protocols.describe(config.eval),
         history=history,
         panels=results.panels,
-        facts=facts,
+        worst=results.worst,
+        best=results.best,
+        facts=speed | facts,
         config=to_dict(config),
-        versions=restored.versions,
+        versions=versions,
     )
-    return results

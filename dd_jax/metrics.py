@@ -9,6 +9,10 @@ from jaxtyping import Bool, Float
 from dd_jax.config import EvalConfig
 
 ERRORS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
+"""The columns of the field's tables."""
+
+FURTHER = ("abs_diff", "log10")
+"""Errors that SC-Depth and indoor papers report besides: in the files, not in the tables."""
 
 Result = dict[str, dict[str, float | int]]
 """Region ("all", "dynamic", ...) -> errors and "pixels"; "scale" -> the factor that brought the prediction to metres."""
@@ -17,7 +21,10 @@ _GARG_ROWS, _GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
 
 
 def depth_errors(truth: Float[np.ndarray, " n"], prediction: Float[np.ndarray, " n"]) -> dict[str, float]:
-    """The seven errors of Eigen et al. (2014) over n > 0 pixels; metres, lower is better except a1, a2, a3 (shares)."""
+    """The seven errors of Eigen et al. (2014) and :data:`FURTHER` over n > 0 pixels, from depths in metres.
+
+    Lower is better except a1, a2, a3 (shares).
+    """
     truth, prediction = truth.astype(np.float64), prediction.astype(np.float64)
     worse = np.maximum(truth / prediction, prediction / truth)
     difference = truth - prediction
@@ -27,8 +34,10 @@ def depth_errors(truth: Float[np.ndarray, " n"], prediction: Float[np.ndarray, "
         np.sqrt(np.mean(difference**2)),
         np.sqrt(np.mean((np.log(truth) - np.log(prediction)) ** 2)),
         *(np.mean(worse < 1.25**n) for n in (1, 2, 3)),
+        np.mean(np.abs(difference)),
+        np.mean(np.abs(np.log10(truth) - np.log10(prediction))),
     )
-    return dict(zip(ERRORS, map(float, values), strict=True))
+    return dict(zip((*ERRORS, *FURTHER), map(float, values), strict=True))
 
 
 def regions(dynamic: Bool[np.ndarray, "h w"] | None, moving: Bool[np.ndarray, "h w"] | None) -> dict[str, np.ndarray]:
@@ -54,13 +63,8 @@ def depth_at(disp: Float[np.ndarray, "h w"], size: tuple[int, int], config: Eval
     return np.clip(depth, config.min_depth, config.max_depth)
 
 
-def field_of_view(truth: np.ndarray, config: EvalConfig) -> np.ndarray:
-    """The part of a map that the network sees: for "cityscapes" the upper three quarters, without the own car's bonnet."""
-    return truth[: truth.shape[0] * 3 // 4] if config.crop == "cityscapes" else truth
-
-
 def valid_pixels(truth: Float[np.ndarray, "H W"], config: EvalConfig) -> Bool[np.ndarray, "H W"]:
-    """Pixels of a map (already reduced to the field of view) that count: measured, in range, inside the crop."""
+    """Pixels of a map that count: measured, in range, inside the crop."""
     rows, columns = truth.shape
     crop = np.zeros(truth.shape, bool)
     if config.crop == "eigen":
@@ -71,7 +75,7 @@ def valid_pixels(truth: Float[np.ndarray, "H W"], config: EvalConfig) -> Bool[np
     else:
         top, bottom, left, right = 0, rows, 0, columns
     crop[top:bottom, left:right] = True
-    return crop & (truth > config.min_depth) & (truth < config.max_depth)
+    return crop & (truth > config.min_depth) & ((truth < config.max_depth) | config.far_truth)
 
 
 def median(values: Float[np.ndarray, " n"], config: EvalConfig) -> float:
@@ -81,10 +85,8 @@ def median(values: Float[np.ndarray, " n"], config: EvalConfig) -> float:
     return float(np.partition(values, (len(values) - 1) // 2)[(len(values) - 1) // 2])
 
 
-def _mask_at(mask: np.ndarray, truth_shape: tuple[int, int], seen: tuple[int, int], config: EvalConfig) -> np.ndarray:
-    if mask.shape == truth_shape:
-        return field_of_view(mask, config)
-    rows, columns = (np.arange(n) * m // n for n, m in zip(seen, mask.shape, strict=True))
+def _mask_at(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)]
 
 
@@ -93,32 +95,30 @@ def evaluate_image(
     truth: Float[np.ndarray, "H W"],
     masks: Mapping[str, Bool[np.ndarray, "_ _"]],
     config: EvalConfig,
+    factor: float | None = None,
 ) -> Result:
     """Errors of one prediction, over all valid pixels and over those of each mask.
 
-    ``disp`` is 1 / depth in any unit: one factor, the ratio of the medians over all valid pixels, brings the whole image to
-    metres. ``truth`` is in metres, 0 where unknown, and covers the camera image. A mask has the size of ``truth``, or any
-    other size over the network's field of view. Regions without pixels carry "pixels" only.
+    ``disp`` is 1 / depth; ``factor`` brings the depth to metres. Without one the unit does not matter: it is the ratio of
+    the medians over all valid pixels. ``truth`` is in metres, 0 where unknown; prediction, truth and masks may differ in
+    size and show the same part of the picture. Regions without pixels carry "pixels" only.
 
     Raises:
       ValueError: a prediction that is not finite and positive.
     """
     if not (np.isfinite(disp).all() and (np.asarray(disp) > 0).all()):
         raise ValueError("the predicted disparity must be finite and positive everywhere")
-    seen = field_of_view(truth, config)
-    valid = valid_pixels(seen, config)
-    where = {"all": valid} | {
-        name: valid & _mask_at(np.asarray(mask), truth.shape, seen.shape, config) for name, mask in masks.items()
-    }
+    valid = valid_pixels(truth, config)
+    where = {"all": valid} | {name: valid & _mask_at(np.asarray(mask), truth.shape) for name, mask in masks.items()}
     result: Result = {name: {"pixels": int(area.sum())} for name, area in where.items()}
     if not valid.any():
         return result
-    depth = depth_at(disp, seen.shape, config)
-    ratio = median(seen[valid], config) / median(depth[valid], config)
+    depth = depth_at(disp, truth.shape, config)
+    ratio = median(truth[valid], config) / median(depth[valid], config) if factor is None else factor
     depth = np.clip(depth * ratio, config.min_depth, config.max_depth)
     for name, area in where.items():
         if area.any():
-            result[name] |= depth_errors(seen[area], depth[area])
+            result[name] |= depth_errors(truth[area], depth[area])
     return result | {"scale": {"ratio": ratio}}
 
 
@@ -134,7 +134,7 @@ def summarize(results: Sequence[Result]) -> Result:
         rows = [result[name] for result in results if result.get(name, {}).get("pixels", 0)]
         summary[name] = {"pixels": sum(row["pixels"] for row in rows), "images": len(rows)}
         if rows:
-            summary[name] |= {error: float(np.mean([row[error] for row in rows])) for error in ERRORS}
+            summary[name] |= {error: float(np.mean([row[error] for row in rows])) for error in (*ERRORS, *FURTHER)}
     ratios = np.array([result["scale"]["ratio"] for result in results if "scale" in result])
     if len(ratios):
         middle = float(np.median(ratios))

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from dd_jax import checkpoint, optim, parallel
-from dd_jax.config import Config, validate
+from dd_jax.config import Config
 from dd_jax.data.loader import TripletSource, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, make_predict
 from dd_jax.report import Logger
 from dd_jax.train_step import create_state
 from dd_jax.types import Metrics, TrainState
+from dd_jax.validation import validate
 
 
 class TrainingError(RuntimeError):

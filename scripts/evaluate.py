@@ -1,30 +1,79 @@
-"""Measures a trained system and writes metrics.json, metrics.csv, per_image.csv and report.html.
+"""Measures depth and writes metrics.json, metrics.csv, per_image.csv and report.html.
 
-    python scripts/evaluate.py --checkpoint=runs/demo [--split=test] [--which=best|latest|STEP] [--out=DIR] [--data_root=DIR]
+A trained system (the checkpoint knows its config; no config file is needed):
 
-The checkpoint knows its config; no config file is needed.
+    python scripts/evaluate.py --checkpoint=runs/kitti [--split=test] [--which=best|latest|STEP] [--out=DIR] [--data_root=DIR]
+
+What any other program predicted, as .npy or 16-bit PNG (value = 256 x depth, or x disparity); the config says where the data are:
+
+    python scripts/evaluate.py --predictions=DIR --predictions_are=depth|disparity \\
+        --config=configs/dynamic_depth.py:kitti --config.data.root=KITTI
+
+Both under another protocol, or with single fields of it changed:
+
+    ... --protocol=eigen_improved    ... --crop=none --min_depth=1 --max_depth=50    ... --scaling=camera_height
 """
 
 import argparse
+import dataclasses
 import sys
+from pathlib import Path
 
-from dd_jax.config import ConfigError
-from dd_jax.evaluate import evaluate_checkpoint, format_table
+sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
+
+from dd_jax import command_line, protocols
+from dd_jax.config import ConfigError, EvalConfig
+from dd_jax.evaluate import Results, evaluate_checkpoint, evaluate_predictions
+from dd_jax.predictions import KINDS
+from dd_jax.report import format_table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="folder of the run, or the checkpoints folder in it")
+def main(arguments: list[str] | None = None) -> None:
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written, allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--checkpoint", help="folder of a run, or the checkpoints folder in it")
+    what.add_argument("--predictions", help="folder of files named 000000.npy, ... by position in the split, or by frame")
+    parser.add_argument("--predictions_are", default="depth", choices=KINDS)
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--which", default="best", help="best | latest | a step")
-    parser.add_argument("--out", default=None, help="folder for the results; default: that of the run")
+    parser.add_argument("--out", default=None, help="folder for the results; default: that of the run, or beside the predictions")
     parser.add_argument("--data_root", default="", help="where the data set is, if not where the run found it")
-    flags = parser.parse_args()
+    parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: the config's")
+    fields = parser.add_argument_group("fields of the protocol, explained in dd_jax/config.py (EvalConfig)")
+    for field in dataclasses.fields(EvalConfig):
+        kind = boolean if field.type is bool else field.type
+        fields.add_argument(f"--{field.name}", type=kind, default=None, help=f"default of eigen: {field.default}")
+    flags, config_flags = parser.parse_known_args(arguments)
+    chosen = {field.name: getattr(flags, field.name) for field in dataclasses.fields(EvalConfig)}
     try:
-        results = evaluate_checkpoint(flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root)
+        results = measure(flags, config_flags, {name: value for name, value in chosen.items() if value is not None})
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    print(format_table(results))
+    print(format_table(results.metrics, results.scales))
+
+
+def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[str, object]) -> Results:
+    """The job that the flags ask for; ``config_flags`` are those that the parser does not know."""
+    if flags.checkpoint is not None:
+        if config_flags:
+            raise ConfigError(f"{config_flags[0]} is no flag of --checkpoint, which knows its config; --help has them all")
+        where = flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root
+        return evaluate_checkpoint(*where, flags.protocol, changes)
+    if not any(flag.startswith("--config=") for flag in config_flags):
+        raise ConfigError("--predictions needs --config=configs/NAME.py:VARIANT, which says where the data are")
+    config = command_line.config_of(config_flags)
+    if flags.data_root:
+        config.data.root = flags.data_root
+    config.eval = protocols.choose(config.eval, flags.protocol, changes)
+    return evaluate_predictions(config, flags.predictions, flags.predictions_are, flags.split, flags.out)
+
+
+def boolean(word: str) -> bool:
+    """``True`` or ``False``, as in the config's flags."""
+    if word.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{word!r} is neither True nor False")
+    return word.lower() == "true"
 
 
 if __name__ == "__main__":

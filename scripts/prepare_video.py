@@ -1,8 +1,9 @@
-"""Cuts a driving video into a folder of frames for training on it.
+"""Cuts a driving video into a folder of frames for training on it, and says whether it is any good.
 
     python scripts/prepare_video.py clip.mp4 --out DIR --fov=60
 
 writes DIR/frames/clip/*.jpg and the camera, DIR/frames/clip/intrinsics.json. Frames in which the car stands are left out.
+DIR/check_clip.jpg shows three neighbouring frames and how they fit together. Interrupted, the same command goes on.
 Train with --config.data.source=folder --config.data.root=DIR.
 """
 
@@ -12,14 +13,22 @@ import os
 from pathlib import Path
 
 from dd_jax.config import ConfigError
+from dd_jax.data import files
 from dd_jax.data.video import MIN_MOTION, prepare
+from dd_jax.prepare.triplet import jpeg
+from dd_jax.prepare.video_report import check_picture, sentences
 
 
-def four_numbers(text: str) -> tuple[float, ...]:
-    values = tuple(float(word) for word in text.split(","))
-    if len(values) != 4:
-        raise ValueError
-    return values
+def numbers(*counts: int):
+    """Parser of that many numbers, separated by commas."""
+
+    def parse(text: str) -> tuple[float, ...]:
+        values = tuple(float(word) for word in text.split(","))
+        if len(values) not in counts:
+            raise ValueError
+        return values
+
+    return parse
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,7 +37,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; each video becomes a clip in it")
     camera = parser.add_mutually_exclusive_group(required=True)
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees (dash cameras: often 60 to 120)")
-    camera.add_argument("--intrinsics", type=four_numbers, metavar="fx,fy,cx,cy", help="in pixels of the video")
+    camera.add_argument("--intrinsics", type=numbers(4), metavar="fx,fy,cx,cy", help="in pixels of the video")
+    camera.add_argument("--guess", action="store_true", help="the focal length that the file names, else 60 degrees")
+    parser.add_argument(
+        "--distortion",
+        type=numbers(4, 5),
+        default=(),
+        metavar="k1,k2,p1,p2[,k3]",
+        help="lens distortion, as OpenCV measures it together with --intrinsics; the frames are undistorted",
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th frame; about 10 frames a second serve best")
     parser.add_argument("--start", type=float, default=0.0, help="seconds")
     parser.add_argument("--end", type=float, default=math.inf, help="seconds")
@@ -44,12 +61,18 @@ def main(argv: list[str] | None = None) -> None:
     for video in args.video:
         try:
             result = prepare(
-                video, args.out, fov=args.fov, intrinsics=args.intrinsics, every=args.every, start=args.start, end=args.end,
-                min_motion=args.min_motion, suffix="png" if args.png else "jpg",
+                video, args.out, fov=args.fov, intrinsics=args.intrinsics, guess=args.guess, distortion=args.distortion,
+                every=args.every, start=args.start, end=args.end, min_motion=args.min_motion,
+                suffix="png" if args.png else "jpg",
             )  # fmt: skip
         except ConfigError as error:
             raise SystemExit(f"error: {error}") from None
-        print(f"{result.folder}: {result.kept} frames kept, {result.static} left out (camera stands)")
+        print(f"{result.folder}:", *sentences(result), sep="\n  ")
+        picture = check_picture(result)
+        if picture is not None:
+            path = args.out / f"check_{video.stem}.jpg"
+            files.replace(path, jpeg(picture))
+            print(f"  look at {path}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
 from dd_jax import ablations, command_line
-from dd_jax.config import ConfigError, validate
+from dd_jax.config import ConfigError
+from dd_jax.validation import validate
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ import tiny
 
 from configs import ablations as rows_file
 from dd_jax import ablations, metrics
-from dd_jax.config import ConfigError, to_dict, validate
+from dd_jax.config import ConfigError, to_dict
 from dd_jax.evaluate import REGIONS
+from dd_jax.validation import validate
 
 ROOT = Path(__file__).parents[1]
 ROWS = {"base": SimpleNamespace(title="Base", published=(0.1,)), "other": SimpleNamespace(title="Other", published=None)}
@@ -76,9 +77,11 @@ def test_the_interval_covers_what_noise_explains():
 
 def test_tables_are_written_for_people_and_for_programs(runs, tmp_path):
     lines = ablations.tabulate(runs, ROWS, "base")
+    alone = ablations.tabulate(runs[:1], ROWS, "base")  # one seed has no spread
     ablations.write(lines, tmp_path)
     text = (tmp_path / "results.md").read_text()
-    assert "| Other | 2 |" in text and "+0.0200 [+0.0200, +0.0200]" in text and "0.1000" in text
+    assert "| Other | 2 |" in text and "±" in text.splitlines()[2] and "±" not in ablations.markdown(alone).splitlines()[2]
+    assert "+0.0200 [+0.0200, +0.0200]" in text and "0.1000" in text
     assert json.loads((tmp_path / "results.json").read_text())[1]["differences"]["all"][0] == pytest.approx(0.02, abs=2e-5)
     assert (tmp_path / "results.csv").read_text().count("\n") == 1 + 2 * (len(REGIONS) - 1)
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,76 +1,18 @@
 """One evaluation path: perfect predictions score perfectly, every sample counts once, every file agrees."""
 
-import csv
 import json
-import math
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import HEIGHT, WIDTH, batch, config
+from fakes import FakeSource, oracle, settings
 
-from dd_jax import checkpoint, evaluate, metrics
+from dd_jax import checkpoint, evaluate, metrics, report
 from dd_jax.config import ConfigError
-from dd_jax.data.frames import GroundTruth
-from dd_jax.data.loader import TripletSource
-from dd_jax.types import Predictions, TrainState
+from dd_jax.types import TrainState
 
-PERFECT = {"abs_rel": 0.0, "sq_rel": 0.0, "rmse": 0.0, "rmse_log": 0.0, "a1": 1.0, "a2": 1.0, "a3": 1.0}
-
-
-class FakeSource(TripletSource):
-    """Pictures that carry their index, and ground truth at training size, so that nothing is resized."""
-
-    def __init__(self, samples, measured=True, moving=True, dynamic=True):
-        rng = np.random.default_rng(7)
-        self.depth = rng.uniform(3, 60, (samples, HEIGHT, WIDTH)).astype(np.float32)
-        self.depth[rng.uniform(size=self.depth.shape) < 0.3] = 0
-        self.dynamic = rng.uniform(size=self.depth.shape) < 0.3 if dynamic else None
-        self.moving = self.dynamic & (rng.uniform(size=self.depth.shape) < 0.5) if moving else None
-        self.measured = measured
-        self.asked = []
-
-    def __len__(self):
-        return len(self.depth)
-
-    def gather(self, indices, num_frames):
-        sample = batch(len(indices), frames=num_frames)
-        sample.images[:, :, 0, 0, 0] = np.asarray(indices)[:, None]
-        return {"images": sample.images, "masks": sample.masks, "K": sample.K, "exists": sample.exists}
-
-    def ground_truth(self, index, kind):
-        assert kind == "annotated"
-        self.asked.append(index)
-        if not self.measured:
-            return None
-        pick = [None if masks is None else masks[index] for masks in (self.dynamic, self.moving)]
-        return GroundTruth(self.depth[index], *pick)
-
-    def name(self, index):
-        return f"sample {index}"
-
-
-def settings(**changes):
-    return config(eval={"ground_truth": "annotated", "crop": "none", "batch_size": 4} | changes)
-
-
-def oracle(source, factor=1 / 30, student=True):
-    """Predicts the truth up to a factor; knows which sample it looks at from the picture."""
-
-    def predict(images):
-        index = images.images[:, 1, 0, 0, 0].astype(int)
-        depth = np.where(source.depth[index] > 0, source.depth[index], 11.0)
-        disp = jnp.asarray(1 / (factor * depth), jnp.float32)
-        return Predictions(
-            teacher=disp,
-            student=disp if student else None,
-            disentangled=None,
-            holes=None,
-            offsets=None,
-            T_previous_from_target=jnp.zeros((len(index), 4, 4)),
-        )
-
-    return predict
+ERRORS = (*metrics.ERRORS, *metrics.FURTHER)
+PERFECT = {name: float(name in ("a1", "a2", "a3")) for name in ERRORS}
 
 
 def test_perfect_prediction_scores_perfectly():
@@ -79,7 +21,7 @@ def test_perfect_prediction_scores_perfectly():
     for who in ("student", "teacher"):
         for region in evaluate.REGIONS:
             found = results.metrics[who][region]
-            assert set(found) == {*metrics.ERRORS, "pixels"} and found["pixels"] > 0
+            assert set(found) == {*ERRORS, "pixels"} and found["pixels"] > 0
             for name, value in PERFECT.items():
                 assert found[name] == pytest.approx(value, abs=1e-5)
     assert results.scales["student"]["median"] == pytest.approx(30, rel=1e-4)
@@ -109,7 +51,7 @@ def test_regions_add_up():
     without = FakeSource(5, moving=False)
     scores = evaluate.evaluate(oracle(without), without, settings(), ("teacher",)).metrics["teacher"]
     assert scores["dynamic"]["pixels"] + scores["static"]["pixels"] == scores["all"]["pixels"]
-    assert scores["moving"] == dict.fromkeys(metrics.ERRORS) | {"pixels": 0}
+    assert scores["moving"] == dict.fromkeys(ERRORS) | {"pixels": 0}
 
 
 def test_score_is_the_mean_over_images():
@@ -132,23 +74,6 @@ def test_constant_depth_is_the_median_of_the_image():
     assert results.metrics["constant"]["all"]["abs_rel"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_mean_map_fills_what_was_never_measured():
-    cfg = settings()
-    source = FakeSource(3)
-    source.depth[:] = 0
-    source.depth[0, 10, :] = 20
-    source.depth[1, 10, :4] = 40
-    source.depth[1, 50, 7] = 5
-    source.depth[2, 50, 8] = 900  # beyond what is measured
-    depth = 1 / evaluate.mean_map(source, cfg)
-    np.testing.assert_allclose(depth[10, :4], 30, rtol=1e-6)
-    np.testing.assert_allclose(depth[10, 4:], 20, rtol=1e-6)
-    np.testing.assert_allclose(depth[50], 5, rtol=1e-6)
-    row_mean = (WIDTH * 20 + 4 * 40) / (WIDTH + 4)
-    np.testing.assert_allclose(depth[0], row_mean, rtol=1e-6)
-    np.testing.assert_allclose(depth[31:50], 5, rtol=1e-6)
-
-
 def test_mean_map_knows_a_scene_that_never_changes():
     source = FakeSource(4)
     source.depth[:] = np.where(source.depth[0] > 0, source.depth[0], 0)
@@ -167,9 +92,9 @@ def test_mean_map_without_ground_truth_is_refused(train_source):
 def test_without_ground_truth_there_are_pictures_only():
     source = FakeSource(3, measured=False)
     results = evaluate.evaluate(oracle(source), source, settings(), num_panels=2)
-    assert results.metrics["student"]["all"] == dict.fromkeys(metrics.ERRORS) | {"pixels": 0}
+    assert results.metrics["student"]["all"] == dict.fromkeys(ERRORS) | {"pixels": 0}
     assert len(results.panels) == 2
-    assert "nothing to measure" in evaluate.format_table(results)
+    assert "nothing to measure" in report.format_table(results.metrics, results.scales)
 
 
 def test_max_frames_spreads_evenly():
@@ -177,14 +102,6 @@ def test_max_frames_spreads_evenly():
     results = evaluate.evaluate(oracle(source), source, settings(), max_frames=3, num_panels=2)
     assert [name for name, _ in results.images] == ["sample 1", "sample 5", "sample 8"]
     assert len(results.panels) == 2
-
-
-@pytest.mark.parametrize(("total", "wanted"), [(10, 3), (697, 300), (5, 5), (5, 9), (5, 0), (1, 1)])
-def test_spread_is_even_and_distinct(total, wanted):
-    chosen = evaluate.spread(total, wanted)
-    assert len(chosen) == (wanted if 0 < wanted < total else total)
-    assert len(set(chosen)) == len(chosen) and min(chosen) >= 0 and max(chosen) < total
-    assert np.ptp(np.diff([*chosen, chosen[0] + total])) <= 1
 
 
 def test_prediction_of_the_next_batch_is_started_first():
@@ -213,30 +130,6 @@ def test_a_network_that_is_not_finite_is_named():
         evaluate.evaluate(broken, source, settings())
 
 
-def test_files_agree_with_the_results(tmp_path):
-    source = FakeSource(5)
-    source.moving[:3] = False
-    predictors = ("student", "constant")
-    results = evaluate.evaluate(oracle(source), source, settings(), predictors)
-    evaluate.write_metrics(results, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results.metrics
-    with (tmp_path / "out" / "metrics.csv").open() as file:
-        table = list(csv.DictReader(file))
-    assert len(table) == len(predictors) * len(evaluate.REGIONS)
-    with (tmp_path / "out" / "per_image.csv").open() as file:
-        images = list(csv.DictReader(file))
-    for row in table:
-        own = [r for r in images if (r["predictor"], r["region"]) == (row["predictor"], row["region"])]
-        assert int(row["pixels"]) == sum(int(r["pixels"]) for r in own)
-        assert math.isclose(float(row["abs_rel"]), np.mean([float(r["abs_rel"]) for r in own]), abs_tol=1e-12)
-    assert sum(r["region"] == "moving" for r in images) == 2 * len(predictors)
-
-    text = evaluate.format_table(results).splitlines()
-    assert len({len(line) for line in text[1:-1]}) == 1  # columns are aligned
-    assert f"{results.metrics['student']['all']['pixels']:,}" in text[1]
-    assert text[-1].startswith("scale to metres: student 30")
-
-
 def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     """The job reads config and networks from the checkpoint; ``data_root`` replaces the folder it was trained on."""
     source = FakeSource(3)
@@ -254,7 +147,7 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results.metrics
     page = (tmp_path / "out" / "report.html").read_text()
-    assert checkpoint.versions()["optax"] in page and page.count("<figure>") == 3
+    assert checkpoint.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # even, worst, best
 
 
 def test_missing_checkpoint_is_one_sentence(tmp_path):

@@ -8,14 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dd_jax"
 
 LAYERS = [
-    {"types", "config", "reduce", "ssim"},
+    {"types", "config", "validation", "reduce", "ssim"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
+    {"protocols", "ground_plane", "predictions", "gallery", "baselines"},
     {"forward"},
     {"train_step"},
     {"parallel"},
     {"evaluate"},
-    {"train", "benchmark", "ablations", "command_line"},
+    {"train", "benchmark", "loader_benchmark", "ablations", "command_line", "prepare"},
 ]
 """A module imports from its own layer and those above it in this list."""
 
@@ -27,7 +28,13 @@ NARROW = {
     "optim": {"types", "config"},
     "losses": {"types", "config", "reduce", "ssim", "losses"},
     "metrics": {"types", "config"},
+    "protocols": {"config"},
+    "ground_plane": set(),
+    "predictions": {"config", "data"},
+    "baselines": {"config", "data"},
+    "gallery": {"types", "config", "data", "metrics", "report"},
     "networks": {"types", "config", "reduce", "geometry", "networks"},
+    "prepare": {"types", "config", "validation", "data", "report", "prepare"},
 }
 """Parts that know even less than their layer would allow."""
 
@@ -64,12 +71,24 @@ def test_files_fit_a_reader(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_training_never_needs_tensorflow(path):
+def imported_modules(tree: ast.Module) -> set[str]:
     modules = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module.split(".")[0])
-    assert "tensorflow" not in modules
+    return modules
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_training_never_needs_tensorflow(path):
+    assert "tensorflow" not in imported_modules(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_pytorch_is_imported_only_when_a_function_needs_it(path):
+    tree = ast.parse(path.read_text())
+    assert part(path) == "prepare" or "transformers" not in imported_modules(tree)
+    tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+    assert not {"torch", "transformers"} & imported_modules(tree)

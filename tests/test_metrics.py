@@ -32,6 +32,8 @@ def test_literal_errors():
     np.testing.assert_allclose(found["rmse_log"], np.sqrt((0 + np.log(1.5) ** 2 + np.log(0.8) ** 2) / 3))
     # 10/8 is exactly 1.25 and does not count as below it.
     np.testing.assert_allclose([found["a1"], found["a2"], found["a3"]], [1 / 3, 3 / 3, 3 / 3])
+    np.testing.assert_allclose(found["abs_diff"], (0 + 1 + 2) / 3)
+    np.testing.assert_allclose(found["log10"], (0 + np.log10(1.5) - np.log10(0.8)) / 3)
 
 
 @pytest.mark.parametrize("crop", ["eigen", "none", "cityscapes"])
@@ -39,7 +41,7 @@ def test_literal_errors():
 def test_perfect_prediction(crop, resize):
     truth = depth_map(0)
     config = EvalConfig(crop=crop, resize=resize)
-    disp = 1 / filled(metrics.field_of_view(truth, config))
+    disp = 1 / filled(truth)
     result = metrics.evaluate_image(disp, truth, {}, config)
     np.testing.assert_allclose(values(result["all"]), PERFECT, atol=1e-5)
     np.testing.assert_allclose(result["scale"]["ratio"], 1, rtol=1e-6)
@@ -70,8 +72,8 @@ def test_regions_share_one_ratio_and_add_up():
     shares = sum(result[name]["abs_rel"] * pixels[name] for name in ("dynamic", "static"))
     np.testing.assert_allclose(shares / pixels["all"], result["all"]["abs_rel"], rtol=1e-6)
     literal = np.clip(result["scale"]["ratio"] / disp, 1e-3, 80)
-    np.testing.assert_allclose(values(result["dynamic"]), list(
-        metrics.depth_errors(truth[valid & dynamic], literal[valid & dynamic]).values()), rtol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(values(result["dynamic"]), values(
+        metrics.depth_errors(truth[valid & dynamic], literal[valid & dynamic])), rtol=1e-5)  # fmt: skip
     assert metrics.regions(None, None) == {}
 
 
@@ -84,15 +86,25 @@ def test_eigen_crop_of_the_usual_size():
 
 def test_cityscapes_crop_of_the_usual_size():
     config = EvalConfig(crop="cityscapes")
-    seen = metrics.field_of_view(np.full((1024, 2048), 10, np.float32), config)
-    assert seen.shape == (768, 2048)
-    valid = metrics.valid_pixels(seen, config)
+    valid = metrics.valid_pixels(np.full((768, 2048), 10, np.float32), config)
     assert valid[256:, 192:1856].all() and valid.sum() == 512 * 1664
 
 
 def test_only_depths_in_range_count():
     truth = np.array([[0, 1e-4, 5, 79, 80, 200]], np.float32)
     np.testing.assert_array_equal(metrics.valid_pixels(truth, EvalConfig(crop="none")), [[0, 0, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(metrics.valid_pixels(truth, EvalConfig(crop="none", far_truth=True)), [[0, 0, 1, 1, 1, 1]])
+
+
+def test_a_given_factor_takes_the_place_of_the_medians():
+    truth = depth_map(8)
+    disp = 5.4 / filled(truth)
+    config = EvalConfig(crop="none")
+    result = metrics.evaluate_image(disp, truth, {}, config, factor=5.4)
+    np.testing.assert_allclose(values(result["all"]), PERFECT, atol=1e-5)
+    assert result["scale"]["ratio"] == 5.4
+    off = metrics.evaluate_image(disp, truth, {}, config, factor=2 * 5.4)
+    np.testing.assert_allclose(off["all"]["abs_rel"], 1, rtol=1e-5)
 
 
 def test_masks_of_network_size_are_brought_to_the_truth():
@@ -101,10 +113,6 @@ def test_masks_of_network_size_are_brought_to_the_truth():
     mask[5:10, 6:9] = True
     result = metrics.evaluate_image(np.ones((20, 30), np.float32), truth, {"dynamic": mask}, EvalConfig(crop="none"))
     assert result["dynamic"]["pixels"] == 4 * mask.sum()
-    # Over the field of view only: of a truth with the bonnet, three quarters.
-    result = metrics.evaluate_image(np.ones((15, 30), np.float32), truth, {"d": mask[:15]}, EvalConfig(crop="cityscapes"))
-    valid = metrics.valid_pixels(truth[:30], EvalConfig(crop="cityscapes"))
-    assert result["d"]["pixels"] == (valid & np.kron(mask[:15], np.ones((2, 2), bool))).sum()
 
 
 def test_medians():

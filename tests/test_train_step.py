@@ -7,9 +7,9 @@ import pytest
 import tiny
 
 from dd_jax import parallel
-from dd_jax.config import validate
 from dd_jax.train_step import create_state, loss_fn, predict, train_step
 from dd_jax.types import TARGET
+from dd_jax.validation import validate
 
 ALL_TERMS = {
     "normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "pose_cycle": 0.1, "mask_weight": "less", "dynamic_cycle": 0.1

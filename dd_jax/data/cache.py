@@ -18,12 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt16, UInt64
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
-from dd_jax.data.frames import FrameFile, Listing, UnreadableFrame
+from dd_jax.data.frames import WHOLE, Folders, FrameFile, Listing, UnreadableFrame
+from dd_jax.data.masks import SEGMENTS
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,10 @@ class FrameStore:
     def __reduce__(self):
         return FrameStore, self._arguments
 
+    def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
+        """Prior depth of these frames, as stored; None where the cache has none."""
+        return None if self.priors is None else self.priors[index]
+
     def read(
         self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
     ) -> None:
@@ -80,9 +85,11 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
     files = listing.files
     identity = hashlib.sha256("\n".join(f"{file.image} {file.box}" for file in files).encode()).hexdigest()[:10]
     base = Path(config.cache_dir) if config.cache_dir else listing.root / ".cache"
-    kinds = f"{'' if config.masks == 'files' else '-nomasks'}{'-priors' if config.priors == 'files' else ''}"
+    mask_format = "" if config.mask_format == "binary" else f"-{config.mask_format}"
+    kinds = f"{mask_format if config.masks == 'files' else '-nomasks'}{'-priors' if config.priors == 'files' else ''}"
     name = f"{label}-{config.height}x{config.width}-{config.resize}{kinds}-{identity}-v{VERSION}"
-    wanted = np.array([_fingerprint(file) for file in files], np.uint64)
+    beside = Folders(listing.root) if config.mask_format == "coco_panoptic" else None
+    wanted = np.array([_fingerprint(file, beside) for file in files], np.uint64)
     stored = layout(config, len(files))
     sizes = {file: dtype.itemsize * math.prod(shape) for file, (dtype, shape) in stored.items()}
 
@@ -99,7 +106,8 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
         ) from error
     readable = _journal(folder, "r")["readable"].astype(bool)
     if not readable.all():
-        log.warning("%d unreadable frames are left out: %s", (~readable).sum(), _names(listing, np.flatnonzero(~readable)))
+        names = _names(listing, np.flatnonzero(~readable))
+        log.warning("%d unreadable frames are left out, get them again: %s", (~readable).sum(), names)
     _limit(listing, np.flatnonzero(~readable), config)
     return FrameStore(folder, stored), readable
 
@@ -120,8 +128,13 @@ def _finished(folder: Path, sizes: dict[str, int], wanted: UInt64[np.ndarray, " 
     return _sizes(folder, sizes) == sizes and np.array_equal(_journal(folder, "r")["fingerprint"], wanted)
 
 
-def _fingerprint(file: FrameFile) -> int:
+def _fingerprint(file: FrameFile, beside: Folders | None) -> int:
+    """Changes with any file of a frame; ``beside`` is given where a mask's meaning stands in a file beside it."""
     text = f"{file.stamp} {file.mask} {file.mask_stamp}" + (f" {file.prior} {file.prior_stamp}" if file.prior else "")
+    boxes = file.mask_box, file.prior_box
+    text += "" if boxes == (WHOLE, WHOLE) else f" {boxes}"
+    if beside is not None and file.mask:
+        text += f" {beside.find(str(Path(file.mask).parent), SEGMENTS)}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1  # 0 = never stored
 
 
@@ -171,17 +184,20 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
     arrays = _open(folder, layout(config, count), "r+")
     del arrays["journal.u8"]
     images, masks, priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
+    stretched: list[str] = []
 
     def store(index: int) -> bool:
-        file = listing.files[index]
         try:
-            image = frames.cut(frames.decode_image(listing.root / file.image), file.box)
-            images[index] = frames.resize_image(image, height, width, config.resize)
+            picture = listing.decode(index)
+            images[index] = frames.resize_image(picture.image, height, width, config.resize)
             if masks is not None:
-                mask = frames.decode_mask(listing.root / file.mask) if file.mask else np.zeros((height, width), bool)
+                mask = np.zeros((height, width), bool) if picture.mask is None else picture.mask
+                if picture.mask is not None and not frames.same_proportions(mask.shape, picture.image.shape[:2]):
+                    stretched.append(f"{listing.root / listing.files[index].mask} ({mask.shape[1]}x{mask.shape[0]}, its "
+                                     f"picture {picture.image.shape[1]}x{picture.image.shape[0]})")  # fmt: skip
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
-            if priors is not None and file.prior:
-                priors[index] = frames.resize_prior(frames.decode_prior(listing.root / file.prior), height, width)
+            if priors is not None and picture.prior is not None:
+                priors[index] = frames.resize_prior(picture.prior, height, width)
             return True
         except UnreadableFrame:
             return False
@@ -198,13 +214,18 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             journal["fingerprint"][chunk], journal["readable"][chunk] = wanted[chunk], readable
             journal.flush()
             _limit(listing, np.flatnonzero((journal["fingerprint"] == wanted) & (journal["readable"] == 0)), config)
+    if stretched:
+        log.warning(
+            "%d object masks have other proportions than their pictures and are stretched over them, the first is %s: write "
+            "them again if they belong to other pictures", len(stretched), min(stretched),
+        )  # fmt: skip
 
 
 def _limit(listing: Listing, unreadable: Int[np.ndarray, " k"], config: DataConfig) -> None:
     if unreadable.size > config.max_unreadable:
         raise ConfigError(
-            f"{unreadable.size} frames cannot be decoded, more than --config.data.max_unreadable={config.max_unreadable}: "
-            f"{_names(listing, unreadable)}"
+            f"{unreadable.size} frames cannot be decoded, more than --config.data.max_unreadable={config.max_unreadable}; "
+            f"get them again: {_names(listing, unreadable)}"
         )
 
 

@@ -1,36 +1,55 @@
-"""Cityscapes: preprocessed triplets for training, the original sequences for the test set.
+"""Cityscapes: preprocessed triplets or the original sequences for training, the original sequences for the test set.
 
-* train, val: ``ROOT/CITY/CITY_SSSSSS_FFFFFF.jpg``, frames t-2, t, t+2 side by side without the bonnet (lower quarter), and
-  ``..._cam.txt`` (SfMLearner's layout; a folder ``ROOT/preprocessed`` is used where it exists). Masks are
-  ``ROOT/train_mask/CITY_SSSSSS_F.npy`` for t and ``F-1``, ``F+1`` for t-2, t+2 (DynamicDepth's layout, F without zeros).
-  Prior depth of t is ``ROOT/train_prior/CITY_SSSSSS_FFFFFF.png`` (16 bits, inverse depth by another network).
-* test: ``ROOT/leftImg8bit_sequence/test/CITY/..._leftImg8bit.png`` at t-2 and t (t also from ``ROOT/leftImg8bit``), upper
-  768 of 1024 rows, with ``ROOT/camera/test/CITY/..._camera.json``, ``ROOT/gt_depths/%03d_depth.npy`` in the order of the
-  split file, and ``ROOT/val_mask``. Cordts et al., "The Cityscapes Dataset", 2016.
+* train, val from triplets: ``ROOT/CITY/CITY_SSSSSS_FFFFFF.jpg``, frames t-2, t, t+2 side by side without the bonnet (lower
+  quarter), and ``..._cam.txt`` (SfMLearner's layout; a folder ``ROOT/preprocessed`` is used where it exists).
+* train, val, test from sequences: the tree of ``cityscapes_files``, upper 768 of 1024 rows. The test set has t-2 and t only.
+* masks: ``ROOT/train_mask/CITY_SSSSSS_F.npy`` for t and ``F-1``, ``F+1`` for t-2, t+2 (DynamicDepth's layout, F without
+  zeros, of the kept rows; ``val_mask`` for the test set), else ``ROOT/mask_sequence/{train,val,test}/CITY/
+  CITY_SSSSSS_FFFFFF_mask.png``, of the whole picture.
+* prior depth (16 bits, inverse depth by another network): ``ROOT/train_prior/CITY_SSSSSS_FFFFFF.png`` of the kept rows, else
+  ``ROOT/prior_sequence/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_prior.png`` of the whole picture.
+* ground truth: of the test set ``ROOT/gt_depths/%03d_depth.npy`` in the order of the split file; else, of any frame,
+  ``ROOT/disparity/{train,val,test}/CITY/..._disparity.png`` (also ``disparity_sequence``) and its camera file.
+
+Without a split file the rules of ``cityscapes_splits`` hold.
 """
 
 import functools
-import json
+import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data.frames import MISSING, Folders, FrameFile, FrameTable, GroundTruth, Listing, frame_file, intrinsics, object_mask
-from dd_jax.data.splits import read_cityscapes, refuse_absent, split_file
+from dd_jax.data import cityscapes_splits as rules
+from dd_jax.data import frames
+from dd_jax.data.cityscapes_files import (
+    HOMES,
+    KEPT,
+    KEPT_ROWS,
+    ORIGINAL_SIZE,
+    STEP,
+    Cameras,
+    Entry,
+    Numbers,
+    Tree,
+    frame_numbers,
+    full_triplets,
+    triplets_in,
+)
+from dd_jax.data.frames import MISSING, WHOLE, Box, Found, FrameFile, FrameTable, GroundTruth, Listing, frame_file
+from dd_jax.data.splits import refuse_absent, split_file
 
-STEP = 2
-"""Every second frame of the 17 Hz recording, close to KITTI's 10 Hz."""
+log = logging.getLogger(__name__)
 
 CAMERA_SIZE = (384, 1024)
 """What ``_cam.txt`` refers to, whatever the size of the pictures beside it (some copies of the script swap the two)."""
 
-ORIGINAL_SIZE = (1024, 2048)
-KEPT_ROWS = 768
-
-Entry = tuple[str, str, int]  # city, sequence, frame
+DISPARITIES = ("disparity", "disparity_sequence", "disparity_trainvaltest/disparity")
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
@@ -40,45 +59,150 @@ def list_split(config: DataConfig, split: str) -> Listing:
       ConfigError: folder, split file, target images or camera files are absent or make no sense.
     """
     path = split_file(config, split)
-    entries = read_cityscapes(path)
-    return (_list_test if split == "test" else _list_triplets)(config, path, entries)
-
-
-def _list_triplets(config: DataConfig, path: Path, entries: list[Entry]) -> Listing:
-    root, table = Path(config.root), FrameTable()
-    folders = Folders(root)
-    base = "preprocessed/" if (root / "preprocessed").is_dir() else ""
-
-    def third(city: str, sequence: str, centre: int, place: int) -> FrameFile | None:
-        """The picture ``place`` (-1, 0, 1) of the triplet around ``centre``."""
-        image = folders.find(f"{base}{city}", f"{city}_{sequence}_{centre:06d}.jpg")
-        suffix = "" if place == 0 else f"{place:+d}"
-        mask = folders.find("train_mask", f"{city}_{sequence}_{centre}{suffix}.npy") if config.masks == "files" else None
-        prior = None
-        if config.priors == "files" and place == 0:
-            prior = folders.find("train_prior", f"{city}_{sequence}_{centre:06d}.png")
-        return frame_file(image, mask, prior, box=((place + 1) / 3, (place + 2) / 3, 0.0, 1.0))
-
-    def frame(city: str, sequence: str, number: int) -> FrameFile | None:
-        """Most frames are in three files; the one they are the centre of is taken for all, so that each is stored once."""
-        places = (third(city, sequence, number - place * STEP, place) for place in (0, -1, 1))
-        return next((file for file in places if file is not None), None)
+    tree = _Sequences(config) if split == "test" or _layout(config) == "sequence" else _Triplets(config)
+    listed = path.is_file() or bool(config.split_dir)
+    entries = rules.read_list(path) if listed else tree.by_rule(split)
+    if not entries:
+        raise ConfigError(
+            f"no frames for the {split} split below {tree.root}: expected leftImg8bit_sequence/{{train,val,test}}/CITY/*.png or, "
+            "for train and val, triplets CITY/*.jpg made by scripts/prepare_cityscapes.py; check --config.data.root"
+        )
+    table = FrameTable()
 
     def position(city: str, sequence: str, number: int) -> int:
-        return table.position((city, sequence, number), functools.partial(frame, city, sequence, number))
+        return table.position((city, sequence, number), functools.partial(tree.frame, city, sequence, number))
 
-    centres = [third(*entry, 0) for entry in entries]
-    names = ["_".join((city, sequence, f"{number:06d}")) for city, sequence, number in entries]
-    pictures = [root / base / entry[0] / name for entry, name in zip(entries, names)]
-    refuse_absent([f"{picture}.jpg" for picture, file in zip(pictures, centres) if file is None], len(entries), path)
+    steps = (-STEP, 0) if split == "test" else (-STEP, 0, STEP)
+    rows = [[position(city, sequence, number + step) for step in steps] for city, sequence, number in entries]
+    triplets = np.array([row + [MISSING] * (3 - len(row)) for row in rows], np.int32)
+    absent = [tree.picture(entry) for entry, row in zip(entries, rows) if row[1] == MISSING]
+    refuse_absent(absent, len(entries), path if listed else tree.root)
+    size = (config.height, config.width)
     return Listing(
-        root=root,
+        root=tree.root,
         files=table.files,
-        triplets=np.array([[position(c, s, n + step) for step in (-STEP, 0, STEP)] for c, s, n in entries], np.int32),
-        K=np.stack([read_camera_text(Path(f"{picture}_cam.txt"), (config.height, config.width)) for picture in pictures]),
-        names=[f"{entry[0]} {name}" for entry, name in zip(entries, names)],
-        ground_truth=lambda index, kind: None,
+        triplets=triplets,
+        K=np.stack([tree.matrix(entry, size) for entry in entries]),
+        names=[rules.line(entry) for entry in entries],
+        ground_truth=_ground_truth(tree, entries, published=split == "test", listed=listed),
     )
+
+
+def _layout(config: DataConfig) -> str:
+    """Where train and val come from: what the config says, else triplets where there are any."""
+    root = Path(config.root)
+    if config.layout:
+        return config.layout
+    sequences = (root / "leftImg8bit_sequence").is_dir()
+    triplets = (root / "preprocessed").is_dir() or any(root.glob("*/*_cam.txt"))
+    return "sequence" if sequences and not triplets else "triplets"
+
+
+class _Sequences:
+    """Frames of the original tree."""
+
+    def __init__(self, config: DataConfig):
+        self.root, self.config = Path(config.root), config
+        self.tree = Tree(self.root)
+        self.folders, self.cameras, self.home = self.tree.folders, Cameras(self.tree), functools.cache(self._home)
+
+    def _home(self, city: str) -> str:
+        """The part of the data set that a city belongs to."""
+        bases = ("leftImg8bit_sequence", "leftImg8bit", "camera", "mask_sequence")
+        places = ((base, home) for base in bases for home in HOMES)
+        return next((home for base, home in places if (self.root / base / home / city).is_dir()), HOMES[0])
+
+    def by_rule(self, split: str) -> list[Entry]:
+        """The entries of a split without a list file."""
+        if split != "test":
+            found = self.numbers("leftImg8bit_sequence/train")
+            return rules.draw(self.masked([entry for city in found for entry in full_triplets(city, found[city])]), split)
+        found = self.numbers("leftImg8bit/test")
+        images = [(city, s, n) for city, numbers in found.items() for s in sorted(numbers) for n in sorted(numbers[s])]
+        return images or self.cameras.annotated("test")
+
+    def numbers(self, base: str) -> dict[str, Numbers]:
+        """The frames of every city below ``base``."""
+        cities = self.tree.subfolders(base)
+        return {city: frame_numbers(self.folders.stamps(f"{base}/{city}"), city, "_leftImg8bit.png") for city in cities}
+
+    def masked(self, entries: list[Entry]) -> list[Entry]:
+        """Without the triplets of which a frame has no mask, where there are masks at all (DynamicDepth's lists)."""
+        if self.config.masks != "files" or not any((self.root / name).is_dir() for name in ("train_mask", "mask_sequence/train")):
+            return entries
+        known = functools.cache(lambda *frame: self.mask(*frame)[0] is not None)
+        kept = [(c, s, n) for c, s, n in entries if all(known(c, s, n + step) for step in (-STEP, 0, STEP))]
+        if len(kept) < len(entries):
+            log.warning("%d of %d triplets are left out: a frame has no object mask", len(entries) - len(kept), len(entries))
+        return kept
+
+    def picture(self, entry: Entry) -> str:
+        """Where the picture of a frame should be."""
+        city, sequence, number = entry
+        name = f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
+        return f"{self.root}/leftImg8bit_sequence/{self.home(city)}/{city}/{name}"
+
+    def frame(self, city: str, sequence: str, number: int) -> FrameFile | None:
+        """A frame with its mask and prior depth; None without a picture."""
+        home, name = self.home(city), f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
+        bases = ("leftImg8bit_sequence", "leftImg8bit")
+        image = next(filter(None, (self.folders.find(f"{base}/{home}/{city}", name) for base in bases)), None)
+        return self.complete(image, KEPT, city, sequence, number)
+
+    def complete(self, image: Found, box: Box, *frame: str | int) -> FrameFile | None:
+        """The picture ``image`` with the mask and prior depth of its frame."""
+        mask, mask_box = self.mask(*frame) if self.config.masks == "files" else (None, WHOLE)
+        prior, prior_box = self.prior(*frame) if self.config.priors == "files" else (None, WHOLE)
+        return frame_file(image, mask, prior, box=box, mask_box=mask_box, prior_box=prior_box)
+
+    def mask(self, city: str, sequence: str, number: int) -> tuple[Found, Box]:
+        """Mask of a frame, under its own name or as the neighbour of a target, and the part of it that is kept."""
+        home = self.home(city)
+        for target, suffix in ((number, ""), (number + STEP, "-1"), (number - STEP, "+1")):
+            name = f"{city}_{sequence}_{target}{suffix}.npy"
+            found = self.folders.find("val_mask" if home == "test" else "train_mask", name)
+            if found is not None:
+                return found, WHOLE
+        return self.folders.find(f"mask_sequence/{home}/{city}", f"{city}_{sequence}_{number:06d}_mask.png"), KEPT
+
+    def prior(self, city: str, sequence: str, number: int) -> tuple[Found, Box]:
+        """Prior depth of a frame, and the part of it that is kept."""
+        name = f"{city}_{sequence}_{number:06d}"
+        found = self.folders.find("train_prior", f"{name}.png")
+        if found is not None:
+            return found, WHOLE
+        return self.folders.find(f"prior_sequence/{self.home(city)}/{city}", f"{name}_prior.png"), KEPT
+
+    def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+        """Intrinsics at ``size`` (height, width)."""
+        return self.cameras.of(self.home(entry[0]), *entry).matrix(size)
+
+
+class _Triplets(_Sequences):
+    """Frames from the thirds of preprocessed pictures; masks, prior depth and disparities as with the original tree."""
+
+    def __init__(self, config: DataConfig):
+        super().__init__(config)
+        self.base = "preprocessed/" if (self.root / "preprocessed").is_dir() else ""
+
+    def by_rule(self, split: str) -> list[Entry]:
+        cities = (path.name for path in (self.root / self.base).iterdir() if path.is_dir())
+        return rules.draw(self.masked(triplets_in(self.folders, cities, self.base)), split)
+
+    def picture(self, entry: Entry) -> str:
+        city, sequence, number = entry
+        return f"{self.root / self.base / city}/{city}_{sequence}_{number:06d}.jpg"
+
+    def frame(self, city: str, sequence: str, number: int) -> FrameFile | None:
+        """Most frames are in three files; the one they are the centre of is taken for all, so that each is stored once."""
+        for place in (0, -1, 1):
+            image = self.folders.find(f"{self.base}{city}", f"{city}_{sequence}_{number - place * STEP:06d}.jpg")
+            if image is not None:
+                return self.complete(image, ((place + 1) / 3, (place + 2) / 3, 0.0, 1.0), city, sequence, number)
+        return None
+
+    def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+        return read_camera_text(Path(self.picture(entry).removesuffix(".jpg") + "_cam.txt"), size)
 
 
 def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
@@ -88,75 +212,70 @@ def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray,
       ConfigError: no such file, not nine numbers, or numbers that make no sense.
     """
     try:
-        fx, _, cx, _, fy, cy, _, _, _ = (float(word) for word in path.read_text().split(","))
+        fx, _, cx, _, fy, cy, _, _, _ = values = [float(word) for word in path.read_text().split(",")]
+        if not all(map(math.isfinite, values)):
+            raise ValueError("not finite")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} must hold nine numbers, fx,0,cx,0,fy,cy,0,0,1, separated by commas") from error
-    return intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
+    return frames.intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
 
 
-def _list_test(config: DataConfig, path: Path, entries: list[Entry]) -> Listing:
-    root, table = Path(config.root), FrameTable()
-    folders = Folders(root)
-    cameras = next((name for name in ("camera", "camera_trainvaltest/camera") if (root / name).is_dir()), "camera") + "/test"
+def _ground_truth(
+    tree: _Sequences, entries: list[Entry], published: bool, listed: bool
+) -> Callable[[int, str], GroundTruth | None]:
+    folder = tree.root / "gt_depths"
+    if published and folder.is_dir():
+        if not listed:
+            log.warning("%s is not used: its numbers are lines of the public test list, see --config.data.split_dir", folder)
+        elif len(entries) == 1525 and rules.digest(entries, ordered=True)[:16] != rules.TEST_ORDER:
+            log.warning("the test list is not in the order of the public one, which numbers the published %s", folder)
 
-    def frame(city: str, sequence: str, target: int, back: int) -> FrameFile | None:
-        name = f"{city}_{sequence}_{target - back * STEP:06d}_leftImg8bit.png"
-        image = folders.find(f"leftImg8bit_sequence/test/{city}", name) or folders.find(f"leftImg8bit/test/{city}", name)
-        suffix = f"-{back}" if back else ""
-        mask = folders.find("val_mask", f"{city}_{sequence}_{target}{suffix}.npy") if config.masks == "files" else None
-        return frame_file(image, mask, box=(0.0, 1.0, 0.0, KEPT_ROWS / ORIGINAL_SIZE[0]))
-
-    def row(*entry: str | int) -> list[int]:
-        before, at = (table.position((*entry, back), functools.partial(frame, *entry, back)) for back in (1, 0))
-        return [before, at, MISSING]
-
-    triplets = np.array([row(*entry) for entry in entries], np.int32)
-    pictures = (f"{root}/leftImg8bit_sequence/test/{c}/{c}_{s}_{n:06d}_leftImg8bit.png" for c, s, n in entries)
-    absent = [picture for picture, triplet in zip(pictures, triplets) if triplet[1] < 0]
-    refuse_absent(absent, len(entries), path)
-    return Listing(
-        root=root,
-        files=table.files,
-        triplets=triplets,
-        K=np.stack([_nearest_camera(folders, cameras, entry, (config.height, config.width)) for entry in entries]),
-        names=[f"{c} {c}_{s}_{n:06d}" for c, s, n in entries],
-        ground_truth=_ground_truth(root, entries),
-    )
-
-
-def _nearest_camera(folders: Folders, base: str, entry: Entry, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """Camera files exist for annotated frames only; the nearest frame of the same sequence serves."""
-    city, sequence, number = entry
-    prefix, suffix = f"{city}_{sequence}_", "_camera.json"
-    numbers = _numbers(folders, f"{base}/{city}", prefix, suffix)
-    if not numbers:
-        raise ConfigError(
-            f"no camera file {folders.root / base / city}/{prefix}*{suffix}: unpack Cityscapes' camera archive there"
-        )
-    nearest = min(numbers, key=lambda other: (abs(other - number), other))
-    path = folders.root / base / city / f"{prefix}{nearest:06d}{suffix}"
-    try:
-        values = json.loads(path.read_text())["intrinsic"]
-        fx, fy, cx, cy = (float(values[key]) for key in ("fx", "fy", "u0", "v0"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} has no intrinsic fx, fy, u0, v0") from error
-    return intrinsics(fx, fy, cx, cy, (KEPT_ROWS, ORIGINAL_SIZE[1]), target, str(path))
-
-
-def _numbers(folders: Folders, folder: str, prefix: str, suffix: str) -> list[int]:
-    names = folders.stamps(folder)
-    return [int(name[len(prefix) : -len(suffix)]) for name in names if name.startswith(prefix) and name.endswith(suffix)]
-
-
-def _ground_truth(root: Path, entries: list[Entry]) -> Callable[[int, str], GroundTruth | None]:
     def ground_truth(index: int, kind: str) -> GroundTruth | None:
         """Depth of the kept rows; Cityscapes knows one kind only."""
-        path = root / f"gt_depths/{index:03d}_depth.npy"
-        if not path.is_file():
-            return None
-        depth = np.load(path).astype(np.float32)
+        city, sequence, number = entry = entries[index]
+        path = folder / f"{index:03d}_depth.npy"
+        if published and listed and path.is_file():
+            depth = _read_depth(path)
+        else:
+            name = f"{tree.home(city)}/{city}/{city}_{sequence}_{number:06d}_disparity.png"
+            found = next((tree.root / base / name for base in DISPARITIES if (tree.root / base / name).is_file()), None)
+            if found is None:
+                return None
+            camera = tree.cameras.of(tree.home(city), *entry)
+            if not 0 < camera.baseline < math.inf:
+                raise ConfigError(f"{camera.path}: the baseline {camera.baseline:g} must be positive to make depth of {found}")
+            depth = _depth_from_disparity(found, camera.fx * camera.baseline)
         depth = depth[: depth.shape[0] * KEPT_ROWS // ORIGINAL_SIZE[0]]
-        city, sequence, number = entries[index]
-        return GroundTruth(depth, object_mask(root, f"val_mask/{city}_{sequence}_{number}.npy", depth.shape))
+        return GroundTruth(depth, _mask_at(tree, entry, depth.shape))
 
     return ground_truth
+
+
+def _mask_at(tree: _Sequences, entry: Entry, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
+    found, box = tree.mask(*entry)
+    if found is None:
+        return None
+    try:
+        mask = frames.decode_mask(tree.root / found[0], tree.config.mask_format)
+    except frames.UnreadableFrame as error:
+        raise ConfigError(f"the object mask {error} cannot be decoded: write it again, or delete it") from error
+    return frames.resize_mask(frames.cut(mask, box), *shape)
+
+
+def _read_depth(path: Path) -> Float32[np.ndarray, "H W"]:
+    try:
+        depth = frames.load_array(path)
+    except frames.UnreadableFrame as error:
+        raise ConfigError(f"{path} is damaged or of objects, which are not unpickled: fetch it again") from error
+    if depth.ndim != 2 or depth.dtype.kind != "f":
+        raise ConfigError(f"{path} holds {depth.dtype} values of shape {list(depth.shape)}, not a map of depths: fetch it again")
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+
+def _depth_from_disparity(path: Path, focal_baseline: float) -> Float32[np.ndarray, "H W"]:
+    """Metres from Cityscapes' 16 bits: disparity is (p - 1) / 256 pixels, p = 0 none."""
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 2:
+        raise ConfigError(f"{path} is not a 16-bit grey PNG: unpack Cityscapes' disparity archive again")
+    disparity = (values.astype(np.float64) - 1) / 256
+    return np.where(disparity > 0, focal_baseline / np.maximum(disparity, 1 / 256), 0).astype(np.float32)

@@ -5,12 +5,12 @@
     {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}
 
 It lies in ROOT, or in a clip's folder for that clip alone. Pictures must be free of lens distortion. Optional object masks
-have the frame's name: ``ROOT/masks[/CLIP]/NAME.png`` (nonzero = object); so has prior depth, ``ROOT/priors[/CLIP]/NAME.png``
-(16 bits, inverse depth by another network). Frames follow each other in the order of their
-names. Split files are optional, with lines ``[CLIP] NAME``; without them the last tenth of each clip is val and test.
+have the frame's name: ``ROOT/masks[/CLIP]/NAME.png`` or ``.npy`` (nonzero = object; see ``--config.data.mask_format``); so has
+prior depth, ``ROOT/priors[/CLIP]/NAME.png`` or ``.npy`` (inverse depth by another network). Frames follow each other in the
+order of their names. Split files are optional, with lines ``[CLIP] NAME``; without them the last tenth of each clip is val and
+test.
 """
 
-import functools
 import json
 from pathlib import Path
 
@@ -43,19 +43,19 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def position(clip: str, place: int) -> int:
         def find() -> FrameFile | None:
             name = clips[clip][place]
-            picture = f"{Path(name).stem}.png"
-            mask = folders.find(_beside("masks", clip), picture) if config.masks == "files" else None
-            prior = folders.find(_beside("priors", clip), picture) if config.priors == "files" else None
+            beside = f"{Path(name).stem}.png", f"{Path(name).stem}.npy"
+            mask = folders.find(_beside("masks", clip), *beside) if config.masks == "files" else None
+            prior = folders.find(_beside("priors", clip), *beside) if config.priors == "files" else None
             return frame_file(folders.find(_beside("frames", clip), name), mask, prior)
 
         return table.position((clip, place), find) if 0 <= place < len(clips[clip]) else MISSING
 
-    camera_of = functools.cache(lambda clip: _camera(root, clip, clips[clip][0], (config.height, config.width)))
+    cameras = _cameras(root, {clip: clips[clip][0] for clip, _ in chosen}, (config.height, config.width))
     return Listing(
         root=root,
         files=table.files,
         triplets=np.array([[position(clip, place + step) for step in (-1, 0, 1)] for clip, place in chosen], np.int32),
-        K=np.stack([camera_of(clip) for clip, _ in chosen]),
+        K=np.stack([cameras[clip] for clip, _ in chosen]),
         names=[f"{clip} {Path(clips[clip][place]).stem}".strip() for clip, place in chosen],
         ground_truth=lambda index, kind: None,
     )
@@ -104,6 +104,19 @@ def _from_file(path: Path, clips: Clips) -> list[tuple[str, int]]:
         keys.append((words[0] if len(words) == 2 else "", Path(words[-1]).stem))
     refuse_absent(["/".join(key).strip("/") for key in keys if key not in places], len(keys), path)
     return [(key[0], places[key]) for key in keys]
+
+
+def _cameras(root: Path, firsts: dict[str, str], target: tuple[int, int]) -> dict[str, Float32[np.ndarray, "3 3"]]:
+    """Every clip's camera; what is wrong with any of them is said at once."""
+    cameras, complaints = {}, []
+    for clip, first in firsts.items():
+        try:
+            cameras[clip] = _camera(root, clip, first, target)
+        except ConfigError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise ConfigError("; ".join(dict.fromkeys(complaints)))
+    return cameras
 
 
 def _camera(root: Path, clip: str, first: str, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:

@@ -6,6 +6,8 @@ file once; ``loader`` puts triplets together.
 
 import dataclasses
 import functools
+import io
+import math
 import os
 import re
 from collections.abc import Callable
@@ -13,15 +15,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
-from PIL import Image
+from jaxtyping import Bool, Float, Float32, Int32, Shaped, UInt8, UInt16
+from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError
+from dd_jax.data import masks
 
 Found = tuple[str, tuple[int, int]] | None  # path below the root, and stamp, of a file that may not exist
 
 MISSING = -1
 """Entry of ``Listing.triplets`` where there is no such frame."""
+
+
+Box = tuple[float, float, float, float]  # left, right, top, bottom as shares of a picture
+
+WHOLE: Box = (0.0, 1.0, 0.0, 1.0)
 
 
 @dataclasses.dataclass
@@ -50,11 +58,22 @@ class FrameFile:
 
     image: str  # path below the root of the data set
     stamp: tuple[int, int]  # size and modification time of the image, to notice that it changed
-    box: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # left, right, top, bottom as shares of the picture
+    box: Box = WHOLE  # the part of the picture that is the frame
     mask: str = ""  # "" = no object
     mask_stamp: tuple[int, int] = (0, 0)
     prior: str = ""  # "" = none
     prior_stamp: tuple[int, int] = (0, 0)
+    mask_box: Box = WHOLE
+    prior_box: Box = WHOLE
+
+
+@dataclasses.dataclass
+class Picture:
+    """One frame as its files have it, cut to the part that counts."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    mask: Bool[np.ndarray, "_ _"] | None = None  # None = no object
+    prior: UInt16[np.ndarray, "_ _"] | None = None
 
 
 @dataclasses.dataclass
@@ -66,7 +85,17 @@ class Listing:
     triplets: Int32[np.ndarray, "n 3"]  # positions in ``files``, or MISSING
     K: Float32[np.ndarray, "n 3 3"]  # pixels at training size
     names: list[str]
-    ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, "velodyne" | "annotated")
+    ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
+    stored: Callable[[int], Picture] | None = None  # decodes a frame that is no file of its own
+    mask_format: str = "binary"  # of the mask files, see ``decode_mask``
+
+    def decode(self, index: int) -> Picture:
+        """The frame ``files[index]``.
+
+        Raises:
+          UnreadableFrame: its bytes, or those of its mask or prior depth, cannot be decoded.
+        """
+        return decode_frame(self.root, self.files[index], self.mask_format) if self.stored is None else self.stored(index)
 
 
 class UnreadableFrame(Exception):
@@ -125,64 +154,172 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def decode_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB picture.
+def decode_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB picture from a file, or from the bytes of one.
 
     Raises:
       UnreadableFrame: missing, damaged or cut off.
     """
-    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(source, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def decode_mask(path: Path) -> Bool[np.ndarray, "H W"]:
-    """Object mask from a picture or an ``.npy`` array of any type (bool, 0/1, 0/255, float, instance ids): nonzero = object.
+def decode_mask(source: Path | bytes, mask_format: str = "binary") -> Bool[np.ndarray, "H W"]:
+    """Potentially dynamic objects from a picture or an ``.npy`` array of any type of number.
+
+    Args:
+      source: a file, or the bytes of a picture, which is binary.
+      mask_format: "binary" (nonzero = object: bool, 0/1, 0/255, float, instance ids), "cityscapes" (label ids),
+        "cityscapes_train" (train ids) or "coco_panoptic" (see :mod:`dd_jax.data.masks`).
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off or not two-dimensional.
+      UnreadableFrame: missing, damaged, cut off, not two-dimensional, or of another format.
     """
-    if path.suffix == ".npy":
+    if mask_format == "coco_panoptic":
         try:
-            mask = np.load(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise UnreadableFrame(str(path)) from error
+            return masks.is_object_segment(decode_image(source), source)
+        except KeyError as error:
+            raise UnreadableFrame(f"{source} is not mentioned in {masks.SEGMENTS}") from error
+    if isinstance(source, Path) and source.suffix == ".npy":
+        values = load_array(source)
+    elif mask_format == "binary":
+        values = _decode(source, cv2.IMREAD_UNCHANGED)
+        values = values.max(axis=-1) if values.ndim == 3 else values
     else:
-        mask = _decode(path, cv2.IMREAD_UNCHANGED)
-        mask = mask.max(axis=-1) if mask.ndim == 3 else mask
-    if mask.ndim != 2:
-        raise UnreadableFrame(str(path))
-    return mask > 0
+        values = _decode_labels(source)
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
+        raise UnreadableFrame(_name(source))
+    return np.asarray(masks.is_object(values, mask_format))
 
 
-def decode_prior(path: Path) -> UInt16[np.ndarray, "H W"]:
-    """Inverse depth of another network, 16-bit grey PNG, larger = nearer, in a unit of its own (8 bits are spread over 16).
+def decode_prior(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
+    """Inverse depth of another network, larger = nearer, in a unit of its own.
+
+    A grey PNG of 16 bits (8 bits are spread over 16), or an ``.npy`` array of uint16, uint8 or floats, which are scaled.
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off or not grey.
+      UnreadableFrame: missing, damaged, cut off, not grey, or nothing in it is positive.
+    """
+    is_array = isinstance(source, Path) and source.suffix == ".npy"
+    values = load_array(source) if is_array else _decode(source, cv2.IMREAD_UNCHANGED)
+    if values.ndim == 2 and values.size and values.dtype == np.uint16:
+        return np.asarray(values)
+    if values.ndim == 2 and values.size and values.dtype == np.uint8:
+        return np.asarray(values.astype(np.uint16) * 257)
+    try:
+        if values.ndim == 2 and values.size and values.dtype.kind == "f":
+            return store_inverse_depth(values)
+    except ValueError as error:
+        raise UnreadableFrame(_name(source)) from error
+    raise UnreadableFrame(_name(source))
+
+
+def store_inverse_depth(inverse: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
+    """Inverse depth of any unit with its largest value at 65535; negative and not finite values become 0, the farthest.
+
+    Raises:
+      ValueError: nothing is positive.
+    """
+    inverse = np.clip(np.where(np.isfinite(inverse), inverse, 0).astype(np.float64), 0, None)
+    if not (inverse > 0).any():
+        raise ValueError("no positive inverse depth")
+    return np.rint(inverse / inverse.max() * 65535).astype(np.uint16)
+
+
+def decode_depth(path: Path) -> UInt16[np.ndarray, "H W"]:
+    """16-bit grey picture as stored.
+
+    Raises:
+      UnreadableFrame: missing, damaged, cut off or of another type.
     """
     values = _decode(path, cv2.IMREAD_UNCHANGED)
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
+    if values.ndim != 2 or values.dtype != np.uint16:
         raise UnreadableFrame(str(path))
-    return values.astype(np.uint16) * 257 if values.dtype == np.uint8 else values
+    return values
 
 
-def _decode(path: Path, flags: int) -> np.ndarray:
-    """OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
+def load_array(path: Path) -> np.ndarray:
+    """An ``.npy`` file's array, mapped, so that a header which promises more than the file has is an error; never unpickled.
+
+    Raises:
+      UnreadableFrame: missing, damaged, cut off, or of objects, which would have to be unpickled.
+    """
     try:
-        data = path.read_bytes()
-        tail = data[-1024:]
-        complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
-    except (OSError, cv2.error) as error:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
         raise UnreadableFrame(str(path)) from error
+
+
+def decode_frame(root: Path, file: FrameFile, mask_format: str) -> Picture:
+    """A frame with its mask and prior depth, each cut to its box.
+
+    Raises:
+      UnreadableFrame: one of them cannot be decoded or cut.
+    """
+    return Picture(
+        image=cut(decode_image(root / file.image), file.box),
+        mask=mask_of(root, file, mask_format) if file.mask else None,
+        prior=prior_of(root, file) if file.prior else None,
+    )
+
+
+def mask_of(root: Path, file: FrameFile, mask_format: str) -> Bool[np.ndarray, "_ _"]:
+    """The object mask of a frame that has one, cut to its box; raises as :func:`decode_frame`."""
+    return cut(decode_mask(root / file.mask, mask_format), file.mask_box)
+
+
+def prior_of(root: Path, file: FrameFile) -> UInt16[np.ndarray, "_ _"]:
+    """The prior depth of a frame that has one, likewise."""
+    return cut(decode_prior(root / file.prior), file.prior_box)
+
+
+def _decode(source: Path | bytes, flags: int) -> Shaped[np.ndarray, "..."]:
+    try:
+        image = cv2.imdecode(np.frombuffer(_complete(source), np.uint8), flags)
+    except cv2.error as error:
+        raise UnreadableFrame(_name(source)) from error
     if image is None:
-        raise UnreadableFrame(str(path))
+        raise UnreadableFrame(_name(source))
     return image
 
 
-def cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """The part of a picture that ``FrameFile.box`` names."""
-    (height, width), (left, right, top, bottom) = image.shape[:2], box
-    return image[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
+    """Labels of a grey picture, or the indices of one with a palette, which OpenCV would give as colours."""
+    try:
+        with Image.open(io.BytesIO(_complete(source))) as picture:
+            return np.asarray(picture)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise UnreadableFrame(_name(source)) from error
+
+
+def _complete(source: Path | bytes) -> bytes:
+    """A picture's bytes. OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise UnreadableFrame(_name(source)) from error
+    tail = data[-1024:]
+    complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
+    if not complete:
+        raise UnreadableFrame(_name(source))
+    return data
+
+
+def _name(source: Path | bytes) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def cut(image: np.ndarray, box: Box) -> np.ndarray:
+    """The part of a picture that ``box`` names.
+
+    Raises:
+      UnreadableFrame: its edges fall between pixels, so that this is not the picture it should be.
+    """
+    height, width = image.shape[:2]
+    edges = [share * size for share, size in zip(box, (width, width, height, height))]
+    left, right, top, bottom = rounded = [round(edge) for edge in edges]
+    if max(abs(edge - whole) for edge, whole in zip(edges, rounded)) > 1e-6:
+        raise UnreadableFrame(f"a picture of {width} x {height} cannot be divided as its place in the data set asks")
+    return image[top:bottom, left:right]
 
 
 def resize_image(image: UInt8[np.ndarray, "H W 3"], height: int, width: int, resize: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -203,6 +340,11 @@ def resize_mask(mask: Bool[np.ndarray, "H W"], height: int, width: int) -> Bool[
     return mask[rows[:, None], columns]
 
 
+def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width) have one ratio of the sides, to a tenth."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.1
+
+
 def resize_prior(prior: UInt16[np.ndarray, "H W"], height: int, width: int) -> UInt16[np.ndarray, "h w"]:
     """Area average."""
     return prior if prior.shape == (height, width) else cv2.resize(prior, (width, height), interpolation=cv2.INTER_AREA)
@@ -219,14 +361,24 @@ def intrinsics(
       ConfigError: focal length not positive or principal point outside the image; the message names the file ``where``.
     """
     height, width = size
-    if not (fx > 0 and fy > 0):
-        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive")
-    if not (0 <= cx < width and 0 <= cy < height):
+    if not (0 < fx < math.inf and 0 < fy < math.inf):
+        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive and finite")
+    if not (0 <= cx < width < math.inf and 0 <= cy < height < math.inf):
         raise ConfigError(f"{where}: the principal point cx={cx:g} cy={cy:g} lies outside the image of {width:g} x {height:g}")
     sx, sy = target[1] / width, target[0] / height
     return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
 
 
-def object_mask(root: Path, path: str, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
-    """Mask for evaluation at the ground truth's size; None where there is no file."""
-    return resize_mask(decode_mask(root / path), *shape) if (root / path).is_file() else None
+def object_mask(
+    root: Path, path: str, shape: tuple[int, int], mask_format: str = "binary"
+) -> Bool[np.ndarray, "H W"] | None:
+    """Mask for evaluation at the ground truth's size, ``path`` or the same with ``.npy``; None where there is no file.
+
+    Raises:
+      ConfigError: the file cannot be decoded.
+    """
+    found = next((file for file in (root / path, (root / path).with_suffix(".npy")) if file.is_file()), None)
+    try:
+        return None if found is None else resize_mask(decode_mask(found, mask_format), *shape)
+    except UnreadableFrame as error:
+        raise ConfigError(f"the object mask {error} cannot be decoded: write it again, or delete it") from error

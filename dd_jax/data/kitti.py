@@ -10,29 +10,24 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data.frames import Folders, FrameTable, GroundTruth, Listing, frame_file, intrinsics, object_mask
-from dd_jax.data.splits import read_kitti, refuse_absent, split_file
-
-NOMINAL = (0.58, 1.92, 0.5, 0.5)
-"""The field's constant camera (Monodepth2): fx / W, fy / H, cx / W, cy / H."""
-
-
-def parse_calibration(text: str) -> dict[str, Float[np.ndarray, " n"] | str]:
-    """``key: values`` lines, split at the first colon; values that are not all numbers stay text."""
-    values: dict[str, np.ndarray | str] = {}
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon:
-            try:
-                values[key.strip()] = np.array([float(word) for word in value.split()])
-            except ValueError:
-                values[key.strip()] = value.strip()
-    return values
+from dd_jax.data import depth_file, kitti_splits, odometry
+from dd_jax.data.frames import (
+    Folders,
+    FrameFile,
+    GroundTruth,
+    Listing,
+    UnreadableFrame,
+    decode_depth,
+    frame_file,
+    intrinsics,
+    object_mask,
+)
+from dd_jax.data.kitti_files import AGAIN, list_triplets, nominal_camera, parse_calibration, read_calibration
+from dd_jax.data.kitti_splits import Entry
 
 
 def depth_map(
@@ -71,94 +66,105 @@ def list_split(config: DataConfig, split: str) -> Listing:
     Raises:
       ConfigError: folder, split file, target images or calibration files are absent or make no sense.
     """
-    path = split_file(config, split)
-    entries = read_kitti(path)
-    root = Path(config.root)
-    folders, table = Folders(root), FrameTable()
+    if config.split == "odom":
+        return odometry.list_split(config, split)
+    entries, source = kitti_splits.read(config, split)
+    root, folders = Path(config.root), Folders(Path(config.root))
     size = (config.height, config.width)
 
-    def file_of(folder: str, frame: int, camera: int):
+    def file_of(folder: str, frame: int, camera: int) -> FrameFile | None:
         name = f"{frame:010d}"
         image = folders.find(f"{folder}/image_0{camera}/data", f"{name}.jpg", f"{name}.png")
-        mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png") if config.masks == "files" else None
-        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png") if config.priors == "files" else None
+        mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png", f"{name}.npy") if config.masks == "files" else None
+        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
         return frame_file(image, mask, prior)
 
-    def position(folder: str, frame: int, camera: int) -> int:
-        return table.position((folder, frame, camera), functools.partial(file_of, folder, frame, camera))
+    def picture(folder: str, frame: int, camera: int) -> str:
+        return f"{root}/{folder}/image_0{camera}/data/{frame:010d}.jpg|.png"
 
-    triplets = np.array([[position(f, t + step, c) for step in (-1, 0, 1)] for f, t, c in entries], np.int32)
-    pictures = (f"{root}/{f}/image_0{c}/data/{t:010d}.jpg|.png" for f, t, c in entries)
-    refuse_absent([picture for picture, row in zip(pictures, triplets) if row[1] < 0], len(entries), path)
+    files, triplets = list_triplets(entries, file_of, picture, source)
 
-    if config.intrinsics == "nominal":
-        nominal = np.diag([NOMINAL[0] * size[1], NOMINAL[1] * size[0], 1]).astype(np.float32)
-        nominal[:2, 2] = NOMINAL[2] * size[1], NOMINAL[3] * size[0]
-        camera_of = lambda date, camera: nominal  # noqa: E731
-    else:
-        camera_of = functools.cache(lambda date, camera: _drive_camera(root / date / "calib_cam_to_cam.txt", camera, size))
+    @functools.cache
+    def camera_of(date: str, camera: int) -> Float32[np.ndarray, "3 3"]:
+        nominal = config.intrinsics == "nominal"
+        return nominal_camera(size) if nominal else _drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
+
+    names = kitti_splits.lines(entries)
     return Listing(
         root=root,
-        files=table.files,
+        files=files,
         triplets=triplets,
         K=np.stack([camera_of(folder.split("/")[0], camera) for folder, _, camera in entries]),
-        names=[f"{folder} {frame} {'lr'[camera - 2]}" for folder, frame, camera in entries],
-        ground_truth=_ground_truth(root, entries),
+        names=names,
+        ground_truth=_ground_truth(root, entries, depth_file.of_split(config, split, names), config.mask_format),
     )
 
 
-def _read_calibration(path: Path) -> str:
-    if not path.is_file():
-        raise ConfigError(
-            f"the calibration file {path} does not exist: unpack KITTI's calibration archive below --config.data.root "
-            "(training alone can do without: --config.data.intrinsics=nominal)"
-        )
-    return path.read_text()
+def read_scan(path: Path) -> Float32[np.ndarray, "n 4"]:
+    """A laser scan: x forward, y left, z up in metres, and reflectance.
 
-
-def _drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    calibration = parse_calibration(_read_calibration(path))
-    projection, rectified = calibration.get(f"P_rect_0{camera}"), calibration.get(f"S_rect_0{camera}")
-    if np.size(projection) != 12 or np.size(rectified) != 2:
-        raise ConfigError(f"{path} has no usable P_rect_0{camera} and S_rect_0{camera}")
-    (fx, _, cx, _), (_, fy, cy, _), _ = projection.reshape(3, 4)
-    return intrinsics(fx, fy, cx, cy, tuple(rectified[::-1]), size, f"{path} (P_rect_0{camera})")
-
-
-def _ground_truth(root: Path, entries: list[tuple[str, int, int]]) -> Callable[[int, str], GroundTruth | None]:
-    @functools.cache
-    def texts(date: str) -> tuple[str, str]:
-        return _read_calibration(root / date / "calib_cam_to_cam.txt"), _read_calibration(root / date / "calib_velo_to_cam.txt")
-
-    def ground_truth(index: int, kind: str) -> GroundTruth | None:
-        folder, frame, camera = entries[index]
-        date, drive = folder.split("/")[0], folder.split("/")[-1]
-        depth = None
-        if kind == "velodyne":
-            scan = root / folder / f"velodyne_points/data/{frame:010d}.bin"
-            if scan.is_file():
-                depth = depth_map(*texts(date), np.fromfile(scan, "<f4").reshape(-1, 4), camera)
-        else:
-            place = f"proj_depth/groundtruth/image_0{camera}/{frame:010d}.png"
-            candidates = [root / folder / place, root / "train" / drive / place, root / "val" / drive / place]
-            found = next((path for path in candidates if path.is_file()), None)
-            depth = None if found is None else read_annotated(found)
-        if depth is None:
-            return None
-        name = f"0{camera}/data/{frame:010d}.png"
-        masks = (object_mask(root, f"{folder}/{mask}_{name}", depth.shape) for mask in ("mask", "moving"))
-        return GroundTruth(depth, *masks)
-
-    return ground_truth
+    Raises:
+      ConfigError: empty, cut off, or with values that are no numbers.
+    """
+    data = path.read_bytes()
+    if not data or len(data) % 16:
+        raise ConfigError(f"{path} has {len(data)} bytes, but a laser scan has 16 per point and is not empty: {AGAIN}")
+    points = np.frombuffer(data, "<f4").reshape(-1, 4)
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        raise ConfigError(f"{path}: {bad.sum()} of {len(points)} points are not finite, the first is {bad.argmax()}: {AGAIN}")
+    return points
 
 
 def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
     """KITTI's annotated depth, 16-bit PNG, metres = value / 256, 0 = none (Uhrig et al. 2017).
 
     Raises:
-      ConfigError: not a 16-bit picture.
+      ConfigError: damaged, or not a 16-bit picture.
     """
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16 or values.ndim != 2:
-        raise ConfigError(f"{path} is not a 16-bit grey PNG")
-    return values.astype(np.float32) / 256
+    try:
+        return decode_depth(path).astype(np.float32) / 256
+    except UnreadableFrame as error:
+        raise ConfigError(f"{path} is not a 16-bit grey PNG, or not all of it: {AGAIN}") from error
+
+
+def _drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
+    (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
+    rectified = tuple(values[f"S_rect_0{camera}"][::-1])
+    return intrinsics(fx, fy, cx, cy, rectified, size, f"{path} (P_rect_0{camera})")
+
+
+def _ground_truth(
+    root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None], mask_format: str
+) -> Callable[[int, str], GroundTruth | None]:
+    @functools.cache
+    def texts(date: str, camera: int) -> tuple[str, str]:
+        cameras, scanner = root / date / "calib_cam_to_cam.txt", root / date / "calib_velo_to_cam.txt"
+        read_calibration(cameras, **{"R_rect_00": 9, f"P_rect_0{camera}": 12, "S_rect_02": 2})
+        read_calibration(scanner, R=9, T=3)
+        return cameras.read_text(errors="replace"), scanner.read_text(errors="replace")
+
+    def depth(index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
+        folder, frame, camera = entries[index]
+        date, drive = folder.split("/")[0], folder.split("/")[-1]
+        if kind == "file":
+            return from_file(index)
+        if kind == "velodyne":
+            scan = root / folder / f"velodyne_points/data/{frame:010d}.bin"
+            return depth_map(*texts(date, camera), read_scan(scan), camera) if scan.is_file() else None
+        place = f"proj_depth/groundtruth/image_0{camera}/{frame:010d}.png"
+        candidates = [root / folder / place, root / "train" / drive / place, root / "val" / drive / place]
+        found = next((path for path in candidates if path.is_file()), None)
+        return None if found is None else read_annotated(found)
+
+    def ground_truth(index: int, kind: str) -> GroundTruth | None:
+        measured = depth(index, kind)
+        if measured is None:
+            return None
+        folder, frame, camera = entries[index]
+        name = f"0{camera}/data/{frame:010d}.png"
+        dynamic = object_mask(root, f"{folder}/mask_{name}", measured.shape, mask_format)
+        return GroundTruth(measured, dynamic, object_mask(root, f"{folder}/moving_{name}", measured.shape))
+
+    return ground_truth

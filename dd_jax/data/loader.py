@@ -1,32 +1,46 @@
-"""The entrance to all data: a split as triplets in memory-mapped frames, and batches of them.
+"""The entrance to all data: a split as triplets of frames, and batches of them.
 
-``open_split`` reads the lists and fills the frame cache, ``train_batches`` is an endless stream that depends on the seed
-alone (not on threads, processes or devices) and can be resumed, ``eval_batches`` walks through given samples once.
+``open_split`` reads the lists and fills the frame cache, or opens a store that needs none; ``train_batches`` is an endless
+stream that depends on the seed alone (not on threads, processes or devices) and can be resumed, ``eval_batches`` walks
+through given samples once.
 """
 
 import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8, UInt16
 
 from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.data import cityscapes, folder, kitti
-from dd_jax.data.cache import FrameStore, open_cache
+from dd_jax.data.cache import open_cache
 from dd_jax.data.frames import MISSING, GroundTruth, Listing, Sample
 from dd_jax.types import TARGET, Batch
 
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
+class Frames(Protocol):
+    """Frames at training size: the cache's, or those of a store."""
+
+    def read(
+        self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
+    ) -> None:
+        """Fills the given arrays with frames and masks of ``index``; zeros for negative entries."""
+
+    def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
+        """Prior depth of these frames; None where there is none."""
+
+
 class TripletSource:
     """Random access to the samples of a split."""
 
-    def __init__(self, listing: Listing, store: FrameStore, readable: Bool[np.ndarray, " files"], size: tuple[int, int]):
+    def __init__(self, listing: Listing, store: Frames, readable: Bool[np.ndarray, " files"], size: tuple[int, int]):
         triplets = np.where((listing.triplets >= 0) & readable[listing.triplets], listing.triplets, MISSING)
         self._kept = np.flatnonzero(triplets[:, TARGET] >= 0)
         if len(self._kept) < len(triplets):
@@ -47,10 +61,11 @@ class TripletSource:
         masks = np.empty((*triplets.shape, *self._size), bool)
         self._store.read(triplets, images, masks)
         batch = {"images": images, "masks": masks, "K": self._K[indices], "exists": triplets >= 0}
-        return batch if self._store.priors is None else batch | {"prior": self._store.priors[triplets[:, TARGET]]}
+        prior = self._store.prior(triplets[:, TARGET])
+        return batch if prior is None else batch | {"prior": prior}
 
     def ground_truth(self, index: SupportsIndex, kind: str) -> GroundTruth | None:
-        """Measured depth ("velodyne" or "annotated", where the source knows both) at native size; None where there is none."""
+        """Measured depth of a kind (``eval.ground_truth``, where the source knows several) at native size; None without."""
         return self._listing.ground_truth(int(self._kept[index]), kind)
 
     def name(self, index: SupportsIndex) -> str:
@@ -69,6 +84,30 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
             raise ConfigError(f"--config.data.{flag}={size} must be a positive multiple of 32")
     if split != "train":
         config = dataclasses.replace(config, priors="none")  # they teach; nothing else looks at them
+    store = None
+    if config.source == "tfds":
+        from dd_jax.data.store import open_store  # half a second of imports that the other sources can do without
+
+        listing, store = open_store(config, split)
+    else:
+        listing = list_split(config, split)
+    require_priors(listing, config)
+    if store is not None and store.size is not None:  # it holds what the cache would
+        frames, readable = store, store.readable
+    else:
+        frames, readable = open_cache(listing, config, f"{config.source}-{split}")
+    source = TripletSource(listing, frames, readable, (config.height, config.width))
+    if not len(source):
+        raise ConfigError(f"no readable target frame is left in the {split} split of --config.data.root={config.root!r}")
+    return source
+
+
+def list_split(config: DataConfig, split: str) -> Listing:
+    """The files of a split, by the reader of its source; a store has no files of its own.
+
+    Raises:
+      ConfigError: files are absent or make no sense.
+    """
     match config.source:
         case "kitti":
             listing = kitti.list_split(config, split)
@@ -76,21 +115,22 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
             listing = cityscapes.list_split(config, split)
         case "folder":
             listing = folder.list_split(config, split)
+        case "tfds":
+            raise ConfigError(f"the store {config.root} has no files of its own to list: look at what it was made from")
         case other:
-            raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder'")
-    if config.priors == "files":
-        targets = [listing.files[index] for index in listing.triplets[:, TARGET]]
-        bare = [file.image for file in targets if not file.prior]
-        if bare:
-            raise ConfigError(
-                f"{len(bare)} of {len(targets)} training frames below {config.root} have no prior depth, the first is {bare[0]}: "
-                "write it beside them, or set --config.data.priors=none"
-            )
-    store, readable = open_cache(listing, config, f"{config.source}-{split}")
-    source = TripletSource(listing, store, readable, (config.height, config.width))
-    if not len(source):
-        raise ConfigError(f"no readable target frame is left in the {split} split of --config.data.root={config.root!r}")
-    return source
+            raise ConfigError(f"--config.data.source={other!r} is not one of 'kitti', 'cityscapes', 'folder', 'tfds'")
+    return dataclasses.replace(listing, mask_format=config.mask_format)
+
+
+def require_priors(listing: Listing, config: DataConfig) -> None:
+    """Raises ConfigError if the config wants prior depth and a target has none."""
+    targets = [listing.files[index] for index in listing.triplets[:, TARGET]] if config.priors == "files" else []
+    bare = [file.image for file in targets if not file.prior]
+    if bare:
+        raise ConfigError(
+            f"{len(bare)} of {len(targets)} training frames below {config.root} have no prior depth, the first is {bare[0]}: "
+            "write it beside them, or set --config.data.priors=none"
+        )
 
 
 def train_batches(source: TripletSource, config: Config, num_processes: int = 1, process: int = 0) -> grain.DatasetIterator:

@@ -1,15 +1,25 @@
 """Which frames belong to a split: the field's list files."""
 
+import logging
+import re
+from collections.abc import Hashable
 from pathlib import Path
+from typing import TypeVar
 
 from dd_jax.config import ConfigError, DataConfig
+
+log = logging.getLogger(__name__)
 
 SIDES = {"l": 2, "r": 3, "2": 2, "3": 3}
 """KITTI's colour cameras, by the letters and digits in use."""
 
+FRAME = re.compile(r"[0-9]{1,10}")
 
-def split_file(config: DataConfig, split: str) -> Path:
-    """``{split_dir or ROOT/splits}/{split}_files.txt``.
+T = TypeVar("T", bound=Hashable)
+
+
+def split_folder(config: DataConfig) -> Path:
+    """``split_dir``, or ROOT/splits.
 
     Raises:
       ConfigError: the root is not a folder.
@@ -17,18 +27,27 @@ def split_file(config: DataConfig, split: str) -> Path:
     root = Path(config.root)
     if not root.is_dir():
         raise ConfigError(f"--config.data.root={config.root!r} is not a folder")
-    return (Path(config.split_dir) if config.split_dir else root / "splits") / f"{split}_files.txt"
+    return Path(config.split_dir) if config.split_dir else root / "splits"
+
+
+def split_file(config: DataConfig, split: str) -> Path:
+    """``{split_dir or ROOT/splits}/{split}_files.txt``; raises as :func:`split_folder`."""
+    return split_folder(config) / f"{split}_files.txt"
 
 
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:
     """(line number, words) of every line that is not blank.
 
     Raises:
-      ConfigError: no such file, or no line in it.
+      ConfigError: no such file, no text, or no line in it.
     """
     if not path.is_file():
         raise ConfigError(f"the split file {path} does not exist: put it there, or name its folder with --config.data.split_dir")
-    lines = [(number, line.split()) for number, line in enumerate(path.read_text().splitlines(), start=1)]
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the split file {path} is not text: list one frame a line in it") from error
+    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [line for line in lines if line[1]]
     if not lines:
         raise ConfigError(f"the split file {path} is empty: list frames in it, or choose another --config.data.split_dir")
@@ -39,35 +58,59 @@ def read_kitti(path: Path) -> list[tuple[str, int, int]]:
     """(folder, frame, camera) from lines ``date/drive_sync FRAME l|r`` (also 2, 3).
 
     Raises:
-      ConfigError: no such file, no lines, or a line that reads otherwise.
+      ConfigError: no such file, no lines, or a line that reads otherwise or names a folder outside the data set.
     """
     entries = []
     for number, words in read_lines(path):
-        if len(words) != 3 or not words[1].isdigit() or words[2] not in SIDES:
+        if len(words) != 3 or not FRAME.fullmatch(words[1]) or words[2] not in SIDES:
             raise ConfigError(f"{path}:{number}: expected 'date/drive_sync FRAME l|r', found {' '.join(words)!r}")
-        entries.append((words[0], int(words[1]), SIDES[words[2]]))
-    return entries
+        refuse_outside(words[0], f"{path}:{number}")
+        entries.append((number, (words[0], int(words[1]), SIDES[words[2]])))
+    return keep_once(entries, path)
 
 
 def read_cityscapes(path: Path) -> list[tuple[str, str, int]]:
     """(city, sequence, frame) from lines ``CITY CITY_SSSSSS_FFFFFF``; the sequence keeps its zeros.
 
     Raises:
-      ConfigError: no such file, no lines, or a line that reads otherwise.
+      ConfigError: no such file, no lines, or a line that reads otherwise or names a folder outside the data set.
     """
     entries = []
     for number, words in read_lines(path):
         parts = words[-1].split("_")
-        if len(words) != 2 or len(parts) != 3 or parts[0] != words[0] or not parts[1].isdigit() or not parts[2].isdigit():
+        numbers = len(parts) == 3 and all(FRAME.fullmatch(part) for part in parts[1:])
+        if len(words) != 2 or not numbers or parts[0] != words[0]:
             raise ConfigError(f"{path}:{number}: expected 'CITY CITY_SSSSSS_FFFFFF', found {' '.join(words)!r}")
-        entries.append((parts[0], parts[1], int(parts[2])))
-    return entries
+        refuse_outside(words[0], f"{path}:{number}")
+        entries.append((number, (parts[0], parts[1], int(parts[2]))))
+    return keep_once(entries, path)
 
 
-def refuse_absent(absent: list[str], total: int, path: Path) -> None:
-    """Raises ConfigError if target images of the split file ``path`` are absent, naming the first."""
+def refuse_outside(folder: str, where: str) -> None:
+    """Raises ConfigError unless ``folder`` is a plain path downwards; the message begins with ``where``."""
+    if "\\" in folder or "\0" in folder or any(part in ("", ".", "..") for part in folder.split("/")):
+        raise ConfigError(
+            f"{where}: {folder!r} is no folder of the data set: name one below --config.data.root, without '..' and "
+            "without a slash at either end"
+        )
+
+
+def keep_once(numbered: list[tuple[int, T]], path: Path) -> list[T]:
+    """The entries of (line number, entry) in order, each once; a warning says which lines repeat earlier ones."""
+    first: dict[T, int] = {}
+    repeated = [(number, first[entry]) for number, entry in numbered if first.setdefault(entry, number) != number]
+    if repeated:
+        log.warning(
+            "%s: %d of its lines repeat others, first line %d what line %d says: each frame counts once; delete the repetitions",
+            path, len(repeated), *repeated[0],
+        )  # fmt: skip
+    return list(first)
+
+
+def refuse_absent(absent: list[str], total: int, source: Path | str) -> None:
+    """Raises ConfigError if target images of the split file, or split, ``source`` are absent, naming the first."""
     if absent:
         raise ConfigError(
-            f"{len(absent)} of {total} target images of {path} do not exist, the first is {absent[0]}: "
+            f"{len(absent)} of {total} target images of {source} do not exist, the first is {absent[0]}: "
             "check --config.data.root and the split"
         )

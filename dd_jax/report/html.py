@@ -1,6 +1,7 @@
 """The report page of a run: one HTML file that needs nothing beside it."""
 
 import base64
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -29,6 +30,7 @@ REGIONS = {
 PREDICTORS = {
     "student": "multi-frame network: the result",
     "teacher": "single-frame network",
+    "predictions": "read from files",
     "constant": "the same depth everywhere",
     "mean_map": "mean depth of the training set, pixel by pixel: the same picture for every image",
 }
@@ -60,13 +62,25 @@ pre { background: var(--soft); border: 1px solid var(--rule); padding: 12px; ove
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One measured sample: its picture, and its own scores (predictor -> region -> name -> number)."""
+
+    name: str
+    picture: UInt8[np.ndarray, "_ _ 3"]
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
 def write_html(
     path: str | Path,
     title: str,
     *,
     results: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    protocol: str = "",
     history: Sequence[Mapping[str, Any]] = (),
     panels: Mapping[str, UInt8[np.ndarray, "_ _ 3"]] | None = None,
+    worst: Sequence[Frame] = (),
+    best: Sequence[Frame] = (),
     facts: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -77,21 +91,25 @@ def write_html(
       path: the file; its folder is made.
       title: of the page.
       results: ``evaluate``'s metrics, predictor -> region -> name -> number or None; None: no ground truth (own videos).
+      protocol: a sentence on how they were measured.
       history: lines of ``metrics.jsonl``.
       panels: caption -> picture.
+      worst, best: the samples with the largest and the smallest abs_rel of the first predictor, most extreme first.
       facts: short label -> value, shown large at the top (speed, step, number of images).
       config, versions: of the run, shown folded.
     """
     sections = {
         "Summary": _facts(facts or {}),
-        "Scores": _scores(results) if results else "",
+        "Scores": _scores(results, protocol) if results else "",
         "Pictures": _pictures(panels or {}, bool(results)),
+        "Worst and best": _extremes(worst, best),
         "Curves": _curves(history),
         "Set-up": _setup(config, versions),
     }
     sections = {name: body for name, body in sections.items() if body}
-    links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
-    body = "".join(f'<section id="{name.lower()}"><h2>{name}</h2>{text}</section>' for name, text in sections.items())
+    places = {name: name.split()[0].lower() for name in sections}
+    links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
+    body = "".join(f'<section id="{places[name]}"><h2>{name}</h2>{text}</section>' for name, text in sections.items())
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
@@ -108,12 +126,13 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f'<div class="cards">{cards}</div>' if cards else ""
 
 
-def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]], protocol: str) -> str:
     intro = (
-        "<p>Every prediction is scaled by the ratio of medians of its image first: depth from one camera is known up to a "
-        "factor. Errors (abs_rel to rmse_log): lower is better. Accuracies (a1 to a3): higher is better. The best of each "
-        "column is green. A network has learned something if it beats the mean map.</p>"
+        f"{escape(protocol)} Errors (abs_rel to rmse_log): lower is better. Accuracies (a1 to a3): higher is better. "
+        "The best of each column is green."
     )
+    if "mean_map" in results:
+        intro += " A network has learned something if it beats the mean map."
     tables = []
     regions = next(iter(results.values()))
     for region in regions:
@@ -121,7 +140,7 @@ def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         pixels = next(iter(rows.values()))["pixels"]
         note = f"{escape(REGIONS.get(region, ''))}; {pixels:,} pixels" if pixels else "no such pixel in this data"
         tables.append(f'<h3>{escape(region)} <span class="quiet">{note}</span></h3>' + (_table(rows) if pixels else ""))
-    return intro + "".join(tables)
+    return f"<p>{intro}</p>" + "".join(tables)
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -150,16 +169,34 @@ def _pictures(panels: Mapping[str, np.ndarray], with_truth: bool) -> str:
         return ""
     note = "Near is bright, far is dark"
     if with_truth:
-        note += "; predictions and ground truth of a sample share one scale. In the error map blue is right and red is 30 % off"
+        note += (
+            "; predictions and ground truth of a sample share one scale. In the error map blue is right, red is 30 % off, and "
+            "grey does not count"
+        )
     note += (
         ". Where objects are disentangled, each mover in the previous frame stands where it would be had it not moved, "
         "and what it covered before is a black hole."
     )
-    figures = "".join(
-        f'<figure><img alt="{escape(caption)}" src="{data_uri(picture)}"><figcaption>{escape(caption)}</figcaption></figure>'
-        for caption, picture in panels.items()
-    )
-    return f"<p>{note}</p>{figures}"
+    return f"<p>{note}</p>" + "".join(_figure(picture, escape(caption)) for caption, picture in panels.items())
+
+
+def _figure(picture: UInt8[np.ndarray, "h w 3"], caption: str, below: str = "") -> str:
+    image = f'<img alt="{caption}" src="{data_uri(picture)}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption>{below}</figure>"
+
+
+def _extremes(worst: Sequence[Frame], best: Sequence[Frame]) -> str:
+    if not worst:
+        return ""
+    parts = [f"<p>The samples with the largest and the smallest abs_rel of {escape(next(iter(worst[0].scores)))}.</p>"]
+    for title, frames in (("Largest error", worst), ("Smallest error", best)):
+        parts.append(f"<h3>{title}</h3>")
+        for frame in frames:
+            rows = {predictor: regions["all"] for predictor, regions in frame.scores.items()}
+            first = frame.scores[next(iter(frame.scores))]
+            caption = f"{frame.name}: {first['all']['pixels']:,} pixels, scale to metres {first['scale']['ratio']:.3g}"
+            parts.append(_figure(frame.picture, escape(caption), _table(rows)))
+    return "".join(parts)
 
 
 def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:

@@ -1,5 +1,8 @@
 """Depth as colour, and the panel that shows what the system saw and said about one sample. All pictures are uint8 RGB."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
@@ -54,9 +57,9 @@ def colorize_error(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h 
 def panel(
     image: Shaped[np.ndarray, "h w 3"],
     *,
-    student: Float[np.ndarray, "h w"] | None = None,
-    teacher: Float[np.ndarray, "h w"] | None = None,
+    depths: Mapping[str, Float[np.ndarray, "h w"]] = MappingProxyType({}),
     truth: Float[np.ndarray, "H W"] | None = None,
+    counted: Bool[np.ndarray, "H W"] | None = None,
     previous: Shaped[np.ndarray, "h w 3"] | None = None,
     disentangled: Shaped[np.ndarray, "h w 3"] | None = None,
     holes: Bool[np.ndarray, "h w"] | None = None,
@@ -68,9 +71,9 @@ def panel(
 
     Args:
       image: the target frame, uint8 or float in [0, 1]; so are the other frames.
-      student, teacher: depth in the network's unit. With ``truth`` they are scaled to its median, and all depth tiles
-        share its colour scale; an error map is added for the student (or the teacher, where there is no student).
-      truth: metres, 0 = none, any size.
+      depths: predictor -> depth, the most important one first: of it an error map is added where there is a truth.
+      truth: in the unit of ``depths``, 0 = none, any size; all depth tiles share its colour scale.
+      counted: pixels of the truth that the scores count; the error map shows no others. None: all.
       previous, disentangled, holes: the previous frame, the same with moving objects put where they would be now had they
         stood still, and the pixels this uncovers.
       offsets: motion of every point besides the camera's, in the networks' unit; shown by its length.
@@ -94,27 +97,19 @@ def panel(
         share = length / max(float(length.max()), 1e-12)
         tiles.append(("motion of points, red = longest", _coloured(share, np.ones_like(share, bool), cv2.COLORMAP_TURBO)))
 
-    depths = {name: depth for name, depth in (("teacher", teacher), ("student", student)) if depth is not None}
     measured = None if truth is None else shrink_sparse(truth, (height, width))
-    if measured is not None and (measured > 0).any():
-        depths = {name: align_median(depth, measured) for name, depth in depths.items()}
-        limits = depth_limits(measured)
-    else:
+    if measured is not None and not (measured > 0).any():
         measured = None
-        limits = depth_limits(depths["student" if "student" in depths else "teacher"]) if depths else (0.0, 1.0)
-    tiles += [(f"{name} depth", colorize_depth(depth, limits)) for name, depth in depths.items()]
+    shown = measured if measured is not None else next(iter(depths.values()), None)
+    limits = None if shown is None else depth_limits(shown)
+    tiles += [(f"{name} depth", colorize_depth(depth, limits)) for name, depth in reversed(depths.items())]
     if measured is not None:
         tiles.append(("ground truth", colorize_depth(measured, limits)))
         if depths:
-            best = "student" if "student" in depths else "teacher"
-            tiles.append((f"{best} error, red = 30 %", colorize_error(depths[best], measured)))
+            name, depth = next(iter(depths.items()))
+            compared = measured if counted is None else shrink_sparse(np.where(counted, truth, 0), (height, width))
+            tiles.append((f"{name} error, red = 30 %", colorize_error(depth, compared)))
     return grid([label(enlarge(tile), text) for text, tile in tiles], columns)
-
-
-def align_median(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """``depth`` times the ratio of medians over the pixels that have a truth."""
-    usable = _usable(truth, None) & _usable(depth, None)
-    return depth * (np.median(truth[usable]) / np.median(depth[usable])) if usable.any() else depth
 
 
 def shrink_sparse(depth: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Float[np.ndarray, "h w"]:

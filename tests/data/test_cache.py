@@ -136,6 +136,30 @@ def test_unreadable_frames_are_named_counted_and_left_out(kitti_tree, caplog):
         np.testing.assert_array_equal(source[3].exists, [False, True, True])
 
 
+def test_masks_of_another_size_are_fitted_and_of_other_proportions_are_named(kitti_tree, caplog):
+    tree = kitti_tree(frames=4)
+    mask = tree.add_mask(1)
+    tree.add_mask(2, values=np.kron(mask, np.ones((2, 2), bool)).astype(np.uint8))
+    tree.add_mask(3, values=np.ones((50, 50), np.uint8))
+    source = open_split(tree.config, "train")
+    np.testing.assert_array_equal(source[1].masks[1], mask)
+    np.testing.assert_array_equal(source[1].masks[2], mask)
+    assert source[2].masks[2].all()
+    assert "1 object masks have other proportions" in caplog.text
+    assert "mask_02/data/0000000003.png (50x50, its picture 64x32): write them again" in caplog.text
+
+
+@pytest.mark.parametrize("kind, suffix", [("image", "png"), ("image", "jpg"), ("mask", "png")])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_empty_and_cut_files_are_left_out_with_name_and_remedy(kitti_tree, caplog, kind, suffix, keep):
+    tree = kitti_tree(frames=4, suffix=suffix)
+    tree.add_mask(2)
+    path = tree.path(kind, 2, suffix=suffix)
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    assert len(open_split(tree.config, "train")) == 3
+    assert "1 unreadable frames are left out, get them again" in caplog.text and f"{kind}_02/data/0000000002" in caplog.text
+
+
 def test_a_repaired_frame_comes_back(kitti_tree):
     tree = kitti_tree(frames=4)
     cut_off(tree.path("image", 2))

@@ -169,3 +169,30 @@ def test_absent_cameras_of_the_test_set_are_named(test_tree):
     config = DataConfig(source="cityscapes", root=str(test_tree), height=96, width=256)
     with pytest.raises(ConfigError, match=r"no camera file .*bonn_000001_.*camera.json"):
         open_split(config, "test")
+
+
+def test_a_picture_that_is_no_triplet_counts_as_unreadable(dump, caplog):
+    data = dump()
+    data.triplets([12, 14])
+    cv2.imwrite(str(data.folder / f"{SEQUENCE}_000014.jpg"), data.frame(14))  # 64 wide: one frame, not three
+    data.split("train", [12, 14])
+    source = open_split(data.config, "train")
+    assert [source.name(i) for i in range(len(source))] == [f"ulm {SEQUENCE}_000012"]
+    assert "unreadable frames are left out" in caplog.text and "000014.jpg" in caplog.text
+
+
+def test_without_a_list_all_triplets_are_drawn_between_train_and_val(dump):
+    data = dump()
+    numbers = range(2, 40)
+    data.triplets(numbers)
+    found = [
+        source.name(i) for source in (open_split(data.config, split) for split in ("train", "val")) for i in range(len(source))
+    ]
+    assert sorted(found) == [f"ulm {SEQUENCE}_{number:06d}" for number in numbers]
+
+
+@pytest.mark.parametrize("text", ["1,0,nan,0,1,2,0,0,1", "1,0,2,0,inf,2,0,0,1", "1,0,2", ""])
+def test_camera_texts_that_make_no_sense_are_refused(tmp_path, text):
+    (tmp_path / "x_cam.txt").write_text(text)
+    with pytest.raises(ConfigError, match=r"x_cam.txt must hold nine numbers"):
+        read_camera_text(tmp_path / "x_cam.txt", (32, 64))

@@ -69,6 +69,29 @@ def test_masks_bear_the_frames_name(video):
     np.testing.assert_array_equal(masks, [np.zeros_like(mask), mask, np.zeros_like(mask)])
 
 
+def test_masks_and_priors_may_be_arrays(video):
+    video.write_frames(5, "a")
+    rng = np.random.default_rng(0)
+    mask, prior = rng.random((32, 64)) < 0.5, rng.uniform(0.1, 1, (32, 64)).astype(np.float32)
+    for kind, array in (("masks", mask), ("priors", prior)):
+        (video.root / kind / "a").mkdir(parents=True)
+        for frame in range(1, 4):
+            np.save(video.root / kind / f"a/{frame}.npy", array)
+    video.config.priors = "files"
+    sample = open_split(video.config, "train")[1]
+    np.testing.assert_array_equal(sample.masks[1], mask)
+    np.testing.assert_allclose(sample.prior / 65535, prior / prior.max(), atol=1e-5)
+
+
+def test_all_cameras_that_cannot_be_are_named_at_once(video):
+    for clip in ("a", "b", "c"):
+        video.write_frames(4, clip)
+    video.write_camera("a", fx=-1.0)
+    video.write_camera("c", cx=99.0)
+    with pytest.raises(ConfigError, match=r"a/intrinsics.json: focal lengths fx=-1.*; .*c/intrinsics.json.*cx=99"):
+        open_split(video.config, "train")
+
+
 def test_split_files_choose_frames(video):
     video.write_frames(5)
     video.write_frames(5, "a")

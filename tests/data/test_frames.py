@@ -1,3 +1,5 @@
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -66,6 +68,71 @@ def test_all_mask_types_mean_the_same(tmp_path):
         np.testing.assert_array_equal(frames.decode_mask(tmp_path / name), expected, err_msg=name)
 
 
+class Bomb:
+    """Unpickling it is noticed."""
+
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "objects", "zip", "huge", "cut", "empty", "text", "no pixel"])
+def test_hostile_arrays_are_unreadable_and_never_unpickled(tmp_path, kind):
+    path = tmp_path / "mask.npy"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb()))
+    elif kind == "objects":
+        np.save(path, np.array([[Bomb()]], object), allow_pickle=True)
+    elif kind == "zip":
+        with path.open("wb") as file:
+            np.savez(file, np.ones((4, 4)))
+    elif kind == "huge":
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
+    elif kind == "cut":
+        np.save(path, np.ones((9, 9)))
+        path.write_bytes(path.read_bytes()[:-1])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        np.save(path, np.array([["a"]]))
+    else:
+        np.save(path, np.ones((0, 5)))
+    with pytest.raises(frames.UnreadableFrame, match=r"mask.npy"):
+        frames.decode_mask(path)
+
+
+def test_prior_arrays_are_scaled_and_pictures_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    inverse = rng.uniform(0.01, 3, (20, 30)).astype(np.float32)
+    inverse[3, 4], inverse[5, 6], inverse[7, 8] = np.nan, -1, np.inf
+    np.save(tmp_path / "float.npy", inverse)
+    prior = frames.decode_prior(tmp_path / "float.npy")
+    assert (prior[3, 4], prior[5, 6], prior[7, 8]) == (0, 0, 0) and prior.max() == 65535
+    usable = np.isfinite(inverse) & (inverse > 0)
+    np.testing.assert_allclose(prior[usable] / 65535, inverse[usable] / inverse[usable].max(), atol=1e-5)
+    stored = rng.integers(0, 2**16, (20, 30), dtype=np.uint16)
+    np.save(tmp_path / "whole.npy", stored)
+    cv2.imwrite(str(tmp_path / "whole.png"), stored)
+    for name in ("whole.npy", "whole.png"):
+        np.testing.assert_array_equal(frames.decode_prior(tmp_path / name), stored)
+    cv2.imwrite(str(tmp_path / "small.png"), (stored // 256).astype(np.uint8))
+    np.testing.assert_array_equal(frames.decode_prior(tmp_path / "small.png"), stored // 256 * 257)
+
+
+def test_priors_that_say_nothing_are_unreadable(tmp_path):
+    np.save(tmp_path / "zero.npy", np.zeros((4, 4), np.float32))
+    np.save(tmp_path / "signed.npy", np.ones((4, 4), np.int32))
+    np.save(tmp_path / "three.npy", np.ones((4, 4, 3), np.float32))
+    for name in ("zero.npy", "signed.npy", "three.npy", "absent.npy"):
+        with pytest.raises(frames.UnreadableFrame, match=name):
+            frames.decode_prior(tmp_path / name)
+
+
+def test_proportions_are_compared_to_a_tenth():
+    assert frames.same_proportions((375, 1242), (192, 640)) and frames.same_proportions((10, 20), (11, 21))
+    assert not frames.same_proportions((10, 20), (20, 10)) and not frames.same_proportions((10, 20), (10, 24))
+
+
 def test_masks_are_resized_like_pil_nearest():
     mask = np.random.default_rng(0).random((37, 53)) < 0.5
     expected = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((64, 32), Image.Resampling.NEAREST)).astype(bool)
@@ -102,6 +169,8 @@ def test_intrinsics_follow_a_resized_picture():
         ((10.0, 10.0, 40.0, 5.0), "cx=40 cy=5.*40 x 24"),
         ((10.0, 10.0, 5.0, -0.5), "cy=-0.5"),
         ((float("nan"), 10.0, 5.0, 5.0), "fx=nan"),
+        ((10.0, float("inf"), 5.0, 5.0), "fy=inf must be positive and finite"),
+        ((10.0, 10.0, 5.0, float("nan")), "cy=nan"),
     ],
 )
 def test_cameras_that_make_no_sense_are_refused(values, complaint):

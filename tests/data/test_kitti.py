@@ -14,14 +14,6 @@ def scan(*points):
     return np.array([[*point, 0.5] for point in points], np.float32)
 
 
-def test_calibration_lines_split_at_the_first_colon():
-    values = kitti.parse_calibration("calib_time: 09-Jan-2012 13:57:47\nR: 1 2.5e+00\n\nno colon\nT:3\n")
-    assert values["calib_time"] == "09-Jan-2012 13:57:47"
-    np.testing.assert_array_equal(values["R"], [1, 2.5])
-    np.testing.assert_array_equal(values["T"], [3])
-    assert set(values) == {"calib_time", "R", "T"}
-
-
 def test_a_point_lands_one_pixel_before_its_rounded_projection():
     """Camera point (0, 0, 5) projects to (cx, cy) = (4, 3)."""
     depth = kitti.depth_map(IDENTITY, SCANNER_IS_CAMERA, scan((5, 0, 0)))
@@ -193,6 +185,127 @@ def test_split_dir_replaces_the_roots_lists(kitti_tree, tmp_path):
     tree.config.split_dir = str(tmp_path / "mine")
     (tmp_path / "mine/train_files.txt").write_text(f"{tree.folder} 0000000002 2\n")
     assert open_split(tree.config, "train").name(0) == f"{tree.folder} 2 l"
+
+
+@pytest.mark.parametrize("camera, side", [(2, "l"), (3, "r")])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("intrinsics", ["calib", "nominal"])
+def test_every_camera_format_and_kind_of_intrinsics(kitti_tree, camera, side, suffix, intrinsics):
+    tree = kitti_tree(frames=3, cameras=(camera,), suffix=suffix)
+    tree.config.intrinsics = intrinsics
+    tree.calibrate("2011_09_26", fx=41.0, cx=28.0, cy=15.0)
+    source = open_split(tree.config, "train")
+    assert source.name(1) == f"{tree.folder} 1 {side}"
+    sample = source[1]
+    for frame in range(3):
+        assert np.abs(sample.images[frame].astype(int) - tree.images[frame, camera]).mean() < (3 if suffix == "jpg" else 1e-9)
+    calibrated, nominal = [[41, 0, 28], [0, 41, 15], [0, 0, 1]], [[0.58 * 64, 0, 32], [0, 1.92 * 32, 16], [0, 0, 1]]
+    np.testing.assert_allclose(sample.K, calibrated if intrinsics == "calib" else nominal, rtol=1e-6)
+
+
+def test_the_right_cameras_depth_is_seen_from_the_right(kitti_tree):
+    """A point 5 m ahead moves to the left by fx * baseline / z, in the picture of the right camera."""
+    tree = kitti_tree(frames=3, cameras=(2, 3), height=370, width=1242)
+    tree.calibrate("2011_09_26", fx=721.5377, cx=609.5593, cy=172.854)
+    path = tree.root / tree.folder / "velodyne_points/data/0000000001.bin"
+    path.parent.mkdir(parents=True)
+    scan((5, 0, 0)).tofile(path)
+    tree.config.height, tree.config.width = 32, 64
+    source = open_split(tree.config, "test")
+    left, right = (source.ground_truth(index, "velodyne").depth for index in (1, 4))
+    (_, u_left), (_, u_right) = np.argwhere(left)[0], np.argwhere(right)[0]
+    assert abs(u_left - u_right - 721.5377 * 0.5327 / (5 - 0.27)) < 1.5
+
+
+def eigen_tree(kitti_tree):
+    """A tree with one frame of the Eigen test split, and a list of just that one."""
+    tree = kitti_tree(frames=4)
+    drive = tree.root / tree.folder
+    drive.rename(drive.with_name("2011_09_26_drive_0002_sync"))
+    tree.folder = "2011_09_26/2011_09_26_drive_0002_sync"
+    tree.config.split = "eigen_zhou"
+    return tree
+
+
+def test_a_split_by_name_is_read_from_the_raw_folders(kitti_tree, caplog):
+    tree = eigen_tree(kitti_tree)
+    (tree.root / "splits/test_files.txt").unlink()
+    with pytest.raises(ConfigError, match=r"695 of 697 target images of eigen/test_files.txt do not exist, .*0006.jpg"):
+        open_split(tree.config, "test")
+    (tree.root / "splits/test_files.txt").write_text(f"{tree.folder} 3 l\n")
+    source = open_split(tree.config, "test")
+    assert len(source) == 1 and source.name(0) == f"{tree.folder} 3 l"
+    np.testing.assert_array_equal(source[0].exists, [True, True, False])
+    assert "has 1 frames" in caplog.text
+    named = tree.root / "splits/eigen_zhou"
+    named.mkdir()
+    (tree.root / "splits/train_files.txt").rename(named / "train_files.txt")
+    with pytest.raises(ConfigError, match=r"train_files.txt: 1 of 4 frames do not belong"):
+        open_split(tree.config, "train")
+
+
+def refused(tree, complaint, kind="velodyne"):
+    with pytest.raises(ConfigError, match=complaint):
+        open_split(tree.config, "test").ground_truth(1, kind)
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "x", ""])
+def test_calibrations_that_are_no_numbers_are_refused_with_file_and_remedy(kitti_tree, bad):
+    tree = kitti_tree(frames=3)
+    path = tree.root / "2011_09_26/calib_cam_to_cam.txt"
+    good = path.read_text()
+    for key, old in {"P_rect_02": "0.2163791", "S_rect_02": "64 32"}.items():
+        path.write_text(good.replace(old, f"{bad} 32" if key[0] == "S" else bad, 1))
+        refused(tree, rf"calib_cam_to_cam.txt: {key} must be (12|2) finite numbers: unpack KITTI's archive")
+    path.write_text(good)
+    scan_file = tree.root / tree.folder / "velodyne_points/data/0000000001.bin"
+    scan_file.parent.mkdir(parents=True)
+    scan((5, 0, 0)).tofile(scan_file)
+    scanner = path.with_name("calib_velo_to_cam.txt")
+    before = scanner.read_text()
+    scanner.write_text(before.replace("-7.631618e-02", bad))
+    refused(tree, r"calib_velo_to_cam.txt: T must be 3 finite numbers: unpack")
+    scanner.write_text(before)
+    path.write_text(good.replace("9.999239e-01", bad))
+    refused(tree, r"calib_cam_to_cam.txt: R_rect_00 must be 9 finite numbers: unpack")
+
+
+@pytest.mark.parametrize(
+    "data, complaint",
+    [
+        (b"", r"has 0 bytes"),
+        (b"\0" * 40, r"has 40 bytes, but a laser scan has 16 per point"),
+        (scan((5, 0, 0), (5, float("nan"), 0)).tobytes(), r"1 of 2 points are not finite, the first is 1"),
+        (scan((float("inf"), 0, 0)).tobytes(), r"1 of 1 points are not finite"),
+    ],
+)
+def test_damaged_scans_are_refused_with_file_and_remedy(kitti_tree, data, complaint):
+    tree = kitti_tree(frames=3)
+    path = tree.root / tree.folder / "velodyne_points/data/0000000001.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    refused(tree, rf"velodyne_points/data/0000000001.bin.*{complaint}.*unpack KITTI's archive")
+
+
+@pytest.mark.parametrize("keep", [0, 60, -20])
+def test_damaged_annotated_depth_is_refused_with_file_and_remedy(kitti_tree, keep):
+    tree = kitti_tree(frames=3)
+    path = tree.root / tree.folder / "proj_depth/groundtruth/image_02/0000000001.png"
+    path.parent.mkdir(parents=True)
+    cv2.imwrite(str(path), np.full((32, 64), 256, np.uint16))
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(tree, r"0000000001.png is not a 16-bit grey PNG, or not all of it: unpack", "annotated")
+
+
+def test_damaged_masks_of_evaluation_are_refused_with_file_and_remedy(kitti_tree):
+    tree = kitti_tree(frames=3)
+    tree.config.masks = "none"
+    path = tree.root / tree.folder / "proj_depth/groundtruth/image_02/0000000001.png"
+    path.parent.mkdir(parents=True)
+    cv2.imwrite(str(path), np.full((32, 64), 256, np.uint16))
+    tree.add_mask(1)
+    tree.path("mask", 1).write_bytes(b"")
+    refused(tree, r"mask_02/data/0000000001.png cannot be decoded: write it again, or delete it", "annotated")
 
 
 def test_absent_root_is_named(kitti_tree):

@@ -70,6 +70,11 @@ def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compile
     assert written == json.loads(json.dumps(results.metrics))
     assert "<html" in (tmp_path / "whole" / "report.html").read_text()
 
+    # Under another protocol: scans instead of dense depth, inside the crop; the run's own numbers stay.
+    scans = evaluate_checkpoint(tmp_path / "whole", protocol="eigen").metrics
+    assert set(scans) == set(written) and 0 < scans["student"]["all"]["pixels"] < written["student"]["all"]["pixels"] / 2
+    assert json.loads((tmp_path / "whole" / "metrics.json").read_text()) == written
+
     # Validation in the loop is the same measurement: same split, same checkpoint, same number.
     val = evaluate_checkpoint(tmp_path / "whole", split="val", out=tmp_path / "val")
     logged = history(tmp_path / "whole", "val")[-1]

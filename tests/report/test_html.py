@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 
-from dd_jax.report import write_html
+from dd_jax.report import Frame, write_html
 
 VOID = {"meta", "img", "br", "line", "circle", "link"}
 
@@ -67,9 +67,26 @@ def test_page_shows_every_part(tmp_path):
     text = write_example(tmp_path / "report.html")
     for expected in ("0.111", "0.333", "1,000 pixels", "no such pixel", "12.5", "0.10.2", "&quot;width&quot;: 64", "<polyline"):
         assert expected in text
+    assert "Worst" not in text
     # The best of a column is marked: student for errors, constant for accuracies.
     assert len(re.findall("class=best>0.111", text)) == 4
     assert len(re.findall("class=best>0.333", text)) == 3
+
+
+def test_worst_and_best_samples_have_their_numbers(tmp_path):
+    def frame(name, error):
+        measured = {who: {"all": scores(e), "scale": {"ratio": 31.4}} for who, e in (("student", error), ("constant", 0.7))}
+        return Frame(name, np.zeros((20, 30, 3), np.uint8), measured)
+
+    text = write_example(
+        tmp_path / "report.html", protocol="Protocol eigen <1>.", worst=[frame("hard <2>", 0.618)], best=[frame("easy", 0.05)]
+    )
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == [] and "Protocol eigen &lt;1&gt;." in text and 'href="#worst"' in text
+    hard, easy = text.index("hard &lt;2&gt;: 1,000 pixels, scale to metres 31.4"), text.index("easy: 1,000 pixels")
+    assert hard < text.index("0.618", hard) < text.index("Smallest error") < easy < text.index("0.050", easy)
+    assert "the smallest abs_rel of student" in text and "mean map" not in text
 
 
 def test_picture_survives(tmp_path):

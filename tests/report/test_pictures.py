@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dd_jax.report import colorize_depth, colorize_error, panel
-from dd_jax.report.pictures import NO_VALUE, align_median, depth_limits, grid, shrink_sparse
+from dd_jax.report.pictures import NO_VALUE, depth_limits, grid, shrink_sparse
 
 RNG = np.random.default_rng(0)
 
@@ -35,13 +35,6 @@ def test_scale_ignores_outliers():
     spoilt = depth.copy()
     spoilt[0, :8] = 1e-3
     np.testing.assert_allclose(depth_limits(spoilt), depth_limits(depth), rtol=0.2)
-
-
-def test_alignment_recovers_a_factor():
-    truth = RNG.uniform(5, 50, (8, 8))
-    truth[:2] = 0
-    prediction = np.where(truth > 0, truth, 3.0) / 7.0
-    np.testing.assert_allclose(align_median(prediction, truth)[2:], truth[2:])
 
 
 def test_error_colours():
@@ -79,8 +72,7 @@ def test_panel_has_a_tile_for_everything_given(with_truth):
     dynamic = np.zeros((h, w), bool)
     dynamic[4:9, 4:9] = True
     arguments = {
-        "student": RNG.uniform(0.1, 2, (h, w)),
-        "teacher": RNG.uniform(0.1, 2, (h, w)),
+        "depths": {"student": RNG.uniform(0.1, 2, (h, w)), "teacher": RNG.uniform(0.1, 2, (h, w))},
         "previous": image / np.float32(255),
         "disentangled": image,
         "holes": dynamic,
@@ -97,12 +89,22 @@ def test_panel_has_a_tile_for_everything_given(with_truth):
 
 
 def test_panel_shares_the_scale_of_the_truth():
-    """A prediction that is right up to a factor looks exactly like the ground truth."""
+    """A prediction that is right looks exactly like the ground truth, and has one colour for its error."""
     truth = RNG.uniform(3, 60, (64, 480))
-    page = panel(np.zeros((64, 480, 3), np.uint8), student=truth / 30, truth=truth, columns=1)
+    page = panel(np.zeros((64, 480, 3), np.uint8), depths={"student": truth}, truth=truth, columns=1)
     tiles = [page[i * 68 : i * 68 + 64][20:] for i in range(4)]  # below the labels
     np.testing.assert_array_equal(tiles[1], tiles[2])
     assert len(np.unique(tiles[3].reshape(-1, 3), axis=0)) == 1
+
+
+def test_error_map_is_that_of_the_first_predictor_where_pixels_count():
+    truth = RNG.uniform(3, 60, (64, 480))
+    counted = np.zeros(truth.shape, bool)
+    counted[32:] = True
+    image = np.zeros((64, 480, 3), np.uint8)
+    page = panel(image, depths={"student": truth, "teacher": 2 * truth}, truth=truth, counted=counted, columns=1)
+    error = page[4 * 68 :]
+    assert (error[24:32] == NO_VALUE).all() and (error[32:] == colorize_error(truth, truth)[0, 0]).all()
 
 
 def test_panel_shows_where_points_move():

@@ -1,0 +1,44 @@
+"""What can be predicted without looking at the image."""
+
+import numpy as np
+from jaxtyping import Float
+
+from dd_jax.config import Config, ConfigError
+from dd_jax.data.loader import TripletSource
+
+MEAN_MAP_FRAMES = 300
+"""Training frames, evenly spread, whose ground truth makes the mean map."""
+
+
+def mean_map(source: TripletSource | None, config: Config) -> Float[np.ndarray, "h w"]:
+    """Inverse of the mean depth that each pixel has in the ground truth of ``source``, at training size.
+
+    Pixels never measured take the mean of their row, rows never measured that of the nearest row.
+
+    Raises:
+      ConfigError: no ground truth.
+    """
+    height, width = config.data.height, config.data.width
+    total, count = np.zeros(height * width), np.zeros(height * width)
+    for index in spread(len(source), MEAN_MAP_FRAMES) if source is not None else ():
+        truth = source.ground_truth(index, config.eval.ground_truth)
+        if truth is None:
+            continue
+        depth = truth.depth
+        v, u = np.nonzero((depth > config.eval.min_depth) & (depth < config.eval.max_depth))
+        cells = v * height // depth.shape[0] * width + u * width // depth.shape[1]
+        total += np.bincount(cells, depth[v, u], height * width)
+        count += np.bincount(cells, minlength=height * width)
+    if not count.any():
+        raise ConfigError("the mean map needs ground truth in the training split, and there is none")
+    total, count = total.reshape(height, width), count.reshape(height, width)
+    measured = np.flatnonzero(count.any(axis=1))
+    row_mean = total[measured].sum(axis=1) / count[measured].sum(axis=1)
+    nearest = np.abs(np.arange(height)[:, None] - measured).argmin(axis=1)
+    filled = np.where(count > 0, total / np.maximum(count, 1), row_mean[nearest][:, None])
+    return (1.0 / filled).astype(np.float32)
+
+
+def spread(total: int, wanted: int) -> list[int]:
+    """``wanted`` of ``total`` positions, evenly spread over all of them; all where ``wanted`` is 0 or too many."""
+    return [(i * total + total // 2) // wanted for i in range(wanted)] if 0 < wanted < total else list(range(total))

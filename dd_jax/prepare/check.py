@@ -1,0 +1,309 @@
+"""Walks through a data set and says what is wrong with it, all of it at once."""
+
+import contextlib
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from dd_jax.config import Config, ConfigError, DataConfig
+from dd_jax.data import frames, loader
+from dd_jax.data.folder import SUFFIXES
+from dd_jax.data.frames import FrameFile, Listing, UnreadableFrame
+from dd_jax.prepare import triplet
+from dd_jax.report.pictures import Picture, colorize_depth, grid, label
+from dd_jax.types import TARGET
+from dd_jax.validation import validate
+
+SPLITS = ("train", "val", "test")
+FIELD_OF_VIEW = (20.0, 150.0)
+"""Degrees; cameras outside are suspicious."""
+
+TRUTHS = 100
+"""Samples per split whose ground truth is read, evenly spread."""
+
+NAMED = 5
+"""So many files are named, the rest are counted."""
+
+
+@dataclasses.dataclass
+class Report:
+    """What was found. ``problems`` stand in the way of training or evaluation; ``notes`` are worth knowing."""
+
+    problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    triplet: UInt8[np.ndarray, "rows width 3"] | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        count = len(self.problems)
+        return "the data set is good" if self.good else f"the data set has {count} problem{'s' if count > 1 else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """One frame, as it lies on the disk."""
+
+    size: tuple[int, int] | None = None  # height, width of the picture; None: unreadable
+    objects: float | None = None  # share of object pixels; None: no mask, or unreadable
+    complaints: tuple[str, ...] = ()
+
+
+def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None = None) -> Report:
+    """Looks at every file of the splits; never raises about the data, but says everything in the report.
+
+    Args:
+      progress: whether to show a bar; None: on a terminal.
+    """
+    report, data = Report(), config.data
+    try:
+        validate(config)
+    except ConfigError as error:
+        report.problems.append(str(error))
+    known = _list(data, splits, report)
+    frames_of = {file: listing.root for listing in known.values() for file in listing.files}
+    listed = set(frames_of)
+    if len(known) < len(splits) and data.root:  # what no list names is looked at all the same
+        mentioned = {root / file.image for file, root in frames_of.items()}
+        frames_of |= {file: root for file, root in _loose(Path(data.root)) if root / file.image not in mentioned}
+    seen = _look(frames_of, data, progress)
+    _pictures(seen, data, report)
+    if data.masks == "files" and listed:
+        _masks({file: one for file, one in seen.items() if file in listed}, report)
+    for split, listing in known.items():
+        _samples(split, listing, data, report)
+        _cameras(split, listing, seen, data, report)
+        if split != "train":
+            _truth(split, listing, config, report)
+    report.statistics["frames"] = len(seen)
+    report.statistics["samples"] = {split: len(listing.names) for split, listing in known.items()}
+    if known:
+        report.triplet = _triplet(next(iter(known.values())), data)
+    return report
+
+
+def _list(data: DataConfig, splits: Sequence[str], report: Report) -> dict[str, Listing]:
+    """The splits' files; where only the calibration is wrong, KITTI's are listed all the same."""
+    known, complaints = {}, {}
+    for split in splits:
+        wanted = data if split == "train" else dataclasses.replace(data, priors="none")
+        try:
+            known[split] = loader.list_split(wanted, split)
+            continue
+        except ConfigError as error:
+            complaints.setdefault(str(error), []).append(split)
+        if data.source == "kitti" and data.intrinsics == "calib":
+            with contextlib.suppress(ConfigError):
+                known[split] = loader.list_split(dataclasses.replace(wanted, intrinsics="nominal"), split)
+    report.problems += [f"{', '.join(concerned)}: {complaint}" for complaint, concerned in complaints.items()]
+    return known
+
+
+def _loose(root: Path) -> Iterator[tuple[FrameFile, Path]]:
+    """Pictures below a root, in folders that hold frames."""
+    for path in sorted(root.rglob("*")) if root.is_dir() else ():
+        folders = path.relative_to(root).parts[:-1]
+        if path.suffix.lower() in SUFFIXES and any(part.startswith(("frames", "image_", "leftImg8bit")) for part in folders):
+            stat = path.stat()
+            yield FrameFile(str(path.relative_to(root)), (stat.st_size, stat.st_mtime_ns)), root
+
+
+def _look(frames_of: dict[FrameFile, Path], data: DataConfig, progress: bool | None) -> dict[FrameFile, Seen]:
+    def look(item: tuple[FrameFile, Path]) -> Seen:
+        file, root = item
+        try:
+            image = frames.cut(frames.decode_image(root / file.image), file.box)
+        except UnreadableFrame:
+            return Seen(complaints=("picture unreadable",))
+        size, complaints, objects = image.shape[:2], [], None
+        if file.mask:
+            mask = _try(frames.mask_of, complaints, "mask unreadable", root, file, data.mask_format)
+            if mask is not None:
+                objects = float(mask.mean())
+                complaints += [] if frames.same_proportions(mask.shape, size) else ["mask of other proportions"]
+        if file.prior:
+            prior = _try(frames.prior_of, complaints, "prior unreadable", root, file)
+            if prior is not None:
+                complaints += [] if frames.same_proportions(prior.shape, size) else ["prior of other proportions"]
+                complaints += [] if np.ptp(prior) > 0 else ["prior says the same everywhere"]
+        return Seen(size, objects, tuple(complaints))
+
+    bar = tqdm(total=len(frames_of), desc="looking at frames", unit="frame", disable=None if progress is None else not progress)
+    seen, items = {}, list(frames_of.items())
+    with bar, ThreadPoolExecutor(data.threads if data.threads > 0 else 1) as threads:
+        for (file, _), result in zip(items, threads.map(look, items)):
+            seen[file] = result
+            bar.update()
+    return seen
+
+
+def _try(decode: Callable, complaints: list[str], complaint: str, *arguments: Any) -> np.ndarray | None:
+    try:
+        return decode(*arguments)
+    except UnreadableFrame:
+        complaints.append(complaint)
+    except ConfigError as error:
+        complaints.append(str(error))
+    return None
+
+
+def _pictures(seen: dict[FrameFile, Seen], data: DataConfig, report: Report) -> None:
+    by_complaint: dict[str, list[str]] = {}
+    for file, one in seen.items():
+        for complaint in one.complaints:
+            path = file.mask if complaint.startswith("mask") else file.prior if complaint.startswith("prior") else file.image
+            by_complaint.setdefault(complaint, []).append(path)
+    report.problems += [f"{complaint}: {_name(paths)}" for complaint, paths in by_complaint.items()]
+    report.statistics["complaints"] = {complaint: len(paths) for complaint, paths in by_complaint.items()}
+    if "picture unreadable" in by_complaint:
+        report.notes.append(
+            f"training leaves unreadable frames out, up to --config.data.max_unreadable={data.max_unreadable} a split"
+        )
+    sizes: dict[str, Counter] = {}
+    for file, one in seen.items():
+        if one.size:
+            sizes.setdefault(str(Path(file.image).parent), Counter())[one.size] += 1
+    for folder, counts in sizes.items():
+        if len(counts) > 1:
+            report.problems.append(f"{folder} holds pictures of several sizes: {_sizes(counts)}")
+    total = sum(sizes.values(), Counter())
+    report.statistics["sizes"] = {f"{width}x{height}": count for (height, width), count in total.most_common()}
+    if len(total) > 1:
+        report.notes.append(f"folders differ in the size of their pictures: {_sizes(total)}")
+    small = [size for size in total if size[0] < data.height or size[1] < data.width]
+    if small:
+        report.notes.append(f"pictures smaller than the training size {data.width}x{data.height} are enlarged")
+
+
+def _sizes(counts: Counter) -> str:
+    return ", ".join(f"{width}x{height} ({count})" for (height, width), count in counts.most_common(NAMED))
+
+
+def _name(paths: list[str]) -> str:
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return f"{len(paths)}, {', '.join(paths[:NAMED])}{more}"
+
+
+def _masks(seen: dict[FrameFile, Seen], report: Report) -> None:
+    without = [file.image for file in seen if not file.mask]
+    shares = [one.objects for one in seen.values() if one.objects is not None]
+    report.statistics["frames without mask file"] = len(without)
+    if not shares:
+        report.problems.append(
+            "no frame has a readable mask: make masks (scripts/make_masks.py), or do without (--config.data.masks=none)"
+        )
+        return
+    report.statistics["object pixels"] = {
+        "mean": float(np.mean(shares)), "largest": float(np.max(shares)), "frames without": float(np.mean(np.array(shares) == 0)),
+    }  # fmt: skip
+    if without:
+        report.notes.append(f"no mask file, so no object: {_name(without)}")
+    if max(shares) == 0:
+        report.problems.append("no mask has an object: check --config.data.mask_format")
+    elif np.mean(shares) > 0.6:
+        report.problems.append(f"masks cover {np.mean(shares):.0%} of the pictures: check --config.data.mask_format")
+
+
+def _samples(split: str, listing: Listing, data: DataConfig, report: Report) -> None:
+    partial = int((listing.triplets < 0).any(axis=1).sum())
+    if partial and split == "train":
+        report.notes.append(f"{split}: {partial} of {len(listing.names)} samples lack a neighbour, as at the ends of drives")
+    twice = [name for name, count in Counter(listing.names).items() if count > 1]
+    if twice:
+        report.notes.append(f"{split}: listed more than once: {_name(twice)}")
+    if data.priors == "files" and split == "train":
+        targets = [listing.files[index] for index in listing.triplets[:, TARGET]]
+        bare = [file.image for file in targets if not file.prior]
+        report.statistics["training frames without prior"] = len(bare)
+        if bare:
+            report.problems.append(
+                f"no prior depth (make it with scripts/make_prior_depth.py, or set --config.data.priors=none): {_name(bare)}"
+            )
+
+
+def _cameras(split: str, listing: Listing, seen: dict[FrameFile, Seen], data: DataConfig, report: Report) -> None:
+    """Fields of view, square pixels, principal points; of every distinct camera."""
+    cameras: dict[tuple, list[int]] = {}
+    for index, K in enumerate(listing.K):
+        cameras.setdefault(tuple(np.round(K[[0, 1, 0, 1], [0, 1, 2, 2]], 3).tolist()), []).append(index)
+    views = []
+    for (fx, fy, cx, cy), samples in cameras.items():
+        where = f"{split}: the camera of {listing.names[samples[0]]} and {len(samples) - 1} more samples"
+        fov = math.degrees(2 * math.atan(data.width / 2 / fx))
+        views.append(fov)
+        if not FIELD_OF_VIEW[0] <= fov <= FIELD_OF_VIEW[1]:
+            report.problems.append(f"{where} has a horizontal field of view of {fov:.0f} degrees")
+        if abs(cx / data.width - 0.5) > 0.25 or abs(cy / data.height - 0.5) > 0.3:
+            place = f"{cx / data.width:.0%} of the width, {cy / data.height:.0%} of the height"
+            report.problems.append(f"{where} has its principal point at {place}")
+        file = listing.files[listing.triplets[samples[0], TARGET]]
+        size = seen[file].size if file in seen else None
+        if size is not None and data.intrinsics != "nominal":
+            ratio = (fy * size[0] / data.height) / (fx * size[1] / data.width)
+            if not 0.9 < ratio < 1.1:
+                report.notes.append(f"{where} has pixels {ratio:.2f} times as wide as high, which few cameras have")
+    report.statistics.setdefault("fields of view", {})[split] = [round(float(v), 1) for v in sorted(set(views))][:20]
+
+
+def _truth(split: str, listing: Listing, config: Config, report: Report) -> None:
+    indices = np.unique(np.linspace(0, len(listing.names) - 1, min(TRUTHS, len(listing.names))).round().astype(int))
+    present = 0
+    for index in indices:
+        try:
+            truth = listing.ground_truth(int(index), config.eval.ground_truth)
+        except (ConfigError, UnreadableFrame, ValueError, KeyError) as error:
+            report.problems.append(f"{split}: the ground truth of {listing.names[index]} is damaged: {error}")
+            continue
+        present += truth is not None and bool((truth.depth > 0).any())
+    report.statistics.setdefault("ground truth", {})[split] = {"looked for": len(indices), "found": present}
+    if present < len(indices):
+        report.notes.append(
+            f"{split}: ground truth ({config.eval.ground_truth}) for {present} of {len(indices)} samples looked at; "
+            "evaluation needs it, training does not"
+        )
+
+
+def _triplet(listing: Listing, data: DataConfig) -> UInt8[np.ndarray, "rows width 3"] | None:
+    """A complete sample from the middle: three frames, how they fit together, mask and prior; None where there is none."""
+    complete = np.flatnonzero((listing.triplets >= 0).all(axis=1))
+    if not complete.size:
+        return None
+    index = complete[complete.size // 2]
+    files = [listing.files[position] for position in listing.triplets[index]]
+    try:
+        pictures = [frames.cut(frames.decode_image(listing.root / file.image), file.box) for file in files]
+        if len({picture.shape for picture in pictures}) > 1:
+            return None
+        tiles = triplet.tiles(*pictures, listing.names[index])
+        tiles += _beside(files[TARGET], listing.root, triplet.shown(pictures[TARGET]), data.mask_format)
+    except (UnreadableFrame, ConfigError):
+        return None  # said already
+    return grid(tiles, columns=2)
+
+
+def _beside(file: FrameFile, root: Path, picture: Picture, mask_format: str) -> list[Picture]:
+    """Tiles of a frame's mask, outlined, and of its prior."""
+    tiles, size = [], picture.shape[:2]
+    if file.mask:
+        mask = frames.resize_mask(frames.mask_of(root, file, mask_format), *size)
+        tinted = np.where(mask[..., None], picture // 2 + np.array([127, 105, 20], np.uint8), picture)
+        tiles.append(label(tinted, "potentially dynamic objects"))
+    if file.prior:
+        prior = frames.resize_prior(frames.prior_of(root, file), *size)
+        depth = np.divide(1.0, prior, out=np.zeros(size), where=prior > 0)
+        tiles.append(label(colorize_depth(depth), "prior depth"))
+    return tiles

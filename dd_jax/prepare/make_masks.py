@@ -1,0 +1,74 @@
+"""Masks of potentially dynamic objects by an off-the-shelf segmentation network.
+
+Mask2Former, MaskFormer and whatever transformers knows as semantic segmentation (SegFormer, UPerNet, ...), trained on classes
+of which some bear the names in :data:`dd_jax.data.masks.CLASSES`: Cityscapes (all but caravan and trailer are among the 19
+that networks are trained with), COCO (person, bicycle, car, motorcycle, bus, train, truck), or others with ``classes``.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dd_jax.config import ConfigError
+from dd_jax.data.masks import CLASSES
+from dd_jax.prepare import networks
+from dd_jax.prepare.runner import Images
+
+DEFAULT_MODEL = "facebook/mask2former-swin-large-cityscapes-semantic"
+MASK_CLASSIFIERS = ("mask2former", "maskformer")
+EVERYWHERE = {"road", "sky", "wall", "building"}
+"""A network that knows one of these says something of every pixel; one that does not finds objects only."""
+
+
+def segmenter(
+    model: str = DEFAULT_MODEL, classes: Sequence[str] = CLASSES, device: str = ""
+) -> Callable[[Images], list[UInt8[np.ndarray, "h w"]]]:
+    """Loads a network; returns what turns pictures into masks of their size.
+
+    A mask is 0 where the scene is static. Objects are 255, or 1, 2, ... one by one if the network tells them apart (after 255,
+    all others are 255).
+
+    Args:
+      model: name on the Hugging Face hub, or folder.
+      classes: names of what may move, as the network calls it.
+
+    Raises:
+      ConfigError: PyTorch, the model or the device is not there, or the model knows none of the classes.
+    """
+    torch, transformers = networks.libraries()
+    what = "segmentation network"
+    settings = networks.load(transformers.AutoConfig, model, what)
+    universal = settings.model_type in MASK_CLASSIFIERS
+    part = transformers.AutoModelForUniversalSegmentation if universal else transformers.AutoModelForSemanticSegmentation
+    processor = networks.load(transformers.AutoImageProcessor, model, what)
+    target = networks.device_of(torch, device)
+    network = networks.load(part, model, what).to(target).eval()
+    labels = {int(number): name.lower() for number, name in settings.id2label.items()}
+    movers = np.array([number for number, name in labels.items() if name in {one.lower() for one in classes}], int)
+    if not movers.size:
+        known = ", ".join(list(labels.values())[:20])
+        raise ConfigError(f"--model={model} knows none of --classes={','.join(classes)}; it knows {known}")
+    instances = universal and not EVERYWHERE & set(labels.values())
+
+    @torch.no_grad()
+    def predict(images: Images) -> list[UInt8[np.ndarray, "h w"]]:
+        inputs = processor(images=list(images), return_tensors="pt").to(target)
+        outputs = network(**inputs)
+        sizes = [image.shape[:2] for image in images]
+        if instances:
+            found = processor.post_process_instance_segmentation(outputs, target_sizes=sizes)
+            return [number_objects(one["segmentation"].cpu().numpy(), one["segments_info"], movers) for one in found]
+        found = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+        return [np.where(np.isin(one.cpu().numpy(), movers), np.uint8(255), np.uint8(0)) for one in found]
+
+    return predict
+
+
+def number_objects(segmentation: np.ndarray, segments: Sequence[dict], movers: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """Objects of the classes ``movers`` as 1, 2, ..., from a map of segment ids and what transformers says about each."""
+    mask = np.zeros(segmentation.shape, np.uint8)
+    chosen = [segment["id"] for segment in segments if segment["label_id"] in movers]
+    for number, identity in enumerate(chosen, start=1):
+        mask[segmentation == identity] = min(number, 255)
+    return mask

@@ -1,0 +1,60 @@
+"""Prior depth by an off-the-shelf depth network: Depth Anything V2, or whatever transformers knows as depth estimation."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt16
+
+from dd_jax.config import ConfigError
+from dd_jax.data.frames import store_inverse_depth
+from dd_jax.prepare import networks
+from dd_jax.prepare.runner import Images
+
+DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Small-hf"
+DEPTH_SPEAKERS = ("zoedepth", "glpn", "depth_pro")
+"""Kinds of network that say depth; others say inverse depth, unless their config calls them metric."""
+
+
+def estimator(
+    model: str = DEFAULT_MODEL, says: str = "auto", device: str = ""
+) -> Callable[[Images], list[UInt16[np.ndarray, "h w"] | None]]:
+    """Loads a network; returns what turns pictures into inverse depth of their size, the nearest pixel at 65535.
+
+    None for a picture about which the network says nothing positive.
+
+    Args:
+      model: name on the Hugging Face hub, or folder.
+      says: whether the network says "depth" or "inverse" depth; "auto" goes by its kind.
+
+    Raises:
+      ConfigError: PyTorch, the model or the device is not there.
+    """
+    if says not in ("auto", "depth", "inverse"):
+        raise ConfigError(f"--says={says} is not one of auto, depth, inverse")
+    torch, transformers = networks.libraries()
+    what = "depth network"
+    settings = networks.load(transformers.AutoConfig, model, what)
+    processor = networks.load(transformers.AutoImageProcessor, model, what)
+    target = networks.device_of(torch, device)
+    network = networks.load(transformers.AutoModelForDepthEstimation, model, what).to(target).eval()
+    metric = settings.model_type in DEPTH_SPEAKERS or getattr(settings, "depth_estimation_type", "") == "metric"
+    depth = says == "depth" or (says == "auto" and metric)
+
+    @torch.no_grad()
+    def predict(images: Images) -> list[UInt16[np.ndarray, "h w"] | None]:
+        inputs = processor(images=list(images), return_tensors="pt").to(target)
+        found = processor.post_process_depth_estimation(
+            network(**inputs), target_sizes=[image.shape[:2] for image in images]
+        )
+        return [_stored(one["predicted_depth"].float().cpu().numpy(), depth) for one in found]
+
+    return predict
+
+
+def _stored(values: np.ndarray, depth: bool) -> UInt16[np.ndarray, "h w"] | None:
+    if depth:
+        values = np.divide(1.0, values, out=np.zeros(values.shape), where=values > 0)
+    try:
+        return store_inverse_depth(values)
+    except ValueError:
+        return None

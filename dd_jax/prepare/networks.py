@@ -1,0 +1,52 @@
+"""Other people's networks, by name or folder, through Hugging Face transformers (PyTorch)."""
+
+from typing import Any
+
+from dd_jax.config import ConfigError
+
+
+def libraries() -> tuple[Any, Any]:
+    """The modules ``torch`` and ``transformers``.
+
+    Raises:
+      ConfigError: not installed.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install -e '.[prepare]'") from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return torch, transformers
+
+
+def load(part: Any, model: str, what: str) -> Any:
+    """``part.from_pretrained(model)`` of a class ``part`` of transformers.
+
+    Raises:
+      ConfigError: no such model here or on the hub, or it is of another kind than ``what``.
+    """
+    try:
+        return part.from_pretrained(model)
+    except OSError as error:
+        raise ConfigError(
+            f"--model={model} is neither a folder with a model nor to be had from the Hugging Face hub: on a connected machine "
+            f"run `hf download {model} --local-dir DIR`, and give --model=DIR here"
+        ) from error
+    except (ValueError, KeyError, AttributeError, ImportError) as error:
+        raise ConfigError(f"--model={model} is no {what}: {str(error).strip().splitlines()[0]}") from error
+
+
+def device_of(torch: Any, device: str) -> Any:
+    """The device of this name; "" = a GPU where there is one.
+
+    Raises:
+      ConfigError: PyTorch does not know it.
+    """
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device={device} is not usable: {str(error).strip().splitlines()[0]}") from error
+    return chosen

@@ -1,0 +1,169 @@
+"""Runs a network over the pictures of a data set and puts what it says beside them."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from tqdm import tqdm
+
+from dd_jax.config import ConfigError
+from dd_jax.data import files, frames
+from dd_jax.data.folder import SUFFIXES
+
+Images = UInt8[np.ndarray, "b h w 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Something that lies beside the pictures: its folder in an own data set, and its word in the names of the others."""
+
+    plural: str
+    word: str
+
+
+CITYSCAPES = "leftImg8bit_sequence"
+MASKS, PRIORS = Kind("masks", "mask"), Kind("priors", "prior")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A picture and the file that belongs to it."""
+
+    image: Path
+    result: Path
+
+
+@dataclasses.dataclass
+class Done:
+    """What became of the jobs."""
+
+    written: int = 0
+    present: int = 0  # had their file already
+    unreadable: list[Path] = dataclasses.field(default_factory=list)
+    empty: list[Path] = dataclasses.field(default_factory=list)  # the network said nothing usable of these
+
+
+def jobs_of_data_set(root: Path, kind: Kind) -> list[Job]:
+    """Every picture of an own data set, of KITTI (raw or odometry), or of Cityscapes' sequences; results as they are read.
+
+    Raises:
+      ConfigError: the folder is none of these, or holds no picture.
+    """
+    if (root / "frames").is_dir():
+        jobs = jobs_of_folder(root / "frames", root / kind.plural)
+    elif (root / CITYSCAPES).is_dir():
+        found = jobs_of_folder(root / CITYSCAPES, root / f"{kind.word}_sequence")
+        jobs = [Job(job.image, job.result.with_name(job.result.name.replace("leftImg8bit", kind.word))) for job in found]
+    else:
+        drives = [*sorted(root.glob("*/*_sync/image_0[23]/data")), *sorted(root.glob("sequences/*/image_[23]"))]
+        pairs = ((drive, Path(str(drive.relative_to(root)).replace("image_", f"{kind.word}_"))) for drive in drives)
+        jobs = [job for images, results in pairs for job in jobs_of_folder(images, root / results)]
+    if not jobs:
+        raise ConfigError(
+            f"{root} holds pictures neither in frames/, nor in DATE/DRIVE_sync/image_02/data, sequences/00/image_2 or "
+            f"{CITYSCAPES}: check --root, or name any folder of pictures with --images, and where the results go with --out"
+        )
+    return jobs
+
+
+def jobs_of_folder(images: Path, results: Path) -> list[Job]:
+    """Every picture below ``images``; the result has its name below ``results``, as a PNG."""
+    paths = (path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    ordered = sorted(paths, key=lambda path: [frames.natural_key(part) for part in path.relative_to(images).parts])
+    return [Job(path, (results / path.relative_to(images)).with_suffix(".png")) for path in ordered]
+
+
+def jobs_of_flags(root: Path | None, images: Path | None, out: Path | None, kind: Kind) -> tuple[list[Job], Path]:
+    """The jobs that a script was asked for, and where the note about their origin lies.
+
+    Raises:
+      ConfigError: not exactly one of ``root`` and (``images``, ``out``), or no pictures there.
+    """
+    if (root is None) == (images is None) or (images is None) != (out is None):
+        raise ConfigError("give either --root (a data set), or --images (any folder of pictures) and --out (one for the results)")
+    if root is not None:
+        return jobs_of_data_set(root, kind), root / f"{kind.plural}.json"
+    jobs = jobs_of_folder(images, out)
+    if not jobs:
+        raise ConfigError(f"there are no {', '.join(SUFFIXES)} pictures below --images={images}")
+    return jobs, out / f"{kind.plural}.json"
+
+
+def note_origin(note: Path, origin: dict) -> None:
+    """Writes down what makes the files, so that an interrupted run is not continued with something else.
+
+    Raises:
+      ConfigError: the note of an earlier run says otherwise.
+    """
+    try:
+        known = json.loads(note.read_text()) if note.is_file() else origin
+    except ValueError:
+        known = None
+    if known != origin:
+        raise ConfigError(f"{note} says that the files were made otherwise ({known}): remove it and them, or ask for the same")
+    files.replace(note, json.dumps(origin, indent=1) + "\n")
+
+
+def run(
+    jobs: Sequence[Job], predict: Callable[[Images], list[Shaped[np.ndarray, "h w"] | None]], batch_size: int, what: str
+) -> Done:
+    """Writes the file of every job that has none yet; unreadable pictures are left out.
+
+    Args:
+      predict: for pictures of one size, a uint8 or uint16 picture of that size each; None where there is nothing to say.
+    """
+    done = Done()
+    todo = [job for job in jobs if not (job.result.is_file() or job.result.with_suffix(".npy").is_file())]
+    done.present = len(jobs) - len(todo)
+    with tqdm(total=len(jobs), initial=done.present, desc=what, unit="frame", disable=None) as progress:
+        for batch in _batches(todo, batch_size, done):
+            for (job, _), result in zip(batch, predict(np.stack([image for _, image in batch])), strict=True):
+                if result is None:
+                    done.empty.append(job.image)
+                    continue
+                _write(job.result, result)
+                done.written += 1
+            progress.update(done.present + done.written + len(done.empty) + len(done.unreadable) - progress.n)
+    return done
+
+
+def _batches(todo: Sequence[Job], batch_size: int, done: Done) -> Iterator[list[tuple[Job, UInt8[np.ndarray, "h w 3"]]]]:
+    """Decoded pictures, at most ``batch_size`` at a time and of one size."""
+    with ThreadPoolExecutor(2) as threads:
+        for start in range(0, len(todo), batch_size):
+            chunk = todo[start : start + batch_size]
+            decoded = list(zip(chunk, threads.map(_decode, chunk)))
+            done.unreadable += [job.image for job, image in decoded if image is None]
+            readable = [(job, image) for job, image in decoded if image is not None]
+            for _, group in itertools.groupby(readable, key=lambda pair: pair[1].shape):
+                yield list(group)
+
+
+def _write(path: Path, picture: Shaped[np.ndarray, "h w"]) -> None:
+    try:
+        files.replace(path, cv2.imencode(".png", picture)[1].tobytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror or error}): make room and run it again") from error
+
+
+def _decode(job: Job) -> UInt8[np.ndarray, "h w 3"] | None:
+    try:
+        return frames.decode_image(job.image)
+    except frames.UnreadableFrame:
+        return None
+
+
+def summary(done: Done, what: str) -> str:
+    """A line for a person."""
+    text = f"{done.written} {what} written, {done.present} there already"
+    for paths, reason in ((done.unreadable, "could not be read"), (done.empty, "gave nothing usable")):
+        if paths:
+            more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+            text += f"; {len(paths)} pictures {reason}: {', '.join(map(str, paths[:5]))}{more}"
+    return text

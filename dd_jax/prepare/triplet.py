@@ -1,0 +1,55 @@
+"""Three neighbouring frames as a picture from which a person sees whether they are any good to learn from. Colours are RGB."""
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from dd_jax.data import motion
+from dd_jax.report.pictures import Picture, label
+
+TILE_WIDTH = 640
+"""Wider frames are shown at this width."""
+
+
+def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> list[Picture]:
+    """Six labelled tiles about three frames of one size.
+
+    The previous frame is also shown laid over the target by the homography that fits best, and so are both differences:
+    what the second still shows, where things are sharp, is parallax or moves by itself; where it shows as much as the first,
+    the frames do not belong together.
+    """
+    previous, target, following = (shown(picture) for picture in (previous, target, following))
+    small = motion.shrink(previous), motion.shrink(target)
+    H = motion.alignment(*small)
+    aligned, text = previous, "previous frame: too few corners to align"
+    if H is not None:
+        height, width = target.shape[:2]
+        scale = np.diag([small[0].shape[1] / width, small[0].shape[0] / height, 1.0])
+        H = np.linalg.inv(scale) @ H @ scale
+        aligned = cv2.warpPerspective(previous, H, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        text = "previous frame, aligned by a homography"
+    return [
+        label(target, f"target frame {name}"),
+        label(previous, "previous frame"),
+        label(following, "next frame"),
+        label(aligned, text),
+        label(_difference(previous, target), "difference to the previous frame, twice"),
+        label(_difference(aligned, target), "what is left of it after aligning, twice"),
+    ]
+
+
+def shown(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
+    """At most :data:`TILE_WIDTH` wide."""
+    height, width = picture.shape[:2]
+    if width <= TILE_WIDTH:
+        return picture
+    return cv2.resize(picture, (TILE_WIDTH, max(1, round(height * TILE_WIDTH / width))), interpolation=cv2.INTER_AREA)
+
+
+def jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """The bytes of a JPEG file."""
+    return cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def _difference(first: Picture, second: Picture) -> Picture:
+    return np.minimum(2 * cv2.absdiff(first, second).astype(np.uint16), 255).astype(np.uint8)

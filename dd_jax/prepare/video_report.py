@@ -1,0 +1,95 @@
+"""Whether a video that was cut into frames is any good to learn from: in sentences, and as a picture."""
+
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dd_jax.data import frames, motion
+from dd_jax.data.video import KEPT, RESIZED, UNREADABLE, Prepared, Row
+from dd_jax.prepare import triplet
+from dd_jax.report.pictures import grid
+
+KITTI_INTERVAL = 0.1
+"""Seconds between neighbouring frames of KITTI."""
+
+GOOD_MOTION = (0.005, 0.03)
+"""Median motion between neighbours, as a share of the width, that needs no remark; rendered drives with KITTI's speed, interval
+and field of view have 0.01 to 0.02 while the car drives."""
+
+PARALLAX = 0.1
+"""A frame shows depth where this share of its corners fits no single homography."""
+
+
+def sentences(prepared: Prepared) -> list[str]:
+    """What a person should know before training on it, most of it with a remedy."""
+    kept = [row for row in prepared.rows if row.outcome == KEPT]
+    lines = [f"frames: {prepared.kept} kept of {len(prepared.rows)} looked at, {prepared.static} left out (camera stands)"]
+    if prepared.kept < 3:
+        lines[0] += "; training needs three in a row"
+    lines += _damage(prepared)
+    if prepared.camera:
+        lines.append(f"camera: {prepared.camera}; depth is as wrong as the focal length is: measure it if you can")
+    lines.append(
+        f"frame rate: {prepared.rate:g} a second, every {_ordinal(prepared.every)}frame taken, so neighbours are "
+        f"{prepared.every / prepared.rate:.3g} s apart (KITTI: {KITTI_INTERVAL:g} s)"
+    )
+    lines.append(_motion(prepared, kept))
+    parallax = [row.parallax for row in kept if math.isfinite(row.parallax)]
+    if parallax:
+        share = float(np.mean(np.array(parallax) >= PARALLAX))
+        lines.append(f"parallax: {share:.0%} of the frames show depth by the way they move")
+        if share < 0.5:
+            lines[-1] += "; a camera that only turns, or looks at a plane, teaches none"
+    soft = motion.blurred([row.sharpness for row in kept]) if kept else []
+    lines.append(f"sharpness: {len(soft)} of {len(kept)} frames are blurred compared with their neighbours")
+    if soft:
+        lines[-1] += f", the first is {kept[soft[0]].frame:06d}"
+    lines.append(f"size: {prepared.width} x {prepared.height} in all frames")
+    return lines
+
+
+def _damage(prepared: Prepared) -> list[str]:
+    lines = []
+    for outcome, what in ((UNREADABLE, "cannot be decoded"), (RESIZED, "have another size than the first")):
+        if count := prepared.count(outcome):
+            lines.append(f"damage: {count} frames {what} and are left out")
+    if prepared.missing:
+        lines.append(f"damage: the video ends {prepared.missing} frames before the end that it announces")
+    return lines
+
+
+def _motion(prepared: Prepared, kept: list[Row]) -> str:
+    known = [row.motion for row in kept if math.isfinite(row.motion)]
+    if not known:
+        return "motion: there are too few corners to tell"
+    median = float(np.median(known))
+    text = f"motion: from frame to frame the median corner moves by {median:.1%} of the width"
+    low, high = GOOD_MOTION
+    if low <= median <= high:
+        return f"{text}, which is fine"
+    target = math.sqrt(low * high)
+    better = max(1, round(prepared.every * target / median))
+    if better == prepared.every:
+        return f"{text}, which is {'little' if median < low else 'much'}, but no other --every comes closer"
+    return f"{text}, which is {'little' if median < low else 'much'}: try --every={better}"
+
+
+def _ordinal(number: int) -> str:
+    """"2nd " and so on; nothing for 1."""
+    if number == 1:
+        return ""
+    ending = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending} "
+
+
+def check_picture(prepared: Prepared) -> UInt8[np.ndarray, "rows width 3"] | None:
+    """A frame of typical motion and its neighbours, RGB (see :mod:`dd_jax.prepare.triplet`); None with too few frames."""
+    kept = [row for row in prepared.rows if row.outcome == KEPT]
+    if len(kept) < 3:
+        return None
+    inner = np.array([row.motion for row in kept[1:-1]])
+    place = 1 + int(np.argsort(np.where(np.isfinite(inner), inner, np.inf), kind="stable")[len(inner) // 2])
+    names = [f"{kept[place + step].frame:06d}" for step in (-1, 0, 1)]
+    pictures = (frames.decode_image(next(prepared.folder.glob(f"{name}.*"))) for name in names)
+    return grid(triplet.tiles(*pictures, names[1]), columns=2)

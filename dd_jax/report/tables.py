@@ -1,0 +1,60 @@
+"""Scores as text for the terminal and as files for other programs."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dd_jax.report.html import METRIC_NAMES
+
+Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""predictor -> region -> name -> number, or None where a region has no pixel."""
+
+
+def format_table(scores: Scores, scales: Mapping[str, Mapping[str, float]]) -> str:
+    """One line per region and predictor; regions without pixels are left out.
+
+    Args:
+      scales: predictor -> "median" and "relative_std" of the factors that brought its depth to metres.
+    """
+    lines = [("region", "predictor", *METRIC_NAMES, "pixels")]
+    for region in dict.fromkeys(region for regions in scores.values() for region in regions):
+        for predictor, regions in scores.items():
+            row = regions[region]
+            if row["pixels"]:
+                lines.append((region, predictor, *(f"{row[name]:.4f}" for name in METRIC_NAMES), f"{row['pixels']:,}"))
+    if len(lines) == 1:
+        return "no ground truth: nothing to measure"
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    aligned = [[cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(line, widths))] for line in lines]
+    factors = [f"{who} {scale['median']:.3g} ± {scale['relative_std']:.1%}" for who, scale in scales.items()]
+    return "\n".join(["  ".join(line).rstrip() for line in aligned] + ["scale to metres: " + ", ".join(factors)])
+
+
+def write_tables(directory: str | Path, scores: Scores, images: Sequence[tuple[str, Scores]]) -> None:
+    """``metrics.json`` and ``metrics.csv`` (the scores) and ``per_image.csv`` (those of each image) into ``directory``.
+
+    ``images`` holds (sample, predictor -> region -> errors and pixels), and under the region "scale" the factor ``ratio``.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "metrics.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n")
+    rows = [{"predictor": who, "region": region} | row for who, regions in scores.items() for region, row in regions.items()]
+    columns = list(rows[0])
+    _write_csv(directory / "metrics.csv", columns, rows)
+    lines = [
+        {"image": image, "predictor": who, "region": region, "scale": found["scale"]["ratio"]} | row
+        for image, results in images
+        for who, found in results.items()
+        for region, row in found.items()
+        if row.get("pixels")
+    ]
+    _write_csv(directory / "per_image.csv", ["image", *columns, "scale"], lines)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,205 @@
+"""Every rule that ties the fields of a config together, or a field to its values; nothing is compiled before they hold."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dd_jax.config import Config, ConfigError
+
+
+def validate(config: Config, num_devices: int = 1) -> None:
+    """Refuses what cannot work, before anything is compiled.
+
+    Raises:
+      ConfigError: one sentence: what is wrong, where, and the flag to change.
+    """
+    data, model, volume, loss, optim, train = (
+        config.data, config.model, config.cost_volume, config.loss, config.optim, config.train
+    )  # fmt: skip
+
+    def require(ok: bool, message: str) -> None:
+        if not ok:
+            raise ConfigError(message)
+
+    def one_of(flag: str, value: Any, allowed: tuple) -> None:
+        require(value in allowed, f"--config.{flag}={value!r} is not one of {', '.join(map(repr, allowed))}")
+
+    def within(flag: str, value: float | int, low: float | int, high: float | int) -> None:
+        require(low <= value <= high, f"--config.{flag}={value} must lie between {low:g} and {high:g}")
+
+    one_of("data.source", data.source, ("kitti", "cityscapes", "folder", "tfds"))
+    one_of("data.split", data.split, ("", "eigen_zhou", "eigen_full", "benchmark", "odom"))
+    one_of("data.layout", data.layout, ("", "triplets", "sequence"))
+    one_of("data.intrinsics", data.intrinsics, ("calib", "nominal"))
+    one_of("data.resize", data.resize, ("area", "lanczos"))
+    one_of("data.masks", data.masks, ("files", "none"))
+    one_of("data.priors", data.priors, ("files", "none"))
+    one_of("data.mask_format", data.mask_format, ("binary", "cityscapes", "cityscapes_train", "coco_panoptic"))
+    one_of("model.student_layers", model.student_layers, (18, 34, 50))
+    one_of("cost_volume.binning", volume.binning, ("linear", "inverse", "log"))
+    one_of("cost_volume.aggregate", volume.aggregate, ("min", "mean"))
+    one_of("cost_volume.occlusion", volume.occlusion, ("none", "set_one", "feature_pool", "cost_fill"))
+    one_of("loss.source_reduce", loss.source_reduce, ("min", "mean"))
+    one_of("loss.occlusion_rule", loss.occlusion_rule, ("switch", "union", "min"))
+    one_of("loss.mask_weight", loss.mask_weight, ("off", "less", "more"))
+    one_of("loss.mask_area", loss.mask_area, ("target", "intersection"))
+    one_of("loss.normal_prior", loss.normal_prior, ("teacher", "file"))
+    one_of("optim.rate_on_freeze", optim.rate_on_freeze, ("keep", "reset"))
+    one_of("train.backend", train.backend, ("pmap", "jit"))
+    one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
+    one_of("eval.resize", config.eval.resize, ("disparity", "depth"))
+    one_of("eval.median", config.eval.median, ("average", "lower"))
+    one_of("eval.ground_truth", config.eval.ground_truth, ("velodyne", "annotated", "file"))
+    one_of("eval.scaling", config.eval.scaling, ("median", "given", "camera_height"))
+
+    for flag, size in (("height", data.height), ("width", data.width)):
+        require(
+            size > 0 and size % 32 == 0,
+            f"--config.data.{flag}={size} must be a multiple of 32, because the encoder halves the image five times; "
+            f"the nearest are {max(32, size // 32 * 32)} and {size // 32 * 32 + 32}",
+        )
+    require(data.batch_size > 0, f"--config.data.batch_size={data.batch_size} must be positive")
+    require(
+        data.batch_size % num_devices == 0,
+        f"--config.data.batch_size={data.batch_size} is global and must be divisible by the {num_devices} devices",
+    )
+    require(data.split == "" or data.source == "kitti", "--config.data.split is for --config.data.source=kitti: set it to ''")
+    require(config.eval.ground_truth != "file" or data.ground_truth_file != "", "--config.data.ground_truth_file names no file")
+    require(data.root != "", "--config.data.root is empty: name the folder of the data set")
+    require(data.threads > 0, f"--config.data.threads={data.threads} must be positive")
+    for name in ("flip", "jitter", "brightness", "contrast", "saturation"):
+        within(f"augment.{name}", getattr(config.augment, name), 0, 1)
+    within("augment.hue", config.augment.hue, 0, 0.5)
+    within("augment.zoom", config.augment.zoom, 1, 2)
+    require(model.width >= 8 and model.width % 8 == 0, f"--config.model.width={model.width} must be a positive multiple of 8")
+    require(
+        0 < model.min_depth < model.max_depth,
+        f"--config.model.min_depth={model.min_depth} must be positive and below --config.model.max_depth={model.max_depth}",
+    )
+    for name in ("rotation_scale", "translation_scale"):
+        value = getattr(model, name)
+        require(value > 0, f"--config.model.{name}={value} must be positive")
+    require(model.flow_scale > 0, f"--config.model.flow_scale={model.flow_scale} must be positive")
+    require(
+        not model.flow or optim.freeze_step != 0,
+        "--config.model.flow trains together with teacher and pose, which --config.optim.freeze_step=0 freezes from the start",
+    )
+    require(
+        model.initial_depth == 0 or model.min_depth < model.initial_depth < model.max_depth,
+        f"--config.model.initial_depth={model.initial_depth} must be 0 or lie between --config.model.min_depth and max_depth",
+    )
+    require(
+        model.min_depth <= volume.min_depth < volume.max_depth <= model.max_depth,
+        f"the bins' start, --config.cost_volume.min_depth={volume.min_depth} to "
+        f"--config.cost_volume.max_depth={volume.max_depth}, must lie within "
+        f"--config.model.min_depth={model.min_depth} to --config.model.max_depth={model.max_depth}",
+    )
+    require(volume.bins >= 2, f"--config.cost_volume.bins={volume.bins} must be at least 2")
+    within("cost_volume.tracker_momentum", volume.tracker_momentum, 0, 1)
+    require(
+        volume.static_probability >= 0
+        and volume.zero_pose_probability >= 0
+        and volume.static_probability + volume.zero_pose_probability <= 1,
+        "--config.cost_volume.static_probability and zero_pose_probability must not be negative and add up to at most 1",
+    )
+    require(config.domd.upscale >= 1, f"--config.domd.upscale={config.domd.upscale} must be at least 1")
+    require(
+        not (config.domd.enabled and model.student and data.masks == "none"),
+        "DOMD needs object masks: set --config.domd.enabled=False, or --config.data.masks=files",
+    )
+    within("loss.ssim", loss.ssim, 0, 1)
+    for name in (
+        "smoothness",
+        "pyramid_distillation",
+        "automask_noise",
+        "consistency",
+        "dynamic_cycle",
+        "normal_l1",
+        "normal_rank",
+        "pose_cycle",
+    ):
+        value = getattr(loss, name)
+        require(value >= 0, f"--config.loss.{name}={value} must not be negative")
+    for name in ("dynamic_cycle", "normal_l1", "normal_rank"):
+        require(
+            model.student or (config.sc.enabled and name != "dynamic_cycle") or getattr(loss, name) == 0,
+            f"--config.loss.{name} needs a student, and there is none: set it to 0",
+        )
+    if config.sc.enabled:
+        _validate_sc(config, require)
+    one_of("ds.fusion", config.ds.fusion, ("min", "conv", "both"))
+    if config.ds.enabled:
+        _validate_ds(config, require)
+    require(
+        loss.normal_prior == "teacher" or data.priors == "files",
+        "--config.loss.normal_prior=file needs prior depth: set --config.data.priors=files, or teacher",
+    )
+    require(loss.normal_anchors > 0, f"--config.loss.normal_anchors={loss.normal_anchors} must be positive")
+    require(loss.mask_power > 0, f"--config.loss.mask_power={loss.mask_power} must be positive")
+    require(
+        loss.dynamic_cycle == 0 or data.masks != "none",
+        "--config.loss.dynamic_cycle needs object masks: set it to 0, or --config.data.masks=files",
+    )
+    require(
+        loss.mask_weight == "off" or data.masks != "none",
+        "--config.loss.mask_weight needs object masks: set it to off, or --config.data.masks=files",
+    )
+    require(optim.steps > 0, f"--config.optim.steps={optim.steps} must be positive")
+    require(optim.learning_rate > 0, f"--config.optim.learning_rate={optim.learning_rate} must be positive")
+    require(
+        optim.freeze_step < 0 or model.student,
+        "--config.optim.freeze_step freezes teacher and pose, which leaves nothing to train without a student: set it to -1",
+    )
+    require(
+        optim.freeze_step != 0 or train.init_from != "",
+        "--config.optim.freeze_step=0 freezes untrained networks: give --config.train.init_from, or a later step",
+    )
+    for name in ("log_every", "checkpoint_every", "keep"):
+        value = getattr(train, name)
+        require(value > 0, f"--config.train.{name}={value} must be positive")
+    require(config.eval.batch_size > 0, f"--config.eval.batch_size={config.eval.batch_size} must be positive")
+    for name in ("scale", "camera_height"):
+        require(getattr(config.eval, name) > 0, f"--config.eval.{name}={getattr(config.eval, name)} must be positive")
+    require(
+        0 < config.eval.min_depth < config.eval.max_depth,
+        f"--config.eval.min_depth={config.eval.min_depth} must be positive and below "
+        f"--config.eval.max_depth={config.eval.max_depth}",
+    )
+
+
+def _validate_sc(config: Config, require: Callable[[bool, str], None]) -> None:
+    sc, loss = config.sc, config.loss
+    require(not config.model.student, "--config.sc.enabled is a single-frame system: set --config.model.student=False")
+    for name in ("smoothness", "pyramid_distillation", "pose_cycle"):
+        require(getattr(loss, name) == 0, f"--config.loss.{name} is no term of --config.sc.enabled: set it to 0")
+    require(loss.mask_weight == "off", "--config.loss.mask_weight is no part of --config.sc.enabled: set it to off")
+    require(not config.model.flow, "--config.model.flow is no part of --config.sc.enabled: set it to False")
+    require(0 <= sc.ssim <= 1, f"--config.sc.ssim={sc.ssim} must lie between 0 and 1")
+    for name in ("geometry", "depth_rank"):
+        value = getattr(sc, name)
+        require(value >= 0, f"--config.sc.{name}={value} must not be negative")
+    asked = sc.depth_rank > 0 or loss.normal_l1 > 0 or loss.normal_rank > 0
+    require(
+        not asked or config.data.priors == "files",
+        "--config.sc.depth_rank, loss.normal_l1 and loss.normal_rank compare with prior depth: set --config.data.priors=files",
+    )
+    require(
+        loss.normal_prior == "file" or loss.normal_l1 == loss.normal_rank == 0,
+        "--config.sc.enabled has no other prior for normals than files: set --config.loss.normal_prior=file",
+    )
+
+
+def _validate_ds(config: Config, require: Callable[[bool, str], None]) -> None:
+    ds = config.ds
+    require(config.model.student, "--config.ds.enabled needs a student: set --config.model.student=True")
+    require(not config.domd.enabled, "--config.ds.enabled finds moving objects by their flow: set --config.domd.enabled=False")
+    require(not config.model.flow, "--config.ds.enabled has a flow network of its own: set --config.model.flow=False")
+    require(0 <= ds.cost_ssim <= 1, f"--config.ds.cost_ssim={ds.cost_ssim} must lie between 0 and 1")
+    require(
+        not config.cost_volume.future_frame,
+        "--config.ds.enabled matches with the previous frame alone: set --config.cost_volume.future_frame=False",
+    )
+    require(ds.flow_smoothness >= 0, f"--config.ds.flow_smoothness={ds.flow_smoothness} must not be negative")
+    require(
+        config.optim.freeze_step != 0,
+        "--config.ds.enabled trains its flow network together with the teacher, which --config.optim.freeze_step=0 freezes",
+    )

@@ -1,0 +1,46 @@
+"""Walks through a data set and says what is wrong with it: python scripts/check_data.py --config=configs/dynamic_depth.py:kitti
+
+Looks at all that training and evaluation with this config would read, and shows one triplet. The exit code is 0 where the data
+set is good, 1 where it has problems.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
+
+from dd_jax import command_line
+from dd_jax.data import files
+from dd_jax.prepare.check import SPLITS, check
+from dd_jax.prepare.triplet import jpeg
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
+SPLIT = flags.DEFINE_multi_enum("split", list(SPLITS), SPLITS, "splits to look at; may be given several times")
+PICTURE = flags.DEFINE_string("picture", "check.jpg", 'file for the picture of one triplet; "" = none')
+JSON = flags.DEFINE_string("json", "", "file for the whole report")
+
+
+def main() -> None:
+    report = check(CONFIG.value, SPLIT.value)
+    for name, value in report.statistics.items():
+        print(f"{name}: {json.dumps(value)}")
+    for heading, lines in (("note", report.notes), ("problem", report.problems)):
+        for line in lines:
+            print(f"{heading}: {line}")
+    if PICTURE.value and report.triplet is not None:
+        files.replace(Path(PICTURE.value), jpeg(report.triplet))
+        print(f"one triplet: {PICTURE.value}")
+    if JSON.value:
+        content = {"good": report.good, "problems": report.problems, "notes": report.notes, "statistics": report.statistics}
+        files.replace(Path(JSON.value), json.dumps(content, indent=1) + "\n")
+    print(report.verdict)
+    sys.exit(0 if report.good else 1)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config"])
+    command_line.run(main)

@@ -1,0 +1,36 @@
+"""Writes the measured depth of a KITTI split into one file, so that evaluation needs no laser scans.
+
+    python scripts/export_ground_truth.py --root=KITTI --split=eigen_zhou --out=gt_eigen.npz
+
+Evaluate with --config.eval.ground_truth=file --config.data.ground_truth_file=gt_eigen.npz. With --objects the file is the
+field's gt_depths.npz, for other programs; give --split_dir with the published list then, since only its order counts there.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data import depth_file, kitti
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="folder of KITTI raw")
+    parser.add_argument("--out", required=True, type=Path, help="the .npz file")
+    parser.add_argument("--split", default="", choices=("", "eigen_zhou", "eigen_full", "benchmark"), help="'': your own lists")
+    parser.add_argument("--split_dir", default="", help="folder of the lists; default: ROOT/splits")
+    parser.add_argument("--part", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--kind", default="velodyne", choices=("velodyne", "annotated"))
+    parser.add_argument("--objects", action="store_true", help="the field's format, which only unpickling can read")
+    flags = parser.parse_args(argv)
+    data = DataConfig(root=flags.root, split=flags.split, split_dir=flags.split_dir, masks="none", intrinsics="nominal")
+    try:
+        written = depth_file.export(kitti.list_split(data, flags.part), flags.kind, flags.out, flags.objects)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    print(f"{flags.out}: ground truth of {written} frames")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Makes Cityscapes' training triplets, frames t-2, t, t+2 side by side without the bonnet, from the original recordings.
+
+    python scripts/prepare_cityscapes.py CITYSCAPES [--out=DIR]
+
+CITYSCAPES holds leftImg8bit_sequence and camera, unpacked, or the archives leftImg8bit_sequence_trainvaltest.zip and
+camera_trainvaltest.zip as they come. Writes DIR/CITY/*.jpg, their cameras and DIR/splits; DIR is CITYSCAPES/preprocessed
+unless given. May be interrupted: the next call goes on where it stopped. Train with --config.data.source=cityscapes
+--config.data.root=CITYSCAPES (test set and masks there), or =DIR.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from dd_jax.config import ConfigError
+from dd_jax.data.cityscapes_prepare import Settings, prepare
+
+
+def main(argv: list[str] | None = None) -> None:
+    default = Settings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder of Cityscapes")
+    parser.add_argument("--out", type=Path, help="default: ROOT/preprocessed")
+    parser.add_argument("--cities", nargs="*", default=[], help="only these")
+    parser.add_argument("--height", type=int, default=default.height, help="of one frame")
+    parser.add_argument("--width", type=int, default=default.width)
+    parser.add_argument("--quality", type=int, default=default.quality, help="of the JPEG, 1 to 100")
+    parser.add_argument("--resize", choices=("area", "lanczos"), default=default.resize)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    args = parser.parse_args(argv)
+    settings = Settings(args.height, args.width, args.quality, args.resize)
+    try:
+        result = prepare(args.root, args.out or args.root / "preprocessed", settings, args.cities, args.threads)
+    except (ConfigError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"{result.folder}: {result.triplets} triplets, {result.written} of them new")
+    if result.unreadable:
+        shown = ", ".join(result.unreadable[:20])
+        print(f"{len(result.unreadable)} frames cannot be read, their triplets are left out: {shown}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Whole runs on other sources than a KITTI folder."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from cityscapes_tree import CityscapesTree
+
+from dd_jax.data.store_write import build
+from dd_jax.data.synthetic import make
+from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.train import train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Runs of the same shapes share what they compiled."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+def run_config(data, crop, **fields):
+    config = tiny.config(
+        data={"root": str(data)} | fields,
+        optim={"steps": 2, "freeze_step": -1},
+        train={"log_every": 1, "eval_every": 0, "checkpoint_every": 2},
+    )
+    config.eval.crop, config.eval.ground_truth = crop, "annotated"
+    return config
+
+
+def test_a_store_trains_and_measures_like_its_folder(tmp_path):
+    make(str(tmp_path / "drives"), preset="tiny", workers=1, progress=False)
+    config = run_config(tmp_path / "drives", "none")
+    build(config.data, tmp_path / "store", name="synthetic_triplets")
+    packed = dataclasses.replace(config, data=dataclasses.replace(config.data, source="tfds", root=str(tmp_path / "store")))
+    one = jax.devices()[:1]
+    states = [train(c, tmp_path / name, one) for c, name in ((config, "folder"), (packed, "packed"))]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    results = [evaluate_checkpoint(tmp_path / name).metrics for name in ("folder", "packed")]
+    assert results[0] == results[1] and results[0]["student"]["moving"]["pixels"] > 0
+
+
+def test_cityscapes_sequences_train_and_are_measured_against_disparity(tmp_path):
+    tree = CityscapesTree(tmp_path / "cityscapes")
+    tree.frames(range(8)), tree.camera(5)
+    tree.split("train", [("ulm", "000064", number) for number in (2, 3, 4, 5)])
+    tree.split("val", [("ulm", "000064", 3)])
+    rng = np.random.default_rng(0)
+    for number in (2, 3, 4, 5):
+        tree.array("disparity", number, rng.integers(2000, 2**15, tree.size).astype(np.uint16))
+    for city in ("berlin", "bonn"):
+        where = {"city": city, "sequence": "000001", "home": "test"}
+        tree.frames((17, 19), **where), tree.camera(19, **where)
+        tree.array("disparity", 19, rng.integers(2000, 2**15, tree.size).astype(np.uint16), **where)
+        tree.array("mask_sequence", 19, rng.integers(0, 2, tree.size, dtype=np.uint8), **where)
+    config = run_config(tree.root, "cityscapes", source="cityscapes")
+    train(config, tmp_path / "run", jax.devices()[:1])
+    evaluate_checkpoint(tmp_path / "run")
+    scores = json.loads((tmp_path / "run/metrics.json").read_text())["student"]
+    assert scores["all"]["pixels"] == scores["dynamic"]["pixels"] + scores["static"]["pixels"] > 0
+    assert np.isfinite(scores["all"]["abs_rel"])

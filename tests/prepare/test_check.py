@@ -1,0 +1,193 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dd_jax.config import Config, DataConfig
+from dd_jax.prepare.check import check
+
+ROOT = Path(__file__).parents[2]
+CAMERA = {"width": 64, "height": 32, "fx": 50.0, "fy": 50.0, "cx": 31.5, "cy": 15.5}
+
+
+class OwnSet:
+    """Frames that slide over a picture, masks and priors, in two clips."""
+
+    def __init__(self, root):
+        self.root = root
+        noise = np.random.default_rng(0).integers(0, 256, (20, 60, 3), dtype=np.uint8)
+        wide = cv2.resize(noise, (240, 32), interpolation=cv2.INTER_CUBIC)
+        for clip in ("a", "b"):
+            for frame in range(8):
+                self.write(f"frames/{clip}/{frame}.png", wide[:, 2 * frame : 2 * frame + 64])
+                mask = np.zeros((32, 64), np.uint8)
+                mask[10:20, frame : frame + 16] = 255
+                self.write(f"masks/{clip}/{frame}.png", mask)
+                self.write(f"priors/{clip}/{frame}.png", np.arange(32 * 64, dtype=np.uint16).reshape(32, 64) + 1)
+            self.camera(clip)
+        data = DataConfig(source="folder", root=str(root), height=32, width=64, batch_size=2, priors="files")
+        self.config = Config(data=data)
+        self.config.loss.normal_prior = "file"
+
+    def write(self, name, picture):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), picture)
+
+    def camera(self, clip, **changes):
+        (self.root / f"frames/{clip}/intrinsics.json").write_text(json.dumps(CAMERA | changes))
+
+    def cut_off(self, name):
+        path = self.root / name
+        path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.fixture
+def own(tmp_path):
+    return OwnSet(tmp_path / "own")
+
+
+def problem(report, words):
+    found = [line for line in report.problems if words in line]
+    assert len(found) == 1, report.problems
+    return found[0]
+
+
+def test_a_good_set_is_good_and_is_shown(own):
+    report = check(own.config)
+    assert report.good and report.problems == [] and report.verdict == "the data set is good"
+    assert report.statistics["samples"] == {"train": 6, "val": 2, "test": 2}
+    assert report.statistics["sizes"] == {"64x32": report.statistics["frames"]}
+    pixels = report.statistics["object pixels"]
+    assert pixels["mean"] == pytest.approx(160 / 2048) and pixels["frames without"] == 0
+    assert report.statistics["fields of view"]["train"] == [pytest.approx(65.2, abs=0.1)]
+    assert report.triplet.shape == (4 * 32 + 12, 2 * 64 + 4, 3)  # six tiles, mask, prior
+    assert any("ground truth" in note and "0 of 2" in note for note in report.notes)
+
+
+def test_everything_wrong_is_said_at_once(own):
+    own.cut_off("frames/a/2.png")
+    own.cut_off("masks/a/3.png")
+    own.write("masks/b/1.png", np.zeros((64, 32), np.uint8))
+    own.write("priors/a/1.png", np.full((32, 64), 7, np.uint16))
+    (own.root / "priors/b/2.png").unlink()
+    (own.root / "masks/b/4.png").unlink()
+    own.write("frames/b/3.png", np.zeros((48, 64, 3), np.uint8))
+    own.config.optim.steps = 0
+    report = check(own.config)
+    assert not report.good and "problems" in report.verdict
+    assert "--config.optim.steps=0" in problem(report, "optim.steps")
+    for words, name in (
+        ("picture unreadable", "frames/a/2.png"),
+        ("mask unreadable", "masks/a/3.png"),
+        ("mask of other proportions", "masks/b/1.png"),
+        ("prior says the same everywhere", "priors/a/1.png"),
+        ("no prior depth", "frames/b/2.png"),
+        ("pictures of several sizes", "64x48 (1)"),
+    ):
+        assert name in problem(report, words), words
+    assert report.statistics["frames without mask file"] == 1
+    assert any("max_unreadable=10" in note for note in report.notes)
+
+
+def test_damaged_cameras_do_not_end_the_look(own):
+    own.camera("a", fx=-1.0)
+    own.camera("b", cx=500.0)
+    own.cut_off("frames/b/5.png")
+    report = check(own.config)
+    complaint = problem(report, "a/intrinsics.json")
+    assert complaint.startswith("train, val, test: ") and "b/intrinsics.json" in complaint
+    assert "frames/b/5.png" in problem(report, "picture unreadable")  # no list named it
+    assert report.statistics["frames"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fx": 400.0, "fy": 400.0}, "horizontal field of view of 9 degrees"),
+        ({"fx": 3.0, "fy": 3.0}, "horizontal field of view of 169 degrees"),
+        ({"cx": 60.0}, "principal point at 94% of the width"),
+    ],
+)
+def test_suspicious_cameras_are_problems(own, changes, words):
+    own.camera("a", **changes)
+    report = check(own.config, ["train"])
+    assert "the camera of a 1 and 2 more samples" in problem(report, words)
+
+
+def test_pixels_that_are_not_square_are_noted(own):
+    own.camera("a", fy=80.0)
+    report = check(own.config, ["train"])
+    assert report.good and any("pixels 1.60 times as wide as high" in note for note in report.notes)
+
+
+def test_masks_that_cannot_be_are_problems(own):
+    for path in (own.root / "masks").rglob("*.png"):
+        cv2.imwrite(str(path), np.full((32, 64), 7, np.uint8))
+    assert "masks cover 100% of the pictures: check --config.data.mask_format" in problem(check(own.config), "cover")
+    own.config.data.mask_format = "cityscapes"
+    assert problem(check(own.config), "no mask has an object: check --config.data.mask_format")
+    own.config.data.mask_format = "coco_panoptic"
+    report = check(own.config)
+    assert any("panoptic.json does not exist" in line for line in report.problems)
+    assert problem(report, "no frame has a readable mask")
+    for path in (own.root / "masks").rglob("*.png"):
+        path.unlink()
+    own.config.data.mask_format = "binary"
+    assert "scripts/make_masks.py" in problem(check(own.config), "no frame has a readable mask")
+    own.config.data.masks, own.config.domd.enabled = "none", False
+    assert check(own.config).good
+
+
+def test_kitti_is_looked_at_without_its_calibration(tmp_path, kitti_tree):
+    tree = kitti_tree(frames=6)
+    for frame in range(6):
+        tree.add_mask(frame, values=np.eye(*tree.size, dtype=np.uint8))
+    depth = np.full(tree.size, 2560, np.uint16)
+    for frame in (1, 2):
+        path = tree.root / tree.folder / f"proj_depth/groundtruth/image_02/{frame:010d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), depth)
+    config = tree.experiment()
+    config.eval.ground_truth = "annotated"
+    report = check(config)
+    assert report.good and report.statistics["ground truth"]["val"] == {"looked for": 6, "found": 2}
+    assert any("train: 2 of 6 samples lack a neighbour" in note for note in report.notes)
+    (tree.root / "2011_09_26/calib_cam_to_cam.txt").unlink()
+    tree.path("image", 3).write_bytes(b"")
+    report = check(config)
+    assert "calib_cam_to_cam.txt does not exist" in problem(report, "calib_cam_to_cam")
+    assert "0000000003.png" in problem(report, "picture unreadable")
+    tree.write_split("val", [f"{tree.folder} 99 l", f"{tree.folder} 1 l", f"{tree.folder} 1 l"])
+    assert "val: 1 of 2 target images" in problem(check(config), "target images")
+
+
+def test_no_folder_is_one_problem(own):
+    own.config.data.root = "/nowhere/at/all"
+    report = check(own.config)
+    assert len(report.problems) == 1 and "/nowhere/at/all" in report.problems[0] and report.triplet is None
+    own.config.data.root = ""
+    report = check(own.config)
+    assert report.statistics["frames"] == 0 and "data.root is empty" in report.problems[0]
+
+
+def run_script(own, *arguments):
+    command = [sys.executable, ROOT / "scripts/check_data.py", "--config=configs/dynamic_depth.py:folder", *arguments]
+    command += [f"--config.data.root={own.root}", "--config.data.height=32", "--config.data.width=64"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_script_ends_with_a_verdict_and_an_exit_code(own, tmp_path):
+    picture, file = tmp_path / "check.jpg", tmp_path / "report.json"
+    run = run_script(own, f"--picture={picture}", f"--json={file}")
+    assert run.returncode == 0 and run.stdout.endswith(f"one triplet: {picture}\nthe data set is good\n"), run.stderr
+    assert cv2.imread(str(picture)).shape[1] == 132
+    own.cut_off("frames/a/2.png")
+    run = run_script(own, "--picture=", f"--json={file}", "--split=train")
+    assert run.returncode == 1 and run.stdout.endswith("the data set has 1 problem\n")
+    content = json.loads(file.read_text())
+    assert content["good"] is False and "frames/a/2.png" in content["problems"][0] and "train" in content["statistics"]["samples"]
