@@ -49,6 +49,7 @@ class Results:
     worst: list[report.Frame]  # by abs_rel of the first predictor, the worst first
     best: list[report.Frame]
     images_per_second: float  # reading, network and measuring together, the first batch with its compilation left out
+    page: Path | None = None  # the report, once written
 
 
 def make_predict(config: Config) -> Callable[[TrainState, Batch], Predictions]:
@@ -347,9 +348,10 @@ def write_results(
     """The files of an evaluation: ``metrics.json``, ``metrics.csv``, ``per_image.csv``, ``report.html``."""
     report.write_tables(out, results.metrics, results.images)
     measured = any(regions["all"]["pixels"] for regions in results.metrics.values())
+    results.page = Path(out) / "report.html"
     speed = {"images measured": f"{len(results.images):,}", "images / s, evaluation": f"{results.images_per_second:.1f}"}
     report.write_html(
-        Path(out) / "report.html",
+        results.page,
         title,
         results=results.metrics if measured else None,
         protocol=protocols.describe(config.eval),

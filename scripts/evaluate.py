@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     print(format_table(results.metrics, results.scales))
+    print(f"report: {results.page}")
 
 
 def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[str, object]) -> Results:

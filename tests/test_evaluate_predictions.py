@@ -94,7 +94,8 @@ def test_script_measures_png_files_under_a_protocol(drive, script, monkeypatch, 
         "--config.data.height=32", "--config.data.width=96", f"--out={root / 'out'}",
     ]  # fmt: skip
     script.main([*arguments, "--protocol=eigen_improved"])
-    assert "scale to metres: predictions 2 ± 0.0%" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "scale to metres: predictions 2 ± 0.0%" in printed and f"report: {root / 'out/report.html'}" in printed
     scores = json.loads((root / "out/metrics.json").read_text())["predictions"]["all"]
     assert scores["pixels"] == depths.size and scores["a1"] < 1 and scores["abs_rel"] < 0.13  # what is beyond 80 m is clamped
     script.main([*arguments, "--protocol=eigen_improved", "--far_truth=False", "--max_depth=50", "--scaling=given", "--scale=2"])

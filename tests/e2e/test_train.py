@@ -68,7 +68,7 @@ def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compile
         assert predictor["all"]["pixels"] == predictor["moving"]["pixels"] + predictor["static"]["pixels"] > 0
         assert np.isfinite(predictor["all"]["abs_rel"])
     assert written == json.loads(json.dumps(results.metrics))
-    assert "<html" in (tmp_path / "whole" / "report.html").read_text()
+    assert results.page == tmp_path / "whole" / "report.html" and "<html" in results.page.read_text()
 
     # Under another protocol: scans instead of dense depth, inside the crop; the run's own numbers stay.
     scans = evaluate_checkpoint(tmp_path / "whole", protocol="eigen").metrics
