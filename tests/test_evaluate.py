@@ -5,6 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from fakes import FakeSource, oracle, settings
 
 from dd_jax import checkpoint, evaluate, metrics, report
@@ -145,7 +146,7 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     results = evaluate.evaluate_checkpoint(tmp_path / "checkpoints", out=tmp_path / "out", data_root="/here")
     assert opened == [("/here", "test"), ("/here", "train")]
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results.metrics
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == tiny.as_written(results.metrics)
     page = (tmp_path / "out" / "report.html").read_text()
     assert checkpoint.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # even, worst, best
 

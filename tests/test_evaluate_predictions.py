@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tiny
 from fakes import FakeSource, oracle, settings
 from tiny import HEIGHT, WIDTH
 
@@ -51,7 +52,7 @@ def test_job_writes_what_it_writes_for_a_checkpoint(tmp_path, monkeypatch):
     assert results.scales["predictions"]["median"] == pytest.approx(4, rel=1e-5)
     out = tmp_path / "other_scores"
     assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "metrics.json", "per_image.csv", "report.html"]
-    assert json.loads((out / "metrics.json").read_text()) == results.metrics
+    assert json.loads((out / "metrics.json").read_text()) == tiny.as_written(results.metrics)
     page = (out / "report.html").read_text()
     assert "other: test split" in page and 'id="worst"' in page and page.count("<figure>") == 5 + 2 * 2
 

@@ -6,6 +6,7 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from fakes import FakeSource, oracle, settings
 from tiny import HEIGHT, WIDTH, config
 
@@ -89,7 +90,7 @@ def test_checkpoint_under_another_protocol_leaves_the_run_alone(tmp_path, monkey
 
     near = evaluate.evaluate_checkpoint(tmp_path, protocol="synthetic", changes={"max_depth": 20.0})
     assert near.metrics["student"]["all"]["pixels"] == ((source.depth > 0) & (source.depth < 20)).sum()
-    assert json.loads((tmp_path / "own" / "metrics.json").read_text()) == near.metrics
+    assert json.loads((tmp_path / "own" / "metrics.json").read_text()) == tiny.as_written(near.metrics)
     evaluate.evaluate_checkpoint(tmp_path, protocol="make3d")
     assert "Protocol make3d: annotated ground truth" in (tmp_path / "make3d" / "report.html").read_text()
     metric = evaluate.evaluate_checkpoint(tmp_path, changes={"scaling": "given", "scale": 30.0}, out=tmp_path / "there")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dd_jax import metrics
 from dd_jax.config import Config
 from dd_jax.types import Batch
 
@@ -44,3 +45,11 @@ def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
         exists=np.ones((samples, frames), bool),
         seed=rng.integers(2**32, size=samples, dtype=np.uint32),
     )
+
+
+def as_written(scores: dict) -> dict:
+    """What ``metrics.json`` keeps of the scores of an evaluation."""
+    return {
+        who: {region: {name: row[name] for name in row if name not in metrics.FURTHER} for region, row in regions.items()}
+        for who, regions in scores.items()
+    }

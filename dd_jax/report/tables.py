@@ -33,13 +33,17 @@ def format_table(scores: Scores, scales: Mapping[str, Mapping[str, float]]) -> s
 
 
 def write_tables(directory: str | Path, scores: Scores, images: Sequence[tuple[str, Scores]]) -> None:
-    """``metrics.json`` and ``metrics.csv`` (the scores) and ``per_image.csv`` (those of each image) into ``directory``.
+    """``metrics.json`` (the seven errors and pixels), ``metrics.csv`` (all scores), ``per_image.csv`` (those of each image).
 
     ``images`` holds (sample, predictor -> region -> errors and pixels), and under the region "scale" the factor ``ratio``.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "metrics.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n")
+    seven = {
+        who: {region: {name: row[name] for name in (*METRIC_NAMES, "pixels")} for region, row in regions.items()}
+        for who, regions in scores.items()
+    }
+    (directory / "metrics.json").write_text(json.dumps(seven, indent=2, allow_nan=False) + "\n")
     rows = [{"predictor": who, "region": region} | row for who, regions in scores.items() for region, row in regions.items()]
     columns = list(rows[0])
     _write_csv(directory / "metrics.csv", columns, rows)
