@@ -33,7 +33,7 @@ DRAWS = 10_000
 Interval = tuple[float, float, float]  # mean difference, and the 2.5 and 97.5 per cent quantiles of its resamplings
 
 
-PLACES = {"data": ("root", "split_dir", "cache_dir", "threads")}
+PLACES = {"data": ("root", "split_dir", "cache_dir", "threads", "ground_truth_file", "allow_pickle")}
 """Fields that say where a run finds its data, not what it computes."""
 
 

@@ -31,6 +31,7 @@ MAY_DIFFER = {
     "train.backend", "train.log_every", "train.eval_every", "train.eval_frames", "train.checkpoint_every", "train.keep",
     "train.init_from", "eval.batch_size",
     "data.root", "data.split_dir", "data.cache_dir", "data.threads", "data.max_unreadable",
+    "data.ground_truth_file", "data.allow_pickle",
 }  # fmt: skip
 """Fields of the config that change no number of a resumed run."""
 

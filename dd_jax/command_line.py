@@ -20,7 +20,7 @@ def run(main: Callable[[], None], *errors: type[Exception]) -> None:
 
     try:
         app.run(quietly, flags_parser=parse)
-    except (ConfigError, *errors) as error:
+    except (ConfigError, OSError, *errors) as error:  # files that cannot be written say which
         sys.exit(f"error: {error}")
 
 
@@ -49,8 +49,8 @@ def parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> l
         own = [cause for cause in causes(error) if isinstance(cause, ConfigError)]
         said = str(own[-1]) if own else "; ".join(line.removeprefix("flag ") for line in str(error).splitlines())
         raise ConfigError(said) from error
-    except OSError as error:
-        raise ConfigError(f"--config: {str(error).splitlines()[-1].strip()}") from error
+    except (OSError, SyntaxError, ImportError, AttributeError) as error:
+        raise ConfigError(f"--config: {(str(error).splitlines() or ['cannot be read'])[-1].strip()}") from error
     return rest
 
 

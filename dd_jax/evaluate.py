@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dd_jax import checkpoint, gallery, ground_plane, metrics, predictions, protocols, report, train_step
 from dd_jax.baselines import mean_map, spread
-from dd_jax.config import Config, EvalConfig, to_dict
+from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
 from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import TripletSource, eval_batches, open_split
 from dd_jax.predictions import InverseDepth
@@ -248,6 +248,8 @@ def evaluate_checkpoint(
     data_root: str = "",
     protocol: str = "",
     changes: Mapping[str, object] = MappingProxyType({}),
+    ground_truth_file: str = "",
+    allow_pickle: bool = False,
 ) -> Results:
     """Measures a trained system as its checkpoint describes it, or otherwise, and writes numbers and a report page.
 
@@ -260,15 +262,18 @@ def evaluate_checkpoint(
       data_root: where the data set is on this machine, if not where it was trained.
       protocol: of ``protocols.PROTOCOLS``, instead of the checkpoint's.
       changes: single fields of ``EvalConfig`` besides.
+      ground_truth_file, allow_pickle: as in ``DataConfig``, if they are not the run's.
 
     Raises:
-      ConfigError: no such checkpoint or protocol, or data that cannot be read.
+      ConfigError: no such checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
     """
     workdir = Path(directory).parent if Path(directory).name == "checkpoints" else Path(directory)
     restored = checkpoint.restore_params(directory, which)
     config = restored.config
     if data_root:
         config.data.root, config.data.cache_dir = data_root, ""
+    config.data.ground_truth_file = ground_truth_file or config.data.ground_truth_file
+    config.data.allow_pickle = allow_pickle or config.data.allow_pickle
     trained = config.eval
     config.eval = protocols.choose(trained, protocol, changes)
     validate(config)
@@ -276,12 +281,16 @@ def evaluate_checkpoint(
         same = config.eval == dataclasses.replace(trained, batch_size=config.eval.batch_size)
         out = workdir if same else workdir / protocols.name_of(config.eval)
     source = open_split(config.data, split)
+    make_folder(out)
     predictors, train_source = [*(NETWORKS if config.model.student else NETWORKS[1:])], None
     if config.eval.scaling == "median":
         predictors.append("constant")
     if has_truth(source, config.eval):
-        train_source = open_split(config.data, "train")
-        if has_truth(train_source, config.eval):
+        try:
+            train_source = open_split(config.data, "train")
+        except ConfigError as error:
+            print(f"without the mean map of the training split: {error}")
+        if train_source is not None and has_truth(train_source, config.eval):
             predictors.append("mean_map")
 
     predict = make_predict(config)
@@ -318,8 +327,11 @@ def evaluate_predictions(
       ConfigError: data that cannot be read, or predictions that are not complete.
     """
     validate(config)
+    place = Path(place).resolve()
+    out = place.with_name(f"{place.stem}_scores") if out is None else out
     source = open_split(config.data, split)
     foreign = predictions.open_predictions(place, [source.name(index) for index in range(len(source))], kind)
+    make_folder(out)
     results = evaluate(
         lambda batch: None,
         source,
@@ -330,10 +342,20 @@ def evaluate_predictions(
         num_extremes=EXTREMES,
         progress=True,
     )
-    place = Path(place)
-    out = place.with_name(f"{place.stem}_scores") if out is None else out
     write_results(results, out, f"{place.name}: {split} split", config, {}, [], checkpoint.versions())
     return results
+
+
+def make_folder(out: str | Path) -> None:
+    """Before anything is measured, so that nothing is lost.
+
+    Raises:
+      ConfigError: it cannot be made.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out={out} cannot be made ({error.strerror}): name another folder") from error
 
 
 def write_results(

@@ -62,8 +62,14 @@ def validate(config: Config, num_devices: int = 1) -> None:
         data.batch_size % num_devices == 0,
         f"--config.data.batch_size={data.batch_size} is global and must be divisible by the {num_devices} devices",
     )
-    require(data.split == "" or data.source == "kitti", "--config.data.split is for --config.data.source=kitti: set it to ''")
-    require(config.eval.ground_truth != "file" or data.ground_truth_file != "", "--config.data.ground_truth_file names no file")
+    require(
+        data.split == "" or data.source in ("kitti", "tfds"),  # a store keeps the split that it was made of
+        "--config.data.split is for --config.data.source=kitti: set it to ''",
+    )
+    require(
+        config.eval.ground_truth != "file" or data.ground_truth_file != "",
+        "ground truth from a file needs its name: set --config.data.ground_truth_file (of evaluate.py: --ground_truth_file)",
+    )
     require(data.root != "", "--config.data.root is empty: name the folder of the data set")
     require(data.threads > 0, f"--config.data.threads={data.threads} must be positive")
     for name in ("flip", "jitter", "brightness", "contrast", "saturation"):

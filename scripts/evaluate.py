@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", default=None, help="folder for the results; default: that of the run, or beside the predictions")
     parser.add_argument("--data_root", default="", help="where the data set is, if not where the run found it")
     parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: the config's")
+    parser.add_argument("--ground_truth_file", default="", help="of a KITTI split, for --ground_truth=file; default: the run's")
+    parser.add_argument("--allow_pickle", action="store_true", help="that file may hold pickled objects, which may run code")
     fields = parser.add_argument_group("fields of the protocol, explained in dd_jax/config.py (EvalConfig)")
     for field in dataclasses.fields(EvalConfig):
         kind = boolean if field.type is bool else field.type
@@ -60,12 +62,14 @@ def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[st
         if config_flags:
             raise ConfigError(f"{config_flags[0]} is no flag of --checkpoint, which knows its config; --help has them all")
         where = flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root
-        return evaluate_checkpoint(*where, flags.protocol, changes)
+        return evaluate_checkpoint(*where, flags.protocol, changes, flags.ground_truth_file, flags.allow_pickle)
     if not any(flag.startswith("--config=") for flag in config_flags):
         raise ConfigError("--predictions needs --config=configs/NAME.py:VARIANT, which says where the data are")
     config = command_line.config_of(config_flags)
     if flags.data_root:
         config.data.root = flags.data_root
+    config.data.ground_truth_file = flags.ground_truth_file or config.data.ground_truth_file
+    config.data.allow_pickle = flags.allow_pickle or config.data.allow_pickle
     config.eval = protocols.choose(config.eval, flags.protocol, changes)
     return evaluate_predictions(config, flags.predictions, flags.predictions_are, flags.split, flags.out)
 

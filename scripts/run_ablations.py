@@ -42,7 +42,11 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    if not Path(arguments.config).is_file():
+        raise ConfigError(f"--config={arguments.config} does not exist")
     file = runpy.run_path(arguments.config)
+    if missing := {"ROWS", "BASELINE", "get_config"} - set(file):
+        raise ConfigError(f"--config={arguments.config} has no {', '.join(sorted(missing))}: look at configs/ablations.py")
     rows, out = file["ROWS"], Path(arguments.out).absolute()
     chosen = arguments.rows.split(",") if arguments.rows else list(rows)
     if unknown := [row for row in chosen if row not in rows]:

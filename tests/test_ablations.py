@@ -140,7 +140,16 @@ def test_the_posters_rows_carry_its_figures():
     assert len(published) == 8 and all(len(values) == len(metrics.ERRORS) for values in published.values())
 
 
-def test_unknown_rows_are_refused_before_anything_runs(tmp_path):
-    command = [sys.executable, "scripts/run_ablations.py", "--rows=baseline,posecycle", f"--out={tmp_path / 'out'}"]
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--rows=baseline,posecycle", "has no posecycle"),
+        ("--config=configs/none.py", "configs/none.py does not exist"),
+        ("--config=configs/monodepth2.py", "has no BASELINE, ROWS"),
+    ],
+)
+def test_what_cannot_be_tabulated_is_refused_before_anything_runs(tmp_path, flag, says):
+    command = [sys.executable, "scripts/run_ablations.py", flag, f"--out={tmp_path / 'out'}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 1 and "has no posecycle" in result.stderr and not (tmp_path / "out").exists()
+    assert result.returncode == 1 and says in result.stderr and not (tmp_path / "out").exists()
+    assert "Traceback" not in result.stderr

@@ -154,3 +154,9 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
 def test_missing_checkpoint_is_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="no checkpoint in"):
         evaluate.evaluate_checkpoint(tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--out=.*file/x cannot be made \(Not a directory\)"):
+        evaluate.make_folder(tmp_path / "file" / "x")

@@ -59,7 +59,7 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"dynamic_cycle": 0.1}))
     with pytest.raises(ConfigError, match=r"data.split is for --config.data.source=kitti"):
         validate(tiny.config(data={"split": "odom", "source": "folder"}))
-    with pytest.raises(ConfigError, match=r"data.ground_truth_file names no file"):
+    with pytest.raises(ConfigError, match=r"data.ground_truth_file"):
         validate(tiny.config(eval={"ground_truth": "file"}))
     with pytest.raises(ConfigError, match=r"data\.priors=files"):
         validate(tiny.config(loss={"normal_l1": 0.1, "normal_prior": "file"}))
@@ -83,3 +83,14 @@ def test_combinations_that_cannot_work_are_refused():
     with pytest.raises(ConfigError, match=r"model\.flow"):
         frozen = {"freeze_step": 0}
         validate(tiny.config(model={"flow": True}, optim=frozen, train={"init_from": "runs/teacher"}))
+
+
+def test_a_store_of_kitti_is_trained_with_kittis_config():
+    from configs import dynamic_depth
+
+    config = dynamic_depth.get_config("kitti")
+    config.data.source = "tfds"
+    validate(config)
+    config.data.source = "folder"
+    with pytest.raises(ConfigError, match=r"data\.split"):
+        validate(config)

@@ -256,10 +256,9 @@ def _mask_at(tree: _Sequences, entry: Entry, shape: tuple[int, int]) -> Bool[np.
     if found is None:
         return None
     try:
-        mask = frames.decode_mask(tree.root / found[0], tree.config.mask_format)
+        return frames.resize_mask(frames.cut(frames.decode_mask(tree.root / found[0], tree.config.mask_format), box), *shape)
     except frames.UnreadableFrame as error:
-        raise ConfigError(f"the object mask {error} cannot be decoded: write it again, or delete it") from error
-    return frames.resize_mask(frames.cut(mask, box), *shape)
+        raise ConfigError(f"the object mask {found[0]} cannot be used ({error}): write it again, or delete it") from error
 
 
 def _read_depth(path: Path) -> Float32[np.ndarray, "H W"]:

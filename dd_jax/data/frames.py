@@ -183,7 +183,7 @@ def decode_mask(source: Path | bytes, mask_format: str = "binary") -> Bool[np.nd
         values = load_array(source)
     elif mask_format == "binary":
         values = _decode(source, cv2.IMREAD_UNCHANGED)
-        values = values.max(axis=-1) if values.ndim == 3 else values
+        values = values[..., :3].max(axis=-1) if values.ndim == 3 else values  # an alpha channel says nothing
     else:
         values = _decode_labels(source)
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":

@@ -163,7 +163,8 @@ def _checked(path: Path, name: str) -> list[Entry]:
             f"{path}: {len(foreign)} of {len(entries)} frames do not belong to the split of {name}, the first is "
             f"{lines(foreign)[0]!r}: {COPY}, or set --config.data.split='' to use lists of your own"
         )
-        if path.parent.name == name.split("/")[0]:
+        numbered = all(folder.isdigit() for folder, _, _ in foreign)  # as the sequences of the odometry are
+        if path.parent.name == name.split("/")[0] or numbered != name.startswith("odom/"):
             raise ConfigError(problem)
         log.warning(problem)
         return entries

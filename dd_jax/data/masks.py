@@ -33,7 +33,7 @@ def is_object(values: Shaped[np.ndarray, "h w"], mask_format: str) -> Bool[np.nd
         ``1000 * label + number``, too) or "cityscapes_train" (train ids).
     """
     if mask_format == "binary":
-        return values > 0
+        return np.abs(values) > 0  # not a number is no object
     first, last = TRAIN_IDS
     if mask_format == "cityscapes":
         first, last = LABEL_IDS

@@ -86,9 +86,10 @@ class StoredFrames:
     def _decode(self, record: dict[str, Any]) -> Picture:
         if not record["readable"]:
             raise UnreadableFrame(record["name"].decode())
+        mask = frames.decode_mask(record["mask"]) if self._masks else None
         return Picture(
             image=frames.decode_image(record["image"]),
-            mask=frames.decode_mask(record["mask"]) if self._masks else None,
+            mask=None if mask is None or mask.shape == (1, 1) else mask,  # a single pixel stands for none
             prior=frames.decode_prior(record["prior"]) if self._priors else None,
         )
 

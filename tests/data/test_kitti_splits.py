@@ -133,3 +133,10 @@ def test_unknown_names_and_roots_are_refused(config):
 
 def test_ranges():
     assert kitti_splits.numbers("3 10-14 20-27", 2) == [3, 10, 12, 14, 20, 22, 24, 26]
+
+
+def test_lists_of_raw_drives_are_no_sequences(config, tmp_path):
+    config.split = "odom"
+    write(tmp_path / "splits/train_files.txt", kitti_splits.eigen_zhou()[:3])
+    with pytest.raises(ConfigError, match=r"3 of 3 frames do not belong to the split of odom/train_files.txt"):
+        kitti_splits.read(config, "train")

@@ -142,3 +142,15 @@ def test_evaluation_reads_masks_in_the_same_format(kitti_tree):
     cv2.imwrite(str(path), depth)
     tree.config.mask_format = "cityscapes"
     np.testing.assert_array_equal(open_split(tree.config, "val").ground_truth(1, "annotated").dynamic, ids == 26)
+
+
+def test_what_is_transparent_or_no_number_is_no_object(tmp_path):
+    picture = np.zeros((4, 6, 4), np.uint8)
+    picture[..., 3], picture[1, 2, :3] = 255, 9
+    cv2.imwrite(str(tmp_path / "alpha.png"), picture)
+    values = np.zeros((4, 6), np.float32)
+    values[1, 2], values[0, 0] = -1, np.nan
+    np.save(tmp_path / "signed.npy", values)
+    for name in ("alpha.png", "signed.npy"):
+        mask = frames.decode_mask(tmp_path / name)
+        assert mask[1, 2] and mask.sum() == 1, name
