@@ -61,7 +61,7 @@ def test_job_writes_what_it_writes_for_a_checkpoint(tmp_path, monkeypatch):
     np.save(folder / "000004.npy", broken)
     with pytest.raises(ConfigError, match=r"000004\.npy: 1 of .* are NaN or infinite"):
         evaluate.evaluate_predictions(settings(), folder, out=tmp_path / "nothing")
-    assert not (tmp_path / "nothing").exists()
+    assert not any((tmp_path / "nothing").iterdir())
     np.save(folder / "000004.npy", np.ones((2 * HEIGHT, WIDTH)))
     with pytest.raises(ConfigError, match="the prediction for sample 4 has 128 x 96 pixels, its ground truth 64 x 96"):
         evaluate.evaluate_predictions(settings(), folder, out=tmp_path / "nothing")
