@@ -83,7 +83,9 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
     seen = _look(frames_of, data, progress)
     _pictures(seen, data, report)
     if data.masks == "files" and listed:
-        _masks({file: one for file, one in seen.items() if file in listed}, report)
+        loss = config.loss
+        needed = (config.domd.enabled and config.model.student) or loss.dynamic_cycle > 0 or loss.mask_weight != "off"
+        _masks({file: one for file, one in seen.items() if file in listed}, needed, report)
     for split, listing in known.items():
         _samples(split, listing, data, report)
         _cameras(split, listing, seen, data, report)
@@ -198,12 +200,13 @@ def _name(paths: list[str]) -> str:
     return f"{len(paths)}, {', '.join(paths[:NAMED])}{more}"
 
 
-def _masks(seen: dict[FrameFile, Seen], report: Report) -> None:
+def _masks(seen: dict[FrameFile, Seen], needed: bool, report: Report) -> None:
+    """``needed``: training does something with them; elsewhere they only tell evaluation what may move."""
     without = [file.image for file in seen if not file.mask]
     shares = [one.objects for one in seen.values() if one.objects is not None]
     report.statistics["frames without mask file"] = len(without)
     if not shares:
-        report.problems.append(
+        (report.problems if needed else report.notes).append(
             "no frame has a readable mask: make masks (scripts/make_masks.py), or do without (--config.data.masks=none)"
         )
         return
