@@ -4,13 +4,14 @@ import numpy as np
 from jaxtyping import Float
 
 from dd_jax.config import Config, ConfigError
+from dd_jax.data.frames import Listing
 from dd_jax.data.loader import TripletSource
 
 MEAN_MAP_FRAMES = 300
 """Training frames, evenly spread, whose ground truth makes the mean map."""
 
 
-def mean_map(source: TripletSource | None, config: Config) -> Float[np.ndarray, "h w"]:
+def mean_map(source: TripletSource | Listing | None, config: Config) -> Float[np.ndarray, "h w"]:
     """Inverse of the mean depth that each pixel has in the ground truth of ``source``, at training size.
 
     Pixels never measured take the mean of their row, rows never measured that of the nearest row.

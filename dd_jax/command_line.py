@@ -1,9 +1,14 @@
-"""``--config=FILE:VARIANT --config.section.field=value`` on the command line, where a mistake ends in one sentence."""
+"""The command lines of the scripts, where a mistake ends in one sentence.
 
+Jobs that need an experiment take ``--config=FILE:VARIANT --config.section.field=value``, the others have a :class:`Parser`.
+"""
+
+import argparse
+import contextlib
 import dataclasses
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -18,10 +23,41 @@ def run(main: Callable[[], None], *errors: type[Exception]) -> None:
         logging.set_verbosity(logging.WARNING)
         main()
 
-    try:
+    with one_sentence(*errors):
         app.run(quietly, flags_parser=parse)
-    except (ConfigError, OSError, *errors) as error:  # files that cannot be written say which
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags of a script, whose docstring describes it."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> None:
+        """Ends the program; replaces argparse's page of usage."""
+        sys.exit(f"error: {message}; --help explains the flags")
+
+
+def positive(text: str) -> int:
+    """A flag's whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of at least 1")
+    return int(text)
+
+
+@contextlib.contextmanager
+def one_sentence(*errors: type[Exception]) -> Iterator[None]:
+    """Ends the program with a sentence where a ConfigError, an OSError or one of ``errors`` would end it with a traceback."""
+    try:
+        yield
+    except (ConfigError, *errors) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None:
+            sys.exit(f"error: {error}")
+        sys.exit(f"error: {error.filename} cannot be read or written ({error.strerror}): name another file or folder")
 
 
 def config_of(arguments: Sequence[str]) -> Config:

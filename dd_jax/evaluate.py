@@ -20,8 +20,8 @@ from tqdm import tqdm
 from dd_jax import checkpoint, gallery, ground_plane, metrics, predictions, protocols, report, train_step
 from dd_jax.baselines import mean_map, spread
 from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
-from dd_jax.data.frames import GroundTruth, intrinsics
-from dd_jax.data.loader import TripletSource, eval_batches, open_split
+from dd_jax.data.frames import GroundTruth, Listing, intrinsics
+from dd_jax.data.loader import TripletSource, eval_batches, list_split, open_split
 from dd_jax.predictions import InverseDepth
 from dd_jax.types import Batch, Predictions, TrainState
 from dd_jax.validation import validate
@@ -64,7 +64,7 @@ def evaluate(
     predictors: Sequence[str] = NETWORKS,
     *,
     foreign: InverseDepth | None = None,
-    train_source: TripletSource | None = None,
+    train_truth: TripletSource | Listing | None = None,
     max_frames: int = 0,
     num_panels: int = 4,
     num_extremes: int = 0,
@@ -76,7 +76,7 @@ def evaluate(
       predict_fn: called once per batch; it may return before the device is done, the previous batch is measured meanwhile.
       config: ``eval`` says how to measure, ``eval.ground_truth`` against what. Without ground truth the metrics are None.
       predictors: of :data:`PREDICTORS`. "predictions" are those of ``foreign``. "constant" is one depth everywhere (median
-        scaling makes the value irrelevant), "mean_map" the mean ground truth of ``train_source`` per pixel: what can be had
+        scaling makes the value irrelevant), "mean_map" the mean of ``train_truth`` per pixel: what can be had
         without looking at the image.
       foreign: 1 / depth of a sample by another program, see ``predictions.open_predictions``.
       max_frames: that many samples, evenly spread; 0 = all.
@@ -84,15 +84,17 @@ def evaluate(
       num_extremes: worst and best samples to picture besides, as far as there are enough.
 
     Raises:
-      ConfigError: "mean_map" without ground truth in ``train_source``, or foreign predictions that cannot be used.
+      ConfigError: "mean_map" without ground truth in ``train_truth``, or foreign predictions that cannot be used.
     """
     baselines = {}
     if "constant" in predictors:
         baselines["constant"] = np.ones((config.data.height, config.data.width), np.float32)
     if "mean_map" in predictors:
-        baselines["mean_map"] = mean_map(train_source, config)
+        baselines["mean_map"] = mean_map(train_truth, config)
 
     indices = spread(len(source), max_frames)
+    pictured = spread(len(indices), num_panels) if num_panels else []
+    panels: dict[int, np.ndarray] = {}
     images: list[tuple[str, dict[str, metrics.Result]]] = []
     started, counted = time.perf_counter(), len(indices)
     with (
@@ -115,13 +117,21 @@ def evaluate(
                 return image_scores(own, baselines, truth, batch.K[position], config)
 
             scores = list(pool.map(measure, range(len(real))))
+            for position, (index, own) in enumerate(zip(map(int, real), scores)):
+                if (place := len(images) + position) in pictured:
+                    panels[place] = picture(source, index, position, batch, prediction, maps, own, config)
             images += zip((source.name(int(index)) for index in real), scores)
             bar.update(len(real))
     images_per_second = counted / (time.perf_counter() - started)
 
-    pictured = spread(len(indices), num_panels) if num_panels else []
     worst, best = gallery.extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
-    panels = draw(predict_fn, source, images, indices, {*pictured, *worst, *best}, foreign, predictors, config)
+    remarkable = sorted({*worst, *best} - {*panels})  # known only now, so these are predicted once more
+    again = [indices[place] for place in remarkable]
+    for real, batch, prediction in predicted(predict_fn, source, again, config):
+        maps = inverse_depths(prediction, foreign, predictors)
+        for position, index in enumerate(map(int, real)):
+            place = remarkable.pop(0)
+            panels[place] = picture(source, index, position, batch, prediction, maps, images[place][1], config)
     summaries = {who: metrics.summarize([scores[who] for _, scores in images if scores]) for who in predictors}
     return Results(
         metrics={who: tabulate(summary) for who, summary in summaries.items()},
@@ -212,30 +222,23 @@ def tabulate(summary: metrics.Result) -> dict[str, dict[str, float | int | None]
     }
 
 
-def draw(
-    predict_fn: Callable[[Batch], Predictions | None],
+def picture(
     source: TripletSource,
-    images: Sequence[tuple[str, dict[str, metrics.Result]]],
-    indices: Sequence[int],
-    places: set[int],
-    foreign: InverseDepth | None,
-    predictors: Sequence[str],
+    index: int,
+    position: int,
+    batch: Batch,
+    prediction: Predictions | None,
+    maps: Mapping[str, Callable[[int, int], Float[np.ndarray, "_ _"]]],
+    scores: Mapping[str, metrics.Result],
     config: Config,
-) -> dict[int, UInt8[np.ndarray, "_ _ 3"]]:
-    """Pictures of the samples at ``places`` of ``indices``, which are predicted once more."""
-    ordered = sorted(places)
-    panels: dict[int, np.ndarray] = {}
-    for real, batch, prediction in predicted(predict_fn, source, [indices[place] for place in ordered], config):
-        maps = inverse_depths(prediction, foreign, predictors)
-        for position, index in enumerate(map(int, real)):
-            place = ordered[len(panels)]
-            own = {who: of(position, index) for who, of in maps.items()}
-            truth = source.ground_truth(index, config.eval.ground_truth)
-            panels[place] = gallery.sample_panel(position, batch, prediction, own, truth, images[place][1], config.eval)
-    return panels
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The panel of sample ``index``, at ``position`` of a batch; ``maps`` as :func:`inverse_depths` has them."""
+    own = {who: of(position, index) for who, of in maps.items()}
+    truth = source.ground_truth(index, config.eval.ground_truth)
+    return gallery.sample_panel(position, batch, prediction, own, truth, scores, config.eval)
 
 
-def has_truth(source: TripletSource, config: EvalConfig) -> bool:
+def has_truth(source: TripletSource | Listing, config: EvalConfig) -> bool:
     """Whether any of a few samples, evenly spread, has the ground truth that is asked for."""
     return any(source.ground_truth(index, config.ground_truth) is not None for index in spread(len(source), 8))
 
@@ -282,15 +285,15 @@ def evaluate_checkpoint(
         out = workdir if same else workdir / protocols.name_of(config.eval)
     source = open_split(config.data, split)
     make_folder(out)
-    predictors, train_source = [*(NETWORKS if config.model.student else NETWORKS[1:])], None
+    predictors, train_truth = [*(NETWORKS if config.model.student else NETWORKS[1:])], None
     if config.eval.scaling == "median":
         predictors.append("constant")
     if has_truth(source, config.eval):
         try:
-            train_source = open_split(config.data, "train")
+            train_truth = list_split(dataclasses.replace(config.data, priors="none"), "train")
         except ConfigError as error:
             print(f"without the mean map of the training split: {error}")
-        if train_source is not None and has_truth(train_source, config.eval):
+        if train_truth is not None and has_truth(train_truth, config.eval):
             predictors.append("mean_map")
 
     predict = make_predict(config)
@@ -299,7 +302,7 @@ def evaluate_checkpoint(
         source,
         config,
         predictors,
-        train_source=train_source,
+        train_truth=train_truth,
         num_panels=8,
         num_extremes=EXTREMES,
         progress=True,

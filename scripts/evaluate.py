@@ -29,8 +29,7 @@ from dd_jax.report import format_table
 
 
 def main(arguments: list[str] | None = None) -> None:
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written, allow_abbrev=False)
+    parser = command_line.Parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoint", help="folder of a run, or the checkpoints folder in it")
     what.add_argument("--predictions", help="folder of files named 000000.npy, ... by position in the split, or by frame")
@@ -48,10 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
         fields.add_argument(f"--{field.name}", type=kind, default=None, help=f"default of eigen: {field.default}")
     flags, config_flags = parser.parse_known_args(arguments)
     chosen = {field.name: getattr(flags, field.name) for field in dataclasses.fields(EvalConfig)}
-    try:
+    with command_line.one_sentence():
         results = measure(flags, config_flags, {name: value for name, value in chosen.items() if value is not None})
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
     print(format_table(results.metrics, results.scales))
     print(f"report: {results.page}")
 
@@ -63,7 +60,7 @@ def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[st
             raise ConfigError(f"{config_flags[0]} is no flag of --checkpoint, which knows its config; --help has them all")
         where = flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root
         return evaluate_checkpoint(*where, flags.protocol, changes, flags.ground_truth_file, flags.allow_pickle)
-    if not any(flag.startswith("--config=") for flag in config_flags):
+    if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
         raise ConfigError("--predictions needs --config=configs/NAME.py:VARIANT, which says where the data are")
     config = command_line.config_of(config_flags)
     if flags.data_root:

@@ -6,16 +6,15 @@ Evaluate with --config.eval.ground_truth=file --config.data.ground_truth_file=gt
 field's gt_depths.npz, for other programs; give --split_dir with the published list then, since only its order counts there.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from dd_jax.config import ConfigError, DataConfig
+from dd_jax import command_line
+from dd_jax.config import DataConfig
 from dd_jax.data import depth_file, kitti
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--root", required=True, help="folder of KITTI raw")
     parser.add_argument("--out", required=True, type=Path, help="the .npz file")
     parser.add_argument("--split", default="", choices=("", "eigen_zhou", "eigen_full", "benchmark"), help="'': your own lists")
@@ -25,10 +24,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--objects", action="store_true", help="the field's format, which only unpickling can read")
     flags = parser.parse_args(argv)
     data = DataConfig(root=flags.root, split=flags.split, split_dir=flags.split_dir, masks="none", intrinsics="nominal")
-    try:
+    with command_line.one_sentence():
         written = depth_file.export(kitti.list_split(data, flags.part), flags.kind, flags.out, flags.objects)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
     print(f"{flags.out}: ground truth of {written} frames")
 
 

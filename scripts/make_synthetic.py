@@ -1,14 +1,14 @@
-"""Writes a synthetic driving data set: ``python scripts/make_synthetic.py --out DIR --preset demo``."""
+"""Writes synthetic drives in the KITTI raw layout, with masks, depth and prior depth.
 
-import argparse
-import sys
+    python scripts/make_synthetic.py --out DIR --preset demo
+"""
 
-from dd_jax.config import ConfigError
+from dd_jax import command_line
 from dd_jax.data.synthetic import PRESETS, make
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write synthetic drives in the KITTI raw layout.")
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--out", required=True, help="folder of the data set; an unfinished one is finished")
     parser.add_argument("--preset", default="small", choices=tuple(PRESETS))
     parser.add_argument("--seed", type=int, default=0)
@@ -16,10 +16,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int)
     parser.add_argument("--workers", type=int, default=2, help="processes; the files do not depend on it")
     flags = parser.parse_args(arguments)
-    try:
+    with command_line.one_sentence():
         info = make(flags.out, flags.preset, flags.seed, flags.workers, flags.height, flags.width)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
     for name, s in info["drives"].items():
         print(f"drive {name} {s['split']:5} {s['maneuver']:8} moving {s['moving_share']:6.1%} dynamic {s['dynamic_share']:6.1%} "
               f"{s['metres_per_frame']:.2f} m/frame")  # fmt: skip

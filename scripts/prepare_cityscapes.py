@@ -8,17 +8,16 @@ unless given. May be interrupted: the next call goes on where it stopped. Train 
 --config.data.root=CITYSCAPES (test set and masks there), or =DIR.
 """
 
-import argparse
 import os
 from pathlib import Path
 
-from dd_jax.config import ConfigError
+from dd_jax import command_line
 from dd_jax.data.cityscapes_prepare import Settings, prepare
 
 
 def main(argv: list[str] | None = None) -> None:
     default = Settings()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("root", type=Path, help="folder of Cityscapes")
     parser.add_argument("--out", type=Path, help="default: ROOT/preprocessed")
     parser.add_argument("--cities", nargs="*", default=[], help="only these")
@@ -29,10 +28,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     args = parser.parse_args(argv)
     settings = Settings(args.height, args.width, args.quality, args.resize)
-    try:
+    with command_line.one_sentence():
         result = prepare(args.root, args.out or args.root / "preprocessed", settings, args.cities, args.threads)
-    except (ConfigError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
     print(f"{result.folder}: {result.triplets} triplets, {result.written} of them new")
     if result.unreadable:
         shown = ", ".join(result.unreadable[:20])

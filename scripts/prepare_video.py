@@ -7,14 +7,13 @@ DIR/check_clip.jpg shows three neighbouring frames and how they fit together. In
 Train with --config.data.source=folder --config.data.root=DIR.
 """
 
-import argparse
 import math
 import os
 from pathlib import Path
 
-from dd_jax.config import ConfigError
+from dd_jax import command_line
 from dd_jax.data import files
-from dd_jax.data.video import MIN_MOTION, prepare
+from dd_jax.data.video import MIN_MOTION, Prepared, prepare
 from dd_jax.prepare.triplet import jpeg
 from dd_jax.prepare.video_report import check_picture, sentences
 
@@ -32,7 +31,7 @@ def numbers(*counts: int):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("video", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; each video becomes a clip in it")
     camera = parser.add_mutually_exclusive_group(required=True)
@@ -59,20 +58,23 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
     for video in args.video:
-        try:
+        with command_line.one_sentence():
             result = prepare(
                 video, args.out, fov=args.fov, intrinsics=args.intrinsics, guess=args.guess, distortion=args.distortion,
                 every=args.every, start=args.start, end=args.end, min_motion=args.min_motion,
                 suffix="png" if args.png else "jpg",
             )  # fmt: skip
-        except ConfigError as error:
-            raise SystemExit(f"error: {error}") from None
-        print(f"{result.folder}:", *sentences(result), sep="\n  ")
-        picture = check_picture(result)
-        if picture is not None:
-            path = args.out / f"check_{video.stem}.jpg"
-            files.replace(path, jpeg(picture))
-            print(f"  look at {path}")
+            show(video, result, args.out)
+
+
+def show(video: Path, result: Prepared, out: Path) -> None:
+    """Says what became of a video, and writes a picture to look at."""
+    print(f"{result.folder}:", *sentences(result), sep="\n  ")
+    picture = check_picture(result)
+    if picture is not None:
+        path = out / f"check_{video.stem}.jpg"
+        files.replace(path, jpeg(picture))
+        print(f"  look at {path}")
 
 
 if __name__ == "__main__":

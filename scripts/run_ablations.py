@@ -19,26 +19,22 @@ from dd_jax.validation import validate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--config", default="configs/ablations.py", help="file with ROWS, BASELINE and get_config")
-    parser.add_argument("--seeds", type=int, default=3, help="runs per row, with seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=command_line.positive, default=3, help="runs per row, with seeds 0, 1, ...")
     parser.add_argument("--rows", default="", help="some rows, separated by commas; default: all")
     parser.add_argument("--variant", default="", help="of the rows' configs; default: theirs")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; each gets its share of the cores, and one GPU")
+    parser.add_argument(
+        "--jobs", type=command_line.positive, default=1, help="runs at once; each gets its share of the cores, and one GPU"
+    )
     parser.add_argument("--out", default="runs/ablations", help="folder of all runs and of the table")
     parser.add_argument("--table_only", action="store_true", help="make the table of what is there")
     arguments, overrides = parser.parse_known_args()
     unknown = [flag for flag in overrides if not flag.startswith("--config.")]
     if unknown:
         parser.error(f"unknown: {' '.join(unknown)}")
-    if arguments.seeds < 1 or arguments.jobs < 1:
-        parser.error("--seeds and --jobs must be positive")
-    try:
+    with command_line.one_sentence():
         run(arguments, overrides)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:

@@ -45,3 +45,21 @@ def test_train_script_prints_the_sentence_alone():
     result = subprocess.run([sys.executable, "scripts/train.py", *given], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and result.stderr.startswith("error: --config.loss.sim") and result.stderr.count("\n") == 1
     assert not (ROOT / "unused").exists()
+
+
+def test_flags_without_a_config_are_refused_in_one_sentence(capsys):
+    parser = command_line.Parser("What it does.")
+    parser.add_argument("--count", type=int)
+    for given in (["--count=many"], ["--cou=1"]):
+        with pytest.raises(SystemExit, match=r"^error: .*--cou.*; --help explains the flags$"):
+            parser.parse_args(given)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    says = r"^error: .*/file/folder cannot be read or written \(Not a directory\): name another"
+    with pytest.raises(SystemExit, match=says), command_line.one_sentence():
+        (tmp_path / "file/folder").mkdir()
+    with pytest.raises(SystemExit, match=r"^error: what, where, what to do$"), command_line.one_sentence():
+        raise ConfigError("what, where, what to do")

@@ -78,16 +78,16 @@ def test_constant_depth_is_the_median_of_the_image():
 def test_mean_map_knows_a_scene_that_never_changes():
     source = FakeSource(4)
     source.depth[:] = np.where(source.depth[0] > 0, source.depth[0], 0)
-    results = evaluate.evaluate(oracle(source), source, settings(), ("mean_map", "constant"), train_source=source)
+    results = evaluate.evaluate(oracle(source), source, settings(), ("mean_map", "constant"), train_truth=source)
     assert results.metrics["mean_map"]["all"]["abs_rel"] == pytest.approx(0, abs=1e-5)
     assert results.metrics["constant"]["all"]["abs_rel"] > 0.3
 
 
-@pytest.mark.parametrize("train_source", [None, FakeSource(2, measured=False)])
-def test_mean_map_without_ground_truth_is_refused(train_source):
+@pytest.mark.parametrize("train_truth", [None, FakeSource(2, measured=False)])
+def test_mean_map_without_ground_truth_is_refused(train_truth):
     source = FakeSource(2)
     with pytest.raises(ConfigError, match="mean map needs ground truth"):
-        evaluate.evaluate(oracle(source), source, settings(), ("mean_map",), train_source=train_source)
+        evaluate.evaluate(oracle(source), source, settings(), ("mean_map",), train_truth=train_truth)
 
 
 def test_without_ground_truth_there_are_pictures_only():
@@ -141,7 +141,8 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     with checkpoint.Writer(tmp_path, cfg) as writer:
         writer.save(state, {}, score=0.1)
     opened = []
-    monkeypatch.setattr(evaluate, "open_split", lambda data, split: (opened.append((data.root, split)), source)[1])
+    for name in ("open_split", "list_split"):
+        monkeypatch.setattr(evaluate, name, lambda data, split: (opened.append((data.root, split)), source)[1])
     monkeypatch.setattr(evaluate, "make_predict", lambda config: lambda state, images: oracle(source)(images))
     results = evaluate.evaluate_checkpoint(tmp_path / "checkpoints", out=tmp_path / "out", data_root="/here")
     assert opened == [("/here", "test"), ("/here", "train")]

@@ -22,7 +22,7 @@ from dd_jax.validation import validate
 def test_a_given_factor_needs_no_median():
     source = FakeSource(5)
     cfg = settings(scaling="given", scale=30.0)
-    results = evaluate.evaluate(oracle(source), source, cfg, ("student", "mean_map"), train_source=source)
+    results = evaluate.evaluate(oracle(source), source, cfg, ("student", "mean_map"), train_truth=source)
     assert results.metrics["student"]["all"]["abs_rel"] == pytest.approx(0, abs=1e-5)
     assert results.scales["student"] == {"median": 30.0, "relative_std": 0.0}
     assert results.scales["mean_map"]["median"] == 1.0  # it knows metres
@@ -83,7 +83,8 @@ def test_checkpoint_under_another_protocol_leaves_the_run_alone(tmp_path, monkey
     )
     with checkpoint.Writer(tmp_path, settings()) as writer:
         writer.save(state, {}, score=0.1)
-    monkeypatch.setattr(evaluate, "open_split", lambda data, split: source)
+    for name in ("open_split", "list_split"):
+        monkeypatch.setattr(evaluate, name, lambda data, split: source)
     monkeypatch.setattr(evaluate, "make_predict", lambda config: lambda state, images: oracle(source)(images))
     assert list(evaluate.evaluate_checkpoint(tmp_path).metrics) == ["student", "teacher", "constant", "mean_map"]
     before = (tmp_path / "metrics.json").read_bytes()
@@ -109,7 +110,8 @@ def test_test_split_with_truth_and_training_split_without(tmp_path, monkeypatch)
     state = TrainState(step=jnp.int32(1), params={}, batch_stats={}, opt_state=(), depth_range=jnp.ones(2))
     with checkpoint.Writer(tmp_path, settings()) as writer:
         writer.save(state, {}, score=0.1)
-    monkeypatch.setattr(evaluate, "open_split", lambda data, split: splits[split])
+    for name in ("open_split", "list_split"):
+        monkeypatch.setattr(evaluate, name, lambda data, split: splits[split])
     monkeypatch.setattr(evaluate, "make_predict", lambda config: lambda state, images: oracle(splits["test"])(images))
     assert list(evaluate.evaluate_checkpoint(tmp_path).metrics) == ["student", "teacher", "constant"]
 

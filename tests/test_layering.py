@@ -34,7 +34,7 @@ NARROW = {
     "baselines": {"config", "data"},
     "gallery": {"types", "config", "data", "metrics", "report"},
     "networks": {"types", "config", "reduce", "geometry", "networks"},
-    "prepare": {"types", "config", "validation", "data", "report", "prepare"},
+    "prepare": {"types", "config", "validation", "command_line", "data", "report", "prepare"},
 }
 """Parts that know even less than their layer would allow."""
 

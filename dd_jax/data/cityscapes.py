@@ -17,7 +17,6 @@ Without a split file the rules of ``cityscapes_splits`` hold.
 import functools
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -78,13 +77,15 @@ def list_split(config: DataConfig, split: str) -> Listing:
     absent = [tree.picture(entry) for entry, row in zip(entries, rows) if row[1] == MISSING]
     refuse_absent(absent, len(entries), path if listed else tree.root)
     size = (config.height, config.width)
+    truth = _GroundTruth(tree, entries, published=split == "test", listed=listed)
     return Listing(
         root=tree.root,
         files=table.files,
         triplets=triplets,
         K=np.stack([tree.matrix(entry, size) for entry in entries]),
         names=[rules.line(entry) for entry in entries],
-        ground_truth=_ground_truth(tree, entries, published=split == "test", listed=listed),
+        ground_truth=truth,
+        truth_files=truth.files,
     )
 
 
@@ -220,35 +221,43 @@ def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray,
     return frames.intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
 
 
-def _ground_truth(
-    tree: _Sequences, entries: list[Entry], published: bool, listed: bool
-) -> Callable[[int, str], GroundTruth | None]:
-    folder = tree.root / "gt_depths"
-    if published and folder.is_dir():
-        if not listed:
-            log.warning("%s is not used: its numbers are lines of the public test list, see --config.data.split_dir", folder)
-        elif len(entries) == 1525 and rules.digest(entries, ordered=True)[:16] != rules.TEST_ORDER:
-            log.warning("the test list is not in the order of the public one, which numbers the published %s", folder)
+class _GroundTruth:
+    """Measured depth of the target frames of ``entries``, and where it lies."""
 
-    def ground_truth(index: int, kind: str) -> GroundTruth | None:
+    def __init__(self, tree: _Sequences, entries: list[Entry], published: bool, listed: bool):
+        self.tree, self.entries = tree, entries
+        folder = tree.root / "gt_depths"
+        self.published = folder if published and listed else None  # its numbers are lines of a list
+        if published and folder.is_dir():
+            if not listed:
+                log.warning(
+                    "%s is not used: its numbers are lines of the public test list, see --config.data.split_dir", folder
+                )
+            elif len(entries) == 1525 and rules.digest(entries, ordered=True)[:16] != rules.TEST_ORDER:
+                log.warning("the test list is not in the order of the public one, which numbers the published %s", folder)
+
+    def files(self, index: int) -> list[Path]:
+        """Where a frame's depth may lie, the first one that exists counts."""
+        city, sequence, number = self.entries[index]
+        name = f"{self.tree.home(city)}/{city}/{city}_{sequence}_{number:06d}_disparity.png"
+        published = [] if self.published is None else [self.published / f"{index:03d}_depth.npy"]
+        return published + [self.tree.root / base / name for base in DISPARITIES]
+
+    def __call__(self, index: int, kind: str) -> GroundTruth | None:
         """Depth of the kept rows; Cityscapes knows one kind only."""
-        city, sequence, number = entry = entries[index]
-        path = folder / f"{index:03d}_depth.npy"
-        if published and listed and path.is_file():
-            depth = _read_depth(path)
+        found = next((path for path in self.files(index) if path.is_file()), None)
+        if found is None:
+            return None
+        entry = self.entries[index]
+        if found.suffix == ".npy":
+            depth = _read_depth(found)
         else:
-            name = f"{tree.home(city)}/{city}/{city}_{sequence}_{number:06d}_disparity.png"
-            found = next((tree.root / base / name for base in DISPARITIES if (tree.root / base / name).is_file()), None)
-            if found is None:
-                return None
-            camera = tree.cameras.of(tree.home(city), *entry)
+            camera = self.tree.cameras.of(self.tree.home(entry[0]), *entry)
             if not 0 < camera.baseline < math.inf:
                 raise ConfigError(f"{camera.path}: the baseline {camera.baseline:g} must be positive to make depth of {found}")
             depth = _depth_from_disparity(found, camera.fx * camera.baseline)
         depth = depth[: depth.shape[0] * KEPT_ROWS // ORIGINAL_SIZE[0]]
-        return GroundTruth(depth, _mask_at(tree, entry, depth.shape))
-
-    return ground_truth
+        return GroundTruth(depth, _mask_at(self.tree, entry, depth.shape))
 
 
 def _mask_at(tree: _Sequences, entry: Entry, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:

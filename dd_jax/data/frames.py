@@ -86,8 +86,12 @@ class Listing:
     K: Float32[np.ndarray, "n 3 3"]  # pixels at training size
     names: list[str]
     ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
+    truth_files: Callable[[int], list[Path]] = lambda index: []  # what a triplet's may be made of, existing or not
     stored: Callable[[int], Picture] | None = None  # decodes a frame that is no file of its own
     mask_format: str = "binary"  # of the mask files, see ``decode_mask``
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def decode(self, index: int) -> Picture:
         """The frame ``files[index]``.
@@ -147,6 +151,15 @@ def frame_file(image: Found, mask: Found, prior: Found = None, **kwargs) -> Fram
     none = ("", (0, 0))
     (mask_path, mask_stamp), (prior_path, prior_stamp) = mask or none, prior or none
     return FrameFile(*image, mask=mask_path, mask_stamp=mask_stamp, prior=prior_path, prior_stamp=prior_stamp, **kwargs)
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and modification time of a file; zeros where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

@@ -90,13 +90,15 @@ def list_split(config: DataConfig, split: str) -> Listing:
         return nominal_camera(size) if nominal else _drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
 
     names = kitti_splits.lines(entries)
+    truth = _GroundTruth(root, entries, depth_file.of_split(config, split, names), config.mask_format)
     return Listing(
         root=root,
         files=files,
         triplets=triplets,
         K=np.stack([camera_of(folder.split("/")[0], camera) for folder, _, camera in entries]),
         names=names,
-        ground_truth=_ground_truth(root, entries, depth_file.of_split(config, split, names), config.mask_format),
+        ground_truth=truth,
+        truth_files=truth.files,
     )
 
 
@@ -135,36 +137,50 @@ def _drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.
     return intrinsics(fx, fy, cx, cy, rectified, size, f"{path} (P_rect_0{camera})")
 
 
-def _ground_truth(
-    root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None], mask_format: str
-) -> Callable[[int, str], GroundTruth | None]:
-    @functools.cache
-    def texts(date: str, camera: int) -> tuple[str, str]:
-        cameras, scanner = root / date / "calib_cam_to_cam.txt", root / date / "calib_velo_to_cam.txt"
+class _GroundTruth:
+    """What is measured of the target frames of ``entries``, and in which files."""
+
+    def __init__(
+        self, root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None], mask_format: str
+    ):
+        self.root, self.entries, self.from_file, self.mask_format = root, entries, from_file, mask_format
+        self.texts = functools.cache(self._texts)
+
+    def _texts(self, date: str, camera: int) -> tuple[str, str]:
+        cameras, scanner = self.root / date / "calib_cam_to_cam.txt", self.root / date / "calib_velo_to_cam.txt"
         read_calibration(cameras, **{"R_rect_00": 9, f"P_rect_0{camera}": 12, "S_rect_02": 2})
         read_calibration(scanner, R=9, T=3)
         return cameras.read_text(errors="replace"), scanner.read_text(errors="replace")
 
-    def depth(index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
-        folder, frame, camera = entries[index]
-        date, drive = folder.split("/")[0], folder.split("/")[-1]
-        if kind == "file":
-            return from_file(index)
-        if kind == "velodyne":
-            scan = root / folder / f"velodyne_points/data/{frame:010d}.bin"
-            return depth_map(*texts(date, camera), read_scan(scan), camera) if scan.is_file() else None
+    def _measured(self, index: int) -> dict[str, list[Path]]:
+        """Where the depth of each kind may lie, the first one that exists counts."""
+        folder, frame, camera = self.entries[index]
         place = f"proj_depth/groundtruth/image_0{camera}/{frame:010d}.png"
-        candidates = [root / folder / place, root / "train" / drive / place, root / "val" / drive / place]
-        found = next((path for path in candidates if path.is_file()), None)
-        return None if found is None else read_annotated(found)
+        drive = folder.split("/")[-1]
+        annotated = [self.root / home / place for home in (folder, f"train/{drive}", f"val/{drive}")]
+        return {"velodyne": [self.root / folder / f"velodyne_points/data/{frame:010d}.bin"], "annotated": annotated}
 
-    def ground_truth(index: int, kind: str) -> GroundTruth | None:
-        measured = depth(index, kind)
-        if measured is None:
+    def _mask(self, index: int, kind: str) -> str:
+        folder, frame, camera = self.entries[index]
+        return f"{folder}/{kind}_0{camera}/data/{frame:010d}.png"
+
+    def files(self, index: int) -> list[Path]:
+        """Files that a frame's ground truth may be made of; some do not exist."""
+        measured = self._measured(index)
+        masks = [self.root / self._mask(index, kind) for kind in ("mask", "moving")]
+        return [*measured["velodyne"], *measured["annotated"], *masks, *(path.with_suffix(".npy") for path in masks)]
+
+    def __call__(self, index: int, kind: str) -> GroundTruth | None:
+        """Depth of a kind, with the objects that may move and those that do; None where there is no such file."""
+        depth = self.from_file(index) if kind == "file" else self._depth(index, kind)
+        if depth is None:
             return None
-        folder, frame, camera = entries[index]
-        name = f"0{camera}/data/{frame:010d}.png"
-        dynamic = object_mask(root, f"{folder}/mask_{name}", measured.shape, mask_format)
-        return GroundTruth(measured, dynamic, object_mask(root, f"{folder}/moving_{name}", measured.shape))
+        dynamic = object_mask(self.root, self._mask(index, "mask"), depth.shape, self.mask_format)
+        return GroundTruth(depth, dynamic, object_mask(self.root, self._mask(index, "moving"), depth.shape))
 
-    return ground_truth
+    def _depth(self, index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
+        folder, _, camera = self.entries[index]
+        found = next((path for path in self._measured(index)[kind] if path.is_file()), None)
+        if found is None or kind == "annotated":
+            return None if found is None else read_annotated(found)
+        return depth_map(*self.texts(folder.split("/")[0], camera), read_scan(found), camera)

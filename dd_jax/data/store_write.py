@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
 from dd_jax.data.frames import MISSING, WHOLE, Listing, UnreadableFrame
 from dd_jax.data.loader import list_split, require_priors
+from dd_jax.data.masks import SEGMENTS
 from dd_jax.data.store import NOTE, check_shards, read_note
 from dd_jax.data.tfds_builders import BUILDERS, CONFIGS, KINDS, VERSION, Example, Shards
 
@@ -56,8 +58,13 @@ class Content:
         digest = hashlib.sha256(json.dumps([self.settings(), per_shard, VERSION]).encode())
         for listing, index in self.frames:
             digest.update(repr(listing.files[index]).encode())
+        if self.config.mask_format == "coco_panoptic":
+            folders = {(listing.root / listing.files[index].mask).parent for listing, index in self.frames}
+            digest.update(repr([frames.stamp_of(folder / SEGMENTS) for folder in sorted(folders)]).encode())
         for split, (listing, positions) in self.samples.items():
             digest.update(f"{split} {listing.names}".encode() + positions.tobytes() + listing.K.tobytes())
+            truth = chain.from_iterable(map(listing.truth_files, range(len(positions) if split in self.depth else 0)))
+            digest.update(repr([frames.stamp_of(path) for path in truth]).encode())
         return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,9 @@ from tqdm import tqdm
 from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.data import frames, loader
 from dd_jax.data.folder import SUFFIXES
-from dd_jax.data.frames import FrameFile, Listing, UnreadableFrame
+from dd_jax.data.frames import FrameFile, Listing, Picture, UnreadableFrame
 from dd_jax.prepare import triplet
-from dd_jax.report.pictures import Picture, colorize_depth, grid, label
+from dd_jax.report.pictures import colorize_depth, grid, label
 from dd_jax.types import TARGET
 from dd_jax.validation import validate
 
@@ -59,6 +60,7 @@ class Seen:
     """One frame, as it lies on the disk."""
 
     size: tuple[int, int] | None = None  # height, width of the picture; None: unreadable
+    masked: bool = False  # has a mask, readable or not
     objects: float | None = None  # share of object pixels; None: no mask, or unreadable
     complaints: tuple[str, ...] = ()
 
@@ -75,12 +77,17 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
     except ConfigError as error:
         report.problems.append(str(error))
     known = _list(data, splits, report)
-    frames_of = {file: listing.root for listing in known.values() for file in listing.files}
-    listed = set(frames_of)
-    if len(known) < len(splits) and data.root:  # what no list names is looked at all the same
-        mentioned = {root / file.image for file, root in frames_of.items()}
-        frames_of |= {file: root for file, root in _loose(Path(data.root)) if root / file.image not in mentioned}
-    seen = _look(frames_of, data, progress)
+    looks: dict[FrameFile, Callable[[], Seen]] = {}
+    for listing in known.values():
+        for index, file in enumerate(listing.files):
+            stored = listing.stored is not None
+            looks[file] = functools.partial(*((_see_stored, listing, index) if stored else (_see, listing.root, file, data)))
+    listed = set(looks)
+    if len(known) < len(splits) and data.root and data.source != "tfds":  # what no list names is looked at all the same
+        mentioned = {listing.root / file.image for listing in known.values() for file in listing.files}
+        loose = [(file, root) for file, root in _loose(Path(data.root)) if root / file.image not in mentioned]
+        looks |= {file: functools.partial(_see, root, file, data) for file, root in loose}
+    seen = _look(looks, data.threads, progress)
     _pictures(seen, data, report)
     if data.masks == "files" and listed:
         loss = config.loss
@@ -94,7 +101,7 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
     report.statistics["frames"] = len(seen)
     report.statistics["samples"] = {split: len(listing.names) for split, listing in known.items()}
     if known:
-        report.triplet = _triplet(next(iter(known.values())), data)
+        report.triplet = _triplet(next(iter(known.values())))
     return report
 
 
@@ -124,33 +131,46 @@ def _loose(root: Path) -> Iterator[tuple[FrameFile, Path]]:
             yield FrameFile(str(path.relative_to(root)), (stat.st_size, stat.st_mtime_ns)), root
 
 
-def _look(frames_of: dict[FrameFile, Path], data: DataConfig, progress: bool | None) -> dict[FrameFile, Seen]:
-    def look(item: tuple[FrameFile, Path]) -> Seen:
-        file, root = item
-        try:
-            image = frames.cut(frames.decode_image(root / file.image), file.box)
-        except UnreadableFrame:
-            return Seen(complaints=("picture unreadable",))
-        size, complaints, objects = image.shape[:2], [], None
-        if file.mask:
-            mask = _try(frames.mask_of, complaints, "mask unreadable", root, file, data.mask_format)
-            if mask is not None:
-                objects = float(mask.mean())
-                complaints += [] if frames.same_proportions(mask.shape, size) else ["mask of other proportions"]
-        if file.prior:
-            prior = _try(frames.prior_of, complaints, "prior unreadable", root, file)
-            if prior is not None:
-                complaints += [] if frames.same_proportions(prior.shape, size) else ["prior of other proportions"]
-                complaints += [] if np.ptp(prior) > 0 else ["prior says the same everywhere"]
-        return Seen(size, objects, tuple(complaints))
-
-    bar = tqdm(total=len(frames_of), desc="looking at frames", unit="frame", disable=None if progress is None else not progress)
-    seen, items = {}, list(frames_of.items())
-    with bar, ThreadPoolExecutor(data.threads if data.threads > 0 else 1) as threads:
-        for (file, _), result in zip(items, threads.map(look, items)):
+def _look(looks: dict[FrameFile, Callable[[], Seen]], threads: int, progress: bool | None) -> dict[FrameFile, Seen]:
+    bar = tqdm(total=len(looks), desc="looking at frames", unit="frame", disable=None if progress is None else not progress)
+    seen = {}
+    with bar, ThreadPoolExecutor(max(1, threads)) as pool:
+        for file, result in zip(looks, pool.map(lambda look: look(), looks.values())):
             seen[file] = result
             bar.update()
     return seen
+
+
+def _see(root: Path, file: FrameFile, data: DataConfig) -> Seen:
+    """A frame of files."""
+    try:
+        image = frames.cut(frames.decode_image(root / file.image), file.box)
+    except UnreadableFrame:
+        return Seen(masked=bool(file.mask), complaints=("picture unreadable",))
+    size, complaints, objects = image.shape[:2], [], None
+    if file.mask:
+        mask = _try(frames.mask_of, complaints, "mask unreadable", root, file, data.mask_format)
+        if mask is not None:
+            objects = float(mask.mean())
+            complaints += [] if frames.same_proportions(mask.shape, size) else ["mask of other proportions"]
+    if file.prior:
+        prior = _try(frames.prior_of, complaints, "prior unreadable", root, file)
+        if prior is not None:
+            complaints += [] if frames.same_proportions(prior.shape, size) else ["prior of other proportions"]
+            complaints += [] if np.ptp(prior) > 0 else ["prior says the same everywhere"]
+    return Seen(size, bool(file.mask), objects, tuple(complaints))
+
+
+def _see_stored(listing: Listing, index: int) -> Seen:
+    """A frame of a store, whose parts were looked at when it was made."""
+    try:
+        picture = listing.decode(index)
+    except UnreadableFrame:
+        return Seen(complaints=("picture unreadable",))
+    except ConfigError as error:
+        return Seen(complaints=(str(error),))
+    masked = picture.mask is not None
+    return Seen(picture.image.shape[:2], masked, float(picture.mask.mean()) if masked else None)
 
 
 def _try(decode: Callable, complaints: list[str], complaint: str, *arguments: Any) -> np.ndarray | None:
@@ -202,7 +222,7 @@ def _name(paths: list[str]) -> str:
 
 def _masks(seen: dict[FrameFile, Seen], needed: bool, report: Report) -> None:
     """``needed``: training does something with them; elsewhere they only tell evaluation what may move."""
-    without = [file.image for file in seen if not file.mask]
+    without = [file.image for file, one in seen.items() if not one.masked]
     shares = [one.objects for one in seen.values() if one.objects is not None]
     report.statistics["frames without mask file"] = len(without)
     if not shares:
@@ -280,33 +300,32 @@ def _truth(split: str, listing: Listing, config: Config, report: Report) -> None
         )
 
 
-def _triplet(listing: Listing, data: DataConfig) -> UInt8[np.ndarray, "rows width 3"] | None:
+def _triplet(listing: Listing) -> UInt8[np.ndarray, "rows width 3"] | None:
     """A complete sample from the middle: three frames, how they fit together, mask and prior; None where there is none."""
     complete = np.flatnonzero((listing.triplets >= 0).all(axis=1))
     if not complete.size:
         return None
     index = complete[complete.size // 2]
-    files = [listing.files[position] for position in listing.triplets[index]]
     try:
-        pictures = [frames.cut(frames.decode_image(listing.root / file.image), file.box) for file in files]
-        if len({picture.shape for picture in pictures}) > 1:
-            return None
-        tiles = triplet.tiles(*pictures, listing.names[index])
-        tiles += _beside(files[TARGET], listing.root, triplet.shown(pictures[TARGET]), data.mask_format)
+        pictures = [listing.decode(position) for position in listing.triplets[index].tolist()]
     except (UnreadableFrame, ConfigError):
         return None  # said already
-    return grid(tiles, columns=2)
+    if len({picture.image.shape for picture in pictures}) > 1:
+        return None
+    tiles = triplet.tiles(*(picture.image for picture in pictures), listing.names[index])
+    return grid(tiles + _beside(pictures[TARGET]), columns=2)
 
 
-def _beside(file: FrameFile, root: Path, picture: Picture, mask_format: str) -> list[Picture]:
-    """Tiles of a frame's mask, outlined, and of its prior."""
-    tiles, size = [], picture.shape[:2]
-    if file.mask:
-        mask = frames.resize_mask(frames.mask_of(root, file, mask_format), *size)
-        tinted = np.where(mask[..., None], picture // 2 + np.array([127, 105, 20], np.uint8), picture)
+def _beside(picture: Picture) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+    """Tiles of a frame's mask, tinted, and of its prior."""
+    shown = triplet.shown(picture.image)
+    tiles, size = [], shown.shape[:2]
+    if picture.mask is not None:
+        mask = frames.resize_mask(picture.mask, *size)
+        tinted = np.where(mask[..., None], shown // 2 + np.array([127, 105, 20], np.uint8), shown)
         tiles.append(label(tinted, "potentially dynamic objects"))
-    if file.prior:
-        prior = frames.resize_prior(frames.prior_of(root, file), *size)
+    if picture.prior is not None:
+        prior = frames.resize_prior(picture.prior, *size)
         depth = np.divide(1.0, prior, out=np.zeros(size), where=prior > 0)
         tiles.append(label(colorize_depth(depth), "prior depth"))
     return tiles

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from tqdm import tqdm
 
+from dd_jax.command_line import Parser, positive
 from dd_jax.config import ConfigError
 from dd_jax.data import files, frames
 from dd_jax.data.folder import SUFFIXES
@@ -79,6 +80,16 @@ def jobs_of_folder(images: Path, results: Path) -> list[Job]:
     return [Job(path, (results / path.relative_to(images)).with_suffix(".png")) for path in ordered]
 
 
+def add_flags(parser: Parser, kind: Kind, model: str) -> None:
+    """The flags that both jobs have; ``model`` is the network if none is named."""
+    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument("--images", type=Path, help="instead of --root: any folder of pictures, with folders in it or without")
+    parser.add_argument("--out", type=Path, help=f"with --images: where the {kind.plural} go, under the pictures' names")
+    parser.add_argument("--model", default=model, help="name on the Hugging Face hub, or folder; default: %(default)s")
+    parser.add_argument("--batch_size", type=positive, default=4)
+    parser.add_argument("--device", default="", help="cuda, cuda:1, cpu, ...; default: a GPU where there is one")
+
+
 def jobs_of_flags(root: Path | None, images: Path | None, out: Path | None, kind: Kind) -> tuple[list[Job], Path]:
     """The jobs that a script was asked for, and where the note about their origin lies.
 
@@ -117,6 +128,9 @@ def run(
 
     Args:
       predict: for pictures of one size, a uint8 or uint16 picture of that size each; None where there is nothing to say.
+
+    Raises:
+      ConfigError: a file cannot be written.
     """
     done = Done()
     todo = [job for job in jobs if not (job.result.is_file() or job.result.with_suffix(".npy").is_file())]

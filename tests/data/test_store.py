@@ -247,6 +247,51 @@ def test_other_files_or_settings_in_the_same_place_are_refused(drives, tmp_path,
         build(drives.config, tmp_path / "begun")
 
 
+def test_other_ground_truth_is_noticed(drives, tmp_path):
+    build(drives.config, tmp_path / "store")
+    annotated = drives.root / drives.folder / "proj_depth/groundtruth/image_02/0000000007.png"
+    scan = drives.root / drives.folder / "velodyne_points/data/0000000006.bin"
+    mask = drives.root / drives.folder / "mask_02/data/0000000006.png"
+    for path in (annotated, scan, mask):
+        content, before = path.read_bytes(), path.stat()
+        path.unlink()
+        for change in (None, content + bytes(16)):
+            if change is not None:
+                path.write_bytes(change)
+            with pytest.raises(ConfigError, match=r"store/kitti_triplets was made from other files"):
+                build(drives.config, tmp_path / "store")
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        build(drives.config, tmp_path / "store")
+
+
+def test_other_ground_truth_of_cityscapes_is_noticed(tmp_path):
+    tree = CityscapesTree(tmp_path)
+    tree.frames([17, 19], home="test")
+    tree.camera(19, home="test")
+    tree.split("test", [("ulm", "000064", 19)])
+
+    def fingerprint():
+        return store_write.collect(tree.config, ["test"], full=False, depth=["test"]).fingerprint(512)
+
+    assert (before := fingerprint()) == fingerprint()
+    tree.array("disparity", 19, np.full(tree.size, 5000, np.uint16), home="test")
+    assert fingerprint() != before
+
+
+def test_another_meaning_of_the_masks_is_noticed(drives):
+    def fingerprint():
+        config = dataclasses.replace(drives.config, mask_format="coco_panoptic")
+        return store_write.collect(config, SPLITS, full=False, depth=SPLITS).fingerprint(512)
+
+    meaning = drives.path("mask", 0).with_name("panoptic.json")
+    found = {fingerprint()}
+    for text in ("{}", "{ }"):
+        meaning.write_text(text)
+        found.add(fingerprint())
+    assert len(found) == 3
+
+
 def test_unreadable_frames_stay_unreadable(drives, tmp_path, caplog):
     path = drives.path("image", 3)
     path.write_bytes(path.read_bytes()[:-40])

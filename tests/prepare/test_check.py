@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import Config, DataConfig
+from dd_jax.data.store_write import build
 from dd_jax.prepare.check import check
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +169,25 @@ def test_kitti_is_looked_at_without_its_calibration(tmp_path, kitti_tree):
     assert "0000000003.png" in problem(report, "picture unreadable")
     tree.write_split("val", [f"{tree.folder} 99 l", f"{tree.folder} 1 l", f"{tree.folder} 1 l"])
     assert "val: 1 of 2 target images" in problem(check(config), "target images")
+
+
+def test_a_store_is_looked_at_like_the_folder_it_was_made_of(tmp_path, kitti_tree):
+    tree = kitti_tree(frames=5, height=64, width=96)
+    tree.add_mask(2, values=np.pad(np.full((20, 20), 255, np.uint8), [(10, 34), (10, 66)]))
+    for split in ("train", "val", "test"):
+        tree.write_split(split, [f"{tree.folder} {frame} l" for frame in (1, 2, 3)])
+    config = Config(data=dataclasses.replace(tree.config, height=64, width=96, batch_size=2))
+    build(config.data, tmp_path / "store")
+    folder = check(config, progress=False)
+    config.data.source, config.data.root = "tfds", str(tmp_path / "store")
+    store = check(config, progress=False)
+    assert store.problems == folder.problems == []
+    assert store.statistics == folder.statistics
+    assert store.triplet.shape == folder.triplet.shape
+
+    shard = next((tmp_path / "store").glob("*/frames/1.0.0/*array_record*"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    assert "copy the store again" in problem(check(config, progress=False), "bytes")
 
 
 def test_no_folder_is_one_problem(own):
