@@ -165,6 +165,11 @@ def _check_settings(folder: Path, note: dict[str, Any], config: DataConfig) -> N
             raise ConfigError(f"{folder} was made without {name}: set --config.data.{name}=none, or build it again with them")
     if note["source"] == "kitti" and note["intrinsics"] != config.intrinsics:
         raise ConfigError(f"{folder} holds the {note['intrinsics']} cameras: set --config.data.intrinsics={note['intrinsics']}")
+    if config.split and config.split != note.get("split", config.split):
+        raise ConfigError(
+            f"{folder} holds the split {note['split']!r} and not {config.split!r}: set --config.data.split={note['split']}, or "
+            "build a store of that split"
+        )
     if note["size"] is not None and (config.height, config.width, config.resize) != (*note["size"], note["resize"]):
         height, width = note["size"]
         raise ConfigError(

@@ -48,7 +48,7 @@ class Content:
     def settings(self) -> dict[str, Any]:
         """How it was made, as far as it matters for reading."""
         size = [self.config.height, self.config.width]
-        kept = ("source", "resize", "intrinsics", "masks", "mask_format", "priors")
+        kept = ("source", "split", "resize", "intrinsics", "masks", "mask_format", "priors")
         return {"size": None if self.full else size, "reference": size, "depth": [*self.depth]} | {
             name: getattr(self.config, name) for name in kept
         }

@@ -247,6 +247,12 @@ def test_other_files_or_settings_in_the_same_place_are_refused(drives, tmp_path,
         build(drives.config, tmp_path / "begun")
 
 
+def test_another_split_than_the_stored_one_is_refused(drives, tmp_path):
+    build(drives.config, tmp_path / "store")
+    with pytest.raises(ConfigError, match=r"holds the split '' and not 'eigen_full': set --config\.data\.split=, or build"):
+        open_split(of_store(drives.config, tmp_path / "store", split="eigen_full"), "train")
+
+
 def test_other_ground_truth_is_noticed(drives, tmp_path):
     build(drives.config, tmp_path / "store")
     annotated = drives.root / drives.folder / "proj_depth/groundtruth/image_02/0000000007.png"
