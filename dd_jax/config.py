@@ -51,6 +51,7 @@ class ModelConfig:
     student: bool = True  # False: the single-frame teacher alone (monodepth2)
     student_layers: int = 18  # ResNet depth of the student encoder: 18 | 34 | 50; teacher and pose are 18 always
     width: int = 64  # channels of the first ResNet stage, in all encoders; 64 = the published networks
+    precision: str = "float32"  # in which networks compute: "float32" | "bfloat16"; parameters, losses and geometry: float32
     flow: bool = False  # a network for the residual 3-D motion of every point, in training only
     flow_scale: float = 0.1  # factor on its output, besides the network's own 0.1
     min_depth: float = 0.1
@@ -145,6 +146,9 @@ class OptimConfig:
 class TrainConfig:
     seed: int = 0
     backend: str = "pmap"  # "pmap" | "jit"
+    microbatches: int = 1  # parts of a device's batch that are computed one after another: less memory, gradients are averaged
+    remat: str = "none"  # kept for the backward pass, the rest is computed twice: "none" = all | results of "convolutions" | of
+    # residual and decoder "blocks"
     log_every: int = 50
     eval_every: int = 2_000  # also at the end; 0 = only at the end
     eval_frames: int = 0  # validation frames, evenly spread; 0 = all

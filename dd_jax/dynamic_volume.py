@@ -38,7 +38,7 @@ def build(
     height, width = target_features.shape[1:3]
     homography, shift = plane_motion(K_quarter, T_lookup_from_target)
     rays = jnp.stack(pixel_rays(homography, height, width), axis=-1)
-    current = ssim.moments(target_features, 1)
+    current = ssim.moments(target_features.astype(jnp.float32), 1)
     u, v = jnp.arange(width), jnp.arange(height)[:, None]
     inner = (u >= MARGIN) & (u < width - MARGIN) & (v >= MARGIN) & (v < height - MARGIN)
     limits = jnp.array([width, height], jnp.float32) - MARGIN

@@ -9,7 +9,15 @@ from jaxtyping import Array, Float, UInt32
 from dd_jax import cost_volume, optim
 from dd_jax.config import Config
 from dd_jax.data.augment import augment
-from dd_jax.forward import compare_frames, forward, full_size_depth, full_size_depths, point_offsets, pose_round_trips, synthesize
+from dd_jax.forward import (
+    compare_frames,
+    forward,
+    full_size_depth,
+    full_size_depths,
+    point_offsets,
+    pose_round_trips,
+    synthesize,
+)
 from dd_jax.geometry.normals import depth_to_normals
 from dd_jax.losses.normals import Surfaces
 from dd_jax.losses.total import compute_losses, compute_sc_losses
@@ -88,6 +96,37 @@ def sc_losses(
     return compute_sc_losses(target, sources, depth[0], surfaces, batch, config, axis)
 
 
+def gradients(
+    trainable: dict[str, Any], state: TrainState, batch: Batch, config: Config, axis: str | None, frozen: bool
+) -> tuple[dict[str, Any], Metrics, Any, Float[Array, "2"]]:
+    """Gradients and what :func:`loss_fn` returns besides, of the whole batch or as means over its microbatches.
+
+    A microbatch takes every ``train.microbatches``-th sample of every device, so it is the same set on any number of them.
+    Batch statistics, masks' areas and the depth range are those of one microbatch after the other.
+    """
+
+    def one(batch_stats: Any, depth_range: Float[Array, "2"], batch: Batch) -> tuple:
+        now = state.replace(batch_stats=batch_stats, depth_range=depth_range)
+        grads, (metrics, batch_stats, depth_range) = jax.grad(loss_fn, has_aux=True)(trainable, now, batch, config, axis, frozen)
+        return (batch_stats, depth_range), (grads, metrics)
+
+    count = config.train.microbatches
+    if count == 1:
+        (batch_stats, depth_range), (grads, metrics) = one(state.batch_stats, state.depth_range, batch)
+        return grads, metrics, batch_stats, depth_range
+
+    def add(carry: tuple, part: Batch) -> tuple:
+        remembered, sums = carry
+        remembered, found = one(*remembered, part)
+        return (remembered, jax.tree.map(lambda total, x: total + x / count, sums, found)), None
+
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
+    start = state.batch_stats, state.depth_range
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, *start, jax.tree.map(lambda x: x[0], parts))[1])
+    ((batch_stats, depth_range), (grads, metrics)), _ = jax.lax.scan(add, (start, zeros), parts)
+    return grads, metrics, batch_stats, depth_range
+
+
 def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | None, frozen: bool) -> tuple[TrainState, Metrics]:
     """One optimiser step; pure.
 
@@ -100,7 +139,7 @@ def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | N
     A step whose loss or gradient is not finite changes nothing but the step counter and reports ``skipped`` = 1.
     """
     trainable = {name: tree for name, tree in state.params.items() if name == "student" or not frozen}
-    grads, (metrics, batch_stats, depth_range) = jax.grad(loss_fn, has_aux=True)(trainable, state, batch, config, axis, frozen)
+    grads, metrics, batch_stats, depth_range = gradients(trainable, state, batch, config, axis, frozen)
     if axis is not None:
         grads = jax.lax.pmean(grads, axis)
     squares = {name: sum(jnp.sum(g * g) for g in jax.tree.leaves(tree)) for name, tree in grads.items()}

@@ -35,6 +35,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("data.priors", data.priors, ("files", "none"))
     one_of("data.mask_format", data.mask_format, ("binary", "cityscapes", "cityscapes_train", "coco_panoptic"))
     one_of("model.student_layers", model.student_layers, (18, 34, 50))
+    one_of("model.precision", config.model.precision, ("float32", "bfloat16"))
     one_of("cost_volume.binning", volume.binning, ("linear", "inverse", "log"))
     one_of("cost_volume.aggregate", volume.aggregate, ("min", "mean"))
     one_of("cost_volume.occlusion", volume.occlusion, ("none", "set_one", "feature_pool", "cost_fill"))
@@ -45,6 +46,7 @@ def validate(config: Config, num_devices: int = 1) -> None:
     one_of("loss.normal_prior", loss.normal_prior, ("teacher", "file"))
     one_of("optim.rate_on_freeze", optim.rate_on_freeze, ("keep", "reset"))
     one_of("train.backend", train.backend, ("pmap", "jit"))
+    one_of("train.remat", train.remat, ("none", "convolutions", "blocks"))
     one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
     one_of("eval.resize", config.eval.resize, ("disparity", "depth"))
     one_of("eval.median", config.eval.median, ("average", "lower"))
@@ -61,6 +63,12 @@ def validate(config: Config, num_devices: int = 1) -> None:
     require(
         data.batch_size % num_devices == 0,
         f"--config.data.batch_size={data.batch_size} is global and must be divisible by the {num_devices} devices",
+    )
+    share = data.batch_size // num_devices
+    require(
+        train.microbatches > 0 and share % train.microbatches == 0,
+        f"--config.train.microbatches={train.microbatches} must divide the {share} samples of a device "
+        f"(--config.data.batch_size={data.batch_size} over {num_devices} devices)",
     )
     require(
         data.split == "" or data.source in ("kitti", "tfds"),  # a store keeps the split that it was made of

@@ -1,14 +1,14 @@
 """Depth decoder of Monodepth2 (Godard et al. 2019): up-convolutions with skips, one sigmoid disparity per scale."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.networks.layers import Conv, Draws, conv, reflect_pad, upsampled_conv
+from dd_jax.networks.layers import Conv, Draws, conv, plus, reflect_pad, rematerialised, upsampled_conv
 from dd_jax.types import NUM_SCALES
 
 LEVELS = 5
@@ -34,6 +34,7 @@ class DepthDecoder(nnx.Module):
         draws: Draws,
     ):
         self.join = _join_smoothly if smooth else _join
+        self.remat = "none"
         channels = [max(8, width * 2**level // 4) for level in range(LEVELS)]
         inputs = [*channels[1:], encoder_channels[-1]]
         skips = [0, *encoder_channels[:-1]]
@@ -51,22 +52,33 @@ class DepthDecoder(nnx.Module):
         disps = []
         x = features[-1]
         for level in reversed(range(LEVELS)):
-            x = jax.nn.elu(self.before[f"level{level}"](reflect_pad(x)))
-            x = jax.nn.elu(self.join(self.after[f"level{level}"], x, features[level - 1] if level > 0 else None))
+            skips = features[level - 1 : level] if level > 0 else ()
+            x = rematerialised(self.remat, _at(level), self, x, *skips)
             if level < NUM_SCALES:
-                disps.append(jax.nn.sigmoid(self.heads[f"scale{level}"](reflect_pad(x))[..., 0]))
+                disps.append(jax.nn.sigmoid(self.heads[f"scale{level}"](reflect_pad(x))[..., 0].astype(jnp.float32)))
         return tuple(reversed(disps))
 
+    def level(self, level: int, x: Float[Array, "b h w c"], *skip: Float[Array, "b 2*h 2*w s"]) -> Float[Array, "b 2*h 2*w o"]:
+        """Twice the size, with the encoder's features of that size where there are any."""
+        x = jax.nn.elu(self.before[f"level{level}"](reflect_pad(x)))
+        return jax.nn.elu(self.join(self.after[f"level{level}"], x, *skip))
 
-def _join(layer: Conv, x: Float[Array, "b h w c"], skip: Float[Array, "b 2*h 2*w s"] | None) -> Float[Array, "b 2*h 2*w o"]:
+
+def _at(level: int) -> Callable:
+    return lambda decoder, x, *skip: decoder.level(level, x, *skip)
+
+
+def _join(
+    layer: Conv, x: Float[Array, "b h w c"], skip: Float[Array, "b 2*h 2*w s"] | None = None
+) -> Float[Array, "b 2*h 2*w o"]:
     """``layer`` on [up-sampled ``x``, ``skip``], each part by the cheapest way."""
     kernel = layer.kernel[...]
-    y = upsampled_conv(x, kernel[:, :, : x.shape[-1]]) + layer.bias[...]
+    y = plus(upsampled_conv(x, kernel[:, :, : x.shape[-1]]), layer.bias[...])
     return y if skip is None else y + conv(reflect_pad(skip), kernel[:, :, x.shape[-1] :], 1, 0)
 
 
 def _join_smoothly(
-    layer: Conv, x: Float[Array, "b h w c"], skip: Float[Array, "b 2*h 2*w s"] | None
+    layer: Conv, x: Float[Array, "b h w c"], skip: Float[Array, "b 2*h 2*w s"] | None = None
 ) -> Float[Array, "b 2*h 2*w o"]:
     b, h, w, c = x.shape
     x = jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")

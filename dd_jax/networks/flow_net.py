@@ -52,7 +52,7 @@ class FlowNet(nnx.Module):
                 parts.append(_double(flows[-1])[:, :height, :width])
             x = jax.nn.relu(getattr(self, f"iconv{level}")(jnp.concatenate(parts, axis=-1)))
             if level <= 4:
-                flows.append(OUT_SCALE * getattr(self, f"flow{level}")(x))
+                flows.append(OUT_SCALE * getattr(self, f"flow{level}")(x).astype(jnp.float32))
         return tuple(flows[::-1])
 
 

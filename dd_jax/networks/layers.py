@@ -1,17 +1,25 @@
-"""Convolution, batch normalisation, pooling and padding with PyTorch's conventions, so that published weights import exactly."""
+"""Convolution, batch normalisation, pooling and padding with PyTorch's conventions, so that published weights import exactly.
+
+A layer computes in the precision of its kernel; statistics of batches are float32 always.
+"""
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from dd_jax import reduce
 
 BN_EPS = 1e-5
+CONVOLUTIONS, STATISTICS = "convolutions", "statistics"
+"""Names of intermediate results, for :func:`rematerialised`."""
+
 BN_MOMENTUM = 0.9  # share of the old running value that is kept; PyTorch calls the other 0.1 "momentum"
 
 
@@ -42,6 +50,18 @@ class Draws:
         return jnp.asarray(self._rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out)))
 
 
+def rematerialised(kept: str, part: Callable, module: nnx.Module, *inputs: jax.Array) -> jax.Array:
+    """``part(module, *inputs)``, of whose results some are computed again for the gradient instead of being kept.
+
+    Args:
+      kept: "none" = all are, nothing is computed again | "convolutions" = those of convolutions | "blocks" = the last one.
+    """
+    if kept == "none":
+        return part(module, *inputs)
+    names = {"convolutions": (CONVOLUTIONS, STATISTICS), "blocks": (STATISTICS,)}[kept]
+    return nnx.remat(part, policy=jax.checkpoint_policies.save_only_these_names(*names))(module, *inputs)
+
+
 class Conv(nnx.Module):
     """Square convolution with bias and PyTorch's default initialisation; HWIO kernel, zero padding."""
 
@@ -52,7 +72,7 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(draws.torch_uniform(fan_in, (outputs,)))
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        return conv(x, self.kernel[...], self.stride, self.padding) + self.bias[...]
+        return plus(conv(x, self.kernel[...], self.stride, self.padding), self.bias[...])
 
 
 class TransposedConv(nnx.Module):
@@ -67,15 +87,21 @@ class TransposedConv(nnx.Module):
         self.bias = nnx.Param(draws.torch_uniform(fan_in, (outputs,)))
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
-        grown = jax.lax.conv_transpose(x, self.kernel[...], (2, 2), ((1, 2), (1, 2)), transpose_kernel=True)
-        return grown + self.bias[...]
+        kernel = self.kernel[...]
+        grown = jax.lax.conv_transpose(x.astype(kernel.dtype), kernel, (2, 2), ((1, 2), (1, 2)), transpose_kernel=True)
+        return plus(checkpoint_name(grown, CONVOLUTIONS), self.bias[...])
+
+
+def plus(x: Float[Array, "*b c"], bias: Float[Array, " c"]) -> Float[Array, "*b c"]:
+    """The sum in the precision of ``x``."""
+    return x + bias.astype(x.dtype)
 
 
 def conv(x: Float[Array, "b h w i"], kernel: Float[Array, "s s i o"], stride: int, padding: int) -> Float[Array, "b h2 w2 o"]:
     """Cross-correlation with ``padding`` zeros on every side (XLA's "SAME" would shift stride-2 features by a pixel)."""
-    if kernel.shape[:2] == (1, 1):
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
-    return _conv(x, kernel, stride, padding)
+    x = x.astype(kernel.dtype)
+    y = x[:, ::stride, ::stride] @ kernel[0, 0] if kernel.shape[:2] == (1, 1) else _conv(x, kernel, stride, padding)
+    return checkpoint_name(y, CONVOLUTIONS)
 
 
 def _xla_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -142,7 +168,7 @@ def upsampled_conv(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) 
     b, h, w, inputs = x.shape
     outputs = kernel.shape[3]
     folded = jnp.dot(FOLD, kernel.reshape(9, -1), precision="highest").reshape(2, 2, 2, 2, inputs, outputs)
-    folded = folded.transpose(0, 1, 4, 2, 3, 5).reshape(2, 2, inputs, 4 * outputs)
+    folded = folded.transpose(0, 1, 4, 2, 3, 5).reshape(2, 2, inputs, 4 * outputs).astype(kernel.dtype)
     corners = conv(edge_pad(x), folded, 1, 0).reshape(b, h + 1, w + 1, 2, 2, outputs)
     return corners.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h + 2, 2 * w + 2, outputs)[:, 1:-1, 1:-1]
 
@@ -177,14 +203,16 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
-            mean = reduce.mean(x, self.axis, (0, 1, 2))
+            exact = x.astype(jnp.float32)
+            mean = checkpoint_name(reduce.mean(exact, self.axis, (0, 1, 2)), STATISTICS)
             # The variance does not change with the mean (to first order): sparing autodiff that zero saves a pass.
-            var = reduce.mean(jnp.square(x - jax.lax.stop_gradient(mean)), self.axis, (0, 1, 2))
+            var = reduce.mean(jnp.square(exact - jax.lax.stop_gradient(mean)), self.axis, (0, 1, 2))
+            var = checkpoint_name(var, STATISTICS)
             count = x.size // x.shape[-1] * (1 if self.axis is None else jax.lax.axis_size(self.axis))
             self._remember(self.mean, mean)
             self._remember(self.var, var * (count / (count - 1)))
         factor = self.scale[...] * jax.lax.rsqrt(var + BN_EPS)
-        return x * factor + (self.bias[...] - mean * factor)
+        return (x * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
 
     @staticmethod
     def _remember(running: nnx.BatchStat, batch: jax.Array) -> None:
@@ -204,7 +232,7 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
 def _max_pool_axis(x: jax.Array, axis: int) -> jax.Array:
     even, odd = jnp.moveaxis(x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :]), axis + 1, 0)
     before = [(int(i == axis), -int(i == axis), 0) for i in range(x.ndim)]
-    largest, previous = jnp.where(odd > even, odd, even), jax.lax.pad(odd, -jnp.inf, before)
+    largest, previous = jnp.where(odd > even, odd, even), jax.lax.pad(odd, jnp.array(-jnp.inf, x.dtype), before)
     return jnp.where(previous >= largest, previous, largest)
 
 

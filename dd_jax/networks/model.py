@@ -6,6 +6,7 @@ arrays whose first level names the network: ``teacher``, ``pose``, ``student``, 
 
 from typing import Any
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -91,6 +92,8 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
       train: batch norms use the batch's statistics; otherwise the running ones.
       frozen: teacher and pose stay in evaluation mode although ``train`` is set.
     """
+    if config.model.precision != "float32":  # kernels decide; biases, scales and statistics stay as they are
+        params = jax.tree.map(lambda x: x.astype(config.model.precision) if x.ndim > 1 else x, params)
     abstract = nnx.eval_shape(lambda: Model(config, Draws(), axis))
     graph, param_state, stat_state = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     nnx.replace_by_pure_dict(param_state, params)
@@ -98,6 +101,7 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
     model = nnx.merge(graph, param_state, stat_state, copy=True)
     if train:
         model.train()
+        model.set_attributes(remat=config.train.remat)
     else:
         model.eval()
     if frozen:

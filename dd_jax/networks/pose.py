@@ -57,5 +57,5 @@ class PoseNet(nnx.Module):
         x = jax.nn.relu(self.squeeze(features))
         x = jax.nn.relu(self.conv1(x))
         x = jax.nn.relu(self.conv2(x))
-        pose = jnp.mean(self.out(x), axis=(1, 2))
+        pose = jnp.mean(self.out(x), axis=(1, 2), dtype=jnp.float32)
         return self.rotation_scale * pose[:, :3], self.translation_scale * pose[:, 3:6]

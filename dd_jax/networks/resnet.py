@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.networks.layers import ConvBN, Draws, max_pool, normalise
+from dd_jax.networks.layers import ConvBN, Draws, max_pool, normalise, rematerialised
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Residual blocks per stage; basic blocks in 18 and 34 layers, bottlenecks in 50."""
@@ -58,6 +58,7 @@ class Stage(nnx.Module):
     """Residual blocks of one resolution; the first one may halve it."""
 
     def __init__(self, block: type, blocks: int, inputs: int, outputs: int, stride: int, *, draws: Draws, axis: str | None):
+        self.remat = "none"
         self.blocks = nnx.Dict()
         for i in range(blocks):
             first = i == 0
@@ -67,7 +68,8 @@ class Stage(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         for i in range(len(self.blocks)):
-            x = self.blocks[f"block{i}"](x)
+            block = self.blocks[f"block{i}"]
+            x = rematerialised(self.remat, type(block).__call__, block, x)
         return x
 
 
