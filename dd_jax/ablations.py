@@ -87,6 +87,7 @@ class Line:
     seeds: list[int]
     scores: dict[str, dict[str, tuple[float, float]]]  # region -> metric -> mean and standard deviation over the seeds
     differences: dict[str, Interval]  # region -> abs_rel minus the baseline's, over test frames; empty for the baseline
+    by_seed: dict[str, list[float]]  # region -> the same of each seed that both have run
     step_seconds: float | None
     published: tuple[float, ...] | None
 
@@ -185,7 +186,8 @@ def tabulate(runs: Sequence[Run], rows: Mapping[str, object], baseline: str) -> 
     found = [(run, result) for run in runs if (result := run.result()) is not None]
     if len({result.frames for _, result in found}) > 1:
         raise ConfigError("the runs were measured on different test frames, which cannot be compared: make them anew")
-    base = _frame_errors([result for run, result in found if run.row == baseline])
+    base_runs = {run.seed: result for run, result in found if run.row == baseline}
+    base = _frame_errors(list(base_runs.values()))
     lines = []
     for row in rows:
         seeds = [run.seed for run, _ in found if run.row == row]
@@ -207,6 +209,15 @@ def tabulate(runs: Sequence[Run], rows: Mapping[str, object], baseline: str) -> 
                 differences={}
                 if row == baseline
                 else {region: paired_bootstrap(errors[region], base[region]) for region in errors.keys() & base.keys()},
+                by_seed={
+                    region: [
+                        result.scores[region]["abs_rel"] - base_runs[seed].scores[region]["abs_rel"]
+                        for seed, result in zip(seeds, results)
+                        if row != baseline and seed in base_runs
+                    ]
+                    for region in REGIONS
+                    if all(result.scores[region]["pixels"] for result in (*results, *base_runs.values()))
+                },
                 step_seconds=float(np.median(seconds)) if seconds else None,
                 published=rows[row].published,
             )
@@ -246,7 +257,7 @@ def markdown(lines: Sequence[Line]) -> str:
             line.title,
             str(len(line.seeds)),
             *(_mean(line, region) for region in REGIONS),
-            *(_interval(line.differences.get(region)) for region in ("all", "moving")),
+            *(_difference(line, region) for region in ("all", "moving")),
             "" if line.step_seconds is None else f"{line.step_seconds:.2f}",
             "" if line.published is None else f"{line.published[0]:.4f}",
         ]
@@ -255,8 +266,8 @@ def markdown(lines: Sequence[Line]) -> str:
     rows = [head, ["---"] * len(head), *body]
     note = (
         "abs_rel, mean ± standard deviation over seeds; Δ is the difference to the first row, with its 95 % paired bootstrap "
-        "interval over test frames.\n\n\\* the poster, Cityscapes, one run each, best checkpoint chosen on the test split; "
-        "not comparable in level."
+        "interval over test frames, and how many of the seeds have its sign.\n\n\\* the poster, Cityscapes, one run each, best "
+        "checkpoint chosen on the test split; not comparable in level."
     )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}\n"
 
@@ -268,8 +279,12 @@ def _mean(line: Line, region: str) -> str:
     return f"{mean:.4f} ± {deviation:.4f}" if len(line.seeds) > 1 else f"{mean:.4f}"
 
 
-def _interval(value: Interval | None) -> str:
-    return "" if value is None else f"{value[0]:+.4f} [{value[1]:+.4f}, {value[2]:+.4f}]"
+def _difference(line: Line, region: str) -> str:
+    if region not in line.differences:
+        return ""
+    mean, low, high = line.differences[region]
+    seeds = line.by_seed[region]
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] {sum(np.sign(seeds) == np.sign(mean))}/{len(seeds)}"
 
 
 def write(lines: Sequence[Line], out: Path) -> None:

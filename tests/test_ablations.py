@@ -64,6 +64,7 @@ def test_a_line_says_mean_and_spread_over_seeds_and_the_paired_difference(runs):
     # The frames' own difficulty cancels out: every frame differs by the same.
     assert other.differences["all"] == pytest.approx((0.02, 0.02, 0.02), abs=2e-5)
     assert other.differences["moving"] == pytest.approx((0.04, 0.04, 0.04), abs=2e-5)  # half of the frames have such pixels
+    assert other.by_seed["all"] == pytest.approx([0.02, 0.02], abs=2e-5) and base.by_seed["all"] == []
     assert other.step_seconds == pytest.approx(tiny.config().data.batch_size / 8)
 
 
