@@ -74,10 +74,8 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
 
 def predict_poses(model: Model, inputs: Float[Array, "b f h w 3"]) -> Float[Array, "b sources 4 4"]:
     """Transforms from the target camera to each source camera; the pose network sees frames in temporal order."""
-    poses = [invert_pose(pose_from_parameters(*model.pose(inputs[:, PREVIOUS], inputs[:, TARGET])))]
-    if inputs.shape[1] > NEXT:
-        poses.append(pose_from_parameters(*model.pose(inputs[:, TARGET], inputs[:, NEXT])))
-    return jnp.stack(poses, axis=1)
+    T = pose_from_parameters(*_in_one(model, inputs[:, :-1], inputs[:, 1:])).reshape(-1, inputs.shape[1] - 1, 4, 4)
+    return _first_inverted(T)
 
 
 def direct_poses(
@@ -87,14 +85,24 @@ def direct_poses(
 
     The network cannot know which of two frames is the earlier one, so the way ahead of an untrained one is added here.
     """
-    poses = []
-    for source in (PREVIOUS, NEXT)[: inputs.shape[1] - 1]:
-        pair = inputs[:, TARGET], inputs[:, source]
-        rotation, translation = model.pose(*reversed(pair) if reverse else pair)
-        back_in_time = (source == PREVIOUS) != reverse
-        ahead = config.initial_forward if back_in_time else -config.initial_forward
-        poses.append(pose_from_euler(rotation, translation.at[:, 2].add(ahead)))
-    return jnp.stack(poses, axis=1)
+    places = (PREVIOUS, NEXT)[: inputs.shape[1] - 1]
+    sources = inputs[:, places, ...]
+    pairs = jnp.broadcast_to(inputs[:, TARGET, None], sources.shape), sources
+    rotation, translation = _in_one(model, *reversed(pairs) if reverse else pairs)
+    ahead = jnp.array([config.initial_forward if (place == PREVIOUS) != reverse else -config.initial_forward for place in places])
+    translation = translation.at[:, 2].add(jnp.tile(ahead, len(inputs)))
+    return pose_from_euler(rotation, translation).reshape(-1, len(places), 4, 4)
+
+
+def _in_one(
+    model: Model, first: Float[Array, "b n h w 3"], second: Float[Array, "b n h w 3"]
+) -> tuple[Float[Array, "b*n 3"], Float[Array, "b*n 3"]]:
+    """What the pose network says of n pairs per sample, as if asked for one pair after the other."""
+    return model.pose(first.reshape(-1, *first.shape[2:]), second.reshape(-1, *second.shape[2:]), first.shape[1])
+
+
+def _first_inverted(T: Float[Array, "b n 4 4"]) -> Float[Array, "b n 4 4"]:
+    return jnp.concatenate([invert_pose(T[:, 0])[:, None], T[:, 1:]], axis=1)
 
 
 def compare_frames(
@@ -136,10 +144,9 @@ def pose_round_trips(
     model: Model, inputs: Float[Array, "b 3 h w 3"], T_source_from_target: Float[Array, "b 2 4 4"]
 ) -> Float[Array, "b 2 4 4"]:
     """From each source camera to the target's, by what the network says of the reversed pair, and back."""
-    first = jnp.concatenate([inputs[:, TARGET], inputs[:, NEXT]])
-    second = jnp.concatenate([inputs[:, PREVIOUS], inputs[:, TARGET]])
-    previous_from_target, target_from_next = jnp.split(pose_from_parameters(*model.pose(first, second)), 2)
-    return compose(T_source_from_target, jnp.stack([invert_pose(previous_from_target), target_from_next], axis=1))
+    first, second = (frames.reshape(-1, *inputs.shape[2:]) for frames in (inputs[:, 1:], inputs[:, :-1]))
+    back = pose_from_parameters(*model.pose(first, second)).reshape(-1, 2, 4, 4)
+    return compose(T_source_from_target, _first_inverted(back))
 
 
 NEAREST = 1e-3
@@ -172,10 +179,10 @@ def point_offsets(model: Model, inputs: Float[Array, "b f h w 3"], config: Model
     """How far each target point moves until each source frame, in the target camera's frame; None without a flow network."""
     if not config.flow:
         return None
-    sources = [inputs[:, place] for place in (PREVIOUS, NEXT)[: inputs.shape[1] - 1]]
-    target = jnp.concatenate([inputs[:, TARGET]] * len(sources))
-    flow = config.flow_scale * model.flow(target, jnp.concatenate(sources))[0]
-    return jnp.stack(jnp.split(flow, len(sources)), axis=1)
+    sources = inputs[:, (PREVIOUS, NEXT)[: inputs.shape[1] - 1], ...]
+    b, n, *picture = sources.shape
+    flow = model.flow(jnp.repeat(inputs[:, TARGET], n, axis=0), sources.reshape(-1, *picture))[0]
+    return config.flow_scale * flow.reshape(b, n, *picture)
 
 
 def residual_flows(

@@ -15,9 +15,9 @@ def psum(x: jax.Array, axis: str | None) -> jax.Array:
     return x if axis is None else jax.lax.psum(x, axis)
 
 
-def mean(x: Float[Array, "..."], axis: str | None, dims: tuple[int, ...] | None = None) -> jax.Array:
+def mean(x: Float[Array, "..."], axis: str | None, dims: tuple[int, ...] | None = None, keepdims: bool = False) -> jax.Array:
     """Mean over ``dims`` (default: all) and over all devices; every device holds equally many elements."""
-    local = jnp.mean(x, axis=dims)
+    local = jnp.mean(x, axis=dims, keepdims=keepdims)
     return local if axis is None else jax.lax.pmean(local, axis)
 
 

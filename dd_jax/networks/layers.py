@@ -188,12 +188,15 @@ class ConvBN(nnx.Module):
 class BatchNorm(nnx.Module):
     """Batch normalisation over all samples and pixels of all devices (``axis``), with PyTorch's running statistics.
 
-    Normalises with the biased variance, keeps the unbiased one. ``.eval()`` switches to the running statistics.
+    Normalises with the biased variance, keeps the unbiased one. ``.eval()`` switches to the running statistics. With
+    ``groups`` set, every so-manyth sample belongs to another batch, which has statistics of its own, as if the layer had been
+    called for one after the other.
     """
 
     def __init__(self, channels: int, *, axis: str | None = None):
         self.axis = axis
         self.use_running_average = False
+        self.groups = 1
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.mean = nnx.BatchStat(jnp.zeros(channels))
@@ -201,16 +204,20 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            exact = x.astype(jnp.float32)
-            mean = checkpoint_name(reduce.mean(exact, self.axis, (0, 1, 2)), STATISTICS)
-            # The variance does not change with the mean (to first order): sparing autodiff that zero saves a pass.
-            var = reduce.mean(jnp.square(exact - jax.lax.stop_gradient(mean)), self.axis, (0, 1, 2))
-            var = checkpoint_name(var, STATISTICS)
-            count = x.size // x.shape[-1] * (1 if self.axis is None else jax.lax.axis_size(self.axis))
-            self._remember(self.mean, mean)
-            self._remember(self.var, var * (count / (count - 1)))
+            return self._apply(x, self.mean[...], self.var[...])
+        apart = x.reshape(-1, self.groups, *x.shape[1:])
+        exact = apart.astype(jnp.float32)
+        mean = checkpoint_name(reduce.mean(exact, self.axis, (0, 2, 3), keepdims=True), STATISTICS)
+        # The variance does not change with the mean (to first order): sparing autodiff that zero saves a pass.
+        var = reduce.mean(jnp.square(exact - jax.lax.stop_gradient(mean)), self.axis, (0, 2, 3), keepdims=True)
+        var = checkpoint_name(var, STATISTICS)
+        count = x.size // (x.shape[-1] * self.groups) * (1 if self.axis is None else jax.lax.axis_size(self.axis))
+        for group in range(self.groups):
+            self._remember(self.mean, mean[0, group, 0, 0])
+            self._remember(self.var, var[0, group, 0, 0] * (count / (count - 1)))
+        return self._apply(apart, mean, var).reshape(x.shape)
+
+    def _apply(self, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
         factor = self.scale[...] * jax.lax.rsqrt(var + BN_EPS)
         return (x * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
 

@@ -47,9 +47,15 @@ class PoseNet(nnx.Module):
             self.out.bias.set_value(bias.at[5].add(-initial_forward / translation_scale))
 
     def __call__(
-        self, image_a: Float[Array, "b h w 3"], image_b: Float[Array, "b h w 3"]
+        self, image_a: Float[Array, "b h w 3"], image_b: Float[Array, "b h w 3"], batches: int = 1
     ) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
-        """RGB in [0, 1] -> (axis-angle in radians, translation in the unit of the depth networks)."""
+        """RGB in [0, 1] -> (axis-angle in radians, translation in the unit of the depth networks).
+
+        Every ``batches``-th pair belongs to the same batch; each has batch statistics of its own.
+        """
+        norm = self.encoder.conv1.norm
+        if not norm.use_running_average and norm.groups != batches:
+            self.encoder.set_attributes(groups=batches)
         return self.decode(self.encoder(jnp.concatenate([image_a, image_b], axis=-1))[-1])
 
     def decode(self, features: Float[Array, "b h w c"]) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:

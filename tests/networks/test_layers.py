@@ -161,3 +161,15 @@ def test_initial_values_have_pytorchs_distribution():
         np.testing.assert_allclose(np.std(values), bound / np.sqrt(3), rtol=0.1)
     kernel = ConvBN(32, 128, 3, draws=Draws(0)).kernel[...]
     np.testing.assert_allclose(np.std(kernel), np.sqrt(2 / (128 * 9)), rtol=0.02)
+
+
+def test_batches_in_one_are_normalised_as_if_one_after_another():
+    x = jnp.asarray(np.random.default_rng(0).normal(1.0, 2.0, (6, 4, 5, 3)), jnp.float32)
+    apart, together = (BatchNorm(3) for _ in range(2))
+    together.groups = 2
+    one_after_another = [apart(x[group::2]) for group in range(2)]
+    at_once = together(x)
+    for group in range(2):
+        np.testing.assert_allclose(at_once[group::2], one_after_another[group], atol=1e-6)
+    np.testing.assert_allclose(together.mean[...], apart.mean[...], rtol=1e-6)
+    np.testing.assert_allclose(together.var[...], apart.var[...], rtol=1e-6)
