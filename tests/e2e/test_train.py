@@ -16,8 +16,10 @@ import tiny
 from dd_jax import checkpoint
 from dd_jax import config as configs
 from dd_jax.config import ConfigError
+from dd_jax.data.loader import Prefetch
 from dd_jax.data.synthetic import make
 from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.report import Logger
 from dd_jax.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -48,12 +50,38 @@ def run_config(drives, steps, **train_fields):
 
 def history(workdir, kind="train"):
     rows = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows if row["kind"] == kind]
+    speed = ("images_per_second", "host_share")
+    return [{k: v for k, v in row.items() if k not in speed} for row in rows if row["kind"] == kind]
 
 
-def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compiled, tmp_path):
+@pytest.fixture
+def compilations(monkeypatch, caplog):
+    """How many programs were compiled before each step of a run, in whose loop nothing moves to or from a device unasked."""
+
+    class GuardedLogger(Logger):
+        def __enter__(self):
+            jax.config.update("jax_transfer_guard", "disallow")
+            return super().__enter__()
+
+        def __exit__(self, *error):
+            jax.config.update("jax_transfer_guard", "allow")
+            super().__exit__(*error)
+
+    def draw(self, plain=Prefetch.__next__):
+        counts.append(sum(record.getMessage().startswith("Compiling") for record in caplog.records))
+        return plain(self)
+
+    counts = []
+    monkeypatch.setattr("dd_jax.train.Logger", GuardedLogger)
+    monkeypatch.setattr(Prefetch, "__next__", draw)
+    with jax.log_compiles():
+        yield counts
+
+
+def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compiled, compilations, tmp_path):
     one = jax.devices()[:1]
     whole = train(run_config(drives, 4), tmp_path / "whole", one)
+    assert len(compilations) == 4 and compilations[0] > 0 and len(set(compilations)) == 1, "compiled again after step 1"
     train(run_config(drives, 2), tmp_path / "parts", one)
     parts = train(run_config(drives, 4), tmp_path / "parts", one)
     jax.tree.map(np.testing.assert_array_equal, whole, parts)
