@@ -4,10 +4,13 @@ Every process runs the same program. The first one (:func:`primary`) speaks and 
 nothing here does anything.
 """
 
+import contextlib
 import os
 import pickle
 import signal
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -76,6 +79,26 @@ def gather(value: T) -> list[T]:
     sizes = multihost_utils.process_allgather(np.array(len(own)))
     rows = multihost_utils.process_allgather(np.pad(own, (0, int(sizes.max()) - len(own))))
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes)]
+
+
+@contextlib.contextmanager
+def no_farewell() -> Iterator[None]:
+    """Ends this process at once where it fails as one of several: the usual end waits for the others, and they for it."""
+    try:
+        yield
+    except BaseException as error:
+        wanted = isinstance(error, SystemExit) and not error.code
+        if wanted or not jax.distributed.is_initialized() or jax.process_count() == 1:
+            raise
+        if isinstance(error, SystemExit):
+            print(error.code, file=sys.stderr)
+        elif isinstance(error, jax.errors.JaxRuntimeError):
+            reason = str(error).splitlines()[0]
+            print(f"error: another process ended, or failed as this one: start all again to go on ({reason})", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 class StopSignal:

@@ -86,4 +86,5 @@ def boolean(word: str) -> bool:
 
 if __name__ == "__main__":
     compilation_cache.enable()
-    main()
+    with hosts.no_farewell():
+        main()

@@ -38,4 +38,5 @@ def main() -> None:
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
     compilation_cache.enable()
-    command_line.run(main, TrainingError)
+    with hosts.no_farewell():
+        command_line.run(main, TrainingError)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,9 +42,9 @@ def compiled(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", None)
 
 
-def run_config(drives, steps, **train_fields):
+def run_config(drives, steps, sections=None, **train_fields):
     fields = {"log_every": 1, "eval_every": 0, "checkpoint_every": 2} | train_fields
-    config = tiny.config(data={"root": str(drives)}, optim={"steps": steps, "freeze_step": -1}, train=fields)
+    config = tiny.config(data={"root": str(drives)}, optim={"steps": steps, "freeze_step": -1}, train=fields, **(sections or {}))
     config.eval.crop, config.eval.ground_truth = "none", "annotated"
     return config
 
@@ -148,6 +149,103 @@ def test_killed_run_continues_as_if_nothing_had_happened(drives, compiled, tmp_p
     assert whole.step == killed.step == 12
     jax.tree.map(np.testing.assert_array_equal, whole.state, killed.state)
     assert history(tmp_path / "whole") == history(tmp_path / "killed")
+
+
+class TwoProcesses:
+    """A script started as two processes of two devices each, that meet on this machine."""
+
+    def __init__(self, script, *arguments):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+        flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
+        command = [sys.executable, ROOT / "scripts" / script, *arguments, f"--coordinator={coordinator}", "--processes=2"]
+        self.processes = [
+            subprocess.Popen(
+                [*command, f"--process={number}"],
+                env=os.environ | {"XLA_FLAGS": flags},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def run_until(self, reached):
+        deadline = time.monotonic() + 600
+        while not reached():
+            assert all(process.poll() is None for process in self.processes) and time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def finish(self):
+        """What each wrote to its standard output and error; both must end well."""
+        written = [process.communicate(timeout=900) for process in self.processes]
+        assert [process.returncode for process in self.processes] == [0, 0], written
+        return written
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_and_killed_get_the_result_of_one(drives, compiled, tmp_path, monkeypatch):
+    """Two of two devices against one of four: stopped by SIGTERM to one of them, then one is killed, then to the end."""
+    config = run_config(drives, 16, tiny.SHARP, backend="jit")
+    whole = train(config, tmp_path / "one", jax.devices()[:4])
+    (tmp_path / "config.json").write_text(json.dumps(configs.to_dict(config)))
+    file = tmp_path / "two.py"
+    file.write_text(
+        "import json\nfrom dd_jax import config\n\n"
+        f"def get_config(_=None):\n    return config.from_dict(json.load(open({str(tmp_path / 'config.json')!r})))\n"
+    )
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    two = tmp_path / "two"
+    arguments = "train.py", f"--config={file}", f"--workdir={two}"
+
+    with TwoProcesses(*arguments) as first:
+        first.run_until(lambda: (two / "metrics.jsonl").exists() and len(history(two)) >= 3)
+        first.processes[1].send_signal(signal.SIGTERM)
+        (_, log), (_, silence) = first.finish()
+    assert "stopped by a signal" in log and "step" not in silence.replace("sync point, step", "")
+    stopped = checkpoint.restore_params(two, "latest").step
+    assert 3 <= stopped == history(two)[-1]["step"] < 14
+
+    with TwoProcesses(*arguments) as second:
+        second.run_until(lambda: len(history(two)) >= stopped + 2)
+        second.processes[1].kill()
+        assert "error: another process ended" in second.processes[0].communicate(timeout=300)[1]
+        assert second.processes[0].returncode == 1, "the first must not go on alone"
+    assert len(history(two)) < 16
+
+    with TwoProcesses(*arguments) as third:
+        third.finish()
+    assert [row["step"] for row in history(two)] == list(range(1, 17))
+    for row, expected in zip(history(two), history(tmp_path / "one"), strict=True):
+        assert row["total"] == pytest.approx(expected["total"], rel=1e-5 if row["step"] == 1 else 1e-3)
+    restored = checkpoint.restore_params(two, "latest")
+    assert restored.step == 16
+    for network, params in whole.params.items():
+        found = restored.state.params[network]
+        found, params = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (found, params))
+        assert np.linalg.norm(found - params) <= 1e-4 * np.linalg.norm(params), network
+
+    alone = evaluate_checkpoint(two, out=tmp_path / "alone")
+    with TwoProcesses("evaluate.py", f"--checkpoint={two}") as both:
+        written = both.finish()
+    assert "abs_rel" in written[0][0] and written[1][0] == ""
+    found, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (two, tmp_path / "alone"))
+    for who, regions in expected.items():
+        for region, scores in regions.items():
+            assert found[who][region] == pytest.approx(scores, rel=1e-5), (who, region)
+    names = [line.split(",")[0] for line in (two / "per_image.csv").read_text().splitlines()]
+    assert names == [line.split(",")[0] for line in (tmp_path / "alone" / "per_image.csv").read_text().splitlines()]
+    assert len(alone.images) > 2
 
 
 @pytest.mark.parametrize(
