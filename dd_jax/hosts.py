@@ -81,6 +81,16 @@ def gather(value: T) -> list[T]:
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes)]
 
 
+def require_same(what: str, value: Any) -> None:
+    """Checks that a value is the same in all processes. All must call it.
+
+    Raises:
+      ConfigError: it is not, in all of them.
+    """
+    if any(other != value for other in gather(value)):
+        raise ConfigError(f"the processes of this run differ in {what}: give all of them the same")
+
+
 @contextlib.contextmanager
 def no_farewell() -> Iterator[None]:
     """Ends this process at once where it fails as one of several: the usual end waits for the others, and they for it."""

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dd_jax import checkpoint, hosts, optim, parallel
-from dd_jax.config import Config
+from dd_jax.config import Config, to_dict
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, make_predict
 from dd_jax.report import Logger, NoLogger
@@ -39,6 +39,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
     # Everything that can be wrong is found out here, before the minutes of the first compilation.
     validate(config, len(devices), jax.process_count())
     train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
+    require_same_run(config, train_source, val_source)
     host_batches = train_batches(train_source, config, jax.process_count(), jax.process_index())
     state = create_state(config)
     if checkpoint.exists(workdir):
@@ -93,6 +94,23 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
                 logger.message(f"stopped by a signal at step {step}, saved; the same command continues")
                 break
     return state
+
+
+OF_A_MACHINE = ("root", "split_dir", "cache_dir", "threads", "ground_truth_file")
+"""Fields of ``config.data`` in which processes may differ."""
+
+
+def require_same_run(config: Config, *sources: TripletSource) -> None:
+    """What several processes must agree in, for their batches to be parts of one.
+
+    Raises:
+      ConfigError: another process has another config, or other samples.
+    """
+    if jax.process_count() > 1:
+        shared = to_dict(config)
+        shared["data"] = {name: value for name, value in shared["data"].items() if name not in OF_A_MACHINE}
+        hosts.require_same("the fields of their config", shared)
+        hosts.require_same("the samples they find", [[source.name(i) for i in range(len(source))] for source in sources])
 
 
 def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logger: Logger) -> None:

@@ -47,7 +47,7 @@ def test_processes_that_do_not_find_each_other_are_one_sentence(monkeypatch):
         raise RuntimeError("DEADLINE_EXCEEDED: nobody there\nand much more")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(ConfigError, match="did not find each other: DEADLINE_EXCEEDED: nobody there$"):
+    with pytest.raises(ConfigError, match=r"did not find each other: DEADLINE_EXCEEDED: nobody there$"):
         hosts.connect("a:1", 2, 1)
 
 
@@ -77,7 +77,7 @@ def test_parts_are_the_whole_in_order(items, processes, monkeypatch):
     for process in range(processes):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         parts.append(list(hosts.share(range(items))))
-    assert sum(parts, []) == list(range(items))
+    assert [item for part in parts for item in part] == list(range(items))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

@@ -28,13 +28,14 @@ CONFIGS = {
         },
         "model": {"flow": True},
     },
+    "microbatches": {"train": {"microbatches": 2}},
 }
 """Fields on top of ``tiny.SHARP``."""
 
 
 def sharp_config(name, backend="pmap"):
-    sections = {key: tiny.SHARP.get(key, {}) | CONFIGS[name].get(key, {}) for key in {*tiny.SHARP, *CONFIGS[name]}}
-    return tiny.config(**sections, train={"backend": backend}, data={"batch_size": SAMPLES})
+    given = tiny.SHARP | {"train": {"backend": backend}, "data": {"batch_size": SAMPLES}}
+    return tiny.config(**{key: given.get(key, {}) | CONFIGS[name].get(key, {}) for key in {*given, *CONFIGS[name]}})
 
 
 def uneven_batch(seed=0):
