@@ -29,12 +29,13 @@ CONFIGS = {
         "model": {"flow": True},
     },
     "microbatches": {"train": {"microbatches": 2}},
+    "standing": {"model": {"initial_forward": 0.0}},
 }
 """Fields on top of ``tiny.SHARP``."""
 
 
 def sharp_config(name, backend="pmap"):
-    given = tiny.SHARP | {"train": {"backend": backend}, "data": {"batch_size": SAMPLES}}
+    given = tiny.SHARP | {"train": {"backend": backend}, "data": {"batch_size": SAMPLES}, "optim": {"learning_rate": 1e-4}}
     return tiny.config(**{key: given.get(key, {}) | CONFIGS[name].get(key, {}) for key in {*given, *CONFIGS[name]}})
 
 
@@ -79,7 +80,7 @@ def run(name, backend, number, batches, afresh=False):
 
 
 CASES = [("baseline", backend, number) for backend in ("pmap", "jit") for number in (1, 2, 4, 8)]
-CASES += [(name, backend, 4) for name in CONFIGS if name != "baseline" for backend in ("pmap", "jit")]
+CASES += [(name, backend, 4) for name in ("every term", "microbatches") for backend in ("pmap", "jit")]
 
 
 @pytest.mark.parametrize(
@@ -124,13 +125,15 @@ def gradients(state):
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "number"), [("pmap", 8), ("jit", 4)])
 def test_losses_of_fifty_steps_agree(backend, number):
+    """Of a camera that stands at first: where all warps are large from the start, rounding grows tenfold within few steps."""
     batches = [uneven_batch(seed) for seed in range(50)]
-    state, expected = initial_state("baseline"), []
+    state, expected = initial_state("standing"), []
     for batch in batches:
-        state, metrics = one_device_step("baseline")(state, batch)
+        state, metrics = one_device_step("standing")(state, batch)
         expected.append(float(metrics["total"]))
-    found = [float(metrics["total"]) for metrics, _ in run("baseline", backend, number, batches)]
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    found = np.array([metrics["total"] for metrics, _ in run("standing", backend, number, batches)])
+    assert np.mean(np.abs(found - expected)) <= 1e-3 * np.mean(expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
 
 
 def test_a_batch_of_another_size_is_an_error_and_no_second_compilation():
