@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from dd_jax import checkpoint, gallery, ground_plane, metrics, predictions, protocols, report, train_step
+from dd_jax import checkpoint, gallery, ground_plane, hosts, metrics, parallel, predictions, protocols, report
 from dd_jax.baselines import mean_map, spread
 from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics
@@ -52,9 +52,12 @@ class Results:
     page: Path | None = None  # the report, once written
 
 
-def make_predict(config: Config) -> Callable[[TrainState, Batch], Predictions]:
-    """The compiled prediction of a system: (state, two-frame batch as the loader yields it) -> Predictions."""
-    return jax.jit(lambda state, batch: train_step.predict(state, batch, config))
+def make_predict(config: Config, devices: list[jax.Device] | None = None) -> Callable[[TrainState, Batch], Predictions]:
+    """The compiled prediction of a system: (state, two-frame batch as the loader yields it) -> Predictions.
+
+    ``devices`` (default: the first) divide each batch evenly; the state is on all of them, see ``parallel.replicate``.
+    """
+    return parallel.compile_predict(config, jax.local_devices()[:1] if devices is None else devices)
 
 
 def evaluate(
@@ -93,18 +96,19 @@ def evaluate(
         baselines["mean_map"] = mean_map(train_truth, config)
 
     indices = spread(len(source), max_frames)
+    own_places = hosts.share(range(len(indices)))
     pictured = spread(len(indices), num_panels) if num_panels else []
     panels: dict[int, np.ndarray] = {}
     images: list[tuple[str, dict[str, metrics.Result]]] = []
-    started, counted = time.perf_counter(), len(indices)
+    started, counted = time.perf_counter(), len(own_places)
     with (
         ThreadPoolExecutor(max(1, config.data.threads)) as pool,
-        tqdm(total=len(indices), disable=not progress, unit="image") as bar,
+        tqdm(total=counted, disable=not (progress and hosts.primary()), unit="image") as bar,
     ):
-        for real, batch, prediction in predicted(predict_fn, source, indices, config):
+        for real, batch, prediction in predicted(predict_fn, source, [indices[place] for place in own_places], config):
             maps = inverse_depths(prediction, foreign, predictors)
-            if not images and len(real) < len(indices):  # the speed is that of the later batches: this one was compiled
-                started, counted = time.perf_counter(), len(indices) - len(real)
+            if not images and len(real) < counted:  # the speed is that of the later batches: this one was compiled
+                started, counted = time.perf_counter(), counted - len(real)
 
             def measure(position: int, real=real, batch=batch, maps=maps) -> dict[str, metrics.Result]:
                 index = int(real[position])
@@ -118,11 +122,13 @@ def evaluate(
 
             scores = list(pool.map(measure, range(len(real))))
             for position, (index, own) in enumerate(zip(map(int, real), scores)):
-                if (place := len(images) + position) in pictured:
+                if (place := own_places.start + len(images) + position) in pictured:
                     panels[place] = picture(source, index, position, batch, prediction, maps, own, config)
             images += zip((source.name(int(index)) for index in real), scores)
             bar.update(len(real))
-    images_per_second = counted / (time.perf_counter() - started)
+    found = hosts.gather((images, panels, counted / (time.perf_counter() - started)))
+    images = [image for own, _, _ in found for image in own]
+    panels = {place: panel for _, own, _ in found for place, panel in own.items()}
 
     worst, best = gallery.extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
     remarkable = sorted({*worst, *best} - {*panels})  # known only now, so these are predicted once more
@@ -140,7 +146,7 @@ def evaluate(
         panels={images[place][0]: panels[place] for place in pictured},
         worst=[report.Frame(images[place][0], panels[place], images[place][1]) for place in worst],
         best=[report.Frame(images[place][0], panels[place], images[place][1]) for place in best],
-        images_per_second=images_per_second,
+        images_per_second=sum(rate for _, _, rate in found),
     )
 
 
@@ -170,7 +176,7 @@ def inverse_depths(
     def of(who: str) -> Callable[[int, int], np.ndarray]:
         if who == FOREIGN:
             return lambda position, index: foreign(index)
-        batch = np.asarray(getattr(prediction, who))
+        batch = jax.device_get(getattr(prediction, who))
         return lambda position, index: batch[position]
 
     return {who: of(who) for who in predictors if who in NETWORKS or who == FOREIGN}
@@ -296,11 +302,12 @@ def evaluate_checkpoint(
         if train_truth is not None and has_truth(train_truth, config.eval):
             predictors.append("mean_map")
 
-    predict = make_predict(config)
+    devices = jax.local_devices()
+    predict, state = make_predict(config, devices), parallel.replicate(restored.state, devices)
     results = evaluate(
-        lambda batch: predict(restored.state, batch),
+        lambda batch: predict(state, batch),
         source,
-        config,
+        parallel.with_even_batches(config, devices),
         predictors,
         train_truth=train_truth,
         num_panels=8,
@@ -371,9 +378,11 @@ def write_results(
     versions: Mapping[str, str],
 ) -> None:
     """The files of an evaluation: ``metrics.json``, ``metrics.csv``, ``per_image.csv``, ``report.html``."""
+    results.page = Path(out) / "report.html"
+    if not hosts.primary():
+        return
     report.write_tables(out, results.metrics, results.images)
     measured = any(regions["all"]["pixels"] for regions in results.metrics.values())
-    results.page = Path(out) / "report.html"
     speed = {"images measured": f"{len(results.images):,}", "images / s, evaluation": f"{results.images_per_second:.1f}"}
     report.write_html(
         results.page,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import cv2
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -33,7 +34,7 @@ def sample_panel(
 
     def pick(name: str) -> np.ndarray | None:
         array = getattr(prediction, name, None)
-        return None if array is None or not exists else np.asarray(array[position])
+        return None if array is None or not exists else jax.device_get(array)[position]
 
     exists = bool(batch.exists[position, PREVIOUS])
     height, width = batch.images.shape[2:4]

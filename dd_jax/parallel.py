@@ -1,18 +1,20 @@
 """One step body on many devices: ``pmap`` (default) or ``jit`` with shardings. Both give the numbers of a single device.
 
-The state is the same on every device and never stacked, so checkpoints do not know how many devices there were.
+The state is the same on every device and never stacked, so checkpoints do not know how many devices there were. With
+several processes (``hosts.py``) the devices are those of all of them; each puts its own samples on its own.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dd_jax.config import Config
-from dd_jax.train_step import train_step
-from dd_jax.types import Batch, Metrics, TrainState
+from dd_jax.train_step import predict, train_step
+from dd_jax.types import Batch, Metrics, Predictions, TrainState
 
 AXIS = "batch"
 
@@ -22,7 +24,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 def compile_step(config: Config, frozen: bool, devices: list[jax.Device] | None = None) -> Step:
     """The training step mapped over ``devices`` (default: all local ones); the incoming state is donated.
 
-    The batch it takes is what :func:`shard_batch` returns for the same config and devices.
+    The batch it takes is what :func:`shard_batch` returns for the same config and devices. Compiled when first called.
     """
     devices = jax.local_devices() if devices is None else devices
     if config.train.backend == "pmap":
@@ -33,26 +35,85 @@ def compile_step(config: Config, frozen: bool, devices: list[jax.Device] | None 
     return jax.jit(body, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0)
 
 
+def compile_step_now(config: Config, frozen: bool, state: TrainState, batch: Batch, devices: list[jax.Device]) -> Step:
+    """:func:`compile_step`, compiled before there is a batch; a batch of other shapes is an error and no second compilation.
+
+    Args:
+      state: as :func:`replicate` returns it.
+      batch: shapes and types of a whole batch, see ``loader.batch_shapes``.
+    """
+    _, split = _shardings(devices)
+
+    def on_devices(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = _stacked(x.shape, len(devices)) if config.train.backend == "pmap" else x.shape
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=split)
+
+    return compile_step(config, frozen, devices).lower(state, jax.tree.map(on_devices, batch)).compile()
+
+
+def compile_predict(config: Config, devices: list[jax.Device]) -> Callable[[TrainState, Batch], Predictions]:
+    """Prediction mapped over devices of this process, whose number divides the batch: no device waits for another.
+
+    It takes a state that :func:`replicate` or :func:`on_own_devices` put on the same devices, and a host batch.
+    """
+    everywhere, split = _shardings(devices)
+    specs = everywhere.spec, split.spec
+    body = partial(predict, config=config)
+    mapped = jax.shard_map(body, mesh=split.mesh, in_specs=specs, out_specs=split.spec, check_vma=False)
+    run = jax.jit(mapped, in_shardings=(everywhere, split), out_shardings=split)
+    return lambda state, batch: run(state, jax.device_put(batch, split))
+
+
 def shard_batch(batch: Batch, config: Config, devices: list[jax.Device] | None = None) -> Batch:
-    """Sends each device its share of a host batch, without waiting."""
+    """Sends each device its share of a host batch, without waiting; of several processes each has its part of the batch."""
     devices = jax.local_devices() if devices is None else devices
     _, split = _shardings(devices)
     if config.train.backend == "pmap":
-        batch = jax.tree.map(lambda x: np.reshape(x, (len(devices), x.shape[0] // len(devices), *x.shape[1:])), batch)
-    return jax.device_put(batch, split)
+        batch = jax.tree.map(lambda x: np.reshape(x, _stacked(x.shape, len(devices))), batch)
+    if split.is_fully_addressable:
+        return jax.device_put(batch, split)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
 
 
 def replicate(state: TrainState, devices: list[jax.Device] | None = None) -> TrainState:
-    """Puts the state on every device."""
+    """Puts the state on every device; several processes must have the same one, which is not compared."""
     everywhere, _ = _shardings(jax.local_devices() if devices is None else devices)
-    return jax.device_put(state, everywhere)
+    if everywhere.is_fully_addressable:
+        return jax.device_put(state, everywhere)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(everywhere, np.array(x), np.shape(x)), state)
 
 
-def _shardings(devices: list[jax.Device]) -> tuple[NamedSharding, NamedSharding]:
-    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+def on_own_devices(state: TrainState, devices: list[jax.Device]) -> TrainState:
+    """What a replicated state is for this process alone, with its ``devices``; nothing is copied."""
+    everywhere, _ = _shardings(devices)
+
+    def own(x: jax.Array) -> jax.Array:
+        return jax.make_array_from_single_device_arrays(x.shape, everywhere, [shard.data for shard in x.addressable_shards])
+
+    return jax.tree.map(own, state)
 
 
 def on_host(state: TrainState) -> TrainState:
     """The state as numpy arrays, one copy of each, safe from the donation of the next step."""
-    return jax.tree.map(lambda x: np.array(x.addressable_data(0)), state)
+    return jax.tree.map(np.array, jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), state)))
+
+
+def with_even_batches(config: Config, devices: list[jax.Device]) -> Config:
+    """``config`` with ``eval.batch_size`` rounded up to a multiple of the devices, for :func:`compile_predict`."""
+    batch_size = -(-config.eval.batch_size // len(devices)) * len(devices)
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=batch_size))
+
+
+def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
+    """Those of them that belong to this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def _stacked(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return count, shape[0] // count, *shape[1:]
+
+
+def _shardings(devices: list[jax.Device]) -> tuple[NamedSharding, NamedSharding]:
+    """On every device, and split over them: in their own order, which is that of ``pmap``."""
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))

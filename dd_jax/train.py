@@ -1,6 +1,5 @@
 """The training job: data, steps, logs, validation, checkpoints; continues where an existing run stopped."""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax import checkpoint, optim, parallel
-from dd_jax.config import Config
-from dd_jax.data.loader import TripletSource, open_split, prefetch, train_batches
+from dd_jax import checkpoint, hosts, optim, parallel
+from dd_jax.config import Config, to_dict
+from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, make_predict
-from dd_jax.report import Logger
+from dd_jax.report import Logger, NoLogger
 from dd_jax.train_step import create_state
 from dd_jax.types import Metrics, TrainState
 from dd_jax.validation import validate
@@ -28,53 +27,59 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
     Everything is in ``workdir``: ``checkpoints/`` and ``metrics.jsonl`` (and TensorBoard files). A workdir with checkpoints
     is continued from the newest one, bit-equal to a run that was never interrupted. SIGTERM saves and returns early.
 
+    ``devices`` are by default all of all processes (see ``hosts``): every process calls this with the same arguments.
+
     Raises:
       ConfigError: anything wrong with config, data or checkpoint, before the first compilation.
       TrainingError: too many non-finite steps in a row.
     """
-    devices = jax.local_devices() if devices is None else devices
+    devices = jax.devices() if devices is None else devices
     workdir = Path(workdir)
 
     # Everything that can be wrong is found out here, before the minutes of the first compilation.
-    validate(config, len(devices))
+    validate(config, len(devices), jax.process_count())
     train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
-    host_batches = train_batches(train_source, config)
+    require_same_run(config, train_source, val_source)
+    host_batches = train_batches(train_source, config, jax.process_count(), jax.process_index())
     state = create_state(config)
     if checkpoint.exists(workdir):
-        restored = checkpoint.restore(workdir, state, config)
+        restored = checkpoint.restore(workdir, parallel.replicate(state, devices), config)
         state = restored.state
         host_batches.set_state(restored.data)
-        print(f"continuing {workdir} from step {int(state.step)}")
-    elif config.train.init_from:
-        state = start_from(config.train.init_from, state)
+    else:
+        state = start_from(config.train.init_from, state) if config.train.init_from else state
+        state = parallel.replicate(state, devices)
     start = int(state.step)
-    state = parallel.replicate(state, devices)
+    host_batches.start_prefetch()  # the first batches are decoded while the step is compiled
     batches = prefetch(host_batches, 2, lambda batch: parallel.shard_batch(batch, config, devices))
 
-    predict = make_predict(config)
-    step_functions: dict[bool, Callable] = {}
-    guard = NonFiniteGuard(config.optim.max_nonfinite)
-    stop = StopSignal()
+    own = parallel.own_devices(devices)
+    predict = make_predict(config, own)
+    steps: dict[bool, parallel.Step] = {}
     with (
-        stop,
+        hosts.StopSignal() as stop,
         checkpoint.Writer(workdir, config) as writer,
-        Logger(workdir, config.optim.steps, start, config.data.batch_size) as logger,
+        Logger(workdir, config.optim.steps, start, config.data.batch_size) if hosts.primary() else NoLogger() as logger,
     ):
+        if start:
+            logger.message(f"continuing {workdir} from step {start}")
+        guard = NonFiniteGuard(config.optim.max_nonfinite, logger.message)
         window: list[tuple[int, Metrics]] = []  # of the steps since the last log line; still on the device
         closed: list[tuple[int, Metrics]] = []  # to be logged after the next step is on its way, so that nobody waits
         for step in range(start + 1, config.optim.steps + 1):
             frozen = 0 <= config.optim.freeze_step < step
-            if frozen not in step_functions:
-                step_functions[frozen] = parallel.compile_step(config, frozen, devices)
-                logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
             if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
                 state = state.replace(opt_state=optim.restart(state.opt_state, "student"))
-            state, metrics = step_functions[frozen](state, next(batches))
+            if frozen not in steps:
+                logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
+                shapes = batch_shapes(train_source, config)
+                steps = {frozen: parallel.compile_step_now(config, frozen, state, shapes, devices)}
+            state, metrics = steps[frozen](state, next(batches))
             log_window(closed, guard, logger)
             closed = []
             window.append((step, metrics))
 
-            stopping = stop.requested  # asked once, so that what ends the loop has been saved
+            stopping = stop.reached(step)  # asked once, so that what ends the loop has been saved
             last = step == config.optim.steps or stopping
             validate_now = step == config.optim.steps or (config.train.eval_every > 0 and step % config.train.eval_every == 0)
             save_now = last or validate_now or step % config.train.checkpoint_every == 0
@@ -83,12 +88,29 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
             if save_now:  # logged first: no window spans a checkpoint, so a continued run writes the same lines
                 log_window(closed, guard, logger)
                 closed = []
-                score = validation_score(predict, state, val_source, config, step, logger) if validate_now else None
+                score = validation_score(predict, state, val_source, config, own, step, logger) if validate_now else None
                 writer.save(parallel.on_host(state), batches.get_state(), score)
             if stopping:
                 logger.message(f"stopped by a signal at step {step}, saved; the same command continues")
                 break
     return state
+
+
+OF_A_MACHINE = ("root", "split_dir", "cache_dir", "threads", "ground_truth_file")
+"""Fields of ``config.data`` in which processes may differ."""
+
+
+def require_same_run(config: Config, *sources: TripletSource) -> None:
+    """What several processes must agree in, for their batches to be parts of one.
+
+    Raises:
+      ConfigError: another process has another config, or other samples.
+    """
+    if jax.process_count() > 1:
+        shared = to_dict(config)
+        shared["data"] = {name: value for name, value in shared["data"].items() if name not in OF_A_MACHINE}
+        hosts.require_same("the fields of their config", shared)
+        hosts.require_same("the samples they find", [[source.name(i) for i in range(len(source))] for source in sources])
 
 
 def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logger: Logger) -> None:
@@ -100,10 +122,14 @@ def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logge
 
 
 def validation_score(
-    predict: Callable, state: TrainState, source: TripletSource, config: Config, step: int, logger: Logger
+    predict: Callable, state: TrainState, source: TripletSource, config: Config, own: list[jax.Device], step: int, logger: Logger
 ) -> float | None:
-    """Student's (or the only network's) abs_rel on the validation split, logged; None where there is no ground truth."""
+    """Student's (or the only network's) abs_rel on the validation split, logged; None where there is no ground truth.
+
+    Each process measures its share of the images on its ``own`` devices.
+    """
     networks = ("student", "teacher") if config.model.student else ("teacher",)
+    state, config = parallel.on_own_devices(state, own), parallel.with_even_batches(config, own)
     results = evaluate(lambda batch: predict(state, batch), source, config, networks, max_frames=config.train.eval_frames)
     logger.log_validation(step, results.metrics, results.panels)
     return results.metrics[networks[0]]["all"]["abs_rel"]
@@ -133,8 +159,8 @@ def window_mean(rows: list[dict[str, Any]]) -> dict[str, float]:
 class NonFiniteGuard:
     """Reports every skipped step with the loss terms that were not finite, and gives up after too many in a row."""
 
-    def __init__(self, limit: int):
-        self.limit, self.in_a_row = limit, 0
+    def __init__(self, limit: int, say: Callable[[str], None]):
+        self.limit, self.in_a_row, self.say = limit, 0, say
 
     def check(self, rows: list[tuple[int, dict[str, Any]]]) -> None:
         """Looks at the metrics of consecutive steps."""
@@ -142,31 +168,9 @@ class NonFiniteGuard:
             self.in_a_row = self.in_a_row + 1 if values["skipped"] else 0
             if self.in_a_row:
                 bad = [name for name, value in values.items() if not np.isfinite(value)]
-                print(f"\nstep {step} skipped: {', '.join(bad) or 'the gradient'} not finite")
+                self.say(f"step {step} skipped: {', '.join(bad) or 'the gradient'} not finite")
             if self.in_a_row > self.limit:
                 raise TrainingError(
                     f"{self.in_a_row} steps in a row up to step {step} were not finite ({', '.join(bad)}): "
                     "look at the intrinsics of the data, or lower --config.optim.learning_rate"
                 )
-
-
-class StopSignal:
-    """Remembers SIGTERM and Ctrl-C, so that the loop can save before it ends; a second Ctrl-C ends at once."""
-
-    def __init__(self):
-        self.requested = False
-
-    def __enter__(self) -> "StopSignal":
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in self._previous:
-            signal.signal(number, self._request)
-        return self
-
-    def _request(self, number: int, frame: Any) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)

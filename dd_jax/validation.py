@@ -6,8 +6,8 @@ from typing import Any
 from dd_jax.config import Config, ConfigError
 
 
-def validate(config: Config, num_devices: int = 1) -> None:
-    """Refuses what cannot work, before anything is compiled.
+def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> None:
+    """Refuses what cannot work, before anything is compiled; devices are those of all processes.
 
     Raises:
       ConfigError: one sentence: what is wrong, where, and the flag to change.
@@ -69,6 +69,11 @@ def validate(config: Config, num_devices: int = 1) -> None:
         train.microbatches > 0 and share % train.microbatches == 0,
         f"--config.train.microbatches={train.microbatches} must divide the {share} samples of a device "
         f"(--config.data.batch_size={data.batch_size} over {num_devices} devices)",
+    )
+    require(
+        num_processes == 1 or train.backend == "jit",
+        f"--config.train.backend=pmap would copy the whole state in every step of {num_processes} processes: "
+        "set --config.train.backend=jit",
     )
     require(
         data.split == "" or data.source in ("kitti", "tfds"),  # a store keeps the split that it was made of

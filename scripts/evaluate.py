@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line, protocols
+from dd_jax import command_line, compilation_cache, hosts, protocols
 from dd_jax.config import ConfigError, EvalConfig
 from dd_jax.evaluate import Results, evaluate_checkpoint, evaluate_predictions
 from dd_jax.predictions import KINDS
@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: the config's")
     parser.add_argument("--ground_truth_file", default="", help="of a KITTI split, for --ground_truth=file; default: the run's")
     parser.add_argument("--allow_pickle", action="store_true", help="that file may hold pickled objects, which may run code")
+    parser.add_argument("--distributed", action="store_true", help="one of several processes; all flags as of train.py")
+    parser.add_argument("--coordinator", default="", help="likewise: HOST:PORT at which the first process is reached")
+    parser.add_argument("--processes", type=int, default=0, help="likewise: how many there are")
+    parser.add_argument("--process", type=int, default=-1, help="likewise: which of them this is, from 0")
     fields = parser.add_argument_group("fields of the protocol, explained in dd_jax/config.py (EvalConfig)")
     for field in dataclasses.fields(EvalConfig):
         kind = boolean if field.type is bool else field.type
@@ -48,9 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
     flags, config_flags = parser.parse_known_args(arguments)
     chosen = {field.name: getattr(flags, field.name) for field in dataclasses.fields(EvalConfig)}
     with command_line.one_sentence():
+        hosts.connect(flags.coordinator, flags.processes, flags.process, flags.distributed)
         results = measure(flags, config_flags, {name: value for name, value in chosen.items() if value is not None})
-    print(format_table(results.metrics, results.scales))
-    print(f"report: {results.page}")
+    if hosts.primary():
+        print(format_table(results.metrics, results.scales))
+        print(f"report: {results.page}")
 
 
 def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[str, object]) -> Results:
@@ -79,4 +85,6 @@ def boolean(word: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    compilation_cache.enable()
+    with hosts.no_farewell():
+        main()

@@ -1,4 +1,15 @@
-"""Train, or continue training: python scripts/train.py --config=configs/dynamic_depth.py:synthetic --workdir=runs/synthetic"""
+"""Train, or continue training:
+
+    python scripts/train.py --config=configs/dynamic_depth.py:synthetic --workdir=runs/synthetic
+
+On several machines, or by several processes, the same in each (docs/scaling.md), where SLURM or a TPU says who they are
+
+    ... --distributed
+
+and elsewhere, with another number for each process
+
+    ... --coordinator=HOST:PORT --processes=2 --process=0
+"""
 
 import sys
 from pathlib import Path
@@ -8,17 +19,24 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line
+from dd_jax import command_line, compilation_cache, hosts
 from dd_jax.train import TrainingError, train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints, logs and report; an existing one is continued")
+DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "one of several processes, which SLURM, Open MPI or a TPU describes")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "one of several processes: HOST:PORT at which the first is reached")
+PROCESSES = flags.DEFINE_integer("processes", 0, "how many there are")
+PROCESS = flags.DEFINE_integer("process", -1, "which of them this is, from 0")
 
 
 def main() -> None:
+    hosts.connect(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
     train(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    command_line.run(main, TrainingError)
+    compilation_cache.enable()
+    with hosts.no_farewell():
+        command_line.run(main, TrainingError)

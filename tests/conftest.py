@@ -1,4 +1,4 @@
-"""Settings that hold for every test: the CPU split into four devices, and the ledger of the parity tests."""
+"""Settings that hold for every test: the CPU split into eight devices, and the ledger of the parity tests."""
 
 import importlib.metadata
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: code that is compiled three times as fast may run slower.
 FLAGS = [
-    "--xla_force_host_platform_device_count=4",
+    "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 ]

@@ -143,7 +143,7 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     opened = []
     for name in ("open_split", "list_split"):
         monkeypatch.setattr(evaluate, name, lambda data, split: (opened.append((data.root, split)), source)[1])
-    monkeypatch.setattr(evaluate, "make_predict", lambda config: lambda state, images: oracle(source)(images))
+    monkeypatch.setattr(evaluate, "make_predict", lambda config, devices: lambda state, images: oracle(source)(images))
     results = evaluate.evaluate_checkpoint(tmp_path / "checkpoints", out=tmp_path / "out", data_root="/here")
     assert opened == [("/here", "test"), ("/here", "train")]
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]

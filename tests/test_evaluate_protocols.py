@@ -85,7 +85,7 @@ def test_checkpoint_under_another_protocol_leaves_the_run_alone(tmp_path, monkey
         writer.save(state, {}, score=0.1)
     for name in ("open_split", "list_split"):
         monkeypatch.setattr(evaluate, name, lambda data, split: source)
-    monkeypatch.setattr(evaluate, "make_predict", lambda config: lambda state, images: oracle(source)(images))
+    monkeypatch.setattr(evaluate, "make_predict", lambda config, devices: lambda state, images: oracle(source)(images))
     assert list(evaluate.evaluate_checkpoint(tmp_path).metrics) == ["student", "teacher", "constant", "mean_map"]
     before = (tmp_path / "metrics.json").read_bytes()
 
@@ -112,7 +112,7 @@ def test_test_split_with_truth_and_training_split_without(tmp_path, monkeypatch)
         writer.save(state, {}, score=0.1)
     for name in ("open_split", "list_split"):
         monkeypatch.setattr(evaluate, name, lambda data, split: splits[split])
-    monkeypatch.setattr(evaluate, "make_predict", lambda config: lambda state, images: oracle(splits["test"])(images))
+    monkeypatch.setattr(evaluate, "make_predict", lambda config, devices: lambda state, images: oracle(splits["test"])(images))
     assert list(evaluate.evaluate_checkpoint(tmp_path).metrics) == ["student", "teacher", "constant"]
 
 

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dd_jax"
 
 LAYERS = [
-    {"types", "config", "validation", "reduce", "ssim"},
+    {"types", "config", "validation", "reduce", "ssim", "hosts", "compilation_cache"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
     {"protocols", "ground_plane", "predictions", "gallery", "baselines"},
@@ -26,6 +26,8 @@ NARROW = {
     "checkpoint": {"types", "config"},
     "report": {"types", "config", "report"},
     "optim": {"types", "config"},
+    "hosts": {"config"},
+    "compilation_cache": set(),
     "losses": {"types", "config", "reduce", "ssim", "losses"},
     "metrics": {"types", "config"},
     "protocols": {"config"},

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import parallel
 from dd_jax.train_step import create_state, loss_fn, predict, train_step
 from dd_jax.types import TARGET
 from dd_jax.validation import validate
@@ -213,71 +212,6 @@ def test_frozen_step_changes_the_student_alone(state, config):
     np.testing.assert_array_equal(new.depth_range, state.depth_range)
     student = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), new.params["student"], state.params["student"])
     assert max(jax.tree.leaves(student)) > 0
-
-
-EVERY_TERM = {"loss": ALL_TERMS, "model": {"flow": True}}
-
-
-@pytest.mark.parametrize(
-    ("backend", "terms"),
-    [
-        pytest.param("pmap", {}, id="pmap"),
-        pytest.param("jit", {}, id="jit", marks=pytest.mark.slow),
-        pytest.param("pmap", EVERY_TERM, id="pmap with every term", marks=pytest.mark.slow),
-        pytest.param("jit", EVERY_TERM, id="jit with every term", marks=pytest.mark.slow),
-    ],
-)
-def test_four_devices_compute_what_one_does(backend, terms, state, step, monkeypatch):
-    """Losses, gradients, statistics and trackers after one step; a second step is not compiled again.
-
-    With the baseline's terms the second step agrees too. With all of them it sees the noise of the first: Adam's first step
-    follows the signs of gradients, the smallest of which are rounding.
-    """
-    config, devices = tiny.config(train={"backend": backend}, **terms), jax.devices()[:4]
-    if terms:
-        state = jax.tree.map(np.asarray, create_state(config))
-        step = jax.jit(lambda state, batch: train_step(state, batch, config=config, axis=None, frozen=False))
-    traces = []
-
-    def traced(*args, **kwargs):
-        traces.append(1)
-        return train_step(*args, **kwargs)
-
-    monkeypatch.setattr(parallel, "train_step", traced)
-    mapped = parallel.compile_step(config, False, devices)
-    one, four = state, parallel.replicate(jax.tree.map(jnp.array, state), devices)
-    for seed in range(2):
-        one, metrics_one = step(one, tiny.batch(seed=seed))
-        batch = parallel.shard_batch(tiny.batch(seed=seed), config, devices)
-        with jax.transfer_guard("disallow"):
-            four, metrics_four = mapped(four, batch)
-        assert metrics_one.keys() == metrics_four.keys()
-        if seed == 0:
-            traces_of_first_step = len(traces)
-            assert_same_gradients(one, parallel.on_host(four), share=5e-4 if terms else 2e-4)
-        if seed == 0 or not terms:
-            assert_same_metrics(metrics_one, metrics_four, rtol=5e-3 if seed else 1e-3)
-            assert_same_statistics(one, parallel.on_host(four))
-    assert len(traces) == traces_of_first_step, "the second step was compiled again"
-
-
-def assert_same_metrics(one, four, rtol):
-    for name, value in one.items():
-        np.testing.assert_allclose(value, four[name], rtol=rtol, atol=1e-6, err_msg=name)
-
-
-def assert_same_statistics(one, four):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), one.batch_stats, four.batch_stats)
-    np.testing.assert_allclose(one.depth_range, four.depth_range, rtol=1e-5)
-
-
-def assert_same_gradients(one, four, share):
-    """After one step, Adam's first moment is a tenth of the gradient. ``share`` of a network's largest one is rounding."""
-    for name in one.opt_state:
-        expected, found = (jax.tree.leaves(state.opt_state[name][0].mu) for state in (one, four))
-        atol = share * max(float(np.abs(g).max()) for g in expected)
-        for a, b in zip(expected, found, strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-3, atol=atol, err_msg=name)
 
 
 def test_prediction_ignores_the_future_and_needs_no_past(state, config):

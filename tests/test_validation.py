@@ -49,6 +49,9 @@ def test_each_impossible_value_names_its_flag_in_one_sentence(section, field, va
 def test_combinations_that_cannot_work_are_refused():
     with pytest.raises(ConfigError, match="4 devices"):
         validate(tiny.config(data={"batch_size": 6}), num_devices=4)
+    with pytest.raises(ConfigError, match=r"2 processes: set --config\.train\.backend=jit"):
+        validate(tiny.config(), num_devices=4, num_processes=2)
+    validate(tiny.config(train={"backend": "jit"}), num_devices=4, num_processes=2)
     with pytest.raises(ConfigError, match="masks"):
         validate(tiny.config(data={"masks": "none"}))
     with pytest.raises(ConfigError, match="without a student"):

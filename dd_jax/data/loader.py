@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import grain
+import jax
 import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt16
 
@@ -138,8 +139,8 @@ def require_priors(listing: Listing, config: DataConfig) -> None:
 def train_batches(source: TripletSource, config: Config, num_processes: int = 1, process: int = 0) -> grain.DatasetIterator:
     """Endless shuffled batches, this process's share of ``config.data.batch_size``, uint8 images and a seed per sample.
 
-    The union over the processes is the stream of one process. ``get_state()`` is ``{"next_index": batches taken}``, valid
-    for any number of threads, and for any number of processes as long as the global batch size stays.
+    The shares of all processes, in their order, are the batch of one process. ``get_state()`` is
+    ``{"next_index": batches taken}``, valid for any number of threads and processes as long as the global batch size stays.
 
     Raises:
       ConfigError: the batch size is not divisible by the number of processes.
@@ -154,14 +155,20 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
         return index, rng.integers(2**32, dtype=np.uint32)
 
     def load(samples: list[tuple[int, np.uint32]]) -> Batch:
-        indices, seeds = zip(*samples)
+        indices, seeds = zip(*samples[process * share : (process + 1) * share])
         return Batch(**source.gather(np.array(indices)), seed=np.array(seeds, np.uint32))
 
-    # What travels through the shuffle is an index; slicing after the draw gives each process its share of one stream.
+    # What travels through the shuffle is an index; all processes draw the same whole batch, and each loads its share of it.
     stream = grain.MapDataset.range(len(source)).seed(config.train.seed).shuffle().repeat(None).random_map(draw)
-    stream = stream[process::num_processes].batch(share, drop_remainder=True, batch_fn=list).map(load)
+    stream = stream.batch(config.data.batch_size, drop_remainder=True, batch_fn=list).map(load)
     threads = config.data.threads
     return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def batch_shapes(source: TripletSource, config: Config) -> Batch:
+    """Shapes and types of a whole batch, of all processes together; one sample is read for them."""
+    one = Batch(**source.gather(np.zeros(1, int)), seed=np.zeros(1, np.uint32))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.data.batch_size, *x.shape[1:]), x.dtype), one)
 
 
 def eval_batches(

@@ -1,13 +1,14 @@
 """What a person looks at: the progress line, curves, pictures and the report page."""
 
 from dd_jax.report.html import Frame, write_html
-from dd_jax.report.logger import Logger, read_history
+from dd_jax.report.logger import Logger, NoLogger, read_history
 from dd_jax.report.pictures import colorize_depth, colorize_error, panel
 from dd_jax.report.tables import format_table, write_tables
 
 __all__ = [
     "Frame",
     "Logger",
+    "NoLogger",
     "colorize_depth",
     "colorize_error",
     "format_table",

@@ -45,7 +45,7 @@ class Logger:
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._open_line = False  # the terminal's cursor stands at the end of a progress line
-        self._last: tuple[int, float] | None = None  # step and time of the last call; the speed is taken from there
+        self._last: tuple[int, float, float] | None = None  # step, time and time computed at the last call: speeds begin there
         self._printed = -math.inf
 
     def __enter__(self) -> "Logger":
@@ -57,15 +57,17 @@ class Logger:
     def log(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """One line of training metrics: averages since the last line, plain numbers.
 
-        The speed is that between two calls, so the first has none: it holds the compilation.
+        The speed is that between two calls, so the first has none: it holds the compilation. Beside it stands the share of
+        that time in which this thread computed, and so might have kept the devices waiting: ``host_share``.
         """
-        now = time.monotonic()
-        rate = None
-        if self._last is not None and step > self._last[0]:
+        now, busy = time.monotonic(), time.thread_time()
+        rate, speed = None, {}
+        if self._last is not None and step > self._last[0] and now > self._last[1]:
             seconds = now - self._last[1]
-            rate = (step - self._last[0]) / seconds if seconds > 0 else None
-        self._last = (step, now)
-        record = dict(metrics) | ({} if rate is None else {"images_per_second": rate * self._batch_size})
+            rate = (step - self._last[0]) / seconds
+            speed = {"images_per_second": rate * self._batch_size, "host_share": (busy - self._last[2]) / seconds}
+        self._last = (step, now, busy)
+        record = dict(metrics) | speed
         self._write("train", step, record)
         if self._live or step >= self._total_steps or now - self._printed >= QUIET_SECONDS:
             self._printed = now
@@ -91,7 +93,7 @@ class Logger:
                 self._board.add_image(f"val/{name}", picture, step, dataformats="HWC")
         scores = [f"{who} abs_rel {flat[f'{who}/all/abs_rel']:.4f}" for who in metrics if f"{who}/all/abs_rel" in flat]
         self.message(f"step {step}: validation {', '.join(scores) or 'without ground truth'}")
-        self._last = (step, time.monotonic())  # validation does not count as training time
+        self._last = (step, time.monotonic(), time.thread_time())  # validation does not count as training time
 
     def message(self, text: str) -> None:
         """A line of its own, which stays."""
@@ -125,6 +127,25 @@ class Logger:
         return shutil.get_terminal_size().columns - 1 if self._live else 10_000
 
 
+class NoLogger(Logger):
+    """The log of a process that is not the first: nothing."""
+
+    def __init__(self):
+        pass
+
+    def log(self, *_: object) -> None:
+        """Nothing."""
+
+    def log_validation(self, *_: object) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def progress_line(step: int, total: int, metrics: Mapping[str, int | float], rate: float | None, width: int) -> str:
     """``step 120/1000  total 0.1234  ...  34.5 images/s  12 min left``, no longer than ``width``."""
     speed = metrics.get("images_per_second")
@@ -132,7 +153,7 @@ def progress_line(step: int, total: int, metrics: Mapping[str, int | float], rat
     line = f"step {step}/{total}"
     for name, value in sorted(metrics.items(), key=lambda item: item[0] != "total"):
         term = f"  {name} {value:.4g}"
-        if name != "images_per_second" and "/" not in name and len(line) + len(term) + len(tail) <= width:
+        if name not in ("images_per_second", "host_share") and "/" not in name and len(line) + len(term) + len(tail) <= width:
             line += term
     return (line + tail)[:width]
 

@@ -147,16 +147,17 @@ def test_black_frames_stay_black():
     assert not inputs[:, 0].any() and inputs[:, 1:].any(axis=(2, 3, 4)).all()
 
 
+@pytest.mark.parametrize("number", [2, 4, 8])
 @pytest.mark.parametrize("how", ["pmap", "jit"])
-def test_several_devices_augment_like_one(how):
-    devices = jax.local_devices()[:4]
-    assert len(devices) == 4
+def test_several_devices_augment_like_one(how, number):
+    devices = jax.local_devices()[:number]
+    assert len(devices) == number
     batch = make_batch()
     one = augment_both(batch)
-    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
+    mesh = jax.make_mesh((number,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
     split = NamedSharding(mesh, PartitionSpec("batch"))
     if how == "pmap":
-        shares = jax.device_put(jax.tree.map(lambda x: np.reshape(x, (4, 2, *x.shape[1:])), batch), split)
+        shares = jax.device_put(jax.tree.map(lambda x: np.reshape(x, (number, -1, *x.shape[1:])), batch), split)
         many = jax.pmap(partial(augment, config=BOTH, train=True), devices=devices)(shares)
         many = jax.tree.map(lambda x: np.asarray(x).reshape(8, *x.shape[2:]), many)
     else:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dd_jax.report import Logger, read_history
+from dd_jax.report import Logger, NoLogger, read_history
 from dd_jax.report import logger as logger_module
 from dd_jax.report.logger import duration, progress_line
 
@@ -90,7 +90,8 @@ def test_validation_is_logged_flat_with_pictures(tmp_path):
 
 def test_speed_leaves_out_compilation_and_validation(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(logger_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clocks = SimpleNamespace(monotonic=lambda: now[0], thread_time=lambda: now[0] / 50)
+    monkeypatch.setattr(logger_module, "time", clocks)
     with Logger(tmp_path, 100, batch_size=4, stream=Terminal()) as logger:
         now[0] = 100.0
         logger.log(1, {})  # the compilation is over
@@ -102,6 +103,16 @@ def test_speed_leaves_out_compilation_and_validation(tmp_path, monkeypatch):
         logger.log(41, {})
     train = [record for record in read_history(tmp_path) if record["kind"] == "train"]
     assert [record.get("images_per_second") for record in train] == [None, 20.0, 40.0]
+    assert [record.get("host_share") for record in train] == [None, pytest.approx(0.02), pytest.approx(0.02)]
+
+
+def test_a_process_that_is_not_the_first_logs_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with NoLogger() as logger:
+        logger.log(1, {"total": 1.0})
+        logger.log_validation(1, {}, {})
+        logger.message("nobody reads this")
+    assert not list(tmp_path.iterdir()) and capsys.readouterr() == ("", "")
 
 
 def test_progress_line_fits_and_tells_the_rest():
