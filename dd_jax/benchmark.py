@@ -27,7 +27,14 @@ FRAMES_PER_ROUND = 5
 
 
 def benchmark(
-    config: Config, batch_size: int, repeats: int, *, devices: int = 1, parts: bool = True, inference: bool = True, peer: bool = False
+    config: Config,
+    batch_size: int,
+    repeats: int,
+    *,
+    devices: int = 1,
+    parts: bool = True,
+    inference: bool = True,
+    peer: bool = False,
 ) -> dict[str, Any]:
     """Measures and prints; returns what the last line says.
 
@@ -67,9 +74,9 @@ def benchmark(
     }
     state = jax.device_put(train_step.create_state(config), local[0])
     other = peer_benchmark.Peer(config, batch) if peer else None
-    result |= measure_step(config, state, batch, local, repeats, parts, other)
+    result |= measure_step(config, state, batch, local, repeats, parts, other.training() if peer and parts else {})
     if inference:
-        result |= measure_inference(config, state, repeats * FRAMES_PER_ROUND, other)
+        result |= measure_inference(config, state, repeats * FRAMES_PER_ROUND, other.inference() if peer else None)
     print(json.dumps(result))
     return result
 
@@ -102,15 +109,15 @@ def measure_step(
     devices: list[jax.Device],
     repeats: int,
     with_parts: bool,
-    other: peer_benchmark.Peer | None,
+    peer: dict[str, Callable[[], Any]],
 ) -> dict[str, Any]:
-    """The step beside the teacher's forward and backward pass, the parts, and the networks of ``other``."""
+    """The step beside the teacher's forward and backward pass, the parts, and what a peer does for some of them."""
     replicated = parallel.replicate(jax.tree.map(np.array, state), devices)  # a copy: the step takes it over
     sharded = parallel.shard_batch(batch, config, devices)
     start = time.perf_counter()
     step = parallel.compile_step(config, False, devices).lower(replicated, sharded).compile()
     compile_seconds = time.perf_counter() - start
-    result = memory_of(step, replicated, sharded, devices[0])
+    result = memory_of(step, replicated, sharded, devices)
 
     share = jax.device_put(jax.tree.map(lambda x: x[: len(x) // len(devices)], batch), devices[0])
     image = share.images[:, 1].astype(np.float32) / 255
@@ -128,8 +135,7 @@ def measure_step(
     runs = {"step": run_step} | {f"{piece.name} backward": piece.backward for piece in pieces if piece.backward}
     if with_parts:
         runs |= {f"{piece.name} forward": piece.forward for piece in pieces}
-    if other is not None:
-        runs |= {f"peer {name}": run for name, run in other.training().items()} if with_parts else {}
+    runs |= {f"peer {name}": run for name, run in peer.items()}
     rounds = alternate(runs, repeats)
     if not np.isfinite(metrics["total"]):
         raise RuntimeError("the measured step did not compute a finite loss")
@@ -150,7 +156,7 @@ def measure_step(
     if with_parts:
         result["parts"] = [describe(piece, rounds) for piece in pieces]
         print("\n" + parts_table(result["parts"]), flush=True)
-    if with_parts and other is not None:
+    if peer:
         ours = {"pose": "pose backward", "teacher": "teacher backward"}
         ours["student, cost volume"] = ["cost volume forward", "student backward"]
         result["peer_training"] = {name: compare(rounds, f"peer {name}", of) for name, of in ours.items()}
@@ -158,7 +164,9 @@ def measure_step(
     return result
 
 
-def memory_of(step: jax.stages.Compiled, state: TrainState, batch: Batch, device: jax.Device) -> dict[str, int | None]:
+def memory_of(
+    step: jax.stages.Compiled, state: TrainState, batch: Batch, devices: list[jax.Device]
+) -> dict[str, int | None]:
     """Peak bytes of the step: by the compiler's account, resident in a process that only runs it, and on the device.
 
     The resident peak is for CPUs, the one on the device for accelerators, which have a process to themselves.
@@ -169,18 +177,18 @@ def memory_of(step: jax.stages.Compiled, state: TrainState, batch: Batch, device
         "peak_resident_bytes": None,
         "peak_device_bytes": None,
     }
-    if device.platform == "cpu":
-        peaks["peak_resident_bytes"] = resident.peak_bytes(step, state, batch)
-    elif device.memory_stats():
+    if devices[0].platform == "cpu":
+        peaks["peak_resident_bytes"] = resident.peak_bytes(step, state, batch, len(devices))
+    elif devices[0].memory_stats():
         jax.block_until_ready(step(jax.tree.map(lambda x: x.copy(), state), batch))
-        peaks["peak_device_bytes"] = device.memory_stats()["peak_bytes_in_use"]
+        peaks["peak_device_bytes"] = devices[0].memory_stats()["peak_bytes_in_use"]
     return peaks
 
 
 def measure_inference(
-    config: Config, state: TrainState, repeats: int, other: peer_benchmark.Peer | None
+    config: Config, state: TrainState, repeats: int, peer: Callable[[], Any] | None = None
 ) -> dict[str, Any]:
-    """Milliseconds for one frame: all that the system does for its depth (DOMD and the teacher it asks included), teacher alone."""
+    """Milliseconds for one frame: the system with all that its depth needs (poses, teacher, DOMD), and the teacher alone."""
     batch = jax.device_put(random_batch(config.data, 1, 3 if config.cost_volume.future_frame else 2))
     system = "student" if config.model.student else "teacher"
 
@@ -197,8 +205,8 @@ def measure_inference(
         compiled = jax.jit(function).lower(state, batch).compile()
         compile_seconds[name] = time.perf_counter() - start
         runs[name] = lambda compiled=compiled: compiled(state, batch)
-    if other is not None:
-        runs["peer"] = other.inference()
+    if peer is not None:
+        runs["peer"] = peer
     rounds = alternate(runs, repeats)
     milliseconds = {name: 1000 * float(np.median(times)) for name, times in rounds.items()}
     print(f"\ninference of one frame, median of {repeats}")
@@ -210,7 +218,7 @@ def measure_inference(
         "teacher_inference_ms": milliseconds["teacher"],
         "inference_compile_seconds": compile_seconds["system"],
     }
-    if other is not None:
+    if peer is not None:
         result["peer_inference"] = compare(rounds, "peer", "system")
         table = {"two frames to depth, batch 1": result["peer_inference"]}
         print("\n" + peer_table("inference, ms", table, 1000.0), flush=True)
@@ -263,7 +271,7 @@ def parts_table(parts: list[dict[str, Any]]) -> str:
         both = part["forward_backward_seconds"]
         lines.append(
             f"{part['part']:14} {part['forward_seconds']:7.3f} s   {'-' if both is None else f'{both:.3f} s':>13}   "
-            f"{part['of_step']:10.0%}   {part['compile_seconds']:9.0f} s"
+            f"{part['of_step']:>11.0%}   {part['compile_seconds']:9.0f} s"
         )
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ the pose it needs, and forward and backward passes of pose, teacher and student 
 import importlib.metadata
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +28,11 @@ def check(config: Config) -> None:
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"--peer compares with ManyDepth in PyTorch, and {', '.join(missing)} is missing: pip install -e '.[peer]'")
+        names = ", ".join(missing)
+        raise ConfigError(f"--peer compares with ManyDepth in PyTorch, and {names} is missing: pip install -e '.[peer]'")
     if not config.model.student or config.model.width != 64:
         raise ConfigError(
-            "--peer compares with the published networks of ManyDepth: set --config.model.student=True and --config.model.width=64"
+            "--peer compares with ManyDepth's published networks: set --config.model.student=True and --config.model.width=64"
         )
 
 
@@ -50,6 +52,8 @@ class Peer:
     def __init__(self, config: Config, batch: Batch):
         import torch
         from manydepth import layers, networks
+
+        warnings.filterwarnings("ignore", module="torchvision")  # the package speaks to torchvision as one did in 2021
 
         if hasattr(os, "sched_getaffinity"):  # the package asks for one thread when it is imported
             torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -134,7 +138,7 @@ class Peer:
         return networks
 
     def _gradients(self, networks: list[Any], outputs: Any) -> Any:
-        parameters = [parameter for network in networks for parameter in network.parameters()]
+        parameters = [x for network in networks for x in network.parameters() if x.requires_grad]
         loss = sum(output.mean() for output in outputs)
         return self._wait(self._torch.autograd.grad(loss, parameters, allow_unused=True))  # ImageNet's classes are unused
 

@@ -18,8 +18,8 @@ from jax.experimental import serialize_executable
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_bytes(compiled: jax.stages.Compiled, state: Any, batch: Any) -> int:
-    """Largest resident set while ``(state, _) = compiled(state, batch)`` runs twice, in bytes.
+def peak_bytes(compiled: jax.stages.Compiled, state: Any, batch: Any, devices: int = 1) -> int:
+    """Largest resident set while ``(state, _) = compiled(state, batch)`` runs twice on the first ``devices``, in bytes.
 
     It is that of a whole process, interpreter and libraries included. On Linux the peak is counted from the first call
     on; elsewhere loading what was compiled, ``state`` and ``batch`` counts too.
@@ -29,8 +29,9 @@ def peak_bytes(compiled: jax.stages.Compiled, state: Any, batch: Any) -> int:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "compiled"
+        arguments = jax.tree.map(np.asarray, (state, batch))
         with path.open("wb") as file:
-            pickle.dump((serialize_executable.serialize(compiled), jax.tree.map(np.asarray, (state, batch))), file)
+            pickle.dump((serialize_executable.serialize(compiled), arguments, devices), file)
         root = str(Path(__file__).parents[1])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
         done = subprocess.run(
@@ -44,8 +45,8 @@ def peak_bytes(compiled: jax.stages.Compiled, state: Any, batch: Any) -> int:
 def run(path: Path) -> int:
     """What the other process does; returns its peak in bytes."""
     with path.open("rb") as file:
-        program, arguments = pickle.load(file)
-    compiled = serialize_executable.deserialize_and_load(*program)
+        program, arguments, devices = pickle.load(file)
+    compiled = serialize_executable.deserialize_and_load(*program, execution_devices=jax.local_devices()[:devices])
     state, batch = jax.tree.map(jax.numpy.array, arguments)
     del program, arguments
     gc.collect()
