@@ -1,6 +1,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 
@@ -48,7 +49,7 @@ def test_the_parts_one_after_another_are_the_step(system, monkeypatch):
         return Part(name, partial(jax.jit(function), taught, *inputs), None, 0.0)
 
     monkeypatch.setattr(parts_benchmark, "compile_part", forward_only)
-    state, batch = create_state(config), tiny.batch(2)
+    state, batch = create_state(config), jax.tree.map(jnp.asarray, tiny.batch(2))
     image = augment(batch, config.augment, train=True).inputs[:, TARGET]
     teacher = parts_benchmark.teacher_part(config, state, image)
     pieces = [teacher, *parts_benchmark.parts(config, state, batch, teacher)]
