@@ -48,11 +48,20 @@ def loss_fn(
     model = networks.merge(state.params | trainable, state.batch_stats, config, axis, train=True, frozen=frozen)
     batch = augment(batch, config.augment, train=True)
     outputs = forward(model, batch, state.depth_range, config, train=True)
+    losses = loss_terms(model, outputs, batch, config, axis, frozen)
+    depth_range = state.depth_range
+    if outputs.student is not None and not frozen:
+        depth = full_size_depth(sg(outputs.teacher_disps[0]), batch.images.shape[2:4], config.model)
+        depth_range = cost_volume.update_depth_range(depth_range, depth, config.cost_volume, config.model.min_depth, axis)
+    return losses["total"], (losses, networks.split(model)[1], depth_range)
 
+
+def loss_terms(
+    model: networks.Model, outputs: Outputs, batch: Batch, config: Config, axis: str | None, frozen: bool
+) -> dict[str, Float[Array, ""]]:
+    """All terms and their sum, of what the networks say about an augmented batch."""
     if config.sc.enabled:
-        losses = sc_losses(model, outputs, batch, config, axis)
-        return losses["total"], (losses, networks.split(model)[1], state.depth_range)
-
+        return sc_losses(model, outputs, batch, config, axis)
     sources = batch.images[:, (PREVIOUS, NEXT), ...]
     T = outputs.T_source_from_target
     teacher_depths = full_size_depths(outputs.teacher_disps, config.model)
@@ -72,16 +81,9 @@ def loss_fn(
             surfaces = Surfaces(normals(student_depths, batch.K), sg(normals(prior, batch.K)))
 
     noise = tie_break_noise(batch, config)
-    losses = compute_losses(
+    return compute_losses(
         outputs, teacher_views, student_views, teacher_depths, batch, noise, config, axis, surfaces, round_trips
     )
-    depth_range = state.depth_range
-    if outputs.student is not None and not frozen:
-        depth_range = cost_volume.update_depth_range(
-            depth_range, sg(teacher_depths[0]), config.cost_volume, config.model.min_depth, axis
-        )
-    _, batch_stats = networks.split(model)
-    return losses["total"], (losses, batch_stats, depth_range)
 
 
 def sc_losses(

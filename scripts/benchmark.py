@@ -1,15 +1,18 @@
-"""Cost of one full training step beside the teacher's forward and backward pass, measured in alternation in one run.
+"""Cost of a training step, its parts and the prediction of a frame, measured in alternation in one run.
 
     python scripts/benchmark.py                                     # DynamicDepth, 192x512, batch 2, ResNet-18, 96 bins
-    python scripts/benchmark.py --config=configs/many_depth.py:cityscapes --batch=4
+    python scripts/benchmark.py --config=configs/many_depth.py:cityscapes --batch=4 --noparts
+    python scripts/benchmark.py --peer                              # beside ManyDepth in PyTorch: pip install -e '.[peer]'
     python scripts/benchmark.py --loader                            # frames/s of the loader, and of a PyTorch DataLoader
 
-The last line is one JSON object.
+The yardstick is the teacher's own forward and backward pass. The last line is one JSON object.
 """
 
+import json
 import sys
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -19,19 +22,35 @@ from dd_jax import command_line, loader_benchmark
 from dd_jax.benchmark import benchmark
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:cityscapes", "what to measure")
-BATCH = flags.DEFINE_integer("batch", None, "samples per step; default: 2, of the loader 12")
-REPEATS = flags.DEFINE_integer("repeats", 5, "measured steps, or rounds of the loader")
+BATCH = flags.DEFINE_integer("batch", None, "samples per step; default: 2, of the loader 12", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 5, "measured steps, or rounds of the loader", lower_bound=1)
+DEVICES = flags.DEFINE_integer("devices", 1, "devices to spread the batch over; 0 = all of this process", lower_bound=0)
+PARTS = flags.DEFINE_boolean("parts", True, "measure the parts of the step: pose, teacher, ... optimiser")
+INFERENCE = flags.DEFINE_boolean("inference", True, "measure the prediction of one frame")
+PEER = flags.DEFINE_boolean("peer", False, "measure the networks of the PyPI package manydepth in alternation with ours")
+OUT = flags.DEFINE_string("out", "", "JSON file for the figures")
 LOADER = flags.DEFINE_boolean("loader", False, "measure the loader: 192x640 from cached frames, 2 workers")
 ROOT = flags.DEFINE_string("root", "data/benchmark", "of --loader: folder of the drives, rendered on first use")
-BATCHES = flags.DEFINE_integer("batches", 20, "of --loader: batches per round")
+BATCHES = flags.DEFINE_integer("batches", 20, "of --loader: batches per round", lower_bound=1)
 
 
 def main() -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are those of the first run
     if LOADER.value:
         config = loader_benchmark.prepare(ROOT.value, BATCH.value or 12)
-        loader_benchmark.benchmark(config, BATCHES.value, REPEATS.value)
+        result = loader_benchmark.benchmark(config, BATCHES.value, REPEATS.value)
     else:
-        benchmark(CONFIG.value, BATCH.value or 2, REPEATS.value)
+        result = benchmark(
+            CONFIG.value,
+            BATCH.value or 2,
+            REPEATS.value,
+            devices=DEVICES.value,
+            parts=PARTS.value,
+            inference=INFERENCE.value,
+            peer=PEER.value,
+        )
+    if OUT.value:
+        Path(OUT.value).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""Whether a training step fits a TPU, and what its devices tell one another: compiled for it without owning one.
+
+    pip install -e '.[tpu-aot]'
+    python scripts/compile_for.py --topology=v5e:2x4
+    python scripts/compile_for.py --topology=v5e:2x4,v5e:8x8,v5e:16x16 --batch_per_device=12 --config=configs/many_depth.py:kitti
+
+Minutes per topology on two CPU cores. Prints a Markdown table; the last line is JSON. Any field of the config can be set
+(--config.cost_volume.bins=48).
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
+
+from dd_jax import aot, command_line
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:kitti", "what to train")
+TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x4"], "KIND:SHAPE of the devices, one or several separated by commas")
+BATCH = flags.DEFINE_integer("batch_per_device", 12, "samples per device and step")
+FROZEN = flags.DEFINE_boolean("frozen", False, "the step after optim.freeze_step, in which teacher and pose are fixed")
+OUT = flags.DEFINE_string("out", "", "JSON file for the figures")
+
+
+def main() -> None:
+    jax.config.update("jax_platforms", "cpu")  # libtpu is the compiler here and must not look for a TPU
+    columns = []
+    for topology in TOPOLOGY.value:
+        columns.append(aot.needs(CONFIG.value, topology, BATCH.value, FROZEN.value))
+        done = columns[-1]
+        print(f"{topology}: compiled in {done.compile_seconds:.0f} s, {'fits' if done.fits else 'does not fit'}", flush=True)
+    print(aot.table(columns))
+    text = json.dumps([dataclasses.asdict(needs) for needs in columns])
+    if OUT.value:
+        Path(OUT.value).write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
