@@ -50,7 +50,7 @@ def test_the_peer_is_named_with_its_versions(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"devices": 5}, "--devices=9 are more than the 8 there are"),
+        ({"devices": 9}, "--devices=9 are more than the 8 there are"),
         ({"devices": 2}, r"--config\.data\.batch_size=3 is global and must be divisible by the 2 devices"),
         ({"peer": True}, "--peer compares with ManyDepth in PyTorch, and torch, torchvision, manydepth is missing: pip install"),
     ],
