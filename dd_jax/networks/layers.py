@@ -189,8 +189,8 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all samples and pixels of all devices (``axis``), with PyTorch's running statistics.
 
     Normalises with the biased variance, keeps the unbiased one. ``.eval()`` switches to the running statistics. With
-    ``groups`` set, every so-manyth sample belongs to another batch, which has statistics of its own, as if the layer had been
-    called for one after the other.
+    ``groups`` = n the samples belong to n batches in turn; each has statistics of its own, as if the layer had been called for
+    one batch after the other.
     """
 
     def __init__(self, channels: int, *, axis: str | None = None):

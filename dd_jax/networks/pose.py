@@ -51,7 +51,7 @@ class PoseNet(nnx.Module):
     ) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
         """RGB in [0, 1] -> (axis-angle in radians, translation in the unit of the depth networks).
 
-        Every ``batches``-th pair belongs to the same batch; each has batch statistics of its own.
+        The pairs belong to ``batches`` batches in turn, each normalised by statistics of its own.
         """
         norm = self.encoder.conv1.norm
         if not norm.use_running_average and norm.groups != batches:
