@@ -158,7 +158,7 @@ def _volume_part(
 
     seen, count = jax.jit(features), lookups.shape[1]
     f1 = seen(state, batch.inputs[:, TARGET])
-    lookup_f1 = jnp.stack([seen(state, lookups[:, place]) for place in range(count)], axis=1)
+    lookup_f1 = seen(state, lookups.reshape(-1, *lookups.shape[2:])).reshape(-1, count, *f1.shape[1:])
     found = f1, lookup_f1, state.depth_range, batch.exists[:, SOURCES[:count]]
     shift = None if residuals is None else full_size_flow(residuals[0][:, 0], f1.shape[1:3])
     return compile_part("cost volume", build, None, found, T[:, :count], shift, scale_intrinsics(batch.K, 0.25, 0.25), holes)

@@ -5,7 +5,8 @@
     python scripts/benchmark.py --peer                              # beside ManyDepth in PyTorch: pip install -e '.[peer]'
     python scripts/benchmark.py --loader                            # frames/s of the loader, and of a PyTorch DataLoader
 
-The yardstick is the teacher's own forward and backward pass. The last line is one JSON object.
+The yardstick is the teacher's own forward and backward pass. The last line is one JSON object. On a machine that does other
+things too, compare with PyTorch on one core (taskset -c 0): its threads wait for one another and suffer more than ours.
 """
 
 import json
