@@ -65,7 +65,7 @@ class Needs:
 
 
 def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = False) -> Needs:
-    """Compiles the step of ``config`` for every device of a topology such as ``v5e:2x4``; takes minutes.
+    """Compiles the step of ``config`` for every device of a topology such as ``v5e:2x4``; takes some twenty minutes of a core.
 
     Args:
       frozen: the step in which teacher and pose are fixed.
