@@ -57,7 +57,7 @@ class Model:
 
     >>> import dd_jax
     >>> model = dd_jax.load("runs/kitti")
-    >>> K = dd_jax.camera_from_fov(81, frames[0].shape[:2])
+    >>> K = dd_jax.camera_from_fov(81.0, frames[0].shape[:2])
     >>> depth = model.predict(frames[1], previous=frames[0], K=K)
     >>> depth.shape == frames[1].shape[:2], depth.dtype
     (True, dtype('float32'))
