@@ -5,6 +5,7 @@ import functools
 import glob
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -192,7 +193,8 @@ def _read_video(path: Path, numbers: range, wanted: Callable[[int], bool]) -> It
     capture.release()
 
 
-def _capture(path: Path) -> cv2.VideoCapture:
+def _capture(path: Path) -> Any:
+    """An open ``cv2.VideoCapture``."""
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise ConfigError(f"{path} can be read neither as a picture ({', '.join(SUFFIXES)}) nor as a video")

@@ -163,7 +163,8 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(folder, tmp_path):
     refused("absent.png does not exist: name pictures, a folder, a pattern in quotes, a video or a KITTI drive", "absent.png")
     (tmp_path / "text.mp4").write_text("no video")
     refused("text.mp4 can be read neither as a picture .* nor as a video", tmp_path / "text.mp4")
-    refused("text.mp4 is no .png, .jpg, .jpeg picture; a folder or a video is predicted by itself", folder / "f1.png", tmp_path / "text.mp4")
+    alone = "text.mp4 is no .png, .jpg, .jpeg picture; a folder or a video is predicted by itself"
+    refused(alone, folder / "f1.png", tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()
     refused("empty holds no .png, .jpg, .jpeg pictures", tmp_path / "empty")
     (tmp_path / "f1.png").write_bytes((folder / "f1.png").read_bytes())
