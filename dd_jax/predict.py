@@ -79,7 +79,7 @@ def predict(
     outputs = Outputs(out, source, formats, farthest, "" if scale == 1 else "m")
     if network not in ("auto", "teacher"):
         raise ConfigError(f"network={network!r} is neither 'auto' nor 'teacher'")
-    K = model.camera(source.K, source.size, network, scale)
+    scaler, K = Scaler(scale, model.config.eval), model.camera(source.K, source.size, network, scale)
     about = {
         "model": model.digest, "K": source.K.tolist(), "size": list(source.size), "rate": source.rate, "network": network,
         "farthest": farthest if np.isfinite(farthest) else None, **(settings or {}),
@@ -92,7 +92,7 @@ def predict(
         bar = tqdm(total=len(source.names), unit="frame", disable=None if progress else True)
         with bar, Workers(1) as keeper, outputs:
             said = predictions(model, source, K, records, keeper, outputs.needs, mask_of, network)
-            for count, frame in enumerate(frames_of(source, scaled(said, Scaler(scale, model.config.eval), K)), start=1):
+            for count, frame in enumerate(frames_of(source, scaled(said, scaler, K)), start=1):
                 outputs.add(count - 1, frame)
                 bar.update()
     except OSError as error:
@@ -172,7 +172,7 @@ class Records:
         if not self.known[place]:
             return None
         try:
-            with np.load(self._files[place], allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(self._files[place].read_bytes()), allow_pickle=False) as arrays:
                 pose = arrays.get("pose")
                 return Prediction(arrays["inverse_depth"], pose, str(arrays["network"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -26,7 +26,6 @@ from dd_jax import api, scaling, sources
 from dd_jax.config import ConfigError
 from dd_jax.predict import predict
 
-
 TOLD = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "speed", "truth")
 """Flags that decide about the files, besides what the job knows itself."""
 

@@ -35,7 +35,8 @@ def test_pictures_lie_side_by_side_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "shape"), [((31, 101), (62, 100)), ((33, 41), (32, 82)), ((200, LONGEST + 2), (200, LONGEST // 2)), ((20, 50), (40, 50))]
+    ("size", "shape"),
+    [((31, 101), (62, 100)), ((33, 41), (32, 82)), ((200, LONGEST + 2), (200, LONGEST // 2)), ((20, 50), (40, 50))],
 )
 def test_wide_pictures_lie_below_one_another_and_large_ones_are_halved(tmp_path, size, shape):
     movie = Movie(tmp_path / "a.mp4", 10.0)
@@ -59,11 +60,11 @@ def test_a_film_that_cannot_be_written_is_said(tmp_path, monkeypatch):
         def __init__(self, *_):
             pass
 
-        def isOpened(self):  # noqa: N802
+        def isOpened(self):
             return False
 
         release = isOpened
 
     monkeypatch.setattr(cv2, "VideoWriter", Closed)
-    with pytest.raises(ConfigError, match="a.mp4 cannot be written as a video"):
+    with pytest.raises(ConfigError, match=r"a.mp4 cannot be written as a video"):
         Movie(tmp_path / "a.mp4", 10.0).add(flat(1), flat(2))

@@ -1,6 +1,7 @@
 """Files hold what the model says, whatever was interrupted before, and nothing bad leaves half a file."""
 
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -112,7 +113,8 @@ def test_frames_of_a_video_are_files_of_their_own(model, tmp_path):
     writer.release()
     source = opened(tmp_path / "clip.avi", chosen=slice(1, 5, 2))
     summary = predict(model, source, tmp_path / "out", formats=["npy"], scale=Speed(3.0, source.rate), progress=False)
-    assert summary.frames == 2 and sorted(path.name for path in (tmp_path / "out/depth").iterdir()) == ["000001.npy", "000003.npy"]
+    assert summary.frames == 2
+    assert sorted(path.name for path in (tmp_path / "out/depth").iterdir()) == ["000001.npy", "000003.npy"]
 
 
 def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tmp_path):
@@ -121,7 +123,7 @@ def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tm
     source, data = opened(folder), (folder / "4.png").read_bytes()
     predict(model, source, tmp_path / "whole", **arguments)
     (folder / "4.png").write_bytes(data[:100])
-    with pytest.raises(ConfigError, match="4.png is damaged or cut off"):
+    with pytest.raises(ConfigError, match=r"4.png is damaged or cut off"):
         predict(model, source, tmp_path / "out", **arguments)
     first = contents(tmp_path / "out")
     assert "depth/2.npy" in first and "depth/4.npy" not in first and "side_by_side.mp4" not in first
@@ -163,7 +165,7 @@ def test_folders_of_other_origin_are_left_alone(model, folder, done, tmp_path):
     with pytest.raises(ConfigError, match=r"other holds depth that was predicted otherwise \(network, farthest differ\)"):
         predict(model, source, tmp_path / "other", network="teacher", progress=False)
     (tmp_path / "other" / SETTINGS).write_text("{")
-    with pytest.raises(ConfigError, match="predict.json cannot be read, so nobody knows what .*other holds"):
+    with pytest.raises(ConfigError, match=r"predict.json cannot be read, so nobody knows what .*other holds"):
         predict(model, source, tmp_path / "other", progress=False)
     assert contents(tmp_path / "other").keys() == before.keys()
 
@@ -182,7 +184,7 @@ def test_bad_frames_and_places_end_in_one_sentence(model, folder, tmp_path):
     assert cv2.imread(str(tmp_path / "blocked/colour/5.png")).shape == (90, 150, 3)
 
     cv2.imwrite(str(folder / "3.png"), FRAMES[3][:80])
-    with pytest.raises(ConfigError, match="3.png has 150 x 80 pixels, the frames before it 150 x 90"):
+    with pytest.raises(ConfigError, match=r"3.png has 150 x 80 pixels, the frames before it 150 x 90"):
         predict(model, opened(folder), tmp_path / "sizes", formats=["npy"], progress=False)
     assert np.load(tmp_path / "sizes/depth/0.npy").shape == (90, 150)
 
@@ -263,14 +265,15 @@ def test_a_truncated_model_is_refused_by_the_script(main, given, folder, tmp_pat
     shutil.copytree(given, tmp_path / "cut")
     weights = tmp_path / "cut/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(SystemExit, match="error: .*model.safetensors is missing, cut off or damaged"):
+    with pytest.raises(SystemExit, match=r"error: .*model.safetensors is missing, cut off or damaged"):
         main([str(folder), f"--checkpoint={tmp_path / 'cut'}", f"--out={tmp_path / 'out'}"])
 
 
 @pytest.mark.slow
 def test_the_script_as_a_user_runs_it(given, folder, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
     command = [sys.executable, str(SCRIPT), str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--save=mp4"]
     for predicted in (6, 0):
-        run = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1])
+        run = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1], env=environment)
         assert run.returncode == 0, run.stderr
         assert f"6 frames, {predicted} predicted now" in run.stdout and "60 degrees" in run.stdout

@@ -13,8 +13,8 @@ from dd_jax.config import ConfigError, to_dict
 
 @pytest.fixture(scope="module")
 def system():
-    config = tiny.config(data={"root": "/home/somebody/kitti", "cache_dir": "/scratch/x"}, train={"init_from": "/home/somebody/run"})
-    return tiny.restored(config)
+    places = {"root": "/home/somebody/kitti", "cache_dir": "/scratch/x"}
+    return tiny.restored(tiny.config(data=places, train={"init_from": "/home/somebody/run"}))
 
 
 @pytest.fixture
@@ -68,10 +68,10 @@ def change(path, edit):
         (lambda about: about.pop("config"), "cannot be read as what model.save writes .KeyError"),
         (lambda about: about["config"].update(colour=1), "config.json: config has an unknown key 'colour'"),
         (lambda about: about["config"]["model"].update(width="wide"), "config.json: "),
-        (lambda about: about["config"]["data"].update(height=65), "config.json: --config.data.height=65 must be a multiple of 32"),
+        (lambda about: about["config"]["data"].update(height=65), "config.json: --config.data.height=65 must be"),
         (
             lambda about: about["config"]["model"].update(width=16),
-            r"does not hold the networks of the config.json beside it: .* is float32\[8\] there and float32\[16\] here; and \d+ more",
+            r"not hold the networks of the config.json beside it: .* is float32\[8\] there and float32\[16\] here; and \d+ more",
         ),
     ],
 )
@@ -86,13 +86,13 @@ def test_damaged_files_are_refused(folder):
     data = weights.read_bytes()
     for part in (data[: len(data) // 2], data[:5], b"", b"\xff" * 100):
         weights.write_bytes(part)
-        with pytest.raises(ConfigError, match="model.safetensors is missing, cut off or damaged .* copy it again"):
+        with pytest.raises(ConfigError, match=r"model.safetensors is missing, cut off or damaged .* copy it again"):
             saved.read(folder)
     weights.unlink()
-    with pytest.raises(ConfigError, match="model.safetensors is missing"):
+    with pytest.raises(ConfigError, match=r"model.safetensors is missing"):
         saved.read(folder)
     (folder / saved.ABOUT).write_text("{")
-    with pytest.raises(ConfigError, match="config.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"config.json cannot be read"):
         saved.read(folder)
 
 

@@ -76,7 +76,7 @@ def test_first_frames_wait_until_something_is_known():
 
 def test_a_stream_that_never_tells_ends_in_a_sentence():
     standing = itertools.repeat((0, prediction(way=0.0)))
-    with pytest.raises(ConfigError, match=f"the first {MOST_WAITING} frames do not tell the scale: Speed needs two frames between"):
+    with pytest.raises(ConfigError, match=f"the first {MOST_WAITING} frames do not tell the scale: Speed needs two"):
         list(scaled(standing, Scaler(Speed(10.0, 5.0), EVAL), K))
     with pytest.raises(ConfigError, match="the first 2 frames do not tell the scale: Median needs ground truth"):
         list(scaled([(0, prediction())] * 2, Scaler(Median([None]), EVAL), K))

@@ -73,7 +73,8 @@ def test_frames_are_chosen_like_a_slice(folder, clip):
 
 def test_a_video(clip):
     source = sources.open_source([str(clip)])
-    assert source.names == [f"{place:06d}" for place in range(12)] and source.rate == pytest.approx(12) and source.size == (48, 80)
+    assert source.names == [f"{place:06d}" for place in range(12)]
+    assert source.rate == pytest.approx(12) and source.size == (48, 80)
     whole = everything(source)
     np.testing.assert_allclose(np.stack(whole).astype(float), FRAMES, atol=90)  # JPEG, coarse blocks
     some = list(source.read(lambda place: place in (2, 5)))
@@ -118,7 +119,7 @@ def test_a_drive_comes_with_its_calibration_masks_and_speed(drive):
     np.testing.assert_allclose(speeds[1:], driven, rtol=0.2, atol=0.2)
     truth = next(sources.truths_of(source, drive / "proj_depth/groundtruth/image_02"))
     assert truth.shape == (height, width) and truth.max() > 5
-    with pytest.raises(ConfigError, match="holds no .png, .jpg, .jpeg pictures"):
+    with pytest.raises(ConfigError, match=r"holds no .png, .jpg, .jpeg pictures"):
         sources.open_source([str(drive)], camera=3)
 
 
@@ -183,7 +184,7 @@ def test_a_video_frame_that_cannot_be_decoded_is_named(clip, monkeypatch):
         def __init__(self, _):
             self.count = 0
 
-        def isOpened(self):  # noqa: N802
+        def isOpened(self):
             return True
 
         def get(self, what):
@@ -203,12 +204,12 @@ def test_a_video_frame_that_cannot_be_decoded_is_named(clip, monkeypatch):
             pass
 
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
-    with pytest.raises(ConfigError, match="frame 2 of .*clip.avi cannot be decoded: leave it out with --frames=3:"):
+    with pytest.raises(ConfigError, match=r"frame 2 of .*clip.avi cannot be decoded: leave it out with --frames=3:"):
         everything(sources.open_source([str(clip)]))
 
 
 def test_a_drive_without_speed_says_so(drive, tmp_path):
     source = sources.open_source([str(drive)], chosen=slice(0, 2))
     elsewhere = sources.dataclasses.replace(source, drive=tmp_path)
-    with pytest.raises(ConfigError, match="oxts/data/0000000000.txt says no speed in its column 9: give --speed in m/s"):
+    with pytest.raises(ConfigError, match=r"oxts/data/0000000000.txt says no speed in its column 9: give --speed in m/s"):
         sources.speeds_of(elsewhere)

@@ -1,6 +1,7 @@
 """Motions are chained with the right hand, and written as the tools of the field read them."""
 
 import functools
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,4 +96,5 @@ def test_evo_reads_both(tmp_path):
     assert kitti.check()[0] and tum.check()[0] and kitti.num_poses == tum.num_poses == 8
     np.testing.assert_allclose(kitti.poses_se3, found, atol=1e-8)
     np.testing.assert_allclose(tum.poses_se3, found, atol=1e-7)
-    assert tum.path_length == pytest.approx(sum(np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in zip(found, found[1:])), rel=1e-6)
+    way = sum(np.linalg.norm(after[:3, 3] - before[:3, 3]) for before, after in itertools.pairwise(found))
+    assert tum.path_length == pytest.approx(way, rel=1e-6)
