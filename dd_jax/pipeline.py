@@ -10,12 +10,19 @@ Item = TypeVar("Item")
 
 
 def one_behind(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items, each handed out once the next has been asked for: a device gets its next work before it is waited for."""
+    """The same items, each handed out once the next has been asked for: a device gets its next work before it is waited for.
+
+    An error comes behind all the items that were made before it.
+    """
     waiting: deque[Item] = deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > 1:
-            yield waiting.popleft()
+    try:
+        for item in items:
+            waiting.append(item)
+            if len(waiting) > 1:
+                yield waiting.popleft()
+    except Exception:
+        yield from waiting
+        raise
     yield from waiting
 
 
@@ -37,7 +44,7 @@ class Workers:
     """A few threads for work nobody waits for, as a context manager that ends when all is done.
 
     At most ``waiting`` jobs wait, so that memory stays bounded. The first error of a job is raised by the next :meth:`submit`
-    or at the end.
+    or at the end. After an error outside, jobs are finished all the same; a keyboard interrupt drops those that wait.
     """
 
     def __init__(self, threads: int, waiting: int = 16):
@@ -57,6 +64,7 @@ class Workers:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         with contextlib.ExitStack() as stack:
-            stack.callback(self._pool.shutdown, wait=True, cancel_futures=kind is not None)
+            interrupted = kind is not None and not issubclass(kind, Exception)
+            stack.callback(self._pool.shutdown, wait=True, cancel_futures=interrupted)
             while self._futures and kind is None:
                 self._futures.popleft().result()

@@ -4,7 +4,7 @@ A pose is T_first_from_camera, 4x4: where a camera stands in the frame of the fi
 of the depth it was scaled with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -27,12 +27,12 @@ def follow(pose: Pose | None, prediction: Prediction, factor: float) -> Float64[
     return pose @ motion
 
 
-def kitti(poses: Sequence[Pose]) -> str:
+def kitti(poses: Iterable[Pose]) -> str:
     """KITTI's odometry format: the upper three rows of each pose on a line, row by row."""
     return "".join(" ".join(f"{value:.9e}" for value in pose[:3].ravel()) + "\n" for pose in poses)
 
 
-def tum(poses: Sequence[Pose], times: Sequence[float]) -> str:
+def tum(poses: Iterable[Pose], times: Iterable[float]) -> str:
     """The format of TUM's RGB-D benchmark: ``time x y z qx qy qz qw``, in seconds and with unit quaternions."""
     rows = ((time, *pose[:3, 3], *quaternion(pose[:3, :3])) for time, pose in zip(times, poses, strict=True))
     return "".join(f"{time:.6f} " + " ".join(f"{value:.9f}" for value in rest) + "\n" for time, *rest in rows)

@@ -22,6 +22,17 @@ def test_an_item_is_handed_out_once_the_next_is_asked_for():
     assert list(one_behind([])) == []
 
 
+def test_an_error_comes_behind_what_was_made_before_it():
+    def items():
+        yield from (1, 2)
+        raise ValueError("broken")
+
+    found = one_behind(items())
+    assert [next(found), next(found)] == [1, 2]
+    with pytest.raises(ValueError, match="broken"):
+        next(found)
+
+
 def test_items_are_read_ahead_in_order():
     events, enough = [], threading.Event()
 
@@ -84,12 +95,13 @@ def test_the_error_of_a_job_is_raised():
             workers.submit(_fail)
 
 
-def test_an_error_outside_ends_what_waits():
-    with pytest.raises(KeyError), Workers(1) as workers:
-        workers.submit(time.sleep, 0.05)
-        waiting = workers.submit(time.sleep, 10)
-        raise KeyError
-    assert waiting.cancelled()
+def test_after_an_error_outside_jobs_are_finished_and_after_an_interrupt_dropped():
+    for error, done in ((KeyError, True), (KeyboardInterrupt, False)):
+        with pytest.raises(error), Workers(1) as workers:
+            workers.submit(time.sleep, 0.05)
+            waiting = workers.submit(time.sleep, 0.0)
+            raise error
+        assert waiting.done() and waiting.cancelled() != done
 
 
 def _fail():
