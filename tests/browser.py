@@ -6,8 +6,9 @@ https://chromedevtools.github.io/devtools-protocol: messages are JSON, each ends
 import base64
 import json
 import os
+import select
 import shutil
-import subprocess
+import signal
 import time
 from pathlib import Path
 
@@ -31,14 +32,19 @@ class Page:
         self._read, write_here = os.pipe()
         flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe")
         command = [find(), *flags, f"--window-size={width},{height}", f"--user-data-dir={profile}", "about:blank"]
-        # The browser reads from descriptor 3 and writes to 4.
-        shell = ["sh", "-c", f'exec "$@" 3<&{read_here} 4>&{write_here}', "sh", *command]
-        self._process = subprocess.Popen(
-            shell, pass_fds=(read_here, write_here), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        quiet = [(os.POSIX_SPAWN_OPEN, place, os.devnull, os.O_WRONLY, 0) for place in (1, 2)]
+        pipes = [(os.POSIX_SPAWN_DUP2, read_here, 3), (os.POSIX_SPAWN_DUP2, write_here, 4)]  # where the browser looks for them
+        self._process = os.posix_spawn(command[0], command, os.environ, file_actions=[*quiet, *pipes], setpgroup=0)
         os.close(read_here)
         os.close(write_here)
         self._buffer, self._count, self._session, self.errors = b"", 0, None, []
+        try:
+            self._open(path)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _open(self, path: Path) -> None:
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._call("Runtime.enable")
@@ -51,8 +57,8 @@ class Page:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        os.killpg(self._process, signal.SIGKILL)  # it has children
+        os.waitpid(self._process, 0)
         os.close(self._read)
         os.close(self._write)
 
@@ -104,6 +110,7 @@ class Page:
 
     def _next(self) -> dict:
         while b"\0" not in self._buffer:
+            assert select.select([self._read], [], [], SECONDS)[0], "the browser does not answer"
             data = os.read(self._read, 1 << 20)
             assert data, "the browser has ended"
             self._buffer += data

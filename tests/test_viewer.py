@@ -78,21 +78,23 @@ def shown(tmp_path_factory):
 
 
 def differing(one, other):
-    """Share of pixels of the canvas, the footer left out, that are not the same."""
-    return float((np.abs(one[:500].astype(int) - other[:500]).max(axis=-1) > 8).mean())
+    """Share of pixels that are not the same."""
+    return float((np.abs(one.astype(int) - other).max(axis=-1) > 8).mean())
 
 
 def settled(shown):
-    """A screenshot once nothing more is to be drawn."""
+    """The canvas, once nothing more is to be drawn, right of the small picture."""
     shown.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 30))))")
-    return shown.screenshot()
+    left = int(shown.evaluate("picture.getBoundingClientRect().right"))
+    bottom = int(shown.evaluate("view.getBoundingClientRect().bottom"))
+    return shown.screenshot()[: bottom - 1, left + 2 :]
 
 
 def test_a_browser_draws_the_points(shown):
     picture = settled(shown)
     red = (picture[..., 0] > 120) & (picture[..., 1] < 90)
     green = (picture[..., 1] > 120) & (picture[..., 0] < 90)
-    assert red.mean() > 0.02 and green.mean() > 0.05
+    assert red.mean() > 0.02 and green.mean() > 0.02
     assert np.median(np.nonzero(green)[0]) < np.median(np.nonzero(red)[0])  # the wall is above the road
     assert shown.errors == [] and shown.evaluate("document.getElementById('name').value") == "a0  (1 of 3)"
 
@@ -110,7 +112,7 @@ def test_dragging_turns_and_a_double_click_turns_back(shown):
 
 def test_the_wheel_goes_nearer_and_farther(shown):
     def coloured(picture):
-        return float((picture[:500].max(axis=-1) > 100).mean())
+        return float((picture.max(axis=-1) > 100).mean())
 
     start = coloured(settled(shown))
     shown.wheel((450, 300), 400)
@@ -120,8 +122,8 @@ def test_the_wheel_goes_nearer_and_farther(shown):
 
 def test_the_slider_changes_the_frame(shown):
     before = settled(shown)
-    slider = shown.evaluate("(() => { const r = slider.getBoundingClientRect(); return [r.left, r.right, r.top, r.bottom]; })()")
-    left, right, top, bottom = slider
+    box = "slider.getBoundingClientRect()"
+    left, right, top, bottom = (shown.evaluate(f"{box}.{side}") for side in ("left", "right", "top", "bottom"))
     middle = round((top + bottom) / 2)
     shown.drag((round(left) + 8, middle), (round(right) - 8, middle))
     shown.wait("view.dataset.drawn === '2'")
@@ -137,7 +139,7 @@ def test_the_slider_changes_the_frame(shown):
 def test_far_points_can_be_hidden(shown):
     green = int((settled(shown)[..., 1] > 120).sum())
     shown.evaluate("far.value = 0.7; far.dispatchEvent(new Event('input'))")
-    assert (settled(shown)[:500, 250:, 1] > 120).sum() < 0.2 * green
+    assert (settled(shown)[..., 1] > 120).sum() < 0.2 * green
     shown.evaluate("far.value = 1; far.dispatchEvent(new Event('input'))")
     assert shown.errors == []
 
