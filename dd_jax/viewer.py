@@ -82,7 +82,7 @@ def page(
         "height": height,
         **{name: float(camera[place]) for name, place in (("fx", (0, 0)), ("fy", (1, 1)), ("cx", (0, 2)), ("cy", (1, 2)))},
         "pivot": float(np.median([frame["median"] for frame in frames])),
-        "shown": float(np.median([frame["shown"] for frame in frames])),
+        "shown": max(frame["shown"] for frame in frames),
         "range": [near, max(far, near * 1.001)],
         "unit": f" {unit}" if unit else "",
         "rate": min(max(rate, 1.0), 30.0) if math.isfinite(rate) else 10.0,
