@@ -1,7 +1,27 @@
-"""Self-supervised depth from driving video in which things move."""
+"""Self-supervised depth from driving video in which things move.
 
+To use a trained system from Python, see :class:`dd_jax.Model`:
+
+    model = dd_jax.load("runs/kitti")
+    depth = model.predict(frame, previous=previous, K=K)
+    for depth in model.stream(frames, K=K):
+        ...
+"""
+
+import importlib
 import importlib.metadata
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dd_jax.api import Model, Stream, camera_from_fov, load
+    from dd_jax.config import ConfigError
+    from dd_jax.scaling import CameraHeight, Median, Speed
+
+__all__ = ["CameraHeight", "ConfigError", "Median", "Model", "Speed", "Stream", "camera_from_fov", "load"]
+
+_HOMES = {"ConfigError": "config", "CameraHeight": "scaling", "Median": "scaling", "Speed": "scaling"}
+"""Modules of the public names; the others are of ``api``."""
 
 __version__ = "0.1.0"
 
@@ -17,3 +37,15 @@ def _prefer_fast_cpu_convolutions() -> None:
 
 
 _prefer_fast_cpu_convolutions()
+
+
+def __getattr__(name: str) -> object:
+    """The public names, imported when they are first asked for: ``import dd_jax`` alone stays cheap."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

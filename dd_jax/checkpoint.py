@@ -243,16 +243,21 @@ def _by_path(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(x.shape), str(x.dtype)) for path, x in leaves}
 
 
-def _check_tree(stored: Any, wanted: Any, path: Any, config: dict[str, Any]) -> None:
-    """Same key paths, shapes and types, or a sentence with the first few that differ and the flags that made them."""
+def differences(stored: Any, wanted: Any) -> str:
+    """The first few key paths that only one tree has, or whose arrays differ in shape or type; empty where none does."""
     there, here = _by_path(stored), _by_path(wanted)
     different = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
+    named = [f"{key} is {_shape(there.get(key))} there and {_shape(here.get(key))} here" for key in different[:3]]
+    return "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+
+
+def _check_tree(stored: Any, wanted: Any, path: Any, config: dict[str, Any]) -> None:
+    """Same key paths, shapes and types, or a sentence with the first few that differ and the flags that made them."""
+    different = differences(stored, wanted)
     if different:
-        named = [f"{key} is {_shape(there.get(key))} there and {_shape(here.get(key))} here" for key in different[:3]]
-        shapes = "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
         flags = " ".join(f"--config.model.{key}={value}" for key, value in config["model"].items())
         raise ConfigError(
-            f"the checkpoint {path} holds other arrays: {shapes}. It was made with {flags} "
+            f"the checkpoint {path} holds other arrays: {different}. It was made with {flags} "
             f"--config.cost_volume.bins={config['cost_volume']['bins']}: pass the same, or train in an empty --workdir"
         )
 

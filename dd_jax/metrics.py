@@ -85,6 +85,13 @@ def median(values: Float[np.ndarray, " n"], config: EvalConfig) -> float:
     return float(np.partition(values, (len(values) - 1) // 2)[(len(values) - 1) // 2])
 
 
+def median_ratio(
+    depth: Float[np.ndarray, "H W"], truth: Float[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"], config: EvalConfig
+) -> float:
+    """What brings a predicted depth to metres by the medians over the ``valid`` pixels, of which there is at least one."""
+    return median(truth[valid], config) / median(depth[valid], config)
+
+
 def _mask_at(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows, columns = (np.arange(n) * m // n for n, m in zip(size, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)]
@@ -114,7 +121,7 @@ def evaluate_image(
     if not valid.any():
         return result
     depth = depth_at(disp, truth.shape, config)
-    ratio = median(truth[valid], config) / median(depth[valid], config) if factor is None else factor
+    ratio = median_ratio(depth, truth, valid, config) if factor is None else factor
     depth = np.clip(depth * ratio, config.min_depth, config.max_depth)
     for name, area in where.items():
         if area.any():

@@ -1,10 +1,14 @@
 """A system small enough to compile in seconds, and batches for it."""
 
+import functools
+
+import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import metrics
+from dd_jax import api, checkpoint, metrics
 from dd_jax.config import Config
-from dd_jax.types import Batch
+from dd_jax.networks import model as networks
+from dd_jax.types import Batch, TrainState
 
 HEIGHT, WIDTH = 64, 96
 
@@ -51,6 +55,27 @@ def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
         exists=np.ones((samples, frames), bool),
         seed=rng.integers(2**32, size=samples, dtype=np.uint32),
     )
+
+
+def restored(config: Config) -> checkpoint.Restored:
+    """Fresh networks, as if they had been read from a checkpoint."""
+    params, batch_stats = networks.initialise(config, seed=1)
+    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, None, jnp.array([0.4, 2.4], jnp.float32))
+    return checkpoint.Restored(state, None, 0, None, config, checkpoint.versions())
+
+
+@functools.cache
+def model() -> api.Model:
+    """A system of fresh networks, compiled once for all tests of a process."""
+    return api.Model(restored(config()))
+
+
+def frames(count: int = 4, height: int = 90, width: int = 150, seed: int = 0) -> list[np.ndarray]:
+    """Pictures of a size that is not the networks', which drift from frame to frame."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (-(-height // 6), -(-width // 6) + count, 3)).astype(np.uint8)
+    wide = coarse.repeat(6, 0).repeat(6, 1)[:height]
+    return [np.ascontiguousarray(wide[:, 4 * place : 4 * place + width]) for place in range(count)]
 
 
 def as_written(scores: dict) -> dict:

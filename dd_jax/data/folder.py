@@ -127,12 +127,20 @@ def _camera(root: Path, clip: str, first: str, target: tuple[int, int]) -> Float
             f"{candidates[-1]} does not exist: write the camera there, "
             'like {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}'
         )
+    return read_camera(path, root / _beside("frames", clip) / first, target)
+
+
+def read_camera(path: Path, picture: Path, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics at the ``target`` size (height, width) from an ``intrinsics.json`` for pictures like ``picture``.
+
+    Raises:
+      ConfigError: not such a file, or one for pictures of other proportions.
+    """
     try:
         values = json.loads(path.read_text())
         width, height, fx, fy, cx, cy = (float(values[key]) for key in ("width", "height", "fx", "fy", "cx", "cy"))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} must hold the numbers width, height, fx, fy, cx, cy: {error!r}") from error
-    picture = root / _beside("frames", clip) / first
     try:
         with Image.open(picture) as image:
             actual = image.size

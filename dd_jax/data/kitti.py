@@ -87,7 +87,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     @functools.cache
     def camera_of(date: str, camera: int) -> Float32[np.ndarray, "3 3"]:
         nominal = config.intrinsics == "nominal"
-        return nominal_camera(size) if nominal else _drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
+        return nominal_camera(size) if nominal else drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
 
     names = kitti_splits.lines(entries)
     truth = _GroundTruth(root, entries, depth_file.of_split(config, split, names), config.mask_format)
@@ -130,7 +130,12 @@ def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
         raise ConfigError(f"{path} is not a 16-bit grey PNG, or not all of it: {AGAIN}") from error
 
 
-def _drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics of a rectified colour camera at ``size`` (height, width) from ``calib_cam_to_cam.txt``.
+
+    Raises:
+      ConfigError: no such file, or values that make no sense.
+    """
     values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
     (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
     rectified = tuple(values[f"S_rect_0{camera}"][::-1])

@@ -1,0 +1,70 @@
+"""What lets reading, computing and writing go on at the same time; everything keeps its order."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+def one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, each handed out once the next has been asked for: a device gets its next work before it is waited for.
+
+    An error comes behind all the items that were made before it.
+    """
+    waiting: deque[Item] = deque()
+    try:
+        for item in items:
+            waiting.append(item)
+            if len(waiting) > 1:
+                yield waiting.popleft()
+    except Exception:
+        yield from waiting
+        raise
+    yield from waiting
+
+
+def read_ahead(items: Iterable[Item], count: int = 4) -> Iterator[Item]:
+    """The same items, made in a thread of their own, up to ``count`` ahead; an error comes where its item would have come."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        ahead = deque(thread.submit(next, iterator, end) for _ in range(count))
+        try:
+            while (item := ahead.popleft().result()) is not end:
+                ahead.append(thread.submit(next, iterator, end))
+                yield item
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+class Workers:
+    """A few threads for work nobody waits for, as a context manager that ends when all is done.
+
+    At most ``waiting`` jobs wait, so that memory stays bounded. The first error of a job is raised by the next :meth:`submit`
+    or at the end. After an error outside, jobs are finished all the same; a keyboard interrupt drops those that wait.
+    """
+
+    def __init__(self, threads: int, waiting: int = 16):
+        self._pool = ThreadPoolExecutor(threads)
+        self._limit = threads + waiting
+        self._futures: deque[Future] = deque()
+
+    def submit(self, job: Callable[..., Any], *arguments: Any) -> Future:
+        """Has ``job(*arguments)`` done; with one thread in order."""
+        while self._futures and (len(self._futures) >= self._limit or self._futures[0].done()):
+            self._futures.popleft().result()
+        self._futures.append(self._pool.submit(job, *arguments))
+        return self._futures[-1]
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        with contextlib.ExitStack() as stack:
+            interrupted = kind is not None and not issubclass(kind, Exception)
+            stack.callback(self._pool.shutdown, wait=True, cancel_futures=interrupted)
+            while self._futures and kind is None:
+                self._futures.popleft().result()

@@ -1,0 +1,108 @@
+"""From pictures of any size, as people have them, to what the networks see: the same steps as for training data."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from dd_jax.config import Config, ConfigError, DataConfig
+from dd_jax.data import frames
+from dd_jax.types import Batch
+
+Item = TypeVar("Item")
+
+WITHOUT_CAMERA = (1.0, 1.0, 0.0, 0.0)
+"""Focal lengths and principal point, in pixels, where a network is asked that does not look at the camera."""
+
+
+class View(NamedTuple):
+    """One frame at the networks' size."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"]  # potentially dynamic objects
+
+
+def as_uint8(image: np.ndarray, where: str) -> UInt8[np.ndarray, "H W 3"]:
+    """A frame as the loader decodes it, from (H, W, 3) RGB, uint8 or float in [0, 1]; a message calls it ``where``.
+
+    Raises:
+      ConfigError: another shape or type.
+    """
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ConfigError(f"{where} must be an array of shape (H, W, 3), RGB: it is {_shape(image)}")
+    if image.dtype.kind == "f":
+        if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+            raise ConfigError(f"{where} has floats outside [0, 1]: divide by 255, or give uint8")
+        return np.rint(image * 255).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ConfigError(f"{where} must be uint8, or float in [0, 1]: it is {image.dtype}")
+    return image
+
+
+def view(image: np.ndarray, mask: np.ndarray | None, config: DataConfig, where: str) -> View:
+    """A frame and its mask, (H, W) or None = no object, resized as the loader does it; raises as :func:`as_uint8`."""
+    image, size = as_uint8(image, where), (config.height, config.width)
+    if mask is None:
+        return View(frames.resize_image(image, *size, config.resize), np.zeros(size, bool))
+    if not isinstance(mask, np.ndarray) or mask.shape != image.shape[:2]:
+        raise ConfigError(f"the mask of {where} must be an array of shape {list(image.shape[:2])}: it is {_shape(mask)}")
+    return View(frames.resize_image(image, *size, config.resize), frames.resize_mask(mask != 0, *size))
+
+
+def camera(K: np.ndarray | None, size: tuple[int, int], config: DataConfig) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics at the networks' size, from ``K`` in pixels of frames of ``size`` (height, width).
+
+    Raises:
+      ConfigError: not (3, 3), not of a pinhole camera without skew, or with its principal point outside the frame.
+    """
+    target = config.height, config.width
+    if K is None:
+        return frames.intrinsics(*WITHOUT_CAMERA, size, target, "K")
+    if not isinstance(K, np.ndarray) or K.shape != (3, 3) or K.dtype.kind not in "fiu":
+        raise ConfigError(f"K must be an array of shape (3, 3), in pixels of the frame: it is {_shape(K)}")
+    rest = K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]]
+    if not np.array_equal(rest, [0, 0, 0, 0, 1]):
+        raise ConfigError(f"K must be ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), a camera without skew: it is {K.tolist()}")
+    return frames.intrinsics(*(float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))), size, target, "K")
+
+
+def check_size(size: tuple[int, int], first: tuple[int, int], where: str) -> None:
+    """Raises ConfigError where a frame is not as large as those before it (height, width)."""
+    if size != first:
+        raise ConfigError(
+            f"{where} has {size[1]} x {size[0]} pixels, the frames before it {first[1]} x {first[0]}: "
+            "frames that belong together have one size"
+        )
+
+
+def assemble(
+    previous: View | None, target: View, following: View | None, K: Float32[np.ndarray, "3 3"], config: Config
+) -> Batch:
+    """A batch of one sample; frames that are None do not exist. The following one has a place only where it is looked at."""
+    views = [previous, target, following] if config.cost_volume.future_frame else [previous, target]
+    return Batch(
+        images=np.stack([np.zeros_like(target.image) if v is None else v.image for v in views])[None],
+        masks=np.stack([np.zeros_like(target.mask) if v is None else v.mask for v in views])[None],
+        K=K[None],
+        exists=np.array([[v is not None for v in views]]),
+        seed=np.zeros(1, np.uint32),
+    )
+
+
+def neighbours(items: Iterable[Item], ahead: bool) -> Iterator[tuple[Item | None, Item, Item | None]]:
+    """Each item with the one before it and, where ``ahead`` says so, the one after it; None where there is none."""
+    before = None
+    if not ahead:
+        for now in items:
+            yield before, now, None
+            before = now
+        return
+    for now, after in itertools.pairwise(itertools.chain(items, [None])):
+        yield before, now, after
+        before = now
+
+
+def _shape(value: object) -> object:
+    return list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__

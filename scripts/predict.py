@@ -1,0 +1,122 @@
+"""Depth of an image, several, a folder, a video or a KITTI drive, by a trained system.
+
+    python scripts/predict.py --checkpoint=runs/kitti clip.mp4 --out=DIR --fov=60 --save=npy,colour,mp4 --viewer
+
+The input is a picture; two or more, consecutive ones; a folder or a pattern in quotes; a video; or the folder of a KITTI raw
+drive. DIR gets, for each frame and in its name, the formats asked for:
+
+    npy         DIR/depth/*.npy             float32 (H, W), in the networks' unit, or in metres with one of the scales below
+    png16       DIR/depth_png16/*.png       256 x depth, 16 bits, as KITTI's ground truth
+    colour      DIR/colour/*.png            near is bright
+    ply         DIR/clouds/*.ply            a coloured point per pixel: x right, y down, z ahead
+    mp4         DIR/side_by_side.mp4        the frames beside their depth
+    trajectory  DIR/trajectory_kitti.txt and trajectory_tum.txt: the way of the camera
+
+--viewer writes DIR/viewer.html, a page with the points of each frame that can be turned; it needs no network.
+Interrupted, the same command goes on; with further formats, it adds them.
+"""
+
+import argparse
+import math
+import os
+import re
+from pathlib import Path
+
+from dd_jax import api, scaling, sources
+from dd_jax.config import ConfigError
+from dd_jax.predict import predict
+
+TOLD = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "speed", "truth")
+"""Flags that decide about the files, besides what the job knows itself."""
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """``fx,fy,cx,cy``."""
+    values = tuple(float(word) for word in text.split(","))
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError("four numbers are needed, fx,fy,cx,cy in pixels")
+    return values
+
+
+def frames(text: str) -> slice:
+    """``START:END:STEP``, each of which may be left out."""
+    if not re.fullmatch(r"-?\d*:-?\d*(:[1-9]\d*)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 100:200 or 100:200:2")
+    return slice(*(int(word) if word else None for word in text.split(":")))
+
+
+def speed(text: str) -> float | str:
+    """A number, or ``oxts``."""
+    return text if text == "oxts" else float(text)
+
+
+def scale_of(flags: argparse.Namespace, source: sources.Source) -> scaling.Scale:
+    """What the flags say about the scale."""
+    if flags.camera_height is not None:
+        return scaling.CameraHeight(flags.camera_height)
+    if flags.speed is not None:
+        told = sources.speeds_of(source) if flags.speed == "oxts" else flags.speed
+        return scaling.Speed(told, source.rate)
+    if flags.truth is not None:
+        return scaling.Median(sources.truths_of(source, flags.truth))
+    return 1.0 if flags.scale is None else flags.scale
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT")
+    parser.add_argument("--checkpoint", required=True, help="folder of a run, or one that model.save wrote")
+    parser.add_argument("--which", default="best", help="of a run: best | latest | a step")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--save", default="npy,colour", help="formats, separated by commas (default: npy,colour)")
+    parser.add_argument("--viewer", action="store_true", help="write viewer.html besides")
+    parser.add_argument("--frames", type=frames, default=sources.EVERY, metavar="START:END:STEP", help="only these")
+    parser.add_argument("--rate", type=float, help="frames per second, if not that of the video or 10")
+    parser.add_argument("--camera", type=int, default=2, choices=(2, 3), help="of a KITTI drive: 2 = left, 3 = right")
+    parser.add_argument("--masks", type=Path, help="folder with NAME.png or NAME.npy, nonzero = may move by itself")
+    parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: one frame alone, always")
+    parser.add_argument("--cloud-depth", type=float, default=math.inf, help="leave farther points out of point clouds")
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument("--intrinsics", type=numbers, metavar="fx,fy,cx,cy", help="in pixels of the frames")
+    camera.add_argument("--fov", type=float, help="horizontal field of view in degrees")
+    metres = parser.add_argument_group("metres, by one of").add_mutually_exclusive_group()
+    metres.add_argument("--scale", type=float, help="factor on the depth")
+    metres.add_argument("--camera-height", type=float, help="of the camera above the road, in metres; KITTI's is 1.65")
+    metres.add_argument("--speed", type=speed, help="of the car in metres per second, or oxts for a KITTI drive's own")
+    metres.add_argument("--truth", type=Path, help="folder with ground-truth depth, NAME.npy or 16-bit NAME.png: median scaling")
+    flags = parser.parse_args(argv)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
+    try:
+        run(flags)
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def run(flags: argparse.Namespace) -> None:
+    """The job that the flags ask for."""
+    source = sources.open_source(
+        flags.inputs, chosen=flags.frames, camera=flags.camera, intrinsics=flags.intrinsics, fov=flags.fov, rate=flags.rate
+    )
+    print(f"{source.title}: {len(source.names)} frames of {source.size[1]} x {source.size[0]}; camera: {source.camera}")
+    summary = predict(
+        api.load(flags.checkpoint, flags.which),
+        source,
+        flags.out,
+        formats=[*filter(None, flags.save.split(",")), *["viewer"] * flags.viewer],
+        scale=scale_of(flags, source),
+        network=flags.network,
+        mask_of=sources.masks_of(source, flags.masks),
+        farthest=flags.cloud_depth,
+        settings={name: str(value) for name, value in vars(flags).items() if name in TOLD and value is not None},
+    )
+    if summary.missing:
+        print(f"the video ends {summary.missing} frames earlier than it announces: it is cut off or damaged there")
+    speed = f", {summary.frames_per_second:.1f} a second" if summary.frames_per_second else ""
+    print(f"{summary.frames} frames, {summary.predicted} predicted now{speed}")
+    print(*(f"  {flags.out / place}" for place in summary.places), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""Files hold what the model says, whatever was interrupted before, and nothing bad leaves half a file."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+
+from dd_jax import outputs, pointcloud, sources, trajectory
+from dd_jax.config import ConfigError
+from dd_jax.predict import RECORDS, SETTINGS, predict
+from dd_jax.scaling import CameraHeight, Speed
+
+FRAMES = tiny.frames(6)
+SCRIPT = Path(__file__).parents[1] / "scripts/predict.py"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.model()
+
+
+def write_frames(folder, pictures=FRAMES):
+    folder.mkdir()
+    for place, picture in enumerate(pictures):
+        cv2.imwrite(str(folder / f"{place}.png"), picture[..., ::-1])
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_frames(tmp_path / "drive")
+
+
+def opened(folder, **options):
+    return sources.open_source([str(folder)], fov=64.0, **options)
+
+
+def contents(out):
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(model, tmp_path_factory):
+    """All formats of six frames."""
+    root = tmp_path_factory.mktemp("done")
+    source = opened(write_frames(root / "drive"))
+    summary = predict(model, source, root / "out", formats=outputs.FORMATS, scale=2.0, farthest=50.0, progress=False)
+    return source, root / "out", summary
+
+
+def test_every_file_is_there_and_named_in_the_summary(done):
+    _, out, summary = done
+    assert (summary.frames, summary.predicted, summary.missing) == (6, 6, 0) and summary.frames_per_second > 0
+    found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and RECORDS not in path.parts}
+    named = {place.replace("*", str(frame)) for place in summary.places for frame in range(6)}
+    assert found == named | {SETTINGS} and len(summary.places) == 8
+
+
+def test_depth_is_that_of_the_model(done, model):
+    source, out, _ = done
+    for place, depth in enumerate(model.stream(FRAMES, K=source.K.astype(float), scale=2.0)):
+        saved = np.load(out / f"depth/{place}.npy")
+        np.testing.assert_array_equal(saved, depth)
+        png = cv2.imread(str(out / f"depth_png16/{place}.png"), cv2.IMREAD_UNCHANGED)
+        assert png.dtype == np.uint16
+        np.testing.assert_allclose(png, depth * 256, atol=0.51)
+        assert cv2.imread(str(out / f"colour/{place}.png")).shape == (90, 150, 3)
+
+
+def test_clouds_have_the_camera_and_the_colours_of_the_frame(done):
+    trimesh = pytest.importorskip("trimesh", reason="reading point clouds back needs `pip install -e '.[test]'`")
+    source, out, _ = done
+    depth = np.load(out / "depth/3.npy")
+    shown = depth <= 50
+    points = pointcloud.points(depth, source.K)[shown]
+    cloud = trimesh.load(out / "clouds/3.ply")
+    assert len(cloud.vertices) == shown.sum()
+    np.testing.assert_allclose(cloud.bounds, [points.min(0), points.max(0)], rtol=1e-5)
+    np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], FRAMES[3][shown])
+
+
+def test_the_way_of_the_camera_is_that_of_the_stream(done, model):
+    source, out, _ = done
+    stream = model.stream(FRAMES, K=source.K.astype(float), scale=2.0)
+    assert len(list(stream)) == 6
+    assert (out / "trajectory_kitti.txt").read_text() == trajectory.kitti(stream.trajectory)
+    rows = np.loadtxt(out / "trajectory_tum.txt")
+    np.testing.assert_allclose(rows[:, 0], np.arange(6) / 10)
+    np.testing.assert_allclose(rows[:, 1:4], stream.trajectory[:, :3, 3], atol=1e-8)
+
+
+def test_the_film_shows_every_frame(done):
+    capture, count = cv2.VideoCapture(str(done[1] / "side_by_side.mp4")), 0
+    while (found := capture.read())[0]:
+        assert found[1].shape == (90, 300, 3)
+        assert np.abs(found[1][:, :150, ::-1].astype(float) - FRAMES[count]).mean() < 40
+        count += 1
+    assert count == 6
+
+
+def test_frames_of_a_video_are_files_of_their_own(model, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (150, 90))
+    for frame in FRAMES:
+        writer.write(frame)
+    writer.release()
+    source = opened(tmp_path / "clip.avi", chosen=slice(1, 5, 2))
+    summary = predict(model, source, tmp_path / "out", formats=["npy"], scale=Speed(3.0, source.rate), progress=False)
+    assert summary.frames == 2
+    assert sorted(path.name for path in (tmp_path / "out/depth").iterdir()) == ["000001.npy", "000003.npy"]
+
+
+def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tmp_path):
+    """Frame 4 is damaged at first: what came before stays as it is, and is not predicted again."""
+    arguments = {"formats": outputs.FORMATS, "scale": CameraHeight(1.2), "progress": False}
+    source, data = opened(folder), (folder / "4.png").read_bytes()
+    predict(model, source, tmp_path / "whole", **arguments)
+    (folder / "4.png").write_bytes(data[:100])
+    with pytest.raises(ConfigError, match=r"4.png is damaged or cut off"):
+        predict(model, source, tmp_path / "out", **arguments)
+    first = contents(tmp_path / "out")
+    assert "depth/3.npy" in first and "depth/4.npy" not in first and "side_by_side.mp4" not in first
+    assert not [name for name in first if ".partial" in name]
+    whole = contents(tmp_path / "whole")
+    assert all(whole[name] == value for name, value in first.items())
+    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in first}
+
+    (folder / "4.png").write_bytes(data)
+    summary = predict(model, source, tmp_path / "out", **arguments)
+    assert (summary.predicted, summary.frames) == (2, 6)
+    again = contents(tmp_path / "out")
+    assert again.keys() == whole.keys()
+    assert all(again[name] == whole[name] for name in whole if name != "side_by_side.mp4")
+    assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in first}
+
+
+def test_further_formats_need_no_further_prediction(model, done, tmp_path, monkeypatch):
+    source, out, _ = done
+    shutil.copytree(out, tmp_path / "out")
+    for name in ("side_by_side.mp4", "viewer.html", "trajectory_tum.txt", "clouds/2.ply"):
+        (tmp_path / "out" / name).unlink()
+    monkeypatch.setattr(type(model), "start", None)
+    summary = predict(model, source, tmp_path / "out", formats=outputs.FORMATS, scale=2.0, farthest=50.0, progress=False)
+    assert summary.predicted == 0
+    there, here = contents(out), contents(tmp_path / "out")
+    assert there.keys() == here.keys() and all(here[name] == there[name] for name in there if not name.endswith(".mp4"))
+    assert predict(model, source, tmp_path / "out", formats=["npy"], scale=2.0, farthest=50.0, progress=False).frames == 6
+
+
+def test_folders_of_other_origin_are_left_alone(model, folder, done, tmp_path):
+    source = opened(folder)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="out holds files already that no prediction left there: remove it, or choose another"):
+        predict(model, source, tmp_path / "out", progress=False)
+    shutil.copytree(done[1], tmp_path / "other")
+    before = contents(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"other holds depth that was predicted otherwise \(network, farthest differ\)"):
+        predict(model, source, tmp_path / "other", network="teacher", progress=False)
+    (tmp_path / "other" / SETTINGS).write_text("{")
+    with pytest.raises(ConfigError, match=r"predict.json cannot be read, so nobody knows what .*other holds"):
+        predict(model, source, tmp_path / "other", progress=False)
+    assert contents(tmp_path / "other").keys() == before.keys()
+
+
+def test_bad_frames_and_places_end_in_one_sentence(model, folder, tmp_path):
+    source = opened(folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file.* cannot be written \(.*\); what is written so far stays"):
+        predict(model, source, tmp_path / "file/out", progress=False)
+    (tmp_path / "blocked/depth").mkdir(parents=True)
+    (tmp_path / "blocked").rename(tmp_path / "b")
+    predict(model, source, tmp_path / "blocked", formats=["colour"], progress=False)
+    (tmp_path / "blocked/depth").write_text("a file where a folder should be")
+    with pytest.raises(ConfigError, match=r"blocked/depth.* cannot be written \(.*\); what is written so far stays"):
+        predict(model, source, tmp_path / "blocked", formats=["npy"], progress=False)
+    assert cv2.imread(str(tmp_path / "blocked/colour/5.png")).shape == (90, 150, 3)
+
+    cv2.imwrite(str(folder / "3.png"), FRAMES[3][:80])
+    with pytest.raises(ConfigError, match=r"3.png has 150 x 80 pixels, the frames before it 150 x 90"):
+        predict(model, opened(folder), tmp_path / "sizes", formats=["npy"], progress=False)
+    assert np.load(tmp_path / "sizes/depth/0.npy").shape == (90, 150)
+
+    for arguments, message in (
+        ({"formats": ["exr"]}, "'exr' is not one of the formats npy, png16, colour, ply, mp4, trajectory, viewer"),
+        ({"network": "student"}, "network='student' is neither 'auto' nor 'teacher'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            predict(model, source, tmp_path / "none", progress=False, **arguments)
+        assert not (tmp_path / "none").exists()
+
+
+def test_a_damaged_record_is_named(model, folder, tmp_path):
+    source = opened(folder)
+    predict(model, source, tmp_path / "out", formats=["npy"], progress=False)
+    record = tmp_path / "out" / RECORDS / "2.npz"
+    record.write_bytes(record.read_bytes()[:200])
+    with pytest.raises(ConfigError, match=r"2.npz is damaged: delete it, then run this again"):
+        predict(model, source, tmp_path / "out", formats=["colour"], progress=False)
+    record.unlink()
+    assert predict(model, source, tmp_path / "out", formats=["colour"], progress=False).predicted == 1
+
+
+def test_masks_change_what_is_predicted(model, folder, tmp_path):
+    source, mask = opened(folder), np.zeros((90, 150), bool)
+    mask[30:70, 40:110] = True
+    for out, mask_of in (("with", lambda place: mask), ("without", lambda place: None)):
+        predict(model, source, tmp_path / out, formats=["npy"], mask_of=mask_of, progress=False)
+    depths = [np.load(tmp_path / out / "depth/1.npy") for out in ("with", "without")]
+    assert np.abs(depths[0] / depths[1] - 1).max() > 1e-4
+
+
+@pytest.fixture(scope="module")
+def main():
+    return runpy.run_path(str(SCRIPT))["main"]
+
+
+@pytest.fixture(scope="module")
+def given(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("given") / "model"
+    model.save(path)
+    return path
+
+
+def test_the_script_says_what_it_did(main, given, folder, tmp_path, capsys):
+    arguments = [str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--intrinsics=120,120,74.5,44.5", "--viewer"]
+    main([*arguments, "--frames=1:4", "--save=npy,trajectory", "--camera-height=1.5", f"--masks={folder}"])
+    said = capsys.readouterr().out
+    assert "drive: 3 frames of 150 x 90; camera: as given" in said and "3 frames, 3 predicted now" in said
+    assert f"{tmp_path / 'out/viewer.html'}" in said and (tmp_path / "out/depth/3.npy").is_file()
+    assert json.loads((tmp_path / "out" / SETTINGS).read_text())["camera_height"] == "1.5"
+    with pytest.raises(SystemExit, match=r"error: .*out holds depth that was predicted otherwise \(.*speed.* differ\)"):
+        main([*arguments, "--frames=1:4", "--speed=10"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--checkpoint=nowhere"], "error: nowhere is no folder"),
+        (["--intrinsics=1,2,3"], "four numbers are needed"),
+        (["--frames=5"], "'5' is not like 100:200"),
+        (["--fov=500"], "error: --fov=500 must lie between 0 and 180 degrees"),
+        (["--save=npy,exr"], "error: 'exr' is not one of the formats"),
+        (["--scale=-1"], "error: scale must be a positive number: it is -1.0"),
+        (["--speed=oxts"], "error: --speed=oxts is for KITTI drives"),
+        (["--scale=1", "--speed=3"], "not allowed with argument"),
+        (["--masks=nowhere"], "error: --masks=nowhere is no folder"),
+    ],
+)
+def test_the_script_refuses_in_sentences(main, given, folder, tmp_path, capsys, changes, message):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", *changes])
+    assert message in str(stopped.value) + capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_model_is_refused_by_the_script(main, given, folder, tmp_path):
+    shutil.copytree(given, tmp_path / "cut")
+    weights = tmp_path / "cut/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(SystemExit, match=r"error: .*model.safetensors is missing, cut off or damaged"):
+        main([str(folder), f"--checkpoint={tmp_path / 'cut'}", f"--out={tmp_path / 'out'}"])
+
+
+@pytest.mark.slow
+def test_the_script_as_a_user_runs_it(given, folder, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    command = [sys.executable, str(SCRIPT), str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--save=mp4"]
+    for predicted in (6, 0):
+        run = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1], env=environment)
+        assert run.returncode == 0, run.stderr
+        assert f"6 frames, {predicted} predicted now" in run.stdout and "60 degrees" in run.stdout
