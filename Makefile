@@ -11,7 +11,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.installed  ## render drives, train, evaluate, report: 12 minutes on two CPU cores, installation included
+demo: $(VENV)/.installed  ## render drives, train, evaluate, report: 6 to 12 minutes on two CPU cores, installation included
 	$(BIN)/python scripts/make_synthetic.py --out data/demo --preset demo
 	$(BIN)/python scripts/train.py --config=configs/dynamic_depth.py:demo --config.data.root=data/demo --workdir=$(DEMO)
 	$(BIN)/python scripts/evaluate.py --checkpoint=$(DEMO) --out=$(DEMO)
