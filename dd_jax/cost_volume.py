@@ -132,14 +132,14 @@ class _Sweep:
         limits = jnp.array([width, height], jnp.float32) - MARGIN
         seen = inner & jnp.all((coords >= MARGIN) & (coords <= limits), axis=-1)
 
-        indices, fx, fy = corners(self.lookup.shape, coords + 1.0)
+        corner, fx, fy = corners(self.lookup.shape, coords + 1.0)
         weights = corner_weights(fx, fy)
         if self.holes is None:
-            return self._difference(interpolate(self.lookup, indices, weights), self.target), jnp.zeros_like(seen), seen
-        occluded = interpolate(pad_zeros(self.holes[..., None]), indices, weights)[..., 0] > self.config.pool_threshold
+            return self._difference(interpolate(self.lookup, corner, weights), self.target), jnp.zeros_like(seen), seen
+        occluded = interpolate(pad_zeros(self.holes[..., None]), corner, weights)[..., 0] > self.config.pool_threshold
         if self.config.occlusion != "cost_fill":
             weights = [jnp.where(occluded, 0.0, weight) for weight in weights]
-        warped = interpolate(self.lookup, indices, weights)
+        warped = interpolate(self.lookup, corner, weights)
         if self.config.occlusion == "set_one":
             warped = warped + occluded[..., None]
         return self._difference(warped, self.target), occluded, seen
@@ -175,12 +175,12 @@ class _Sweep:
         """Warped features (p, c) at positions given by four index vectors (p,), 0 where occluded."""
         point = self.bins[k][:, None] * self.rays[m, y, x] + self.shift[m]
         coords = divide(point[:, 0], point[:, 1], point[:, 2])[None, :, None] + 1.0
-        indices, fx, fy = corners(self.lookup.shape, coords)
+        corner, fx, fy = corners(self.lookup.shape, coords)
         first = m[None, :, None] * (self.lookup.shape[1] * self.lookup.shape[2])
         hidden = occluded[k, m, y, x][None, :, None]
         weights = [jnp.where(hidden, 0.0, weight) for weight in corner_weights(fx, fy)]
         in_a_row = self.lookup.reshape(1, -1, *self.lookup.shape[2:])
-        return interpolate(in_a_row, [first + index for index in indices], weights)[0, :, 0]
+        return interpolate(in_a_row, first + corner, weights)[0, :, 0]
 
     @staticmethod
     def _difference(a, b):

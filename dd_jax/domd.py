@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from dd_jax.config import DomdConfig
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.splat import splat_coords
-from dd_jax.types import TARGET, Batch, Disentangled
+from dd_jax.types import TARGET, Batch, Disentangled, frames_at
 
 
 def disentangle(
@@ -37,7 +37,6 @@ def disentangle(
     Where an object is removed and none is drawn, nothing is known: the pixel is black and a hole. Frames that do not exist
     stay as they are. Nothing in here carries a gradient.
     """
-    sources = jnp.array(frames)
     count, (size, channels) = len(frames), (depth.shape[1:], 3)
     poses = jnp.moveaxis(T_source_from_target, 1, 0).reshape(-1, 4, 4)
     coords, _, valid = jax.lax.stop_gradient(
@@ -54,14 +53,14 @@ def disentangle(
     share = jnp.maximum(jnp.moveaxis(share, 0, 1), 1e-6)[..., None]
     colours = jnp.moveaxis(drawn[..., :channels], 0, 1) / share
 
-    exists, removed = batch.exists[:, sources, None, None], batch.masks[:, sources]
+    sources, removed, exists = (frames_at(x, frames) for x in (batch.images, batch.masks, batch.exists[..., None, None]))
     if config.exclude_from_loss:
         holes = exists & (removed | paste)
-        images = jnp.where(holes[..., None], 0.0, batch.images[:, sources])
+        images = jnp.where(holes[..., None], 0.0, sources)
     else:
-        images, holes = _composite(batch.images[:, sources], colours, paste, removed, exists)
+        images, holes = _composite(sources, colours, paste, removed, exists)
     lookup_images, lookup_holes = _composite(
-        batch.inputs[:, sources[:lookups]],
+        frames_at(batch.inputs, frames[:lookups]),
         jnp.moveaxis(drawn_lookups, 0, 1) / share[:, :lookups],
         paste[:, :lookups],
         removed[:, :lookups],

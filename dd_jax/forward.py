@@ -13,7 +13,7 @@ from dd_jax.geometry.warp import reproject
 from dd_jax.losses.pairwise import Comparison, compare
 from dd_jax.networks.layers import normalise
 from dd_jax.networks.model import Model
-from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, StudentOutputs, Views
+from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, StudentOutputs, Views, frames_at
 
 sg = jax.lax.stop_gradient
 
@@ -45,14 +45,14 @@ def forward(model: Model, batch: Batch, depth_range: Float[Array, "2"], config: 
         lookups = disentangled.lookups
         holes = disentangled.lookup_holes[:, :, ::4, ::4].astype(jnp.float32)
     else:
-        disentangled, holes, lookups = None, None, batch.inputs[:, frames[:n], ...]
+        disentangled, holes, lookups = None, None, frames_at(batch.inputs, frames[:n])
     lookups = jnp.where(static[:, None, None, None, None], batch.inputs[:, TARGET, None], lookups)
 
     encoder = model.student.encoder
     f0, f1 = encoder.features(batch.inputs[:, TARGET])
     _, lookup_f1 = encoder.features(lookups.reshape(-1, *lookups.shape[2:]))
     lookup_f1 = lookup_f1.reshape(*lookups.shape[:2], *f1.shape[1:])
-    present = batch.exists[:, frames[:n]] & ~absent[:, None]
+    present = frames_at(batch.exists, frames[:n]) & ~absent[:, None]
     K_quarter = scale_intrinsics(batch.K, 0.25, 0.25)
     bins = cost_volume.depth_bins(depth_range, config.cost_volume)
     residuals = None
@@ -86,7 +86,7 @@ def direct_poses(
     The network cannot know which of two frames is the earlier one, so the way ahead of an untrained one is added here.
     """
     places = (PREVIOUS, NEXT)[: inputs.shape[1] - 1]
-    sources = inputs[:, places, ...]
+    sources = frames_at(inputs, places)
     pairs = jnp.broadcast_to(inputs[:, TARGET, None], sources.shape), sources
     rotation, translation = _in_one(model, *reversed(pairs) if reverse else pairs)
     ahead = jnp.array([config.initial_forward if (place == PREVIOUS) != reverse else -config.initial_forward for place in places])
@@ -179,7 +179,7 @@ def point_offsets(model: Model, inputs: Float[Array, "b f h w 3"], config: Model
     """How far each target point moves until each source frame, in the target camera's frame; None without a flow network."""
     if not config.flow:
         return None
-    sources = inputs[:, (PREVIOUS, NEXT)[: inputs.shape[1] - 1], ...]
+    sources = frames_at(inputs, (PREVIOUS, NEXT)[: inputs.shape[1] - 1])
     b, n, *picture = sources.shape
     flow = model.flow(jnp.repeat(inputs[:, TARGET], n, axis=0), sources.reshape(-1, *picture))[0]
     return config.flow_scale * flow.reshape(b, n, *picture)

@@ -20,7 +20,18 @@ from dd_jax.forward import direct_poses, full_size_depth, full_size_flow, predic
 from dd_jax.geometry.camera import scale_intrinsics
 from dd_jax.networks import model as networks
 from dd_jax.train_step import loss_terms
-from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, CostVolume, Disentangled, Outputs, StudentOutputs, TrainState
+from dd_jax.types import (
+    NEXT,
+    PREVIOUS,
+    TARGET,
+    Batch,
+    CostVolume,
+    Disentangled,
+    Outputs,
+    StudentOutputs,
+    TrainState,
+    frames_at,
+)
 
 Tree = Any
 SOURCES = (PREVIOUS, NEXT)
@@ -102,7 +113,7 @@ def _student_parts(config: Config, state: TrainState, batch: Batch, outputs: Out
     T = outputs.T_source_from_target
     depth = full_size_depth(outputs.teacher_disps[0], batch.images.shape[2:4], config.model)
     count = 2 if config.cost_volume.future_frame else 1
-    disentangled, holes, lookups = None, None, batch.inputs[:, SOURCES[:count], ...]
+    disentangled, holes, lookups = None, None, frames_at(batch.inputs, SOURCES[:count])
     if config.domd.enabled:
         domd_part = _domd_part(config, batch, depth, T, count)
         yield domd_part
@@ -159,7 +170,7 @@ def _volume_part(
     seen, count = jax.jit(features), lookups.shape[1]
     f1 = seen(state, batch.inputs[:, TARGET])
     lookup_f1 = seen(state, lookups.reshape(-1, *lookups.shape[2:])).reshape(-1, count, *f1.shape[1:])
-    found = f1, lookup_f1, state.depth_range, batch.exists[:, SOURCES[:count]]
+    found = f1, lookup_f1, state.depth_range, frames_at(batch.exists, SOURCES[:count])
     shift = None if residuals is None else full_size_flow(residuals[0][:, 0], f1.shape[1:3])
     return compile_part("cost volume", build, None, found, T[:, :count], shift, scale_intrinsics(batch.K, 0.25, 0.25), holes)
 

@@ -22,7 +22,7 @@ from dd_jax.geometry.normals import depth_to_normals
 from dd_jax.losses.normals import Surfaces
 from dd_jax.losses.total import compute_losses, compute_sc_losses
 from dd_jax.networks import model as networks
-from dd_jax.types import NEXT, PREVIOUS, Batch, Metrics, Outputs, Predictions, TrainState
+from dd_jax.types import NEXT, PREVIOUS, Batch, Metrics, Outputs, Predictions, TrainState, frames_at
 
 sg = jax.lax.stop_gradient
 
@@ -62,7 +62,7 @@ def loss_terms(
     """All terms and their sum, of what the networks say about an augmented batch."""
     if config.sc.enabled:
         return sc_losses(model, outputs, batch, config, axis)
-    sources = batch.images[:, (PREVIOUS, NEXT), ...]
+    sources = frames_at(batch.images, (PREVIOUS, NEXT))
     T = outputs.T_source_from_target
     teacher_depths = full_size_depths(outputs.teacher_disps, config.model)
     offsets = point_offsets(model, batch.inputs, config.model)

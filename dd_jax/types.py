@@ -8,11 +8,18 @@ depth up to one global factor). ``T_target_from_source`` style names read in the
 from typing import Any, no_type_check
 
 import jax
+import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int32, Shaped, UInt8, UInt16, UInt32
 
 PREVIOUS, TARGET, NEXT = 0, 1, 2
 """Positions on the frame axis of a triplet (t-1, t, t+1)."""
+
+
+def frames_at(x: Shaped[Array, "b f *rest"], places: tuple[int, ...]) -> Shaped[Array, "b n *rest"]:
+    """The frames at ``places`` on the frame axis, by slices: a TPU would make a loop of an index."""
+    return jnp.stack([x[:, place] for place in places], axis=1)
+
 
 NUM_SCALES = 4
 """Decoder outputs at 1, 1/2, 1/4 and 1/8 of the training size."""

@@ -1,5 +1,7 @@
 """Bilinear sampling at pixel coordinates, equal to ``torch.nn.functional.grid_sample(align_corners=True)``."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
@@ -11,8 +13,8 @@ def sample_border(image: Float[Array, "b h w c"], coords: Float[Array, "*s b p q
 
     Leading axes ``s`` of ``coords`` sample the same images again. Non-finite coordinates give non-finite values.
     """
-    indices, fx, fy = corners(image.shape, coords)
-    return interpolate(image, indices, corner_weights(fx, fy))
+    corner, fx, fy = corners(image.shape, coords)
+    return interpolate(image, corner, corner_weights(fx, fy))
 
 
 def sample_zeros(image: Float[Array, "b h w c"], coords: Float[Array, "*s b p q 2"]) -> Float[Array, "*s b p q c"]:
@@ -27,38 +29,80 @@ def pad_zeros(image: Float[Array, "b h w c"]) -> Float[Array, "b h+2 w+2 c"]:
 
 def corners(
     shape: tuple[int, ...], coords: Float[Array, "*s b p q 2"]
-) -> tuple[list[Int32[Array, "*s b p q"]], Float[Array, "*s b p q"], Float[Array, "*s b p q"]]:
+) -> tuple[Int32[Array, "*s b p q"], Float[Array, "*s b p q"], Float[Array, "*s b p q"]]:
     """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c).
 
     Returns:
-      indices into an image's flattened pixels of a cell's four corners (row, column: 00, 01, 10, 11), always inside, and the
-      fractions (x, y) of the way across the cell.
+      index into an image's flattened pixels of a cell's upper left corner, such that all four are inside, and the fractions
+      (x, y) of the way across the cell.
     """
     _, height, width, _ = shape
     x0, fx = _cell(coords[..., 0], width)
     y0, fy = _cell(coords[..., 1], height)
-    corner = y0 * width + x0
-    right, below = min(width - 1, 1), min(height - 1, 1) * width
-    return [corner + step for step in (0, right, below, below + right)], fx, fy
+    return y0 * width + x0, fx, fy
 
 
 def corner_weights(fx: Float[Array, "*s"], fy: Float[Array, "*s"]) -> list[Float[Array, "*s"]]:
-    """Bilinear weights of the corners 00, 01, 10, 11."""
+    """Bilinear weights of a cell's corners, row and column: 00, 01, 10, 11."""
     return [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
 
 
 def interpolate(
-    image: Float[Array, "b h w c"], indices: list[Int32[Array, "*s b p q"]], weights: list[Float[Array, "*s b p q"]]
+    image: Float[Array, "b h w c"], corner: Int32[Array, "*s b p q"], weights: list[Float[Array, "*s b p q"]]
 ) -> Float[Array, "*s b p q c"]:
-    """Weighted sum of each image's flattened pixels at ``indices``, which must be inside."""
-    return sum(weight[..., None] * value for weight, value in zip(weights, _values(image, indices), strict=True))
+    """Weighted sum of the four corners of the cells at ``corner``, as :func:`corners` finds them."""
+
+    def weighted(values: list[jax.Array], *weights: jax.Array) -> jax.Array:
+        return sum(weight[..., None] * value for weight, value in zip(weights, values, strict=True))
+
+    return _with_corners(weighted, image, corner, *weights)
 
 
-def _values(image, indices):
+def _steps(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """From a cell's upper left corner to each of the four, in flattened pixels."""
+    right, below = min(shape[2] - 1, 1), min(shape[1] - 1, 1) * shape[2]
+    return 0, right, below, below + right
+
+
+def _with_corners(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
+    """``use([v00, v01, v10, v11], *others)``: elementwise work on what lies at the corners of each cell, (*s, b, p, q, c)."""
+    return jax.lax.platform_dependent(
+        image, corner, *others, tpu=lambda *arrays: rows_of_cells(use, *arrays), default=lambda *arrays: _one_by_one(use, *arrays)
+    )
+
+
+def _one_by_one(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
     # One gather per image of the batch (not one from all images in a row): it stays on its device when the batch is split.
-    pixels, axis = jnp.reshape(image, (image.shape[0], -1, image.shape[-1])), indices[0].ndim - 3
+    pixels, axis = _flat(image), corner.ndim - 3
     pick = jax.vmap(lambda values, index: values.at[index].get(mode="promise_in_bounds"), in_axes=(0, axis), out_axes=axis)
-    return [pick(pixels, index) for index in indices]
+    return use([pick(pixels, corner + step) for step in _steps(image.shape)], *others)
+
+
+LANES = 128
+"""Numbers that a TPU reads side by side."""
+
+
+def rows_of_cells(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
+    """The form for TPUs: one look-up per cell, in rows that hold its four corners.
+
+    For each index a TPU reads 8 x 128 numbers if the rows it picks from are 128 long, and 8 x 128 for *every* number of a row
+    if they are shorter. Such rows take room, so images come one after the other.
+    """
+    steps, channels, axis = _steps(image.shape), image.shape[-1], corner.ndim - 3
+
+    def one(arrays: tuple[jax.Array, ...]) -> jax.Array:
+        pixels, corner, *others = arrays
+        rows = jnp.concatenate([jnp.roll(pixels, -step, axis=0) for step in steps], axis=-1)
+        rows = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % LANES)))
+        found = rows.at[corner].get(mode="promise_in_bounds")
+        return use([found[..., i * channels : (i + 1) * channels] for i in range(len(steps))], *others)
+
+    first = (jnp.moveaxis(x, axis, 0) for x in (corner, *others))
+    return jnp.moveaxis(jax.lax.map(one, (_flat(image), *first)), 0, axis)
+
+
+def _flat(image: jax.Array) -> jax.Array:
+    return jnp.reshape(image, (image.shape[0], -1, image.shape[-1]))
 
 
 def _cell(x, size):
@@ -72,23 +116,26 @@ def _sample_forward(image, coords):
 
 
 def _sample_backward(residuals, gradient):
-    # The corners are gathered again: cheaper than keeping them. The sum over channels is written out because a reduction
-    # over a short minor axis is ten times slower on a CPU. Where nobody uses the first gradient, jit drops its scatter.
+    # The corners are gathered again: cheaper than keeping them. Where nobody uses the first gradient, jit drops its scatter.
     image, coords = residuals
-    indices, fx, fy = corners(image.shape, coords)
+    corner, fx, fy = corners(image.shape, coords)
     to_image, axis = jnp.zeros((image.shape[0], image.shape[1] * image.shape[2], image.shape[3]), gradient.dtype), coords.ndim - 4
     add = jax.vmap(lambda total, index, part: total.at[index].add(part, mode="promise_in_bounds"), in_axes=(0, axis, axis))
-    for index, weight in zip(indices, corner_weights(fx, fy), strict=True):
-        to_image = add(to_image, index, gradient * weight[..., None])
+    for step, weight in zip(_steps(image.shape), corner_weights(fx, fy), strict=True):
+        to_image = add(to_image, corner + step, gradient * weight[..., None])
 
-    v00, v01, v10, v11 = _values(image, indices)
+    slopes = _with_corners(_slopes, image, corner, fx, fy, gradient)
+    limits = jnp.array([image.shape[2] - 1, image.shape[1] - 1], coords.dtype)
+    return to_image.reshape(image.shape), jnp.where((coords > 0) & (coords < limits), slopes, 0.0)
+
+
+def _slopes(values, fx, fy, gradient):
+    # The sum over channels is written out because a reduction over a short minor axis is ten times slower on a CPU.
+    v00, v01, v10, v11 = values
     fx, fy = fx[..., None], fy[..., None]
     along_x = gradient * ((1 - fy) * (v01 - v00) + fy * (v11 - v10))
     along_y = gradient * ((1 - fx) * (v10 - v00) + fx * (v11 - v01))
-    sums = [sum(along[..., c] for c in range(image.shape[-1])) for along in (along_x, along_y)]
-    limits = jnp.array([image.shape[2] - 1, image.shape[1] - 1], coords.dtype)
-    to_coords = jnp.where((coords > 0) & (coords < limits), jnp.stack(sums, axis=-1), 0.0)
-    return to_image.reshape(image.shape), to_coords
+    return jnp.stack([sum(along[..., c] for c in range(along.shape[-1])) for along in (along_x, along_y)], axis=-1)
 
 
 sample_border.defvjp(_sample_forward, _sample_backward)

@@ -21,7 +21,7 @@ from dd_jax.losses.photometric import (
 )
 from dd_jax.losses.sample_weight import mask_weights
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
-from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views
+from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views, frames_at
 
 Terms = dict[str, Float[Array, " s"]]
 """Weighted loss terms per decoder scale."""
@@ -126,7 +126,7 @@ def compute_losses(
     if loss.mask_weight != "off":
         target = target.replace(weights=mask_weights(batch.masks, loss))
     originals = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
-    exists = jnp.stack([batch.exists[:, PREVIOUS], batch.exists[:, NEXT]], axis=1)
+    exists = frames_at(batch.exists, (PREVIOUS, NEXT))
 
     terms: Terms = {}
     if teacher_views is not None:

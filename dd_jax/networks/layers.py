@@ -258,7 +258,8 @@ def _pad_from_inside(x: jax.Array, depth: int) -> jax.Array:
     """One pixel more on each side, copied from ``depth`` pixels inside the border."""
     for axis in (1, 2):
         n = x.shape[axis]
-        x = jnp.take(x, np.array([depth, *range(n), n - 1 - depth]), axis=axis, mode="clip")
+        first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (depth, n - 1 - depth))
+        x = jnp.concatenate([first, x, last], axis=axis)
     return x
 
 

@@ -69,3 +69,30 @@ def test_images_one_pixel_wide():
     image = jnp.arange(4.0).reshape(1, 4, 1, 1)
     values = sampling.sample_border(image, jnp.array([[[[0.0, 1.5], [7.0, 3.0], [-2.0, 9.0]]]]))
     np.testing.assert_allclose(values[0, 0, :, 0], [1.5, 3.0, 3.0])
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 9, 3), (2, 7, 9, 70), (3, 1, 5, 1), (1, 6, 1, 4)])
+@pytest.mark.parametrize("sample", [sampling.sample_border, sampling.sample_zeros])
+def test_the_form_for_tpus_reads_the_same_values(shape, sample, monkeypatch):
+    rng = np.random.default_rng(6)
+    image = jnp.asarray(rng.standard_normal(shape).astype(np.float32))
+    coords = jnp.asarray(rng.uniform(-2, 11, (2, shape[0], 4, 5, 2)).astype(np.float32))
+
+    def value_and_gradient():
+        return jax.jit(jax.value_and_grad(lambda coords: jnp.sum(jnp.square(sample(image, coords)))))(coords)
+
+    value, gradient = value_and_gradient()
+    monkeypatch.setattr(sampling, "_one_by_one", sampling.rows_of_cells)
+    other_value, other_gradient = value_and_gradient()
+    np.testing.assert_allclose(value, other_value, rtol=1e-6)
+    np.testing.assert_allclose(gradient, other_gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tpu_looks_up_each_cell_once():
+    image, coords = (jnp.asarray(x) for x in scene(np.random.default_rng(7)))
+    traced = jax.jit(sampling.sample_border).trace(image, coords)
+    gathers = {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text().count('"stablehlo.gather"')
+        for platform in ("cpu", "tpu")
+    }
+    assert gathers == {"cpu": 4, "tpu": 1}
