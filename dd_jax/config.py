@@ -170,6 +170,7 @@ class EvalConfig:
     scaling: str = "median"  # to metres: "median" (ratio, per image) | "given" (scale) | "camera_height" (above the road)
     scale: float = 1.0  # of "given": 1 = predictions are metres, 5.4 = stereo networks of Monodepth2's family
     camera_height: float = 1.65  # of "camera_height", in metres; KITTI's
+    camera_pitch: float = 0.0  # likewise: degrees by which the camera is mounted to look down
 
 
 @dataclasses.dataclass

@@ -214,7 +214,7 @@ def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], co
             trained = config.data.height, config.data.width
             fx, fy, cx, cy = (float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
             K = intrinsics(fx, fy, cx, cy, trained, disp.shape, "the camera")
-            return config.eval.camera_height / ground_plane.camera_height(disp, K)
+            return config.eval.camera_height / ground_plane.camera_height(disp, K, config.eval.camera_pitch)
         case _:
             return None
 

@@ -6,9 +6,10 @@ three pixels at a time (RANSAC, Fischler and Bolles 1981), then by least squares
 of ``n . X`` over them. Scaling by the camera's height is that of Xue et al. 2020 (DNet), who find the road by the normals of
 single pixels.
 
-The direction of ``n`` needs care. A car's camera looks along the road within a degree or two, but networks bend the road, weak
-ones by ten degrees, and an error of one degree 8 m ahead is 14 cm in the height. So the fitted tilt against a level camera is
-believed the less the larger it is (Tukey's biweight): nearly in full at 1 degree, to three quarters at 2, not at all from 6 on.
+The direction of ``n`` needs care. A car's camera looks along the road within a degree or two, or is mounted at a known angle, but
+networks bend the road, weak ones by ten degrees, and an error of one degree 8 m ahead is 14 cm in the height. So the fitted tilt
+against that mounting is believed the less the larger it is (Tukey's biweight): nearly in full at 1 degree, to three quarters at 2,
+not at all from 6 on.
 """
 
 import numpy as np
@@ -34,12 +35,16 @@ NO_CAMERA = np.radians(6.0)
 """From this tilt on it is the network's alone."""
 
 
-def camera_height(inverse_depth: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"]) -> float:
-    """Distance between camera and road in the unit of the depth, which is positive; ``K`` in pixels of the map.
+def camera_height(inverse_depth: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], pitch: float = 0.0) -> float:
+    """Distance between camera and road in the unit of the depth, which is positive.
 
-    Where nothing looks like a road, the height that half of the pixels have below a level camera.
+    Args:
+      K: in pixels of the map.
+      pitch: degrees by which the camera is mounted to look down.
+
+    Where nothing looks like a road, the height that half of the pixels have below a camera mounted like that.
     """
-    K = np.asarray(K, np.float64)
+    K = np.asarray(K, np.float64) @ _level(pitch).T  # of a level camera that sees the same
     pixels, values = _road_ahead(np.asarray(inverse_depth, np.float64), K)
     planes = _candidates(pixels, values, K)
     agreeing = np.abs(pixels @ planes.T - values[:, None]) < TOLERANCE * values[:, None]
@@ -59,7 +64,7 @@ def camera_height(inverse_depth: Float[np.ndarray, "h w"], K: Float[np.ndarray, 
 def _road_ahead(inverse_depth: np.ndarray, K: np.ndarray) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
     """Homogeneous pixels (u, v, 1) that may show the road, and their inverse depth."""
     height, width = inverse_depth.shape
-    horizon = float(np.clip(K[1, 2], 0, height - 2))
+    horizon = float(np.clip(K[1, 2] / K[2, 2], 0, height - 2))
     top = int(np.ceil(horizon + BELOW_HORIZON * (height - 1 - horizon)))
     left, right = (int(share * width) for share in MIDDLE)
     v, u = np.mgrid[top:height, left : max(right, left + 1)]
@@ -75,9 +80,15 @@ def _candidates(pixels: np.ndarray, values: np.ndarray, K: np.ndarray) -> Float[
     corners = pixels[triples]
     solvable = np.abs(np.linalg.det(corners)) > 1.0  # twice the area of the triangle, in pixels
     planes = np.linalg.solve(corners[solvable], values[triples[solvable]][..., None])[..., 0]
-    slope = (pixels[:, 1] - K[1, 2]) / K[1, 1]  # metres down per metre ahead
-    level = np.array([0.0, 1.0, -K[1, 2]]) / K[1, 1] / np.median(slope / values)
+    down = np.linalg.inv(K)[1]  # metres down per metre of depth, of each pixel's ray
+    level = down / np.median(pixels @ down / values)
     return np.concatenate([level[None], planes[_roads(planes, K)]])
+
+
+def _level(pitch: float) -> Float[np.ndarray, "3 3"]:
+    """From the coordinates of a camera that looks down by ``pitch`` degrees to those of a level one: x right, y down, z ahead."""
+    sin, cos = np.sin(np.radians(pitch)), np.cos(np.radians(pitch))
+    return np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
 
 
 def _roads(planes: np.ndarray, K: np.ndarray) -> np.ndarray:

@@ -25,7 +25,8 @@ def protocol(name: str) -> EvalConfig:
         case "eigen_improved":  # 652 frames; Uhrig et al. 2017, as ManyDepth: the whole map, only predictions are clamped
             return dataclasses.replace(protocol("eigen"), crop="none", ground_truth="annotated", far_truth=True)
         case "cityscapes":  # 1,525 frames, 512 x 1664 pixels of each; as DynamicDepth validates. ManyDepth: disparity, average
-            return EvalConfig(crop="cityscapes", resize="depth", median="lower", max_depth=80.0)
+            own = EvalConfig(crop="cityscapes", resize="depth", median="lower", max_depth=80.0)
+            return dataclasses.replace(own, camera_height=1.22, camera_pitch=2.2)  # as its camera files say
         case "synthetic":  # rendered drives, every pixel that is not sky
             return dataclasses.replace(protocol("eigen"), crop="none", ground_truth="annotated")
         case "make3d":  # the whole map up to 70 m: criterion C1 of Liu et al. 2014
@@ -57,7 +58,8 @@ def describe(config: EvalConfig) -> str:
         case "given":
             scaling = f"multiplied by {config.scale:g}"
         case _:
-            scaling = f"scaled image by image so that the camera is {config.camera_height:g} m above the road"
+            mounted = f", looking down by {config.camera_pitch:g} degrees" if config.camera_pitch else ""
+            scaling = f"scaled image by image so that the camera is {config.camera_height:g} m above the road{mounted}"
     until = "on, predictions clamped to" if config.far_truth else "to"
     kind = "" if config.crop == "cityscapes" else f"{config.ground_truth} "  # Cityscapes knows one kind only
     return (

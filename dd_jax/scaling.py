@@ -40,6 +40,7 @@ class CameraHeight:
     """
 
     metres: float = 1.65  # KITTI's
+    pitch: float = 0.0  # degrees by which it is mounted to look down; Cityscapes: 2.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +89,10 @@ class Scaler:
                 _require_positive("scale", float(scale))
             case Median(truth):
                 self._told = iter([truth] if isinstance(truth, np.ndarray) and truth.ndim == 2 else truth)
-            case CameraHeight(metres):
+            case CameraHeight(metres, pitch):
                 _require_positive("the height of the camera", metres)
+                if not abs(pitch) < 90:
+                    raise ConfigError(f"the pitch of the camera is {pitch!r}: degrees by which it looks down, between -90 and 90")
             case Speed(speed, rate):
                 _require_positive("the rate in frames per second", rate)
                 self._told = itertools.repeat(speed) if isinstance(speed, int | float | np.number) else iter(speed)
@@ -102,8 +105,8 @@ class Scaler:
         match self.scale:
             case Median():
                 own = self._median_ratio(prediction, told)
-            case CameraHeight(metres):
-                own = metres / ground_plane.camera_height(prediction.inverse_depth, K)
+            case CameraHeight(metres, pitch):
+                own = metres / ground_plane.camera_height(prediction.inverse_depth, K, pitch)
             case Speed(rate=rate):
                 own = _speed_ratio(prediction, told, rate)
             case _:

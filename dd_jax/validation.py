@@ -178,6 +178,8 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     require(config.eval.batch_size > 0, f"--config.eval.batch_size={config.eval.batch_size} must be positive")
     for name in ("scale", "camera_height"):
         require(getattr(config.eval, name) > 0, f"--config.eval.{name}={getattr(config.eval, name)} must be positive")
+    pitch = config.eval.camera_pitch
+    require(abs(pitch) < 90, f"--config.eval.camera_pitch={pitch} must be between -90 and 90 degrees")
     require(
         0 < config.eval.min_depth < config.eval.max_depth,
         f"--config.eval.min_depth={config.eval.min_depth} must be positive and below "

@@ -26,7 +26,7 @@ from dd_jax import api, scaling, sources
 from dd_jax.config import ConfigError
 from dd_jax.predict import predict
 
-TOLD = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "speed", "truth")
+TOLD = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "camera_pitch", "speed", "truth")
 """Flags that decide about the files, besides what the job knows itself."""
 
 
@@ -53,7 +53,7 @@ def speed(text: str) -> float | str:
 def scale_of(flags: argparse.Namespace, source: sources.Source) -> scaling.Scale:
     """What the flags say about the scale."""
     if flags.camera_height is not None:
-        return scaling.CameraHeight(flags.camera_height)
+        return scaling.CameraHeight(flags.camera_height, flags.camera_pitch)
     if flags.speed is not None:
         told = sources.speeds_of(source) if flags.speed == "oxts" else flags.speed
         return scaling.Speed(told, source.rate)
@@ -81,11 +81,13 @@ def main(argv: list[str] | None = None) -> None:
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument("--intrinsics", type=numbers, metavar="fx,fy,cx,cy", help="in pixels of the frames")
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees")
-    metres = parser.add_argument_group("metres, by one of").add_mutually_exclusive_group()
+    group = parser.add_argument_group("metres, by one of")
+    metres = group.add_mutually_exclusive_group()
     metres.add_argument("--scale", type=float, help="factor on the depth")
     metres.add_argument("--camera-height", type=float, help="of the camera above the road, in metres; KITTI's is 1.65")
     metres.add_argument("--speed", type=speed, help="of the car in metres per second, or oxts for a KITTI drive's own")
     metres.add_argument("--truth", type=Path, help="folder with ground-truth depth, NAME.npy or 16-bit NAME.png: median scaling")
+    group.add_argument("--camera-pitch", type=float, default=0.0, help="besides --camera-height: degrees by which it looks down")
     flags = parser.parse_args(argv)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
     try:

@@ -49,6 +49,7 @@ def test_camera_height_gives_metres_at_any_size(size):
         ("scaling", "mean", "eval.scaling='mean' is not one of 'median', 'given', 'camera_height'"),
         ("scale", 0.0, "eval.scale=0.0 must be positive"),
         ("camera_height", -1.65, "eval.camera_height=-1.65 must be positive"),
+        ("camera_pitch", 90.0, "eval.camera_pitch=90.0 must be between -90 and 90 degrees"),
     ],
 )
 def test_impossible_scales_name_their_flag(field, value, says):

@@ -30,6 +30,14 @@ def test_a_camera_may_be_tilted_a_little(pitch, roll):
     assert camera_height(road(1.65, np.radians(pitch), np.radians(roll)), K) == pytest.approx(1.65, rel=0.03)
 
 
+@pytest.mark.parametrize(("mounted", "off"), [(2.2, 0), (2.2, -0.5), (2.2, 1), (-3.0, 0), (10.0, 0.5), (25.0, 0)])
+def test_a_camera_may_be_mounted_at_an_angle(mounted, off):
+    """Cityscapes' looks down by 2.2 degrees, that of a lorry by more."""
+    disp = road(1.22, np.radians(mounted + off))
+    assert camera_height(disp, K, mounted) == pytest.approx(1.22, rel=0.02 if off else 1e-4)
+    assert off or abs(camera_height(disp, K) / 1.22 - 1) > 0.03  # a level camera is not what it is taken for
+
+
 def test_a_tilt_that_no_camera_has_is_the_networks():
     """Of a road that is bent by ten degrees the height below a level camera counts."""
     disp = road(1.65, np.radians(10))

@@ -88,6 +88,7 @@ def test_a_stream_that_never_tells_ends_in_a_sentence():
     [
         (0.0, "scale must be a positive number: it is 0.0"),
         (float("nan"), "scale must be a positive number: it is nan"),
+        (CameraHeight(1.65, 95.0), "the pitch of the camera is 95.0: degrees by which it looks down, between -90 and 90"),
         (CameraHeight(-1.0), "the height of the camera must be a positive number: it is -1.0"),
         (Speed(3.0, rate=0.0), "the rate in frames per second must be a positive number: it is 0.0"),
         (True, "scale=True is not a number, Median, CameraHeight or Speed"),
