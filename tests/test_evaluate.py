@@ -153,8 +153,12 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
 
 
 def test_missing_checkpoint_is_one_sentence(tmp_path):
-    with pytest.raises(ConfigError, match="no checkpoint in"):
+    with pytest.raises(ConfigError, match="nowhere is no folder"):
         evaluate.evaluate_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="no checkpoint in"):
+        evaluate.evaluate_checkpoint(tmp_path)
+    with pytest.raises(ConfigError, match="hf://owner/name is no place for results: name a folder with --out"):
+        evaluate.evaluate_checkpoint("hf://owner/name")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path):
