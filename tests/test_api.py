@@ -163,7 +163,7 @@ def test_streams_refuse_in_sentences_too(model):
 
 
 def test_places_without_a_system_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, or one that model.save wrote"):
+    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, or hf"):
         dd_jax.load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no checkpoint in"):
         dd_jax.load(tmp_path)

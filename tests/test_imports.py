@@ -156,7 +156,7 @@ def put(**values):
     ("name", "edit", "message"),
     [
         ("pose", lambda arrays: arrays.pop("net.1.bias"), r"does not fit the model: missing: pose: net\.1\.bias$"),
-        ("pose", put(net__1__bias=np.ones(5, np.float32)), r"wrong shape: pose: net\.1\.bias is \(5,\) in our layout, .*\(32,\)$"),
+        ("pose", put(net__1__bias=np.ones(5, np.float32)), r"wrong shape: pose: net\.1\.bias is \(5,\) in our layout, "),
         ("pose", put(net__1__bias=np.ones(32, np.int64)), r"not finite floats: pose: net\.1\.bias \(int64\)$"),
         ("pose", put(net__1__bias=np.full(32, np.nan, np.float32)), r"not finite floats: pose: net\.1\.bias \(float32\)$"),
         ("depth", put(extra=np.ones(1, np.float32)), r"unexpected: depth: extra$"),
