@@ -87,8 +87,8 @@ def _facts(restored: Restored, sha256: str) -> Iterator[tuple[str, Any]]:
         yield "imported from", imported
     else:
         yield "training steps", f"{restored.step:,} of {config.optim.steps:,}"
-    if config.train.init_encoders:
-        yield "encoders started from", config.train.init_encoders
+    if config.train.init_from or config.train.init_encoders:
+        yield "started from", config.train.init_from or config.train.init_encoders
     if restored.score is not None:
         yield f"{SCORE} on the validation split", f"{restored.score:.4f}"
     yield "written with", ", ".join(f"{name} {version}" for name, version in versions.items())

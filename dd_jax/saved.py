@@ -166,7 +166,7 @@ def _flat(tree: Any) -> dict[str, Any]:
 def _without_paths(config: Config) -> Config:
     config = configs.from_dict(configs.to_dict(config))
     config.data.root = config.data.split_dir = config.data.cache_dir = config.data.ground_truth_file = ""
-    config.train.init_from = ""
+    config.train.init_from = _without_folder(config.train.init_from)
     config.train.init_encoders = ",".join(_without_folder(entry) for entry in config.train.init_encoders.split(","))
     return config
 
@@ -183,7 +183,7 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 
 def _without_folder(entry: str) -> str:
-    return entry if hub.is_address(entry) else entry.rpartition("/")[2]
+    return entry if hub.is_address(entry) else entry.rstrip("/").rpartition("/")[2]
 
 
 def check(config: Config) -> None:

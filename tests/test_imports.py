@@ -1,5 +1,6 @@
 """What is exported in the published names is imported as the same system, and what does not fit is told in a sentence."""
 
+import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from dd_jax import imports, saved
 from dd_jax.config import ConfigError
+from dd_jax.networks import model as networks
 
 ROOT = Path(__file__).parents[1]
 OFF, ALONE = {"enabled": False}, {"student": False}
@@ -210,6 +212,21 @@ def test_what_the_files_do_not_say(folders, tmp_path):
     assert remark.startswith("the networks saw stereo pairs: their depth times 5.4 is metres")
 
 
+def test_pickles_of_pytorch_programs(folders, tmp_path):
+    """Numbers beside the arrays are Python's there, and Lightning remembers more than arrays."""
+    torch = pytest.importorskip("torch", reason="PyTorch reads .pth files: pip install -e '.[prepare]'")
+    for path in folders["dynamic_depth"].iterdir():
+        state = {key: torch.from_numpy(value) if value.ndim else value.item() for key, value in load_file(path).items()}
+        torch.save(state, tmp_path / f"{path.stem}.pth")
+    torch.save({"state": {}}, tmp_path / "adam.pth")  # the optimiser's, which nobody asks for
+    assert_same_arrays(imports.read([tmp_path], config_of("dynamic_depth")).restored, system("dynamic_depth"))
+    state = {key: torch.from_numpy(value) for key, value in load_file(folders["sc_depth_v3"] / "sc_depth.safetensors").items()}
+    content = {"epoch": 99, "state_dict": state, "hyper_parameters": {"hparams": argparse.Namespace(lr=1e-4)}}
+    torch.save(content, tmp_path / "epoch=99.ckpt")
+    imported = imports.read([tmp_path / "epoch=99.ckpt"], config_of("sc_depth_v3"))
+    jax.tree.map(np.testing.assert_array_equal, imported.restored.state.params, system("sc_depth_v3").state.params)
+
+
 @pytest.fixture(scope="module")
 def script():
     """scripts/import_torch.py as a module."""
@@ -261,3 +278,36 @@ def test_a_refused_import_leaves_what_is_there(script, folders, tmp_path, monkey
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(ConfigError, match=r"config\.json cannot be written \(File exists\): name another folder"):
         imports.export(tmp_path / "out/config.json", system("monodepth2"))
+
+
+@pytest.mark.filterwarnings("ignore")  # the package speaks to PyTorch and torchvision as one did in 2021
+def test_the_published_code_takes_what_is_exported(tmp_path):
+    """Every name that ManyDepth's classes declare is there, and no other; the teacher then says the same."""
+    pytest.importorskip("manydepth", reason="pip install -e '.[peer]'")
+    torch, published = pytest.importorskip("torch"), importlib.import_module("manydepth.networks")
+    restored = tiny.restored(tiny.config(model={"width": 64, "student_layers": 50}, domd=OFF))
+    imports.export(tmp_path, restored)
+    loaded = {path.stem: load_file(path) for path in tmp_path.iterdir()}
+    encoder = loaded["encoder"]
+    sizes = {f"input_{name}": int(encoder.pop(name)) for name in ("height", "width")}
+    bins = {name: float(encoder.pop(name)) for name in ("min_depth_bin", "max_depth_bin")}
+    nets = {
+        "encoder": published.ResnetEncoderMatching(50, False, **sizes, **bins, num_depth_bins=8),
+        "mono_encoder": published.ResnetEncoder(18, False),
+        "pose_encoder": published.ResnetEncoder(18, False, num_input_images=2),
+    }
+    nets["depth"], nets["mono_depth"] = (published.DepthDecoder(nets[name].num_ch_enc) for name in ("encoder", "mono_encoder"))
+    nets["pose"] = published.PoseDecoder(nets["pose_encoder"].num_ch_enc, num_input_features=1, num_frames_to_predict_for=2)
+    fresh = {name: value.clone() for name, value in nets["encoder"].state_dict().items() if name.startswith("backprojector")}
+    for name, net in nets.items():
+        net.load_state_dict({key: torch.from_numpy(value) for key, value in loaded[name].items()}, strict=True)
+        net.eval()
+    for name, value in fresh.items():
+        np.testing.assert_array_equal(nets["encoder"].state_dict()[name], value)
+    image = tiny.batch(1).images[:, 1].astype(np.float32) / 255
+    with torch.no_grad():
+        theirs = nets["mono_depth"](nets["mono_encoder"](torch.from_numpy(np.moveaxis(image, -1, 1).copy())))[("disp", 0)]
+    state = restored.state
+    model = networks.merge(state.params, state.batch_stats, restored.config, None, train=False)
+    ours = jax.jit(lambda image: model.teacher(image)[0])(image)
+    np.testing.assert_allclose(ours, theirs[:, 0], atol=1e-5)

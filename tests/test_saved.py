@@ -44,11 +44,13 @@ def test_places_on_the_machine_that_trained_are_not_given_away(folder):
     assert "somebody" not in (folder / saved.CARD).read_text()
 
 
-def test_files_that_encoders_started_from_keep_their_names_alone(tmp_path):
+def test_what_it_started_from_keeps_its_name_alone(system, folder, tmp_path):
+    assert saved.read(folder).config.train.init_from == "run"
+    assert "| started from | run |" in (folder / saved.CARD).read_text()
     entries = "/home/somebody/resnet18-f37072fd.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"
     saved.write(tmp_path, tiny.restored(tiny.config(train={"init_encoders": entries})))
     assert saved.read(tmp_path).config.train.init_encoders == "resnet18-f37072fd.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"
-    assert "| encoders started from | resnet18-f37072fd.pth#f37072fd," in (tmp_path / saved.CARD).read_text()
+    assert "| started from | resnet18-f37072fd.pth#f37072fd," in (tmp_path / saved.CARD).read_text()
 
 
 def test_the_digest_tells_arrays_and_configs_apart(system):
