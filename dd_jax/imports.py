@@ -173,7 +173,7 @@ def _settled(config: Config, state_dicts: StateDicts) -> tuple[Config, list[str]
             if name in state:
                 take("data", name, int(_number(state, name)))
     first = state_dicts["mono_encoder"].get("encoder.conv1.weight")
-    if first is not None:
+    if first is not None and first.ndim == 4:
         take("model", "width", first.shape[0])
     if config.model.student:
         layers, reduce = pretrained.layers_of(state_dicts["encoder"]), state_dicts["encoder"].get("reduce_conv.0.weight")
@@ -204,8 +204,8 @@ def _state(config: Config, state_dicts: StateDicts, remarks: list[str]) -> Train
 
 
 def _number(state: Mapping[str, np.ndarray], name: str) -> float:
-    if state[name].size != 1 or state[name].dtype.kind not in "fiu":
-        raise ConfigError(f"{name} is {list(state[name].shape)} of {state[name].dtype} and no number: the file is damaged")
+    if state[name].size != 1 or state[name].dtype.kind not in "fiu" or not np.isfinite(state[name]).all():
+        raise ConfigError(f"{name} is no finite number but {state[name].dtype}{list(state[name].shape)}: the file is damaged")
     return float(state[name].reshape(()))
 
 

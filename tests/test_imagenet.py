@@ -91,6 +91,9 @@ def test_files_that_fit_nothing(folder, tmp_path):
     save_file({"weight": np.ones(3, np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match=r"x\.safetensors is no ResNet of 18, 34 or 50 layers; needed are 18 \(student\)"):
         filled(str(tmp_path / "x.safetensors"))
+    save_file(classifier(18) | {"conv1.weight": np.ones((), np.float32)}, tmp_path / "x.safetensors")
+    with pytest.raises(ConfigError, match=r"x\.safetensors: the checkpoint does not fit the model: wr.* shape: .*conv1\.weight"):
+        filled(str(tmp_path / "x.safetensors"))
     with pytest.raises(ConfigError, match=r"resnet18\.safetensors: the checkpoint does not fit the model: wrong shape: "):
         filled(str(folder / "resnet18.safetensors"), width=16)
 

@@ -151,7 +151,7 @@ def changed(folder, to, name, edit):
 
 
 def put(**values):
-    return lambda arrays: arrays.update({key.replace("__", "."): value for key, value in values.items()})
+    return lambda arrays: arrays.update({key.replace("__", "."): np.asarray(value) for key, value in values.items()})
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,10 @@ def put(**values):
         ("pose", put(net__1__bias=np.full(32, np.nan, np.float32)), r"not finite floats: pose: net\.1\.bias \(float32\)$"),
         ("depth", put(extra=np.ones(1, np.float32)), r"unexpected: depth: extra$"),
         ("encoder", put(max_depth_bin=np.float32([0.1])), r"min_depth_bin=0\.4 and max_depth_bin=0\.1 are no range of depth"),
-        ("encoder", put(max_depth_bin=np.ones(3)), r"max_depth_bin is \[3\] of float64 and no number: the file is damaged"),
+        ("encoder", put(max_depth_bin=np.ones(3)), r"max_depth_bin is no finite number but float64\[3\]: the file is dam"),
+        ("encoder", put(height=np.float32(np.nan)), r"height is no finite number but float32\[\]: the file is damaged"),
+        ("encoder", put(reduce_conv__0__weight=np.ones((8, 8, 3, 3), np.float32)), r"--config\.cost_volume\.bins=0 must"),
+        ("mono_encoder", put(encoder__conv1__weight=np.float32(1)), r"wrong shape: mono_encoder: encoder\.conv1\.weight is \(\)"),
         ("encoder", put(height=np.int64([70])), r"--config\.data\.height=70 must be a multiple of 32"),
         ("mono_encoder", put(encoder__layer4__0__conv3__weight=np.ones(1)), r"mono_encoder has another architecture: here"),
     ],
@@ -198,6 +201,15 @@ def test_files_of_another_system(folders, tmp_path):
     assert "nowhere does not exist" in said([tmp_path / "nowhere"], "monodepth2")
     both = [folders[name] / "pose.safetensors" for name in ("monodepth2", "ds_depth")]
     assert "are both called pose: name the files one by one" in said(both, "monodepth2")
+
+
+def test_a_damaged_sc_depth(folders, tmp_path):
+    def spoil(arrays):
+        arrays["pose_net.decoder.convs_pose.2.bias"] = np.array(1, np.float32)
+
+    folder = changed(folders["sc_depth_v3"], tmp_path / "x", "sc_depth", spoil)
+    with pytest.raises(ConfigError, match=r"wrong shape: pose: net\.3\.bias is \(\)"):
+        imports.read([folder], config_of("sc_depth_v3"))
 
 
 def test_what_the_files_do_not_say(folders, tmp_path):

@@ -124,7 +124,7 @@ def from_torchvision(state_dict: StateDict, trees: tuple[Tree, Tree], encoder: s
         for index, _ in _leaves(trees)
         if index[1].startswith(prefix)
     }
-    if encoder == "pose" and "conv1.weight" in state_dict:
+    if encoder == "pose" and np.ndim(state_dict.get("conv1.weight")) == 4:
         first = np.asarray(state_dict["conv1.weight"])
         state_dict = {**state_dict, "conv1.weight": np.concatenate([first, first], axis=1) / 2}
     return _fill(trees, table, {"torchvision": state_dict})
@@ -151,7 +151,7 @@ def split_sc_depth(state_dict: StateDict) -> dict[str, dict[str, np.ndarray]]:
         else:
             raise ConfigError(f"{key} is no entry of an SC-Depth checkpoint, which has depth_net.* and pose_net.*")
     for key in ("net.3.weight", "net.3.bias"):
-        if key in networks.get("pose", {}):
+        if np.ndim(networks.get("pose", {}).get(key)) > 0:
             value = np.asarray(networks["pose"][key])
             networks["pose"][key] = np.concatenate([value[3:], value[:3], np.zeros_like(value)])
     return networks
