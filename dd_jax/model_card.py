@@ -15,6 +15,9 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 NETWORKS = ("student", "teacher")
 """Predictors that are part of the system; the others stand in ``metrics.json`` to compare with."""
 
+DIGEST = "SHA-256 of model.safetensors"
+"""What stands before the digest of the weights; a file without it is no card of ours."""
+
 LICENCE = "# license: yours to choose; the weights may also be bound by the licences of the data and of what they started from"
 
 
@@ -37,13 +40,15 @@ def text(restored: Restored, sha256: str, scores: Scores | None) -> str:
       scores: None = not evaluated.
     """
     config, rows = restored.config, measured(scores or {})
+    imported = "imported" in restored.versions
+    origin = "Imported into `dd_jax` from a PyTorch checkpoint." if imported else "Trained with `dd_jax`."
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(restored, sha256))
     return f"""---
 {_head(config, rows)}---
 
 # {config.name}
 
-Depth from driving video, learnt without depth labels, by `dd_jax`.
+Depth from driving video, learnt without depth labels. {origin}
 
 | | |
 |---|---|
@@ -65,11 +70,11 @@ depth = model.predict(frame, previous=previous, K=K)         # (H, W), in the ne
 
 ## Data
 
-{_data(config)} `config.json` has every setting.
+{"As imported" if imported else "Trained on"}: {_data(config)} `config.json` has every setting.
 
 ## Licence
 
-Not said yet: see the head of this file.
+Not said yet: see the head of this file.{" The licence of the imported checkpoint holds for its weights." if imported else ""}
 """
 
 
@@ -92,7 +97,7 @@ def _facts(restored: Restored, sha256: str) -> Iterator[tuple[str, Any]]:
     if restored.score is not None:
         yield f"{SCORE} on the validation split", f"{restored.score:.4f}"
     yield "written with", ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield "SHA-256 of model.safetensors", f"`{sha256}`"
+    yield DIGEST, f"`{sha256}`"
 
 
 def _data(config: Config) -> str:

@@ -71,13 +71,13 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
 def write(folder: Path, restored: Restored, scores: model_card.Scores | None = None) -> None:
     """Writes the files, each complete or not at all; paths of the machine that trained are left out.
 
-    A card of these weights into which somebody wrote, the licence above all, is kept.
+    A card of these weights into which somebody wrote, the licence above all, is kept; one of other weights is replaced.
 
     Args:
       scores: as ``metrics.json`` has them; without, those in the folder stay where they belong to the same weights.
 
     Raises:
-      ConfigError: the folder cannot be written.
+      ConfigError: the folder cannot be written, or has a ``README.md`` that is no card.
     """
     config = _without_paths(restored.config)
     about = {
@@ -93,14 +93,16 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
     described = dataclasses.replace(restored, config=config)
     try:
         there = (folder / CARD).read_text(errors="replace") if (folder / CARD).is_file() else ""
+        if there and model_card.DIGEST not in there:
+            raise ConfigError(f"{folder / CARD} is there and no card that model.save wrote: name another folder, or move it")
         if scores is None and sha256 in there:
             scores = scores_of(folder)
         files.replace(folder / WEIGHTS, data)
         files.replace(folder / ABOUT, json.dumps(about, indent=2) + "\n")
-        if scores is None:
-            (folder / SCORES).unlink(missing_ok=True)  # of other weights
-        else:
+        if scores is not None:
             files.replace(folder / SCORES, json.dumps(scores, indent=2) + "\n")
+        elif there:
+            (folder / SCORES).unlink(missing_ok=True)  # those of the weights before
         if sha256 not in there or there == model_card.text(described, sha256, None):
             files.replace(folder / CARD, model_card.text(described, sha256, scores))
     except OSError as error:
@@ -198,7 +200,6 @@ def check(config: Config) -> None:
         checked.data.ground_truth_file = "unused"
     if checked.optim.freeze_step == 0:
         checked.train.init_from = "unused"
-    checked.train.init_encoders = ""
     validate(checked)
 
 

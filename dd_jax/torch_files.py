@@ -84,7 +84,7 @@ def _read_pickle(path: Path) -> Any:
             f"{path} was not read: it asks for {code[1]}, and what a file may ask for so can run anything; "
             "get it as .safetensors, or take the arrays out of it where you trust it"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except Exception as error:  # a damaged pickle fails wherever it is damaged
         raise _unreadable(path, _first_line(error)) from error
 
 
@@ -92,7 +92,10 @@ def _as_array(value: Any, where: str) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has no such type
-        return value.numpy()
+        try:
+            return value.numpy()
+        except (TypeError, RuntimeError) as error:
+            raise ConfigError(f"{where} is a {value.dtype} that NumPy does not have: save it as float32") from error
     if isinstance(value, (bool, int, float)):
         return np.asarray(value)
     raise ConfigError(f"{where} is a {type(value).__name__} and no array: give a file with the state dict alone")

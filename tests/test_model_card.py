@@ -26,7 +26,8 @@ def test_a_card_without_scores(restored):
     head, body = head_of(model_card.text(restored, SHA256, None))
     assert head["library_name"] == "dd_jax" and head["pipeline_tag"] == "depth-estimation"
     assert "dynamic_depth" in head["tags"] and "license" not in head and "model-index" not in head
-    assert "Not evaluated." in body and f"| SHA-256 of model.safetensors | `{SHA256}` |" in body
+    assert "Trained with `dd_jax`." in body and "Not evaluated." in body
+    assert f"| SHA-256 of model.safetensors | `{SHA256}` |" in body
     assert "| networks | student of 18 layers, 8 depth bins; teacher and pose of 18 layers; width 8 |" in body
     assert "| training steps | 0 of 66,000 |" in body and "| depth bins from, to | 0.4, 2.4 |" in body
     assert f"jax {restored.versions['jax']}" in body and "imported from" not in body
@@ -52,6 +53,7 @@ def test_where_an_imported_system_comes_from(restored):
     imported.score = 0.25
     body = model_card.text(imported, SHA256, None)
     assert "| imported from | encoder.pth (SHA-256 00) |" in body and "training steps" not in body
+    assert "Imported into `dd_jax`" in body and "The licence of the imported checkpoint holds" in body
     assert "| abs_rel on the validation split | 0.2500 |" in body
 
 

@@ -140,6 +140,14 @@ def test_what_somebody_wrote_into_the_card_stays_with_the_weights(system, folder
     assert not (folder / saved.SCORES).exists()  # they were those of the weights before
 
 
+def test_another_readme_is_left_alone(system, tmp_path):
+    (tmp_path / "README.md").write_text("# My project")
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"README\.md is there and no card that model\.save wrote: name another folder"):
+        saved.write(tmp_path, system)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "metrics.json"]
+
+
 def test_damaged_scores_are_refused(folder):
     for text in ("{", "[]", '{"student": 1}', '{"student": {"all": {"pixels": 3}}}'):
         (folder / saved.SCORES).write_text(text)

@@ -123,6 +123,7 @@ def test_damaged_pickles(torch, tmp_path):
 def test_what_is_no_state_dict_is_refused(torch, tmp_path):
     for content, message in (
         ([torch.ones(1)], r"a\.pth holds a list and no arrays by name"),
+        ({"a": torch.eye(2).to_sparse()}, r"a\.pth: a is a torch\.float32 that NumPy does not have: save it as float32"),
         ({"optimizer": {"lr": 1}}, r"a\.pth: optimizer is a dict and no array: give a file with the state dict alone"),
     ):
         torch.save(content, tmp_path / "a.pth")
