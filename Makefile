@@ -23,9 +23,9 @@ test: $(VENV)/.installed  ## the whole suite but what is marked slow
 test-slow: $(VENV)/.installed  ## kill and continue and other long checks
 	$(BIN)/python -m pytest -m slow
 
-test-prepare: $(VENV)/.installed  ## masks and prior depth by PyTorch networks, which this installs
+test-prepare: $(VENV)/.installed  ## what PyTorch is needed for: masks, prior depth, its own files; installs it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,prepare]'
-	$(BIN)/python -m pytest tests/prepare
+	$(BIN)/python -m pytest tests/prepare tests/test_torch_files.py tests/test_imports.py
 
 parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
 	$(BIN)/python -m pytest tests/parity --golden $(GOLDEN)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from dd_jax import checkpoint, evaluate, metrics, saved, trajectory, views
+from dd_jax import evaluate, metrics, saved, trajectory, views
 from dd_jax.checkpoint import Restored
 from dd_jax.config import Config, ConfigError, EvalConfig
 from dd_jax.data import video_camera
@@ -25,16 +25,14 @@ def load(path: str | Path, which: str | int = "best") -> "Model":
     """A trained system from a run's folder, the checkpoints folder in it, or a folder that :meth:`Model.save` wrote.
 
     Args:
-      path: the folder.
+      path: the folder, or the address of one on the Hugging Face hub: ``hf://owner/name``, ``hf://owner/name@revision``.
       which: of a run: "best" on its validation split | "latest" | a step.
 
     Raises:
       ConfigError: no such folder, nothing in it, or something damaged.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"{path} is no folder: name that of a run, or one that model.save wrote")
-    return Model(saved.read(folder) if saved.is_saved(folder) else checkpoint.restore_params(folder, which))
+    folder = saved.find(path)
+    return Model(saved.restore(folder, which), folder)
 
 
 def camera_from_fov(fov: float, size: tuple[int, int]) -> Float64[np.ndarray, "3 3"]:
@@ -72,8 +70,8 @@ class Model:
     True
     """
 
-    def __init__(self, restored: Restored):
-        self._restored = restored
+    def __init__(self, restored: Restored, folder: Path | None = None):
+        self._restored, self._folder = restored, folder
         self._predict = evaluate.make_predict(restored.config)  # compiled once: the networks see one size
 
     @property
@@ -97,12 +95,15 @@ class Model:
         return self.config.data.height, self.config.data.width
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``model.safetensors`` and ``config.json``, which :func:`load` reads on any machine.
+        """Writes ``model.safetensors`` and ``config.json``, which :func:`load` reads on any machine, and a card, ``README.md``.
+
+        The card has the scores of ``metrics.json`` where the folder that this system was loaded from has one.
 
         Raises:
-          ConfigError: the folder cannot be written.
+          ConfigError: the folder cannot be written, or those scores are damaged.
         """
-        saved.write(Path(folder).expanduser(), self._restored)
+        scores = None if self._folder is None else saved.scores_of(self._folder)
+        saved.write(Path(folder).expanduser(), self._restored, scores)
 
     def predict(
         self,

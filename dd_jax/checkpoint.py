@@ -29,7 +29,7 @@ SCORE = "abs_rel"
 MAY_DIFFER = {
     "optim.steps", "optim.max_nonfinite",
     "train.backend", "train.log_every", "train.eval_every", "train.eval_frames", "train.checkpoint_every", "train.keep",
-    "train.init_from", "eval.batch_size",
+    "train.init_from", "train.init_encoders", "eval.batch_size",
     "data.root", "data.split_dir", "data.cache_dir", "data.threads", "data.max_unreadable",
     "data.ground_truth_file", "data.allow_pickle",
 }  # fmt: skip
@@ -131,7 +131,7 @@ def restore(directory: str | pathlib.Path, abstract_state: TrainState | dict[str
         if config is not None:
             _check_config(about["config"], config, metadata.path)
         wanted = _as_dict(abstract_state)
-        _check_tree(metadata.metadata["state"], wanted, metadata.path, about["config"])
+        check_tree(metadata.metadata["state"], wanted, metadata.path, about["config"])
         state = reader.load_checkpointables(metadata.step, {"state": jax.tree.map(_where_wanted, wanted)})["state"]
     return _restored(state, metadata, about)
 
@@ -151,7 +151,7 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
         metadata, about = _read_about(reader, which)
         stored = metadata.metadata["state"]
         for name, tree in (expected or {}).items():
-            _check_tree({name: stored[name]}, {name: tree}, metadata.path, about["config"])
+            check_tree({name: stored[name]}, {name: tree}, metadata.path, about["config"])
         abstract = jax.tree.map(_on_one_device, stored, is_leaf=_is_array)
         abstract["opt_state"] = jax.tree.map(lambda _: ocp.PLACEHOLDER, stored["opt_state"], is_leaf=_is_array)
         state = reader.load_checkpointables(metadata.step, {"state": abstract})["state"]
@@ -251,8 +251,12 @@ def differences(stored: Any, wanted: Any) -> str:
     return "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
 
 
-def _check_tree(stored: Any, wanted: Any, path: Any, config: dict[str, Any]) -> None:
-    """Same key paths, shapes and types, or a sentence with the first few that differ and the flags that made them."""
+def check_tree(stored: Any, wanted: Any, path: Any, config: dict[str, Any]) -> None:
+    """Compares key paths, shapes and types of what is in ``path``, made by ``config``, with what is wanted.
+
+    Raises:
+      ConfigError: names the first few that differ, and the flags that made them.
+    """
     different = differences(stored, wanted)
     if different:
         flags = " ".join(f"--config.model.{key}={value}" for key, value in config["model"].items())

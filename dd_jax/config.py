@@ -154,7 +154,9 @@ class TrainConfig:
     eval_frames: int = 0  # validation frames, evenly spread; 0 = all
     checkpoint_every: int = 1_000
     keep: int = 2  # newest checkpoints kept, besides the best on val
-    init_from: str = ""  # checkpoint folder whose networks to start from
+    init_from: str = ""  # trained system whose networks to start from: folder of a run or of model.save, or hf://owner/name
+    init_encoders: str = ""  # ImageNet weights to start the encoders from: PyTorch files of ResNets, or hf://owner/name, with
+    # commas between them; each fills the encoders of as many layers. FILE#DIGEST: only if its SHA-256 begins so
 
 
 @dataclasses.dataclass

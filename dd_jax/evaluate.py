@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from dd_jax import checkpoint, gallery, ground_plane, hosts, metrics, parallel, predictions, protocols, report
+from dd_jax import checkpoint, gallery, ground_plane, hosts, hub, metrics, parallel, predictions, protocols, report, saved
 from dd_jax.baselines import mean_map, spread
 from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics
@@ -263,7 +263,7 @@ def evaluate_checkpoint(
     """Measures a trained system as its checkpoint describes it, or otherwise, and writes numbers and a report page.
 
     Args:
-      directory: workdir of the run, or the ``checkpoints`` folder in it.
+      directory: workdir of the run, or the ``checkpoints`` folder in it, or a saved system as ``saved.restore`` takes it.
       split: "train" | "val" | "test".
       which: "best" | "latest" | a step.
       out: gets ``metrics.json``, ``metrics.csv``, ``per_image.csv`` and ``report.html``; default: the workdir, or a folder of
@@ -276,8 +276,11 @@ def evaluate_checkpoint(
     Raises:
       ConfigError: no such checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
     """
-    workdir = Path(directory).parent if Path(directory).name == "checkpoints" else Path(directory)
-    restored = checkpoint.restore_params(directory, which)
+    if out is None and hub.is_address(directory):
+        raise ConfigError(f"{directory} is no place for results: name a folder with --out")
+    workdir = Path(directory).expanduser()
+    workdir = workdir.parent if workdir.name == "checkpoints" else workdir
+    restored = saved.restore(directory, which)
     config = restored.config
     if data_root:
         config.data.root, config.data.cache_dir = data_root, ""
@@ -369,14 +372,9 @@ def make_folder(out: str | Path) -> None:
 
 
 def write_results(
-    results: Results,
-    out: str | Path,
-    title: str,
-    config: Config,
-    facts: Mapping[str, str],
-    history: Sequence[Mapping[str, Any]],
-    versions: Mapping[str, str],
-) -> None:
+    results: Results, out: str | Path, title: str, config: Config,
+    facts: Mapping[str, str], history: Sequence[Mapping[str, Any]], versions: Mapping[str, str],
+) -> None:  # fmt: skip
     """The files of an evaluation: ``metrics.json``, ``metrics.csv``, ``per_image.csv``, ``report.html``."""
     results.page = Path(out) / "report.html"
     if not hosts.primary():

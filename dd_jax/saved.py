@@ -1,9 +1,10 @@
-"""A trained system as a folder of two files, to keep and to give away: ``model.safetensors`` and ``config.json``.
+"""A trained system as a folder to keep and to give away: ``model.safetensors``, ``config.json`` and a card, ``README.md``.
 
 The arrays are those of ``params``, ``batch_stats`` and ``depth_range`` under their paths, ``params/teacher/encoder/...``; the
-JSON says which networks they belong to, and where they come from.
+JSON says which networks they belong to, and where they come from. Where the system was measured, ``metrics.json`` is there too.
 """
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from dd_jax import checkpoint
+from dd_jax import checkpoint, hub, model_card
 from dd_jax import config as configs
 from dd_jax.checkpoint import Restored
 from dd_jax.config import Config, ConfigError
@@ -24,7 +25,7 @@ from dd_jax.networks import model as networks
 from dd_jax.types import TrainState
 from dd_jax.validation import validate
 
-WEIGHTS, ABOUT = "model.safetensors", "config.json"
+WEIGHTS, ABOUT, CARD, SCORES = "model.safetensors", "config.json", "README.md", "metrics.json"
 FORMAT = 1
 
 
@@ -33,26 +34,96 @@ def is_saved(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file() or (folder / ABOUT).is_file()
 
 
-def write(folder: Path, restored: Restored) -> None:
-    """Writes both files, each complete or not at all; paths of the machine that trained are left out.
+def find(place: str | Path) -> Path:
+    """The local folder of a run or of a saved system; of one on the Hugging Face hub that of its copy in the cache.
 
     Raises:
-      ConfigError: the folder cannot be written.
+      ConfigError: there is none.
     """
+    folder = hub.fetch(place, (WEIGHTS, ABOUT), (SCORES,)) if hub.is_address(place) else Path(place).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"{place} is no folder: name that of a run, one that model.save wrote, or hf://owner/name")
+    return folder
+
+
+def restore(place: str | Path, which: str | int = "best", expected: dict[str, Any] | None = None) -> Restored:
+    """A trained system, wherever it is.
+
+    Args:
+      place: a run's folder or the checkpoints folder in it, a folder that :func:`write` made, or such a one on the hub,
+        ``hf://owner/name`` or ``hf://owner/name@revision``.
+      which: of a run: "best" on its validation split | "latest" | a step.
+      expected: ``{"params": ..., "batch_stats": ...}`` of the networks to be filled, to be checked against.
+
+    Raises:
+      ConfigError: no such place, nothing in it, something damaged, or other networks than expected.
+    """
+    folder = find(place)
+    if not is_saved(folder):
+        return checkpoint.restore_params(folder, which, expected)
+    restored = read(folder)
+    if expected is not None:
+        stored = {name: getattr(restored.state, name) for name in expected}
+        checkpoint.check_tree(stored, expected, place, configs.to_dict(restored.config))
+    return restored
+
+
+def write(folder: Path, restored: Restored, scores: model_card.Scores | None = None) -> None:
+    """Writes the files, each complete or not at all; paths of the machine that trained are left out.
+
+    A card of these weights into which somebody wrote, the licence above all, is kept; one of other weights is replaced.
+
+    Args:
+      scores: as ``metrics.json`` has them; without, those in the folder stay where they belong to the same weights.
+
+    Raises:
+      ConfigError: the folder cannot be written, or has a ``README.md`` that is no card.
+    """
+    config = _without_paths(restored.config)
     about = {
         "format": FORMAT,
         "step": restored.step,
         "score": restored.score,
         "versions": restored.versions,
-        "config": configs.to_dict(_without_paths(restored.config)),
+        "config": configs.to_dict(config),
     }
     arrays = {key: np.ascontiguousarray(value) for key, value in _arrays(restored.state).items()}
     data = save(arrays, metadata={"format": "dd_jax"})
+    sha256 = hashlib.sha256(data).hexdigest()
+    described = dataclasses.replace(restored, config=config)
     try:
+        there = (folder / CARD).read_text(errors="replace") if (folder / CARD).is_file() else ""
+        if there and model_card.DIGEST not in there:
+            raise ConfigError(f"{folder / CARD} is there and no card that model.save wrote: name another folder, or move it")
+        if scores is None and sha256 in there:
+            scores = scores_of(folder)
         files.replace(folder / WEIGHTS, data)
         files.replace(folder / ABOUT, json.dumps(about, indent=2) + "\n")
+        if scores is not None:
+            files.replace(folder / SCORES, json.dumps(scores, indent=2) + "\n")
+        elif there:
+            (folder / SCORES).unlink(missing_ok=True)  # those of the weights before
+        if sha256 not in there or there == model_card.text(described, sha256, None):
+            files.replace(folder / CARD, model_card.text(described, sha256, scores))
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror or error}): name another folder") from error
+
+
+def scores_of(folder: Path) -> model_card.Scores | None:
+    """What an evaluation wrote into the folder of a run or of a saved system; None where it wrote nothing.
+
+    Raises:
+      ConfigError: the file is damaged.
+    """
+    path = (folder.parent if folder.name == "checkpoints" else folder) / SCORES
+    if not path.is_file():
+        return None
+    try:
+        scores = json.loads(path.read_text())
+        model_card.measured(scores)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} is no result of an evaluation ({error!r}): evaluate again, or delete it") from error
+    return scores
 
 
 def read(folder: Path) -> Restored:
@@ -97,7 +168,8 @@ def _flat(tree: Any) -> dict[str, Any]:
 def _without_paths(config: Config) -> Config:
     config = configs.from_dict(configs.to_dict(config))
     config.data.root = config.data.split_dir = config.data.cache_dir = config.data.ground_truth_file = ""
-    config.train.init_from = ""
+    config.train.init_from = _without_folder(config.train.init_from)
+    config.train.init_encoders = ",".join(_without_folder(entry) for entry in config.train.init_encoders.split(","))
     return config
 
 
@@ -112,16 +184,29 @@ def _read_about(path: Path) -> dict[str, Any]:
     return about
 
 
+def _without_folder(entry: str) -> str:
+    return entry if hub.is_address(entry) else entry.rstrip("/").rpartition("/")[2]
+
+
+def check(config: Config) -> None:
+    """The rules of ``validation`` for a system that is to be used and not trained: where its data are does not matter.
+
+    Raises:
+      ConfigError: one sentence.
+    """
+    checked = configs.from_dict(configs.to_dict(config))
+    checked.data.root = "unused"
+    if checked.eval.ground_truth == "file":
+        checked.data.ground_truth_file = "unused"
+    if checked.optim.freeze_step == 0:
+        checked.train.init_from = "unused"
+    validate(checked)
+
+
 def _config_of(about: dict[str, Any], path: Path) -> Config:
     try:
         config = configs.from_dict(about["config"])
-        checked = configs.from_dict(about["config"])
-        checked.data.root = "unused"
-        if checked.eval.ground_truth == "file":
-            checked.data.ground_truth_file = "unused"
-        if checked.optim.freeze_step == 0:
-            checked.train.init_from = "unused"
-        validate(checked)
+        check(config)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return config

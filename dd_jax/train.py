@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax import checkpoint, hosts, optim, parallel
+from dd_jax import checkpoint, hosts, imagenet, optim, parallel, saved
 from dd_jax.config import Config, to_dict
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, make_predict
@@ -47,7 +47,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
         state = restored.state
         host_batches.set_state(restored.data)
     else:
-        state = start_from(config.train.init_from, state) if config.train.init_from else state
+        state = started(config, state)
         state = parallel.replicate(state, devices)
     start = int(state.step)
     host_batches.start_prefetch()  # the first batches are decoded while the step is compiled
@@ -135,18 +135,20 @@ def validation_score(
     return results.metrics[networks[0]]["all"]["abs_rel"]
 
 
-def start_from(directory: str, state: TrainState) -> TrainState:
-    """``state`` with the networks and the depth range of another run's checkpoint."""
-    restored = checkpoint.restore_params(
-        directory, "best", expected={"params": state.params, "batch_stats": state.batch_stats}
-    ).state
-    return TrainState(
-        step=state.step,
-        params=restored.params,
-        batch_stats=restored.batch_stats,
-        opt_state=state.opt_state,
-        depth_range=restored.depth_range,
-    )
+def started(config: Config, state: TrainState) -> TrainState:
+    """``state`` with what the config starts from: networks and depth range of another system, or encoders of ImageNet.
+
+    Raises:
+      ConfigError: they are not there, or do not fit.
+    """
+    if config.train.init_encoders:
+        params, batch_stats = imagenet.fill_encoders((state.params, state.batch_stats), config)
+        return state.replace(params=params, batch_stats=batch_stats)
+    if config.train.init_from:
+        expected = {"params": state.params, "batch_stats": state.batch_stats}
+        found = saved.restore(config.train.init_from, "best", expected).state
+        return state.replace(params=found.params, batch_stats=found.batch_stats, depth_range=found.depth_range)
+    return state
 
 
 def window_mean(rows: list[dict[str, Any]]) -> dict[str, float]:

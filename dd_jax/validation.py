@@ -1,5 +1,6 @@
 """Every rule that ties the fields of a config together, or a field to its values; nothing is compiled before they hold."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         config.eval.ground_truth != "file" or data.ground_truth_file != "",
         "ground truth from a file needs its name: set --config.data.ground_truth_file (of evaluate.py: --ground_truth_file)",
     )
-    require(data.root != "", "--config.data.root is empty: name the folder of the data set")
+    require(data.root != "", "--config.data.root is empty: name the folder of the data set (of evaluate.py: --data_root)")
     require(data.threads > 0, f"--config.data.threads={data.threads} must be positive")
     for name in ("flip", "jitter", "brightness", "contrast", "saturation"):
         within(f"augment.{name}", getattr(config.augment, name), 0, 1)
@@ -172,6 +173,15 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         optim.freeze_step != 0 or train.init_from != "",
         "--config.optim.freeze_step=0 freezes untrained networks: give --config.train.init_from, or a later step",
     )
+    require(
+        train.init_from == "" or train.init_encoders == "",
+        "--config.train.init_from brings encoders of its own: leave out --config.train.init_encoders",
+    )
+    for entry in train.init_encoders.split(",") if train.init_encoders else ():
+        require(
+            re.fullmatch(r"[^#]+(#[0-9a-f]{8,64})?", entry) is not None,
+            f"--config.train.init_encoders: {entry!r} is not FILE or FILE#DIGEST with the first 8 or more digits of a SHA-256",
+        )
     for name in ("log_every", "checkpoint_every", "keep"):
         value = getattr(train, name)
         require(value > 0, f"--config.train.{name}={value} must be positive")

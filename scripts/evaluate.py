@@ -31,7 +31,7 @@ from dd_jax.report import format_table
 def main(arguments: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--checkpoint", help="folder of a run, or the checkpoints folder in it")
+    what.add_argument("--checkpoint", help="folder of a run, one that model.save wrote, or hf://owner/name")
     what.add_argument("--predictions", help="folder of files named 000000.npy, ... by position in the split, or by frame")
     parser.add_argument("--predictions_are", default="depth", choices=KINDS)
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))

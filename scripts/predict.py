@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT")
-    parser.add_argument("--checkpoint", required=True, help="folder of a run, or one that model.save wrote")
+    parser.add_argument("--checkpoint", required=True, help="folder of a run, one that model.save wrote, or hf://owner/name")
     parser.add_argument("--which", default="best", help="of a run: best | latest | a step")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--save", default="npy,colour", help="formats, separated by commas (default: npy,colour)")

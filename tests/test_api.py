@@ -11,9 +11,10 @@ import pytest
 import tiny
 
 import dd_jax
-from dd_jax import api, checkpoint, evaluate, ground_plane, metrics, saved, views
+from dd_jax import api, checkpoint, evaluate, ground_plane, hub, metrics, saved, views
 from dd_jax.config import ConfigError, EvalConfig
 from dd_jax.data.loader import eval_batches, open_split
+from dd_jax.report.html import METRIC_NAMES
 
 FRAMES = tiny.frames(5)
 SIZE = FRAMES[0].shape[:2]
@@ -162,8 +163,30 @@ def test_streams_refuse_in_sentences_too(model):
     assert list(empty) == [] and empty.trajectory.shape == (0, 4, 4)
 
 
+def test_systems_of_the_hub(model, tmp_path, monkeypatch):
+    saved.write(tmp_path / "cached", model._restored)
+    asked = []
+    monkeypatch.setattr(hub, "fetch", lambda *arguments: (asked.append(arguments), tmp_path / "cached")[1])
+    assert dd_jax.load("hf://owner/name@v1").digest == model.digest
+    assert asked == [("hf://owner/name@v1", (saved.WEIGHTS, saved.ABOUT), (saved.SCORES,))]
+
+
+def test_what_is_saved_of_an_evaluated_run_says_so(model, tmp_path):
+    with checkpoint.Writer(tmp_path / "run", model.config) as writer:
+        writer.save(model._restored.state.replace(opt_state={}), {})
+    row = dict.fromkeys(METRIC_NAMES, 0.125) | {"pixels": 3}
+    (tmp_path / "run/metrics.json").write_text(json.dumps({"student": {"all": row}}))
+    for place in ("run", "run/checkpoints", "first"):  # what was saved of it knows as much
+        dd_jax.load(tmp_path / place).save(tmp_path / "first")
+        assert "| student | all | 0.1250 |" in (tmp_path / "first/README.md").read_text()
+    (tmp_path / "run/metrics.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run/metrics\.json is no result of an evaluation"):
+        dd_jax.load(tmp_path / "run").save(tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
 def test_places_without_a_system_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, or one that model.save wrote"):
+    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, or hf"):
         dd_jax.load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no checkpoint in"):
         dd_jax.load(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from fakes import FakeSource, oracle, settings
 
-from dd_jax import checkpoint, evaluate, metrics, report
+from dd_jax import checkpoint, evaluate, metrics, report, saved
 from dd_jax.config import ConfigError
 from dd_jax.types import TrainState
 
@@ -152,9 +152,28 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     assert checkpoint.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # even, worst, best
 
 
+def test_a_saved_system_is_measured_into_its_folder(tmp_path, monkeypatch):
+    """Its config has lost the place of the data; the scores are on the card of what is saved of it."""
+    source = FakeSource(3)
+    config = tiny.config()
+    config.eval = settings().eval
+    saved.write(tmp_path / "system", tiny.restored(config))
+    monkeypatch.setattr(evaluate, "open_split", lambda data, split: source)
+    monkeypatch.setattr(evaluate, "list_split", lambda data, split: source)
+    monkeypatch.setattr(evaluate, "make_predict", lambda config, devices: lambda state, images: oracle(source)(images))
+    with pytest.raises(ConfigError, match=r"--config\.data\.root is empty: .* \(of evaluate\.py: --data_root\)"):
+        evaluate.evaluate_checkpoint(tmp_path / "system")
+    results = evaluate.evaluate_checkpoint(tmp_path / "system", data_root="/here")
+    assert saved.scores_of(tmp_path / "system") == tiny.as_written(results.metrics)
+
+
 def test_missing_checkpoint_is_one_sentence(tmp_path):
-    with pytest.raises(ConfigError, match="no checkpoint in"):
+    with pytest.raises(ConfigError, match="nowhere is no folder"):
         evaluate.evaluate_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="no checkpoint in"):
+        evaluate.evaluate_checkpoint(tmp_path)
+    with pytest.raises(ConfigError, match="hf://owner/name is no place for results: name a folder with --out"):
+        evaluate.evaluate_checkpoint("hf://owner/name")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path):

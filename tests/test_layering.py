@@ -8,10 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dd_jax"
 
 LAYERS = [
-    {"types", "config", "validation", "reduce", "ssim", "hosts", "compilation_cache"},
+    {"types", "config", "validation", "reduce", "ssim", "hosts", "compilation_cache", "torch_files", "hub"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
-    {"protocols", "ground_plane", "predictions", "gallery", "baselines", "saved", "views", "pipeline", "pointcloud", "movie"},
+    {"protocols", "ground_plane", "predictions", "gallery", "baselines", "views", "pipeline", "pointcloud", "movie", "imagenet"},
+    {"model_card"},
+    {"saved"},
+    {"imports"},
     {"scaling", "sources", "viewer"},
     {"trajectory"},
     {"forward"},
@@ -42,7 +45,12 @@ NARROW = {
     "ground_plane": set(),
     "predictions": {"config", "data"},
     "baselines": {"config", "data"},
-    "saved": {"types", "config", "validation", "data", "networks", "checkpoint"},
+    "torch_files": {"config"},
+    "hub": {"config"},
+    "imagenet": {"config", "networks", "torch_files", "hub"},
+    "model_card": {"config", "protocols", "checkpoint", "report"},
+    "saved": {"types", "config", "validation", "data", "networks", "checkpoint", "hub", "model_card"},
+    "imports": {"types", "config", "data", "networks", "checkpoint", "torch_files", "saved"},
     "views": {"types", "config", "data"},
     "pipeline": set(),
     "pointcloud": set(),
@@ -113,4 +121,4 @@ def test_pytorch_is_imported_only_when_a_function_needs_it(path):
     assert part(path) == "prepare" or "transformers" not in imported_modules(tree)
     for scope in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))):
         scope.body = [node for node in scope.body if not isinstance(node, ast.FunctionDef)]
-    assert not {"torch", "transformers", "manydepth"} & imported_modules(tree)
+    assert not {"torch", "transformers", "manydepth", "huggingface_hub"} & imported_modules(tree)

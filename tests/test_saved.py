@@ -1,5 +1,6 @@
 """A saved system is the same system, and what is damaged says so."""
 
+import hashlib
 import json
 
 import jax
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import checkpoint, saved
+from dd_jax import checkpoint, hub, saved
 from dd_jax.config import ConfigError, to_dict
+from dd_jax.networks import model as networks
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,17 @@ def test_arrays_config_and_origin_come_back(system, folder):
 def test_places_on_the_machine_that_trained_are_not_given_away(folder):
     text = (folder / saved.ABOUT).read_text()
     assert "somebody" not in text and "scratch" not in text
-    assert sorted(path.name for path in folder.iterdir()) == [saved.ABOUT, saved.WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == [saved.CARD, saved.ABOUT, saved.WEIGHTS]
+    assert "somebody" not in (folder / saved.CARD).read_text()
+
+
+def test_what_it_started_from_keeps_its_name_alone(system, folder, tmp_path):
+    assert saved.read(folder).config.train.init_from == "run"
+    assert "| started from | run |" in (folder / saved.CARD).read_text()
+    entries = "/home/somebody/resnet18-f37072fd.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"
+    saved.write(tmp_path, tiny.restored(tiny.config(train={"init_encoders": entries})))
+    assert saved.read(tmp_path).config.train.init_encoders == "resnet18-f37072fd.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"
+    assert "| started from | resnet18-f37072fd.pth#f37072fd," in (tmp_path / saved.CARD).read_text()
 
 
 def test_the_digest_tells_arrays_and_configs_apart(system):
@@ -100,3 +112,61 @@ def test_a_folder_that_cannot_be_written_is_said(system, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/model cannot be written \(Not a directory\): name another folder"):
         saved.write(tmp_path / "file/model", system)
+
+
+ROW = {"abs_rel": 0.1234, "sq_rel": 1, "rmse": 4.5, "rmse_log": 0.2, "a1": 0.9, "a2": 0.95, "a3": 0.99, "pixels": 7}
+SCORES = {"student": {"all": ROW}}
+
+
+def test_the_card_names_the_weights_and_the_scores(system, folder):
+    card = folder / saved.CARD
+    assert hashlib.sha256((folder / saved.WEIGHTS).read_bytes()).hexdigest() in card.read_text()
+    assert "Not evaluated." in card.read_text()
+    (folder / saved.SCORES).write_text(json.dumps(SCORES))  # as an evaluation in this folder does
+    saved.write(folder, saved.read(folder))
+    assert "0.1234" in card.read_text() and saved.scores_of(folder) == SCORES
+
+
+def test_what_somebody_wrote_into_the_card_stays_with_the_weights(system, folder):
+    card = folder / saved.CARD
+    mine = card.read_text().replace(saved.model_card.LICENCE, "license: mit")
+    card.write_text(mine)
+    saved.write(folder, system, SCORES)
+    assert card.read_text() == mine and saved.scores_of(folder) == SCORES
+    other = tiny.restored(system.config)
+    other.state = other.state.replace(depth_range=other.state.depth_range * 2)
+    saved.write(folder, other)
+    assert "license: mit" not in card.read_text() and "Not evaluated." in card.read_text()
+    assert not (folder / saved.SCORES).exists()  # they were those of the weights before
+
+
+def test_another_readme_is_left_alone(system, tmp_path):
+    (tmp_path / "README.md").write_text("# My project")
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"README\.md is there and no card that model\.save wrote: name another folder"):
+        saved.write(tmp_path, system)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "metrics.json"]
+
+
+def test_damaged_scores_are_refused(folder):
+    for text in ("{", "[]", '{"student": 1}', '{"student": {"all": {"pixels": 3}}}'):
+        (folder / saved.SCORES).write_text(text)
+        with pytest.raises(ConfigError, match=r"metrics\.json is no result of an evaluation \(.*\): evaluate again"):
+            saved.scores_of(folder)
+        with pytest.raises(ConfigError, match=r"metrics\.json is no result"):
+            saved.scores_of(folder / "checkpoints")  # those of a run are beside its checkpoints
+
+
+def test_a_system_is_found_wherever_it_is(system, folder, tmp_path, monkeypatch):
+    with checkpoint.Writer(tmp_path / "run", system.config) as writer:
+        writer.save(system.state.replace(opt_state={}), {})
+    monkeypatch.setattr(hub, "fetch", lambda address, needed, wanted: {"hf://owner/name": folder}[address])
+    for place in (folder, str(folder), tmp_path / "run", tmp_path / "run/checkpoints", "hf://owner/name"):
+        assert saved.digest(saved.restore(place)) == saved.digest(system)
+    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, or hf://owner/name"):
+        saved.restore(tmp_path / "nowhere")
+    wider = networks.initialise(tiny.config(model={"width": 16}), 0)
+    expected = {"params": wider[0], "batch_stats": wider[1]}
+    for place in (folder, tmp_path / "run"):
+        with pytest.raises(ConfigError, match=r"holds other arrays: .*It was made with .*--config.model.width=8"):
+            saved.restore(place, expected=expected)

@@ -83,6 +83,12 @@ def test_combinations_that_cannot_work_are_refused():
             validate(tiny.config(sc={"enabled": True}, model=sc, loss=loss, optim={"freeze_step": -1}))
     with pytest.raises(ConfigError, match="mask_weight"):
         validate(tiny.config(data={"masks": "none"}, domd={"enabled": False}, loss={"mask_weight": "less"}))
+    for entries in ("resnet18.pth#12", "resnet18.pth#F37072FD", "a.pth,,b.pth", "#f37072fd"):
+        with pytest.raises(ConfigError, match=r"init_encoders: '.*' is not FILE or FILE#DIGEST with the first 8 or more digits"):
+            validate(tiny.config(train={"init_encoders": entries}))
+    validate(tiny.config(train={"init_encoders": "resnet18.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"}))
+    with pytest.raises(ConfigError, match=r"init_from brings encoders of its own: leave out --config\.train\.init_encoders"):
+        validate(tiny.config(train={"init_from": "runs/kitti", "init_encoders": "resnet18.pth"}))
     with pytest.raises(ConfigError, match=r"model\.flow"):
         frozen = {"freeze_step": 0}
         validate(tiny.config(model={"flow": True}, optim=frozen, train={"init_from": "runs/teacher"}))

@@ -5,12 +5,14 @@ Both directions follow from one function, :func:`torch_name`: the place in a che
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+
+from dd_jax.config import ConfigError
+from dd_jax.networks.resnet import BLOCKS
 
 Tree = dict[str, Any]
 StateDict = Mapping[str, np.ndarray]
@@ -95,16 +97,16 @@ def from_torch(state_dicts: Mapping[str, StateDict], trees: tuple[Tree, Tree]) -
       trees: ``(params, batch_stats)`` of the model that is to receive them, as a model of this size looks.
 
     Raises:
-      ValueError: unknown network, or entries that are missing, unexpected or of another shape; lists them.
+      ConfigError: unknown network, or entries that are missing, unexpected, of another shape or no finite numbers; lists them.
     """
     unknown = set(state_dicts) - set(NETWORKS)
     if unknown:
-        raise ValueError(f"no network is called {', '.join(sorted(unknown))}; known are {', '.join(NETWORKS)}")
+        raise ConfigError(f"no network is called {', '.join(sorted(unknown))}; known are {', '.join(NETWORKS)}")
     table = {index: torch_name(index[1]) for index, _ in _leaves(trees)}
     table = {index: name for index, name in table.items() if name[0] in state_dicts}
     absent = set(state_dicts) - {network for network, _ in table.values()}
     if absent:
-        raise ValueError(f"this model has no part that takes {', '.join(sorted(absent))}: check --config.model.student")
+        raise ConfigError(f"this model has no part that takes {', '.join(sorted(absent))}: check --config.model.student")
     return _fill(trees, table, state_dicts)
 
 
@@ -114,7 +116,7 @@ def from_torchvision(state_dict: StateDict, trees: tuple[Tree, Tree], encoder: s
     The pose encoder's two images share the first kernel, halved, so that equal images give the features of one.
 
     Raises:
-      ValueError: entries that are missing, unexpected or of another shape (another number of layers, say); lists them.
+      ConfigError: entries that are missing, unexpected or of another shape (another number of layers, say); lists them.
     """
     prefix = ENCODERS[encoder]
     table = {
@@ -122,7 +124,7 @@ def from_torchvision(state_dict: StateDict, trees: tuple[Tree, Tree], encoder: s
         for index, _ in _leaves(trees)
         if index[1].startswith(prefix)
     }
-    if encoder == "pose" and "conv1.weight" in state_dict:
+    if encoder == "pose" and np.ndim(state_dict.get("conv1.weight")) == 4:
         first = np.asarray(state_dict["conv1.weight"])
         state_dict = {**state_dict, "conv1.weight": np.concatenate([first, first], axis=1) / 2}
     return _fill(trees, table, {"torchvision": state_dict})
@@ -132,6 +134,9 @@ def split_sc_depth(state_dict: StateDict) -> dict[str, dict[str, np.ndarray]]:
     """The networks of one published SC-Depth file, ``depth_net.*`` and ``pose_net.*``, as :func:`from_torch` takes them.
 
     Its pose network says translation before rotation, and one pose: ours puts rotation first and has a second, unused one.
+
+    Raises:
+      ConfigError: an entry that belongs to neither network.
     """
     networks: dict[str, dict[str, np.ndarray]] = {}
     for key, value in state_dict.items():
@@ -143,11 +148,45 @@ def split_sc_depth(state_dict: StateDict) -> dict[str, dict[str, np.ndarray]]:
                     found = f"decoder.{2 * int(upconv[1]) + int(upconv[2])}.{upconv[3]}"
                 networks.setdefault(network, {})[found] = value
                 break
+        else:
+            raise ConfigError(f"{key} is no entry of an SC-Depth checkpoint, which has depth_net.* and pose_net.*")
     for key in ("net.3.weight", "net.3.bias"):
-        if key in networks.get("pose", {}):
+        if np.ndim(networks.get("pose", {}).get(key)) > 0:
             value = np.asarray(networks["pose"][key])
             networks["pose"][key] = np.concatenate([value[3:], value[:3], np.zeros_like(value)])
     return networks
+
+
+def join_sc_depth(state_dicts: Mapping[str, StateDict]) -> dict[str, np.ndarray]:
+    """One state dict as SC-Depth publishes it, the inverse of :func:`split_sc_depth`."""
+    joined = {}
+    for network, state in state_dicts.items():
+        for key, value in state.items():
+            if network == "pose" and key.startswith("net.3."):
+                value = np.concatenate([value[3:6], value[:3]])
+            joined[_sc_depth_name(network, key)] = value
+    return joined
+
+
+def _sc_depth_name(network: str, key: str) -> str:
+    if network.endswith("_encoder"):
+        return f"{'depth_net' if network == 'mono_encoder' else 'pose_net'}.encoder.{key}"
+    _, number, leaf = key.split(".", 2)
+    place = int(number)
+    if network == "pose":
+        return f"pose_net.decoder.{f'convs_pose.{place - 1}' if place else 'conv_squeeze'}.{leaf}"
+    part = f"upconvs{place % 2}.{place // 2}" if place < 10 else f"dispconvs.{place - 10}"
+    return f"depth_net.decoder.{part}.{leaf}"
+
+
+def layers_of(state_dict: StateDict, prefix: str = "") -> int | None:
+    """Layers of the residual network whose entries begin with ``prefix``: 18, 34 or 50, or None for another one."""
+    counts = tuple(
+        len({key.split(".")[1] for key in (k.removeprefix(prefix) for k in state_dict) if re.match(rf"layer{stage}\.\d+\.", key)})
+        for stage in (2, 3, 4)
+    )
+    bottleneck = f"{prefix}layer4.0.conv3.weight" in state_dict
+    return next((layers for layers, blocks in BLOCKS.items() if blocks[1:] == counts and (layers == 50) == bottleneck), None)
 
 
 def to_torch(*trees: Tree) -> dict[str, dict[str, np.ndarray]]:
@@ -164,46 +203,22 @@ def to_torch(*trees: Tree) -> dict[str, dict[str, np.ndarray]]:
     return state_dicts
 
 
-def depth_range(state_dicts: Mapping[str, StateDict]) -> np.ndarray | None:
-    """(nearest, farthest) depth of the adaptive bins when the student was saved, or None in files that lack them."""
-    encoder = state_dicts.get("encoder", {})
-    if "min_depth_bin" not in encoder or "max_depth_bin" not in encoder:
-        return None
-    return np.array([encoder["min_depth_bin"], encoder["max_depth_bin"]], np.float32).reshape(2)
-
-
-def load(path: str | Path) -> dict[str, np.ndarray]:
-    """State dict of one ``.safetensors`` file, or of a ``.pth`` file where PyTorch is installed.
-
-    Raises:
-      ValueError: another kind of file, or a ``.pth`` file without PyTorch.
-    """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        return load_file(path)
-    if path.suffix != ".pth":
-        raise ValueError(f"{path} is neither .safetensors nor .pth")
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(f"{path} needs PyTorch to be read: install torch, or convert the file to .safetensors") from error
-    return {key: np.asarray(value) for key, value in torch.load(path, map_location="cpu", weights_only=True).items()}
-
-
 def _fill(
     trees: tuple[Tree, Tree], table: Mapping[tuple[int, str], tuple[str, str]], state_dicts: Mapping[str, StateDict]
 ) -> tuple[Tree, Tree]:
     """``trees`` with each leaf of ``table`` read from its place in ``state_dicts``."""
     flat = dict(_leaves(trees))
-    missing, misshapen, used = [], [], set()
+    missing, misshapen, unusable, used = [], [], [], set()
     for index, (network, key) in table.items():
         used.add((network, key))
         if key not in state_dicts[network]:
             missing.append(f"{network}: {key}")
             continue
-        value = np.asarray(state_dicts[network][key], np.float32)
+        value = np.asarray(state_dicts[network][key])
+        if value.dtype.kind != "f" or not np.isfinite(value).all():
+            unusable.append(f"{network}: {key} ({value.dtype})")
+            continue
+        value = value.astype(np.float32)
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         if value.shape != flat[index].shape:
             misshapen.append(f"{network}: {key} is {value.shape} in our layout, the model has {flat[index].shape}")
@@ -211,12 +226,13 @@ def _fill(
     unexpected = [
         f"{network}: {key}"
         for network, state in state_dicts.items()
-        for key in state
+        for key in sorted(state)
         if (network, key) not in used and not UNUSED.fullmatch(key)
     ]
-    problems = [_listing(*item) for item in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))]
+    found = {"missing": missing, "unexpected": unexpected, "wrong shape": misshapen, "not finite floats": unusable}
+    problems = [_listing(*item) for item in found.items()]
     if any(problems):
-        raise ValueError("the checkpoint does not fit the model: " + "; ".join(filter(None, problems)))
+        raise ConfigError("the checkpoint does not fit the model: " + "; ".join(filter(None, problems)))
     filled = ({}, {})
     for (which, path), leaf in flat.items():
         filled[which][path] = jnp.asarray(leaf)

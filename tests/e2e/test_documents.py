@@ -26,11 +26,14 @@ ELSEWHERE = {
     "make ": "makes an environment from the network; the targets' own commands are below",
     "python scripts/make_masks.py": "gets weights from the network; tests/prepare runs it with a network made on the spot",
     "python scripts/make_prior_depth.py": "likewise",
+    "python scripts/import_torch.py --export": "",
+    "python scripts/import_torch.py": "needs published weights; tests/test_imports.py makes files like them",
+    "python scripts/train.py --config=configs/dynamic_depth.py:kitti --config.train.init_encoders": "needs ImageNet weights",
     "python scripts/compile_for.py": "takes the compiler for TPUs half an hour; tests/test_aot.py",
     "python scripts/train.py ...": "is one of two processes; tests/e2e/test_train.py starts both",
     "python scripts/benchmark.py --peer": "needs PyTorch and manydepth; tests/test_peer_benchmark.py",
 }
-"""How commands begin that are not run here, and why."""
+"""How commands begin that are not run here, and why; those without a reason are run."""
 
 NETWORKS = "--config.model.width=8 --config.cost_volume.bins=8"
 DATA = "--config.data.height=64 --config.data.width=96 --config.data.batch_size=2 --config.data.split="

@@ -13,15 +13,19 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import save_file
 
-from dd_jax import checkpoint
+from dd_jax import checkpoint, saved
 from dd_jax import config as configs
 from dd_jax.config import ConfigError
 from dd_jax.data.loader import Prefetch
 from dd_jax.data.synthetic import make
 from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.networks import model as networks
+from dd_jax.networks import pretrained
 from dd_jax.report import Logger, read_history
-from dd_jax.train import train
+from dd_jax.train import started, train
+from dd_jax.train_step import create_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -252,6 +256,32 @@ def test_two_processes_stopped_and_killed_get_the_result_of_one(drives, compiled
     assert len(alone.images) > 2
 
 
+def test_a_start_from_another_system(tmp_path):
+    other = tiny.restored(tiny.config())
+    saved.write(tmp_path / "system", other)
+    fresh = create_state(tiny.config())
+    state = started(tiny.config(train={"init_from": str(tmp_path / "system")}), fresh)
+    for name in ("params", "batch_stats", "depth_range"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(other.state, name))
+    assert state.step == 0 and state.opt_state is fresh.opt_state
+    wider = tiny.config(model={"width": 16}, train={"init_from": str(tmp_path / "system")})
+    with pytest.raises(ConfigError, match=r"system holds other arrays: .*--config\.model\.width=8"):
+        started(wider, create_state(wider))
+
+
+def test_a_start_from_encoders(tmp_path):
+    state = pretrained.to_torch(*networks.initialise(tiny.config(), 5))["mono_encoder"]
+    classifier = {key.removeprefix("encoder."): np.asarray(value, order="C") for key, value in state.items()}
+    save_file(classifier, tmp_path / "resnet18.safetensors")
+    fresh = create_state(tiny.config())
+    state = started(tiny.config(train={"init_encoders": str(tmp_path / "resnet18.safetensors")}), fresh)
+    for name in ("teacher", "pose"):
+        kernel = state.params[name]["encoder"]["layer1"]["blocks"]["block0"]["conv1"]["kernel"]
+        np.testing.assert_array_equal(kernel, classifier["layer1.0.conv1.weight"].transpose(2, 3, 1, 0))
+        assert not np.array_equal(kernel, fresh.params[name]["encoder"]["layer1"]["blocks"]["block0"]["conv1"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, state.params["student"]["decoder"], fresh.params["student"]["decoder"])
+
+
 @pytest.mark.parametrize(
     ("section", "field", "value", "message"),
     [
@@ -260,6 +290,8 @@ def test_two_processes_stopped_and_killed_get_the_result_of_one(drives, compiled
         ("data", "batch_size", 3, "divisible by the 4 devices"),
         ("cost_volume", "occlusion", "pool", "cost_volume.occlusion"),
         ("optim", "freeze_step", 0, "init_from"),
+        ("train", "init_from", "nowhere", "nowhere is no folder"),
+        ("train", "init_encoders", "nowhere.safetensors", "nowhere.safetensors is missing, cut off or damaged"),
     ],
 )
 def test_bad_config_gets_one_sentence_before_anything_is_compiled(drives, tmp_path, section, field, value, message):

@@ -1,9 +1,7 @@
-import sys
 
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from dd_jax.config import Config
 from dd_jax.networks import model as networks
@@ -94,8 +92,6 @@ def test_entries_without_parameters_are_ignored(trees, state_dicts):
     }
     loaded = {"encoder": state_dicts["encoder"] | extra}
     assert_equal_trees(pretrained.from_torch(loaded, trees), pretrained.from_torch({"encoder": state_dicts["encoder"]}, trees))
-    np.testing.assert_allclose(pretrained.depth_range(loaded), [0.5, 20.0])
-    assert pretrained.depth_range(state_dicts) is None
 
 
 def test_problems_are_listed_by_name(trees, state_dicts):
@@ -144,19 +140,3 @@ def test_imagenet_weights_of_another_depth_are_refused(trees):
              for key, value in deeper.items() if not key.startswith("reduce")}  # fmt: skip
     with pytest.raises(ValueError, match=r"unexpected: .*layer1\.2"):
         pretrained.from_torchvision(state, trees, "teacher")
-
-
-def test_safetensors_file(tmp_path, state_dicts):
-    path = tmp_path / "pose.safetensors"
-    save_file({key: np.ascontiguousarray(value) for key, value in state_dicts["pose"].items()}, path)
-    loaded = pretrained.load(path)
-    assert set(loaded) == set(state_dicts["pose"])
-    np.testing.assert_array_equal(loaded["net.0.weight"], state_dicts["pose"]["net.0.weight"])
-    with pytest.raises(ValueError, match="neither"):
-        pretrained.load(tmp_path / "pose.onnx")
-
-
-def test_pth_file_without_pytorch_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match=r"convert the file to \.safetensors"):
-        pretrained.load(tmp_path / "pose.pth")

@@ -1,0 +1,45 @@
+"""Turns a published PyTorch checkpoint into a folder that dd_jax.load, predict.py and evaluate.py read; and back.
+
+    python scripts/import_torch.py KITTI_MR --config=configs/many_depth.py:kitti --out=published/many_depth
+
+takes the folder of a checkpoint, or its files: .safetensors, or .pth, .pt and .ckpt where PyTorch is installed; no code in them
+is run. The config says which system it is; sizes, layers and bins are taken from the files where they have them.
+
+    python scripts/import_torch.py --export=runs/kitti --out=DIR [--which=best|latest|STEP]
+
+writes a trained system, one file per network, as the published code reads it. docs/checkpoints.md has more.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
+
+from dd_jax import command_line, imports, saved
+from dd_jax.config import ConfigError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = command_line.Parser(__doc__)
+    parser.add_argument("places", nargs="*", type=Path, metavar="FOLDER_OR_FILE")
+    parser.add_argument("--export", metavar="CHECKPOINT", help="folder of a run, one that model.save wrote, or hf://owner/name")
+    parser.add_argument("--which", default="best", help="of a run to export: best | latest | a step")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
+    flags, config_flags = parser.parse_known_args(arguments)
+    with command_line.one_sentence():
+        if bool(flags.places) == (flags.export is not None):
+            raise ConfigError("name the files of a checkpoint to import, or --export=CHECKPOINT, and not both")
+        if flags.export is not None:
+            if config_flags:
+                raise ConfigError(f"{config_flags[0]} is no flag of --export, which knows its config; --help has them all")
+            print(*imports.export(flags.out, saved.restore(flags.export, flags.which)), sep="\n")
+            return
+        if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
+            raise ConfigError("which system is it? give --config=configs/NAME.py:VARIANT")
+        imported = imports.read(flags.places, command_line.config_of(config_flags))
+        saved.write(flags.out, imported.restored)
+        print(*imported.remarks, f"{flags.out}: {imported.restored.config.name}, to be read by dd_jax.load", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
