@@ -94,16 +94,19 @@ class Model:
         """(height, width) that frames are brought to before a network sees them."""
         return self.config.data.height, self.config.data.width
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, half: bool = False) -> None:
         """Writes ``model.safetensors`` and ``config.json``, which :func:`load` reads on any machine, and a card, ``README.md``.
 
         The card has the scores of ``metrics.json`` where the folder that this system was loaded from has one.
+
+        Args:
+          half: kernels in 16 bits: half the size, and depth that differs by about a thousandth.
 
         Raises:
           ConfigError: the folder cannot be written, or those scores are damaged.
         """
         scores = None if self._folder is None else saved.scores_of(self._folder)
-        saved.write(Path(folder).expanduser(), self._restored, scores)
+        saved.write(Path(folder).expanduser(), self._restored, scores, half)
 
     def predict(
         self,

@@ -8,8 +8,8 @@ single pixels.
 
 The direction of ``n`` needs care. A car's camera looks along the road within a degree or two, or is mounted at a known angle, but
 networks bend the road, weak ones by ten degrees, and an error of one degree 8 m ahead is 14 cm in the height. So the fitted tilt
-against that mounting is believed the less the larger it is (Tukey's biweight): nearly in full at 1 degree, to three quarters at 2,
-not at all from 6 on.
+against that mounting is believed the less the larger it is (Tukey's biweight): nearly in full at 1 degree, to three quarters at
+2, not at all from 6 on.
 """
 
 import numpy as np

@@ -68,16 +68,17 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
     return restored
 
 
-def write(folder: Path, restored: Restored, scores: model_card.Scores | None = None) -> None:
+def write(folder: Path, restored: Restored, scores: model_card.Scores | None = None, half: bool = False) -> None:
     """Writes the files, each complete or not at all; paths of the machine that trained are left out.
 
     A card of these weights into which somebody wrote, the licence above all, is kept; one of other weights is replaced.
 
     Args:
       scores: as ``metrics.json`` has them; without, those in the folder stay where they belong to the same weights.
+      half: kernels in 16 bits, which halves the file; :func:`read` makes 32 of them again.
 
     Raises:
-      ConfigError: the folder cannot be written, or has a ``README.md`` that is no card.
+      ConfigError: the folder cannot be written, a kernel is too large for 16 bits, or has a ``README.md`` that is no card.
     """
     config = _without_paths(restored.config)
     about = {
@@ -88,6 +89,8 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
         "config": configs.to_dict(config),
     }
     arrays = {key: np.ascontiguousarray(value) for key, value in _arrays(restored.state).items()}
+    if half:
+        arrays = {key: _halved(key, value) for key, value in arrays.items()}
     data = save(arrays, metadata={"format": "dd_jax"})
     sha256 = hashlib.sha256(data).hexdigest()
     described = dataclasses.replace(restored, config=config)
@@ -144,6 +147,16 @@ def read(folder: Path) -> Restored:
     tree = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
     state = TrainState(step=jnp.asarray(about["step"], jnp.int32), opt_state=None, **tree)
     return Restored(state, None, about["step"], about["score"], config, about["versions"])
+
+
+def _halved(key: str, value: np.ndarray) -> np.ndarray:
+    if value.ndim < 2:
+        return value
+    with np.errstate(over="ignore"):
+        found = value.astype(np.float16)
+    if not np.isfinite(found).all():
+        raise ConfigError(f"{key} has values beyond the 65504 of 16 bits: save it without half=True")
+    return found
 
 
 def digest(restored: Restored) -> str:
@@ -214,6 +227,7 @@ def _config_of(about: dict[str, Any], path: Path) -> Config:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load(path.read_bytes())
+        arrays = load(path.read_bytes())
+        return {key: value.astype(np.float32) if value.dtype == np.float16 else value for key, value in arrays.items()}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ConfigError(f"{path} is missing, cut off or damaged ({error}): copy it again") from error

@@ -1,5 +1,6 @@
 """A saved system is the same system, and what is damaged says so."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -35,6 +36,23 @@ def test_arrays_config_and_origin_come_back(system, folder):
     there, here = to_dict(again.config), to_dict(system.config)
     assert all(there[section] == here[section] for section in here if section not in ("data", "train"))
     assert saved.digest(again) == saved.digest(system)
+
+
+def test_half_the_size_is_nearly_the_same(system, folder, tmp_path):
+    saved.write(tmp_path / "half", system, half=True)
+    sizes = [(where / saved.WEIGHTS).stat().st_size for where in (folder, tmp_path / "half")]
+    assert sizes[1] < 0.55 * sizes[0]
+    again = saved.read(tmp_path / "half")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-4, atol=1e-7), again.state.params, system.state.params)
+    jax.tree.map(np.testing.assert_array_equal, again.state.batch_stats, system.state.batch_stats)
+    assert {leaf.dtype for leaf in jax.tree.leaves(again.state.params)} == {np.dtype(np.float32)}
+
+
+def test_kernels_that_16_bits_do_not_hold_are_refused(system, tmp_path):
+    large = jax.tree.map(lambda x: x * 1e8, system.state.params)
+    with pytest.raises(ConfigError, match="kernel has values beyond the 65504 of 16 bits"):
+        saved.write(tmp_path, dataclasses.replace(system, state=system.state.replace(params=large)), half=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_places_on_the_machine_that_trained_are_not_given_away(folder):
