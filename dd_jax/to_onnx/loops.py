@@ -1,0 +1,63 @@
+"""Loops: over the bins of the cost volume, over the samples of a batch, and while something is left to do."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dd_jax.to_onnx.arrays import shape_of
+from dd_jax.to_onnx.graph import Tensor, constant, unsupported
+
+if TYPE_CHECKING:
+    from dd_jax.to_onnx.convert import Converter
+
+
+def scan(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
+    """A known number of turns: some arrays are handed on, others are read and written row by row."""
+    params = eqn.params
+    consts, carries = params["num_consts"], params["num_consts"] + params["num_carry"]
+    if params["reverse"]:
+        raise unsupported("a loop that runs backwards")
+    inputs = [*inputs[:consts], *(g.full(x, shape_of(variable)) for x, variable in zip(inputs[consts:], eqn.invars[consts:]))]
+    turn, going = Tensor((), np.dtype(np.int64), g.new_name()), Tensor((), np.dtype(bool), g.new_name())
+    carried = [Tensor(x.shape, x.dtype, g.new_name()) for x in inputs[consts:carries]]
+
+    def one_turn() -> list[Tensor]:
+        rows = [g.add("Gather", x, turn, shape=x.shape[1:], dtype=x.dtype, axis=0) for x in inputs[carries:]]
+        found = _run(g, params["jaxpr"], [*inputs[:consts], *carried, *rows])
+        return [going, *found]
+
+    body = g.body([turn, going, *carried], one_turn)
+    turns = g.squeeze(g.size(params["length"]), [0])
+    outputs = [(shape_of(variable), variable.aval.dtype) for variable in eqn.outvars]
+    return g.add_many("Loop", [turns, constant(np.array(True)), *inputs[consts:carries]], outputs, body=body)
+
+
+def while_loop(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
+    """Turns until a condition of what is handed on fails."""
+    params = eqn.params
+    asked, read = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    start = [g.full(x, shape_of(variable)) for x, variable in zip(inputs[read:], eqn.invars[read:])]
+
+    def goes_on(carried: Sequence[Tensor]) -> Tensor:
+        return _run(g, params["cond_jaxpr"], [*inputs[:asked], *carried])[0]
+
+    turn, going = Tensor((), np.dtype(np.int64), g.new_name()), Tensor((), np.dtype(bool), g.new_name())
+    carried = [Tensor(x.shape, x.dtype, g.new_name()) for x in start]
+
+    def one_turn() -> list[Tensor]:
+        found = _run(g, params["body_jaxpr"], [*inputs[asked:read], *carried])
+        return [goes_on(found), *found]
+
+    body = g.body([turn, going, *carried], one_turn)
+    outputs = [(shape_of(variable), variable.aval.dtype) for variable in eqn.outvars]
+    return g.add_many("Loop", [None, goes_on(start), *start], outputs, body=body)
+
+
+def _run(g: "Converter", closed: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The whole outputs of an inner program."""
+    found = g.run(closed.jaxpr, closed.consts, inputs)
+    return [g.full(x, shape_of(variable)) for x, variable in zip(found, closed.jaxpr.outvars)]
+
+
+RULES: dict[str, Callable[..., list[Tensor]]] = {"scan": scan, "while": while_loop}
