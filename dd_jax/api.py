@@ -31,10 +31,15 @@ def load(path: str | Path, which: str | int = "best") -> "Model":
     Raises:
       ConfigError: no such folder, nothing in it, or something damaged.
     """
+    return Model(read(path, which))
+
+
+def read(path: str | Path, which: str | int = "best") -> Restored:
+    """The arrays and the config of :func:`load`, whose arguments and errors these are."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{path} is no folder: name that of a run, or one that model.save wrote")
-    return Model(saved.read(folder) if saved.is_saved(folder) else checkpoint.restore_params(folder, which))
+    return saved.read(folder) if saved.is_saved(folder) else checkpoint.restore_params(folder, which)
 
 
 def camera_from_fov(fov: float, size: tuple[int, int]) -> Float64[np.ndarray, "3 3"]:

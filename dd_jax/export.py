@@ -1,0 +1,292 @@
+"""A trained system as files that run without this library: StableHLO (``jax.export``) and ONNX, verified once written."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from dd_jax import evaluate, saved
+from dd_jax.checkpoint import Restored
+from dd_jax.config import ConfigError
+from dd_jax.data import files
+from dd_jax.data.random_batch import random_batch
+from dd_jax.programs import Port, Program, arguments, expected, in_float32, programs
+from dd_jax.types import PREVIOUS, Batch
+
+FORMATS = ("stablehlo", "onnx")
+PLATFORMS = ("cpu", "cuda", "tpu")
+SIGNATURE = "signature.json"
+FORMAT = 1
+
+TOLERANCES = {"stablehlo": 1e-6, "onnx": 1e-4}
+"""How far inverse depth may be from the model's, relatively."""
+
+CALLS = 5
+"""Timed runs; the median counts."""
+
+Run = Callable[..., dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One file, as it was verified: on one sample, on this machine."""
+
+    path: Path
+    bytes: int
+    milliseconds: float  # per frame
+    model_milliseconds: float  # of the whole system, by the library
+    difference: float  # largest relative one of inverse depth
+
+
+def export(
+    restored: Restored, out: Path, formats: Sequence[str] = FORMATS, network: str = "auto", pixels: str = "float32"
+) -> list[Artifact]:
+    """Writes ``teacher`` and ``student`` in every format, and ``signature.json``, which says what goes in and comes out.
+
+    Args:
+      network, pixels: see :func:`dd_jax.programs.programs`.
+
+    Networks that compute in bfloat16 do so in StableHLO, in ONNX they compute in float32.
+
+    Raises:
+      ConfigError: a format or network that there is not, a package that is missing, an operation without a counterpart, a
+        folder that cannot be written, or a file that does not say what the model says: it is kept for inspection.
+    """
+    _check(formats)
+    wanted = {kind: programs(in_float32(restored) if kind == "onnx" else restored, network, pixels) for kind in formats}
+    with _writable(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SIGNATURE).unlink(missing_ok=True)  # until all is verified there is none
+    batch = sample(restored)
+    found: list[Artifact] = []
+    described: dict[str, Any] = {}
+    with tqdm(total=sum(map(len, wanted.values())), unit="file") as bar:
+        for kind, several in wanted.items():
+            system = in_float32(restored) if kind == "onnx" else restored
+            predictions, model_milliseconds = _timed(evaluate.make_predict(system.config), system.state, batch)
+            for program in several:
+                path = out / f"{program.network}.{kind}"
+                bar.set_postfix_str(path.name)
+                data = stablehlo(program) if kind == "stablehlo" else onnx_model(program)
+                with _writable(out):
+                    files.replace(path, data)
+                run = load(path) if kind == "stablehlo" else load_onnx(path)
+                answers, milliseconds = _timed(run, **arguments(program, batch))
+                far = difference(answers, expected(program, predictions, batch))
+                found.append(Artifact(path, len(data), milliseconds, model_milliseconds, far))
+                described[path.name] = _about(program, kind, found[-1], hashlib.sha256(data).hexdigest())
+                if not far <= TOLERANCES[kind]:
+                    raise ConfigError(
+                        f"{path} is up to {far:.1e} away from the model, relatively, more than {TOLERANCES[kind]:g}: do not use it"
+                    )
+                bar.update()
+    with _writable(out):
+        files.replace(out / SIGNATURE, json.dumps(_signature(restored, described), indent=2) + "\n")
+    return found
+
+
+def stablehlo(program: Program) -> bytes:
+    """The program for any batch size on any of :data:`PLATFORMS`; ``jax.export.deserialize`` reads it."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(jax.jit(program.run), platforms=PLATFORMS)(**program.abstract(batch))
+    return bytes(exported.serialize())
+
+
+def onnx_model(program: Program) -> bytes:
+    """The program for any batch size.
+
+    Raises:
+      ConfigError: it computes with something that ONNX has no counterpart of.
+    """
+    from dd_jax.to_onnx.convert import convert
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    traced = jax.jit(program.run).trace(**program.abstract(batch))
+    about = f"dd_jax: {program.outputs['inverse_depth'].meaning}"
+    return convert(traced.jaxpr, sorted(program.inputs), sorted(program.outputs), about, batch).SerializeToString()
+
+
+def load(path: str | Path) -> Run:
+    """A StableHLO file as a function of arrays by name, for any batch size; compiled once for each.
+
+    Raises:
+      ConfigError: no such file, or one that is cut off or something else; by the function: inputs that are not those of
+        the program.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        _compare_with_signature(path, data)
+        exported = jax.export.deserialize(bytearray(data))
+        names = jax.tree.unflatten(exported.in_tree, exported.in_avals)[1]
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a file that scripts/export.py wrote") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a reader of bytes stumbles over
+        raise ConfigError(f"{path} is cut off, or no StableHLO of scripts/export.py: copy or export it again") from error
+    ports = {name: Port(tuple(aval.shape[1:]), aval.dtype.name, "", "") for name, aval in names.items()}
+    call = jax.jit(exported.call)
+
+    def run(**inputs: np.ndarray) -> dict[str, np.ndarray]:
+        check_inputs(inputs, ports)
+        return {name: np.asarray(value) for name, value in call(**inputs).items()}
+
+    return run
+
+
+def load_onnx(path: str | Path) -> Run:
+    """An ONNX file as a function of arrays by name, run by onnxruntime on the CPU; raises like :func:`load`."""
+    import onnxruntime
+
+    path = Path(path)
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a file that scripts/export.py wrote") from error
+    except Exception as error:  # onnxruntime has a family of its own
+        raise ConfigError(f"{path} is cut off, or no ONNX of scripts/export.py: copy or export it again") from error
+    kinds = {"tensor(float)": "float32", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
+    ports = {port.name: Port(tuple(port.shape[1:]), kinds[port.type], "", "") for port in session.get_inputs()}
+    names = [port.name for port in session.get_outputs()]
+
+    def run(**inputs: np.ndarray) -> dict[str, np.ndarray]:
+        check_inputs(inputs, ports)
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return run
+
+
+def check_inputs(inputs: dict[str, np.ndarray], ports: dict[str, Port]) -> None:
+    """Whether arrays are what a program wants.
+
+    Raises:
+      ConfigError: one is missing, unknown, or has another shape or type.
+    """
+    if inputs.keys() != ports.keys():
+        raise ConfigError(f"the inputs are {', '.join(sorted(ports))}, given were {', '.join(sorted(inputs)) or 'none'}")
+    for name, port in ports.items():
+        shape, dtype = np.shape(inputs[name]), np.asarray(inputs[name]).dtype
+        if shape[1:] != port.shape or not shape or dtype != port.dtype:
+            wanted = ", ".join(("batch", *map(str, port.shape)))
+            raise ConfigError(f"{name} must be {port.dtype} of the shape ({wanted}): it is {dtype} of the shape {shape}")
+    sizes = {name: len(value) for name, value in inputs.items()}
+    if len(set(sizes.values())) > 1:
+        raise ConfigError(f"all inputs must have one batch size: they have {sizes}")
+
+
+def sample(restored: Restored) -> Batch:
+    """One sample without a data set, in which an object moves."""
+    config = restored.config
+    data = dataclasses.replace(config.data, masks="files", priors="none")
+    batch = random_batch(data, 1, 3 if config.cost_volume.future_frame else 2)
+    masks = np.array(batch.masks)
+    masks[:, PREVIOUS] = np.roll(masks[:, PREVIOUS], config.data.width // 16, axis=-1)
+    return batch.replace(masks=masks)
+
+
+def difference(answers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """The largest relative one of inverse depth; infinite where a number is missing, or the pose is another one.
+
+    A pose counts as the same within a thousandth of the tolerance of its unit: it is near the identity.
+    """
+    far = np.abs(answers["inverse_depth"] / expected["inverse_depth"] - 1)
+    return float(far.max()) if np.isfinite(far).all() else float("inf")
+
+
+def table(artifacts: Sequence[Artifact]) -> str:
+    """Markdown: a row for each file."""
+    rows = [
+        ["file", "MB", "ms / frame", "the library's ms / frame", "relative difference"],
+        ["---", *["---:"] * 4],
+        *(
+            [
+                artifact.path.name,
+                f"{artifact.bytes / 1e6:.1f}",
+                f"{artifact.milliseconds:.0f}",
+                f"{artifact.model_milliseconds:.0f}",
+                f"{artifact.difference:.1e}",
+            ]
+            for artifact in artifacts
+        ),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _check(formats: Sequence[str]) -> None:
+    for kind in formats:
+        if kind not in FORMATS:
+            raise ConfigError(f"--format={kind} is not one of {', '.join(FORMATS)}")
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if "onnx" in formats and missing:
+        raise ConfigError(f"--format=onnx needs {' and '.join(missing)}: pip install -e '.[export]', or leave --format=stablehlo")
+
+
+@contextlib.contextmanager
+def _writable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--out={out} cannot be written ({error.strerror or error}): name another folder") from error
+
+
+def _timed(run: Callable[..., Any], *positional: Any, **named: Any) -> tuple[Any, float]:
+    """What a function returns, and its milliseconds once it is compiled."""
+    result = jax.block_until_ready(run(*positional, **named))
+    seconds = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        jax.block_until_ready(run(*positional, **named))
+        seconds.append(time.perf_counter() - start)
+    return result, 1000 * float(np.median(seconds))
+
+
+def _about(program: Program, kind: str, artifact: Artifact, digest: str) -> dict[str, Any]:
+    def ports(several: dict[str, Port]) -> dict[str, Any]:
+        return {
+            name: {"shape": ["batch", *port.shape], "dtype": port.dtype, "unit": port.unit, "meaning": port.meaning}
+            for name, port in several.items()
+        }
+
+    if kind == "onnx":
+        from dd_jax.to_onnx.graph import OPSET
+    return {
+        "network": program.network,
+        "batch": "any size",
+        **({"platforms": PLATFORMS} if kind == "stablehlo" else {"opset": OPSET}),
+        "bytes": artifact.bytes,
+        "sha256": digest,
+        "verified": {"relative_difference": artifact.difference, "tolerance": TOLERANCES[kind]},
+        "inputs": ports(program.inputs),
+        "outputs": ports(program.outputs),
+    }
+
+
+def _signature(restored: Restored, artifacts: dict[str, Any]) -> dict[str, Any]:
+    packages = [name for name in ("jax", "jaxlib", "onnx", "onnxruntime") if importlib.util.find_spec(name) is not None]
+    return {
+        "format": FORMAT,
+        "system": {"name": restored.config.name, "step": restored.step, "digest": saved.digest(restored)},
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "artifacts": artifacts,
+    }
+
+
+def _compare_with_signature(path: Path, data: bytes) -> None:
+    """Against the digest of the ``signature.json`` beside the file, where there is one: not all damage shows when it is read."""
+    try:
+        known = json.loads(path.with_name(SIGNATURE).read_text())["artifacts"][path.name]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if known != hashlib.sha256(data).hexdigest():
+        raise ConfigError(f"{path} is not the file that the {SIGNATURE} beside it describes: copy both again")
