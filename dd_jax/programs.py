@@ -1,14 +1,14 @@
 """A trained system as functions of plain named arrays, weights inside: what is exported."""
 
-import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.api import NETWORKS
 from dd_jax.checkpoint import Restored
 from dd_jax.config import Config, ConfigError
 from dd_jax.forward import full_size_depth
@@ -16,7 +16,6 @@ from dd_jax.networks import model as networks
 from dd_jax.train_step import predict_augmented
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Predictions
 
-NETWORKS = ("auto", "teacher", "student")
 PIXELS = ("float32", "uint8")
 
 
@@ -71,9 +70,10 @@ def programs(restored: Restored, network: str = "auto", pixels: str = "float32")
 
 def in_float32(restored: Restored) -> Restored:
     """The same system with networks that compute in float32, the type of their parameters."""
-    config = copy.deepcopy(restored.config)
-    config.model.precision = "float32"
-    return dataclasses.replace(restored, config=config)
+    if restored.config.model.precision == "float32":
+        return restored
+    model = dataclasses.replace(restored.config.model, precision="float32")
+    return dataclasses.replace(restored, config=dataclasses.replace(restored.config, model=model))
 
 
 def arguments(program: Program, batch: Batch) -> dict[str, np.ndarray]:
@@ -99,8 +99,8 @@ def expected(program: Program, predictions: Predictions, batch: Batch) -> dict[s
     }
 
 
-def _frames(count: int) -> Iterable[tuple[str, int]]:
-    """Prefix of a frame's inputs, and its place in a batch."""
+def _frames(count: int) -> list[tuple[str, int]]:
+    """What the names of a frame's inputs begin with, and its place in a batch."""
     return [("", TARGET), ("previous_", PREVIOUS), ("next_", NEXT)][:count]
 
 
@@ -110,7 +110,7 @@ def _image(config: Config, pixels: str, which: str) -> Port:
 
 
 def _inverse_depth(config: Config, who: str) -> Port:
-    return Port((config.data.height, config.data.width), "float32", "1 / (unit of the system)", f"inverse depth {who}")
+    return Port((config.data.height, config.data.width), "float32", "1 / unit of depth", f"inverse depth {who}")
 
 
 def _as_float(picture: jax.Array) -> jax.Array:
@@ -132,41 +132,53 @@ def _teacher(restored: Restored, pixels: str) -> Program:
 
 def _student(restored: Restored, pixels: str) -> Program:
     config = restored.config
-    size = config.data.height, config.data.width
     frames = _frames(3 if config.cost_volume.future_frame else 2)
-    inputs = {"image": _image(config, pixels, "the frame")}
-    for prefix, _ in frames[1:]:
-        which = f"the {prefix.removesuffix('_')} frame"
-        inputs[f"{prefix}image"] = _image(config, pixels, which)
-        inputs[f"has_{prefix}image"] = Port((), "bool", "", f"whether there is {which}; where not, its image and mask count not")
-    inputs["K"] = Port((3, 3), "float32", "pixels of the image", "camera: ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), integers at centres")
-    if config.domd.enabled:
-        for prefix, _ in frames:
-            which = f"the {prefix.removesuffix('_')} frame" if prefix else "the frame"
-            inputs[f"{prefix}mask"] = Port(size, "bool", "", f"what may move by itself in {which}; all False: nothing")
 
     def run(**arrays: jax.Array) -> dict[str, jax.Array]:
-        b = arrays["image"].shape[0]
-        here, none = jnp.ones(b, bool), jnp.zeros((b, *size), bool)
-        order = sorted(frames, key=lambda frame: frame[1])
-        images = jnp.stack([_as_float(arrays[f"{prefix}image"]) for prefix, _ in order], axis=1)
-        batch = Batch(
-            images=images,
-            inputs=images,
-            masks=jnp.stack([arrays.get(f"{prefix}mask", none) for prefix, _ in order], axis=1),
-            K=arrays["K"],
-            exists=jnp.stack([arrays.get(f"has_{prefix}image", here) for prefix, _ in order], axis=1),
-            seed=jnp.zeros(b, jnp.uint32),
-        )
+        batch = _batch(arrays, len(frames))
         state = restored.state.replace(params=jax.lax.optimization_barrier(restored.state.params))
-        found, has = predict_augmented(state, batch, config), arrays["has_previous_image"][:, None, None]
+        found, has = predict_augmented(state, batch, config), batch.exists[:, PREVIOUS, None, None]
         return {
             "inverse_depth": jnp.where(has, found.student, found.teacher),
             "T_previous_from_target": jnp.where(has, found.T_previous_from_target, jnp.eye(4)),
         }
 
+    inputs = {}
+    for prefix, _ in frames:
+        name = f"the {prefix.removesuffix('_')} frame" if prefix else "the frame"
+        inputs[f"{prefix}image"] = _image(config, pixels, name)
+        if config.domd.enabled:
+            size = config.data.height, config.data.width
+            inputs[f"{prefix}mask"] = Port(size, "bool", "", f"what may move by itself in {name}; all False: nothing")
+        if prefix:
+            inputs[f"has_{prefix}image"] = Port(
+                (), "bool", "", f"whether there is {name}; if not, its image and mask do not count"
+            )
+    camera = "camera, ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), of the image at this size; integers at pixel centres"
+    inputs["K"] = Port((3, 3), "float32", "pixels", camera)
     outputs = {
         "inverse_depth": _inverse_depth(config, "of the frame; from it alone where there is no previous one"),
-        "T_previous_from_target": Port((4, 4), "float32", "unit of the system", "takes points to the previous camera; identity where there is none"),
+        "T_previous_from_target": Port(
+            (4, 4),
+            "float32",
+            "unit of depth",
+            "takes points of the frame's camera to the previous one's; identity if there is none",
+        ),
     }
     return Program("student", inputs, outputs, run)
+
+
+def _batch(arrays: dict[str, jax.Array], count: int) -> Batch:
+    """A student's inputs as augmentation would return them."""
+    b, height, width, _ = arrays["image"].shape
+    in_order = [prefix for prefix, _ in sorted(_frames(count), key=lambda frame: frame[1])]
+    nothing, here = jnp.zeros((b, height, width), bool), jnp.ones(b, bool)
+    images = jnp.stack([_as_float(arrays[f"{prefix}image"]) for prefix in in_order], axis=1)
+    return Batch(
+        images=images,
+        inputs=images,
+        masks=jnp.stack([arrays.get(f"{prefix}mask", nothing) for prefix in in_order], axis=1),
+        K=arrays["K"],
+        exists=jnp.stack([arrays.get(f"has_{prefix}image", here) for prefix in in_order], axis=1),
+        seed=jnp.zeros(b, jnp.uint32),
+    )

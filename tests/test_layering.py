@@ -11,6 +11,7 @@ LAYERS = [
     {"types", "config", "validation", "reduce", "ssim", "hosts", "compilation_cache"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
+    {"to_onnx"},
     {"protocols", "ground_plane", "predictions", "gallery", "baselines", "saved", "views", "pipeline", "pointcloud", "movie"},
     {"scaling", "sources", "viewer"},
     {"trajectory"},
@@ -19,10 +20,10 @@ LAYERS = [
     {"parallel"},
     {"evaluate"},
     {"api"},
-    {"outputs"},
+    {"outputs", "programs"},
     {
         "train", "predict", "parts_benchmark", "peer_benchmark", "loader_benchmark", "resident", "ablations", "command_line",
-        "prepare",
+        "prepare", "export",
     },
     {"aot", "benchmark"},
 ]
@@ -44,6 +45,7 @@ NARROW = {
     "baselines": {"config", "data"},
     "saved": {"types", "config", "validation", "data", "networks", "checkpoint"},
     "views": {"types", "config", "data"},
+    "to_onnx": {"config", "to_onnx"},
     "pipeline": set(),
     "pointcloud": set(),
     "movie": {"config", "data"},

@@ -104,12 +104,12 @@ REDUCTIONS = {
 
 def reduce(g: Graph, eqn: Any, x: Tensor) -> Tensor:
     """Sums and extremes; of truth values, the extreme of the numbers 0 and 1."""
-    x, shape, dtype = g.full(x, shape_of(eqn.invars[0])), shape_of(eqn.outvars[0]), x.dtype
-    if dtype == bool:
+    x, shape, logical = g.full(x, shape_of(eqn.invars[0])), shape_of(eqn.outvars[0]), x.dtype.kind == "b"
+    if logical:
         x = g.add("Cast", x, shape=x.shape, dtype=np.int64, to=onnx_type(np.int64))
     axes = integers(*eqn.params["axes"])
     found = g.add(REDUCTIONS[eqn.primitive.name], x, axes, shape=shape, dtype=x.dtype, keepdims=0)
-    return g.add("Cast", found, shape=shape, dtype=bool, to=onnx_type(bool)) if dtype == bool else found
+    return g.add("Cast", found, shape=shape, dtype=bool, to=onnx_type(bool)) if logical else found
 
 
 def cumsum(g: Graph, eqn: Any, x: Tensor) -> Tensor:

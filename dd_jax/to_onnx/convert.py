@@ -21,7 +21,9 @@ INNER = {
 """Primitives that stand for a program of their own, and the parameter that holds it: derivatives have no place in ONNX."""
 
 
-def convert(program: ClosedJaxpr, inputs: Sequence[str], outputs: Sequence[str], about: str, batch: Any = None) -> onnx.ModelProto:
+def convert(
+    program: ClosedJaxpr, inputs: Sequence[str], outputs: Sequence[str], about: str, batch: Any = None
+) -> onnx.ModelProto:
     """The ONNX model of a traced function.
 
     Args:

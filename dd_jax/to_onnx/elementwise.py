@@ -26,7 +26,7 @@ def emit(g: Graph, op: str, *inputs: Tensor, dtype: Any, **attributes: Any) -> T
 def same(g: Graph, eqn: Any, *inputs: Tensor) -> Tensor:
     """A primitive of :data:`SAME`."""
     name, kind = eqn.primitive.name, eqn.invars[0].aval.dtype
-    if name in LOGICAL and kind != bool or name.endswith("_to") and kind.kind == "f":
+    if (name in LOGICAL and kind.kind != "b") or (name.endswith("_to") and kind.kind == "f"):
         raise unsupported(f"{name} of {kind}")
     return emit(g, SAME[name], *inputs, dtype=eqn.outvars[0].aval.dtype)
 
@@ -77,10 +77,10 @@ def rsqrt(g: Graph, eqn: Any, x: Tensor) -> Tensor:
 
 def select(g: Graph, eqn: Any, which: Tensor, *cases: Tensor) -> Tensor:
     """``cases[which]``, of two."""
-    if which.dtype != bool or len(cases) != 2:
+    if which.dtype.kind != "b" or len(cases) != 2:
         raise unsupported(f"a choice between {len(cases)} arrays")
     no, yes = cases
-    if no.dtype != bool:
+    if no.dtype.kind != "b":
         return emit(g, "Where", which, yes, no, dtype=no.dtype)
     chosen = emit(g, "And", which, yes, dtype=bool)  # runtimes choose between numbers only
     return emit(g, "Or", chosen, emit(g, "And", emit(g, "Not", which, dtype=bool), no, dtype=bool), dtype=bool)

@@ -106,9 +106,7 @@ def dynamic_slice(g: Graph, eqn: Any, x: Tensor, *starts: Tensor) -> Tensor:
     if not axes:
         return x
     lengths = integers(*(sizes[axis] for axis in axes))
-    places = g.add(
-        "Concat", *(g.unsqueeze(starts[axis], [0]) for axis in axes), shape=(len(axes),), dtype=np.int64, axis=0
-    )
+    places = g.add("Concat", *(g.unsqueeze(starts[axis], [0]) for axis in axes), shape=(len(axes),), dtype=np.int64, axis=0)
     last = integers(*(x.shape[axis] - sizes[axis] for axis in axes))
     first = emit(g, "Min", emit(g, "Max", places, integers(0), dtype=np.int64), last, dtype=np.int64)
     end = emit(g, "Add", first, lengths, dtype=np.int64)
