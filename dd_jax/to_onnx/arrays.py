@@ -67,7 +67,8 @@ def pad(g: Graph, eqn: Any, x: Tensor, value: Tensor) -> Tensor:
 def cut(g: Graph, eqn: Any, x: Tensor) -> Tensor:
     x, strides = g.full(x, shape_of(eqn.invars[0])), eqn.params["strides"]
     for axis, (start, stop) in enumerate(zip(eqn.params["start_indices"], eqn.params["limit_indices"])):
-        x = g.slice(x, axis, start, stop, 1 if strides is None else strides[axis])
+        end = None if stop == x.shape[axis] else stop
+        x = g.slice(x, axis, start, end, 1 if strides is None else strides[axis])
     return x
 
 
@@ -78,8 +79,8 @@ def reverse(g: Graph, eqn: Any, x: Tensor) -> Tensor:
 
 
 def split(g: Graph, eqn: Any, x: Tensor) -> list[Tensor]:
-    x, axis, pieces, start = g.full(x, shape_of(eqn.invars[0])), eqn.params["axis"], [], 0
-    for size in eqn.params["sizes"]:
+    x, axis, pieces, start = g.full(x, shape_of(eqn.invars[0])), int(eqn.params["axis"]), [], 0
+    for size in map(int, eqn.params["sizes"]):
         pieces.append(g.slice(x, axis, start, start + size))
         start += size
     return pieces

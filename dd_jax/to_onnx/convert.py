@@ -15,9 +15,10 @@ from dd_jax.to_onnx.graph import SMALL, Graph, Tensor, common_shape, constant, u
 RULES = arrays.RULES | elementwise.RULES | indexing.RULES | layers.RULES | loops.RULES
 
 INNER = {
-    "checkpoint": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
-    "jit": "jaxpr", "pjit": "jaxpr",
-}  # fmt: skip
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "jit": "jaxpr",
+}
 """Primitives that stand for a program of their own, and the parameter that holds it: derivatives have no place in ONNX."""
 
 
@@ -61,8 +62,7 @@ class Converter(Graph):
         name = eqn.primitive.name
         if name in INNER:
             inner = eqn.params[INNER[name]]
-            jaxpr, consts = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
-            return self.run(jaxpr, consts, inputs)
+            return self.run(inner.jaxpr, inner.consts, inputs)
         if name not in RULES:
             raise unsupported(f"the operation {name!r}")
         folded = _fold(eqn, inputs)

@@ -180,11 +180,13 @@ class Graph:
         shape = tuple(size for axis, size in enumerate(tensor.shape) if axis not in axes)
         return self.add("Squeeze", tensor, integers(*axes), shape=shape, dtype=tensor.dtype)
 
-    def slice(self, tensor: Tensor, axis: int, start: int, stop: int | None, step: int = 1) -> Tensor:
-        """``start:stop:step`` along one axis; None: to its end, which may be symbolic where nothing is cut off."""
+    def slice(self, tensor: Tensor, axis: int, start: int, stop: Any, step: int = 1) -> Tensor:
+        """``start:stop:step`` along one axis; None: to its end. The batch stays whole."""
         size = tensor.shape[axis]
         if start == 0 and step == 1 and (stop is None or stop == size):
             return tensor
+        if not isinstance(size, int):
+            raise unsupported("a part of a batch")
         length = len(range(size)[start:stop:step])
         shape = (*tensor.shape[:axis], length, *tensor.shape[axis + 1 :])
         end = -(2**62) if stop is None and step < 0 else 2**62 if stop is None else stop

@@ -1,6 +1,6 @@
 """Reading and writing at indices. Known indices that form a grid, as slices do, become slices and picks along single axes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ def gather(g: Graph, eqn: Any, operand: Tensor, indices: Tensor) -> Tensor:
     """``lax.gather`` where every index tells a whole slice, or one place of an axis."""
     dims, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     operand, indices = (g.full(x, shape_of(variable)) for x, variable in zip((operand, indices), eqn.invars))
+    if not all(isinstance(operand.shape[axis], int) for axis in dims.start_index_map):
+        raise unsupported("a part of a batch")
     known = None
     if indices.value is not None and not dims.operand_batching_dims:
         limits = [operand.shape[axis] - sizes[axis] for axis in dims.start_index_map]
@@ -45,7 +47,7 @@ def _grid(index: np.ndarray) -> list[tuple[int | None, np.ndarray]] | None:
 
 
 def _pick(
-    g: Graph, x: Tensor, dims: Any, sizes: Sequence[int], grid: list[tuple[int | None, np.ndarray]]
+    g: Graph, x: Tensor, dims: Any, sizes: Shape, grid: list[tuple[int | None, np.ndarray]]
 ) -> tuple[Tensor, list[tuple[str, int]]]:
     """Slices and picks along single axes; and what each axis of the result is: an index's ("i"), or the operand's ("o")."""
     labels = [("o", axis) for axis in range(len(x.shape))]
@@ -66,7 +68,7 @@ def _pick(
 
 
 def _gather_anywhere(
-    g: Graph, operand: Tensor, indices: Tensor, dims: Any, sizes: Sequence[int], mode: GatherScatterMode
+    g: Graph, operand: Tensor, indices: Tensor, dims: Any, sizes: Shape, mode: GatherScatterMode
 ) -> tuple[Tensor, list[tuple[str, int]]]:
     """One row of the operand per index vector; labels as of :func:`_pick`."""
     batching, mapped = (list(map(int, axes)) for axes in (dims.operand_batching_dims, dims.start_index_map))

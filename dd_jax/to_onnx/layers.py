@@ -28,7 +28,7 @@ def convolution(g: Graph, eqn: Any, x: Tensor, kernel: Tensor) -> Tensor:
         "Conv", x, kernel, shape=tuple(out[axis] for axis in numbers.out_spec), dtype=x.dtype,
         pads=pads, strides=params["window_strides"], dilations=params["rhs_dilation"], group=params["feature_group_count"],
     )  # fmt: skip
-    return g.transpose(found, np.argsort(numbers.out_spec))
+    return g.transpose(found, np.argsort(numbers.out_spec).tolist())
 
 
 def _spread(g: Graph, x: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, list[int]]:
