@@ -1,5 +1,7 @@
 """Bilinear sampling at pixel coordinates, equal to ``torch.nn.functional.grid_sample(align_corners=True)``."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
@@ -26,9 +28,9 @@ def pad_zeros(image: Float[Array, "b h w c"]) -> Float[Array, "b h+2 w+2 c"]:
 
 
 def corners(
-    shape: tuple[int, ...], coords: Float[Array, "*s b p q 2"]
+    shape: tuple[Any, ...], coords: Float[Array, "*s b p q 2"]
 ) -> tuple[list[Int32[Array, "*s b p q"]], Float[Array, "*s b p q"], Float[Array, "*s b p q"]]:
-    """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c).
+    """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c), of which b may be unknown yet.
 
     Returns:
       indices into an image's flattened pixels of a cell's four corners (row, column: 00, 01, 10, 11), always inside, and the
