@@ -86,6 +86,11 @@ def split(g: Graph, eqn: Any, x: Tensor) -> list[Tensor]:
     return pieces
 
 
+def unstack(g: Graph, eqn: Any, x: Tensor) -> list[Tensor]:
+    x, axis = g.full(x, shape_of(eqn.invars[0])), int(eqn.params["axis"])
+    return [g.squeeze(g.slice(x, axis, place, place + 1), [axis]) for place in range(x.shape[axis])]
+
+
 def iota(g: Graph, eqn: Any, *_: Tensor) -> Tensor:
     shape, axis, dtype = eqn.params["shape"], eqn.params["dimension"], eqn.params["dtype"]
     others = [other for other in range(len(shape)) if other != axis]
@@ -165,4 +170,5 @@ RULES: dict[str, Callable[..., Tensor | list[Tensor]]] = dict.fromkeys(REDUCTION
     "stop_gradient": unchanged,
     "tile": tile,
     "transpose": transpose,
+    "unstack": unstack,
 }

@@ -63,6 +63,11 @@ class Converter(Graph):
         if name in INNER:
             inner = eqn.params[INNER[name]]
             return self.run(inner.jaxpr, inner.consts, inputs)
+        if name == "call_hi_primitive":  # later versions of JAX: an operation that says itself how it is computed
+            high = eqn.params["_prim"]
+            flat = jax.make_jaxpr(lambda *leaves: jax.tree.leaves(high.expand(*jax.tree.unflatten(high.in_tree, leaves))))
+            inner = flat(*(variable.aval for variable in eqn.invars))
+            return self.run(inner.jaxpr, inner.consts, inputs)
         if name not in RULES:
             raise unsupported(f"the operation {name!r}")
         folded = _fold(eqn, inputs)

@@ -24,6 +24,7 @@ def test_shapes(symbolic):
             jnp.stack([x, -x], axis=1),
             jnp.stack([x, jnp.ones_like(x)], axis=-1),
             *jnp.split(x, (1, 3), axis=2),
+            *jnp.unstack(x, axis=1),
             jnp.squeeze(x[:, 1:2], 1),
             jnp.pad(x, ((0, 0), (1, 2), (0, 0), (3, 0)), constant_values=7.0),
             jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect"),
