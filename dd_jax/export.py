@@ -263,10 +263,12 @@ def _about(program: Program, kind: str, artifact: Artifact) -> dict[str, Any]:
 
 
 def _signature(restored: Restored, artifacts: dict[str, Any]) -> dict[str, Any]:
+    data = restored.config.data
     packages = [name for name in ("jax", "jaxlib", "onnx", "onnxruntime") if importlib.util.find_spec(name) is not None]
     return {
         "format": FORMAT,
         "system": {"name": restored.config.name, "step": restored.step, "digest": saved.digest(restored)},
+        "frames": {"height": data.height, "width": data.width, "resize": data.resize},
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "artifacts": artifacts,
     }

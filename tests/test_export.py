@@ -159,6 +159,7 @@ def test_the_script_writes_files_and_what_they_are(system, tmp_path, capsys, mon
 
     signature = json.loads((out / "signature.json").read_text())
     assert signature["system"] == {"name": "dynamic_depth", "step": 0, "digest": saved.digest(system)}
+    assert signature["frames"] == {"height": 64, "width": 96, "resize": "area"}
     about = signature["artifacts"]["teacher.stablehlo"]
     assert about["inputs"]["image"]["shape"] == ["batch", 64, 96, 3] and about["platforms"] == ["cpu", "cuda", "tpu"]
     assert about["outputs"]["inverse_depth"]["unit"] == "1 / unit of depth" and about["difference"] <= 1e-6
