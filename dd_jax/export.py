@@ -1,6 +1,5 @@
 """A trained system as files that run without this library: StableHLO (``jax.export``) and ONNX, verified once written."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -8,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +57,19 @@ def export(
     Args:
       network, pixels: see :func:`dd_jax.programs.programs`.
 
-    Networks that compute in bfloat16 do so in StableHLO; in ONNX they compute in float32.
+    Networks that compute in bfloat16 do so in StableHLO; in ONNX they compute in float32. The signature lists what has been
+    verified, with what an earlier call wrote of the same system.
 
     Raises:
       ConfigError: a format or network that there is not, a package that is missing, an operation without a counterpart, a
-        folder that cannot be written, or a file that does not say what the library says (it is kept, without a signature).
+        folder that cannot be written, or a file that does not say what the library says (it is kept, but not listed).
     """
     _check(formats)
     systems = {kind: in_float32(restored) if kind == "onnx" else restored for kind in formats}
     jobs = [(kind, program) for kind, system in systems.items() for program in programs(system, network, pixels)]
-    with _writable(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / SIGNATURE).unlink(missing_ok=True)
+    paths = [out / f"{program.network}.{kind}" for kind, program in jobs]
+    signature = _signature(restored, out, {path.name for path in paths})
+    _write(out / SIGNATURE, json.dumps(signature, indent=2) + "\n")
     batch = sample(restored)
 
     @functools.cache
@@ -77,12 +77,11 @@ def export(
         system = next(system for system in systems.values() if system.config.model.precision == precision)
         return _timed(evaluate.make_predict(system.config), system.state, batch)
 
-    found, described = [], {}
-    for kind, program in tqdm(jobs, unit="file"):
+    found = []
+    for (kind, program), path in zip(tqdm(jobs, unit="file"), paths):
         predictions, library_milliseconds = predicted(systems[kind].config.model.precision)
-        path, data = out / f"{program.network}.{kind}", (as_stablehlo if kind == "stablehlo" else as_onnx)(program)
-        with _writable(out):
-            files.replace(path, data)
+        data = (as_stablehlo if kind == "stablehlo" else as_onnx)(program)
+        _write(path, data)
         answers, milliseconds = _timed((load if kind == "stablehlo" else load_onnx)(path), **arguments(program, batch))
         far = difference(answers, expected(program, predictions, batch))
         if not far <= TOLERANCES[kind]:
@@ -91,9 +90,8 @@ def export(
             )
         digest = hashlib.sha256(data).hexdigest()
         found.append(Artifact(path, digest, len(data), milliseconds, library_milliseconds, far))
-        described[path.name] = _about(program, kind, found[-1])
-    with _writable(out):
-        files.replace(out / SIGNATURE, json.dumps(_signature(restored, described), indent=2) + "\n")
+        signature["artifacts"][path.name] = _about(program, kind, found[-1])
+        _write(out / SIGNATURE, json.dumps(signature, indent=2) + "\n")
     return found
 
 
@@ -126,15 +124,10 @@ def load(path: str | Path) -> Run:
         the program.
     """
     path = Path(path)
+    data = _read(path)
     try:
-        data = path.read_bytes()
-        _compare_with_signature(path, data)
         exported = jax.export.deserialize(bytearray(data))
         names = jax.tree.unflatten(exported.in_tree, exported.in_avals)[1]
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a file that scripts/export.py wrote") from error
-    except ConfigError:
-        raise
     except Exception as error:  # whatever a reader of bytes stumbles over
         raise ConfigError(f"{path} is cut off, or no StableHLO of scripts/export.py: copy or export it again") from error
     ports = {name: Port(tuple(aval.shape[1:]), aval.dtype.name, "", "") for name, aval in names.items()}
@@ -152,10 +145,9 @@ def load_onnx(path: str | Path) -> Run:
     import onnxruntime
 
     path = Path(path)
+    data = _read(path)
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a file that scripts/export.py wrote") from error
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a family of its own
         raise ConfigError(f"{path} is cut off, or no ONNX of scripts/export.py: copy or export it again") from error
     kinds = {"tensor(float)": "float32", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
@@ -224,12 +216,23 @@ def _check(formats: Sequence[str]) -> None:
         raise ConfigError(f"--format=onnx needs {' and '.join(missing)}: pip install -e '.[export]', or leave --format=stablehlo")
 
 
-@contextlib.contextmanager
-def _writable(out: Path) -> Iterator[None]:
+def _write(path: Path, data: bytes | str) -> None:
     try:
-        yield
+        files.replace(path, data)
     except OSError as error:
-        raise ConfigError(f"--out={out} cannot be written ({error.strerror or error}): name another folder") from error
+        raise ConfigError(f"{path} cannot be written ({error.strerror or error}): name another folder") from error
+
+
+def _read(path: Path) -> bytes:
+    """All of a file, compared with the ``signature.json`` beside it, if there is one: not all damage shows otherwise."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a file that scripts/export.py wrote") from error
+    known = _listed(path.parent).get(path.name)
+    if known is not None and known["sha256"] != hashlib.sha256(data).hexdigest():
+        raise ConfigError(f"{path} is not the file that the {SIGNATURE} beside it describes: copy both again")
+    return data
 
 
 def _timed(run: Callable[..., Any], *positional: Any, **named: Any) -> tuple[Any, float]:
@@ -262,23 +265,24 @@ def _about(program: Program, kind: str, artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _signature(restored: Restored, artifacts: dict[str, Any]) -> dict[str, Any]:
-    data = restored.config.data
+def _signature(restored: Restored, out: Path, new: set[str]) -> dict[str, Any]:
+    """Of the system, with those files that an earlier export of it wrote and this one leaves alone."""
+    data, digest = restored.config.data, saved.digest(restored)
     packages = [name for name in ("jax", "jaxlib", "onnx", "onnxruntime") if importlib.util.find_spec(name) is not None]
     return {
         "format": FORMAT,
-        "system": {"name": restored.config.name, "step": restored.step, "digest": saved.digest(restored)},
+        "system": {"name": restored.config.name, "step": restored.step, "digest": digest},
         "frames": {"height": data.height, "width": data.width, "resize": data.resize},
         "versions": {name: importlib.metadata.version(name) for name in packages},
-        "artifacts": artifacts,
+        "artifacts": {name: about for name, about in _listed(out, digest).items() if name not in new},
     }
 
 
-def _compare_with_signature(path: Path, data: bytes) -> None:
-    """Against the digest of the ``signature.json`` beside the file, where there is one: not all damage shows when it is read."""
+def _listed(folder: Path, digest: str | None = None) -> dict[str, Any]:
+    """The files that a folder's signature describes; with ``digest``, only if they are of that system."""
     try:
-        known = json.loads(path.with_name(SIGNATURE).read_text())["artifacts"][path.name]["sha256"]
+        signature = json.loads((folder / SIGNATURE).read_text())
+        known = signature["system"]["digest"], dict(signature["artifacts"])
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    if known != hashlib.sha256(data).hexdigest():
-        raise ConfigError(f"{path} is not the file that the {SIGNATURE} beside it describes: copy both again")
+        return {}
+    return known[1] if digest in (None, known[0]) else {}

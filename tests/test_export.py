@@ -1,5 +1,6 @@
 """What is exported answers like the system it was made of, and says what is wrong with what it is given."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -173,18 +174,31 @@ def test_the_script_writes_files_and_what_they_are(system, tmp_path, capsys, mon
     monkeypatch.setitem(export.TOLERANCES, "stablehlo", -1.0)
     with pytest.raises(SystemExit, match=r"^error: .*teacher.stablehlo is .* away from the library's answer, more than -1"):
         script.main(command)
-    assert not (out / "signature.json").exists()
+    assert json.loads((out / "signature.json").read_text())["artifacts"] == {}
 
 
 def test_mistakes_are_told_before_anything_is_compiled(system, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="--format=torch is not one of stablehlo, onnx"):
         export.export(system, tmp_path, ["torch"])
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"--out=.*file cannot be written \(.*\): name another folder"):
+    with pytest.raises(ConfigError, match=r"file/signature.json cannot be written \(.*\): name another folder"):
         export.export(system, tmp_path / "file", ["stablehlo"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"--format=onnx needs onnx and onnxruntime: pip install -e '.\[export\]'"):
         export.export(system, tmp_path, ["onnx"])
+
+
+def test_the_signature_keeps_what_an_earlier_export_of_the_system_wrote(system, tmp_path):
+    def listed(restored, new):
+        return export._signature(restored, tmp_path, new)["artifacts"]
+
+    before = {"system": {"digest": saved.digest(system)}, "artifacts": {"teacher.onnx": {}, "student.onnx": {}}}
+    (tmp_path / "signature.json").write_text(json.dumps(before))
+    assert list(listed(system, {"teacher.onnx", "teacher.stablehlo"})) == ["student.onnx"]
+    another = dataclasses.replace(system, state=system.state.replace(depth_range=2 * system.state.depth_range))
+    assert listed(another, set()) == {}
+    (tmp_path / "signature.json").write_text("{")
+    assert listed(system, set()) == {}
 
 
 def test_a_number_that_is_none_is_infinitely_far_away():
