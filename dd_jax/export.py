@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from dd_jax import evaluate, saved
+from dd_jax import evaluate, parallel, saved
 from dd_jax.checkpoint import Restored
 from dd_jax.config import ConfigError
 from dd_jax.data import files
@@ -39,7 +39,7 @@ Run = Callable[..., dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """One file, as it was verified: on one sample, on this machine."""
+    """One file, as it was verified: on one sample, on this machine's CPU."""
 
     path: Path
     sha256: str
@@ -64,7 +64,7 @@ def export(
       ConfigError: a format or network that there is not, a package that is missing, an operation without a counterpart, a
         folder that cannot be written, or a file that does not say what the library says (it is kept, but not listed).
     """
-    _check(formats)
+    cpu = _check(formats)
     systems = {kind: in_float32(restored) if kind == "onnx" else restored for kind in formats}
     jobs = [(kind, program) for kind, system in systems.items() for program in programs(system, network, pixels)]
     paths = [out / f"{program.network}.{kind}" for kind, program in jobs]
@@ -75,14 +75,16 @@ def export(
     @functools.cache
     def predicted(precision: str) -> tuple[Predictions, float]:
         system = next(system for system in systems.values() if system.config.model.precision == precision)
-        return _timed(evaluate.make_predict(system.config), system.state, batch)
+        return _timed(evaluate.make_predict(system.config, [cpu]), parallel.replicate(system.state, [cpu]), batch)
 
     found = []
     for (kind, program), path in zip(tqdm(jobs, unit="file"), paths):
-        predictions, library_milliseconds = predicted(systems[kind].config.model.precision)
         data = (as_stablehlo if kind == "stablehlo" else as_onnx)(program)
         _write(path, data)
-        answers, milliseconds = _timed((load if kind == "stablehlo" else load_onnx)(path), **arguments(program, batch))
+        with jax.default_device(cpu):
+            predictions, library_milliseconds = predicted(systems[kind].config.model.precision)
+            run = (load if kind == "stablehlo" else load_onnx)(path)
+            answers, milliseconds = _timed(run, **arguments(program, batch))
         far = difference(answers, expected(program, predictions, batch))
         if not far <= TOLERANCES[kind]:
             raise ConfigError(
@@ -207,13 +209,18 @@ def table(artifacts: Sequence[Artifact]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _check(formats: Sequence[str]) -> None:
+def _check(formats: Sequence[str]) -> jax.Device:
+    """The device on which files are verified: a GPU may choose other algorithms for equal programs, and round otherwise."""
     for kind in formats:
         if kind not in FORMATS:
             raise ConfigError(f"--format={kind} is not one of {', '.join(FORMATS)}")
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
         raise ConfigError(f"--format=onnx needs {' and '.join(missing)}: pip install -e '.[export]', or leave --format=stablehlo")
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise ConfigError("files are verified on the CPU, which JAX_PLATFORMS leaves out: add ,cpu to it") from error
 
 
 def _write(path: Path, data: bytes | str) -> None:

@@ -187,6 +187,13 @@ def test_mistakes_are_told_before_anything_is_compiled(system, tmp_path, monkeyp
     with pytest.raises(ConfigError, match=r"--format=onnx needs onnx and onnxruntime: pip install -e '.\[export\]'"):
         export.export(system, tmp_path, ["onnx"])
 
+    def no_such_backend(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", no_such_backend)
+    with pytest.raises(ConfigError, match="files are verified on the CPU, which JAX_PLATFORMS leaves out: add ,cpu to it"):
+        export.export(system, tmp_path, ["stablehlo"])
+
 
 def test_the_signature_keeps_what_an_earlier_export_of_the_system_wrote(system, tmp_path):
     def listed(restored, new):
