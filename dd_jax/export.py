@@ -31,6 +31,9 @@ FORMAT = 1
 TOLERANCES = {"stablehlo": 1e-6, "onnx": 1e-4}
 """How far inverse depth may be from the model's, relatively."""
 
+PACKAGES = {"stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}
+"""What is needed to write and to read a format, besides what this library needs."""
+
 CALLS = 5
 """Timed runs; the median counts."""
 
@@ -122,9 +125,10 @@ def load(path: str | Path) -> Run:
     """A StableHLO file as a function of arrays by name, for any batch size; compiled once for each.
 
     Raises:
-      ConfigError: no such file, or one that is cut off or something else; by the function: inputs that are not those of
-        the program.
+      ConfigError: no such file, or one that is cut off or something else, or a package is missing; by the function: inputs
+        that are not those of the program.
     """
+    _need("stablehlo")
     path = Path(path)
     data = _read(path)
     try:
@@ -144,6 +148,7 @@ def load(path: str | Path) -> Run:
 
 def load_onnx(path: str | Path) -> Run:
     """An ONNX file as a function of arrays by name, run by onnxruntime on the CPU; raises like :func:`load`."""
+    _need("onnx")
     import onnxruntime
 
     path = Path(path)
@@ -214,13 +219,17 @@ def _check(formats: Sequence[str]) -> jax.Device:
     for kind in formats:
         if kind not in FORMATS:
             raise ConfigError(f"--format={kind} is not one of {', '.join(FORMATS)}")
-    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if "onnx" in formats and missing:
-        raise ConfigError(f"--format=onnx needs {' and '.join(missing)}: pip install -e '.[export]', or leave --format=stablehlo")
+        _need(kind)
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
         raise ConfigError("files are verified on the CPU, which JAX_PLATFORMS leaves out: add ,cpu to it") from error
+
+
+def _need(kind: str) -> None:
+    missing = [name for name in PACKAGES[kind] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--format={kind} needs {' and '.join(missing)}: pip install -e '.[export]'")
 
 
 def _write(path: Path, data: bytes | str) -> None:
@@ -275,7 +284,7 @@ def _about(program: Program, kind: str, artifact: Artifact) -> dict[str, Any]:
 def _signature(restored: Restored, out: Path, new: set[str]) -> dict[str, Any]:
     """Of the system, with those files that an earlier export of it wrote and this one leaves alone."""
     data, digest = restored.config.data, saved.digest(restored)
-    packages = [name for name in ("jax", "jaxlib", "onnx", "onnxruntime") if importlib.util.find_spec(name) is not None]
+    packages = [name for name in ("jax", "jaxlib", *PACKAGES["onnx"]) if importlib.util.find_spec(name) is not None]
     return {
         "format": FORMAT,
         "system": {"name": restored.config.name, "step": restored.step, "digest": digest},

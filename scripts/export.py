@@ -1,6 +1,6 @@
 """A trained system as files that run elsewhere: StableHLO for any program with JAX, ONNX for everything else.
 
-    pip install -e '.[export]'                                          # for ONNX
+    pip install -e '.[export]'
     python scripts/export.py --checkpoint=runs/kitti --out=exported
     python scripts/export.py --checkpoint=runs/kitti --out=exported --format=stablehlo --network=student --pixels=uint8
 

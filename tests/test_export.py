@@ -14,7 +14,7 @@ from dd_jax import evaluate, export, programs, saved
 from dd_jax.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
-NEEDS_ONNX = "needs onnx and onnxruntime: pip install -e '.[export]'"
+NEEDS = "needs flatbuffers, onnx and onnxruntime: pip install -e '.[export]'"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def predictions(system, batch):
 
 @pytest.fixture(scope="module")
 def stablehlo(system, tmp_path_factory):
+    pytest.importorskip("flatbuffers", reason=NEEDS)
     folder = tmp_path_factory.mktemp("stablehlo")
     for program in programs.programs(system):
         (folder / f"{program.network}.stablehlo").write_bytes(export.as_stablehlo(program))
@@ -52,7 +53,7 @@ def runs(stablehlo):
 @pytest.fixture(scope="module")
 def onnx_runs(system, tmp_path_factory):
     for package in ("onnx", "onnxruntime"):
-        pytest.importorskip(package, reason=NEEDS_ONNX)
+        pytest.importorskip(package, reason=NEEDS)
     folder = tmp_path_factory.mktemp("onnx")
     for program in programs.programs(system):
         (folder / f"{program.network}.onnx").write_bytes(export.as_onnx(program))
@@ -137,7 +138,7 @@ def test_damaged_files_are_refused_in_one_sentence(stablehlo, tmp_path):
 
 
 def test_damaged_onnx_is_refused_in_one_sentence(tmp_path):
-    pytest.importorskip("onnxruntime", reason=NEEDS_ONNX)
+    pytest.importorskip("onnxruntime", reason=NEEDS)
     (tmp_path / "teacher.onnx").write_bytes(b"something else")
     with pytest.raises(ConfigError, match=r"teacher.onnx is cut off, or no ONNX"):
         export.load_onnx(tmp_path / "teacher.onnx")
@@ -147,6 +148,7 @@ def test_damaged_onnx_is_refused_in_one_sentence(tmp_path):
 
 def test_the_script_writes_files_and_what_they_are(system, tmp_path, capsys, monkeypatch):
     """All of it: a saved system to files, table and signature; then the same with a tolerance that nothing keeps."""
+    pytest.importorskip("flatbuffers", reason=NEEDS)
     saved.write(tmp_path / "model", system)
     spec = importlib.util.spec_from_file_location("export_script", ROOT / "scripts/export.py")
     script = importlib.util.module_from_spec(spec)
@@ -178,14 +180,12 @@ def test_the_script_writes_files_and_what_they_are(system, tmp_path, capsys, mon
 
 
 def test_mistakes_are_told_before_anything_is_compiled(system, tmp_path, monkeypatch):
+    pytest.importorskip("flatbuffers", reason=NEEDS)
     with pytest.raises(ConfigError, match="--format=torch is not one of stablehlo, onnx"):
         export.export(system, tmp_path, ["torch"])
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/signature.json cannot be written \(.*\): name another folder"):
         export.export(system, tmp_path / "file", ["stablehlo"])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"--format=onnx needs onnx and onnxruntime: pip install -e '.\[export\]'"):
-        export.export(system, tmp_path, ["onnx"])
 
     def no_such_backend(backend):
         raise RuntimeError(f"Unknown backend {backend}")
@@ -193,6 +193,17 @@ def test_mistakes_are_told_before_anything_is_compiled(system, tmp_path, monkeyp
     monkeypatch.setattr(jax, "local_devices", no_such_backend)
     with pytest.raises(ConfigError, match="files are verified on the CPU, which JAX_PLATFORMS leaves out: add ,cpu to it"):
         export.export(system, tmp_path, ["stablehlo"])
+
+
+def test_missing_packages_are_named(system, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for kind, names in (("onnx", "onnx and onnxruntime"), ("stablehlo", "flatbuffers")):
+        with pytest.raises(ConfigError, match=rf"^--format={kind} needs {names}: pip install -e '.\[export\]'$"):
+            export.export(system, tmp_path, [kind])
+    with pytest.raises(ConfigError, match="--format=stablehlo needs flatbuffers"):
+        export.load(tmp_path / "teacher.stablehlo")
+    with pytest.raises(ConfigError, match="--format=onnx needs onnx"):
+        export.load_onnx(tmp_path / "teacher.onnx")
 
 
 def test_the_signature_keeps_what_an_earlier_export_of_the_system_wrote(system, tmp_path):
@@ -227,8 +238,8 @@ VARIANTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_system_can_be_exported(variant, tmp_path):
-    for package in ("onnx", "onnxruntime"):
-        pytest.importorskip(package, reason=NEEDS_ONNX)
+    for package in ("flatbuffers", "onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=NEEDS)
     system = tiny.restored(tiny.config(**VARIANTS[variant]))
     found = export.export(system, tmp_path)
     assert len(found) == 4 if system.config.model.student else 2
