@@ -165,8 +165,12 @@ def predict(state: TrainState, batch: Batch, config: Config) -> Predictions:
 
     The whole system runs, DOMD included: what is measured is what was trained.
     """
+    return predict_augmented(state, augment(batch, config.augment, train=False), config)
+
+
+def predict_augmented(state: TrainState, batch: Batch, config: Config) -> Predictions:
+    """:func:`predict` of a batch of float images, as ``augment`` returns it."""
     model = networks.merge(state.params, state.batch_stats, config, None, train=False)
-    batch = augment(batch, config.augment, train=False)
     outputs = forward(model, batch, state.depth_range, config, train=False)
     student, size = outputs.student, batch.images.shape[2:4]
 

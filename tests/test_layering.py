@@ -11,6 +11,7 @@ LAYERS = [
     {"types", "config", "validation", "reduce", "ssim", "hosts", "compilation_cache", "torch_files", "hub"},
     {"geometry"},
     {"networks", "cost_volume", "dynamic_volume", "domd", "losses", "metrics", "data", "optim", "checkpoint", "report"},
+    {"to_onnx"},
     {"protocols", "ground_plane", "predictions", "gallery", "baselines", "views", "pipeline", "pointcloud", "movie", "imagenet"},
     {"model_card"},
     {"saved"},
@@ -22,10 +23,10 @@ LAYERS = [
     {"parallel"},
     {"evaluate"},
     {"api"},
-    {"outputs"},
+    {"outputs", "programs"},
     {
         "train", "predict", "parts_benchmark", "peer_benchmark", "loader_benchmark", "resident", "ablations", "command_line",
-        "prepare",
+        "prepare", "export",
     },
     {"aot", "benchmark"},
 ]
@@ -52,6 +53,7 @@ NARROW = {
     "saved": {"types", "config", "validation", "data", "networks", "checkpoint", "hub", "model_card"},
     "imports": {"types", "config", "data", "networks", "checkpoint", "torch_files", "saved"},
     "views": {"types", "config", "data"},
+    "to_onnx": {"config", "to_onnx"},
     "pipeline": set(),
     "pointcloud": set(),
     "movie": {"config", "data"},

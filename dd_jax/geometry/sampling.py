@@ -1,6 +1,7 @@
 """Bilinear sampling at pixel coordinates, equal to ``torch.nn.functional.grid_sample(align_corners=True)``."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,9 @@ def pad_zeros(image: Float[Array, "b h w c"]) -> Float[Array, "b h+2 w+2 c"]:
 
 
 def corners(
-    shape: tuple[int, ...], coords: Float[Array, "*s b p q 2"]
+    shape: tuple[Any, ...], coords: Float[Array, "*s b p q 2"]
 ) -> tuple[Int32[Array, "*s b p q"], Float[Array, "*s b p q"], Float[Array, "*s b p q"]]:
-    """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c).
+    """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c), of which b may be unknown yet.
 
     Returns:
       index into an image's flattened pixels of a cell's upper left corner, such that all four are inside, and the fractions
@@ -58,7 +59,7 @@ def interpolate(
     return _with_corners(weighted, image, corner, *weights)
 
 
-def _steps(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _steps(shape: tuple[Any, ...]) -> tuple[int, int, int, int]:
     """From a cell's upper left corner to each of the four, in flattened pixels."""
     right, below = min(shape[2] - 1, 1), min(shape[1] - 1, 1) * shape[2]
     return 0, right, below, below + right

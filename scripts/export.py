@@ -1,0 +1,34 @@
+"""A trained system as files that run elsewhere: StableHLO for any program with JAX, ONNX for everything else.
+
+    pip install -e '.[export]'
+    python scripts/export.py --checkpoint=runs/kitti --out=exported
+    python scripts/export.py --checkpoint=runs/kitti --out=exported --format=stablehlo --network=student --pixels=uint8
+
+writes teacher.* (one frame) and student.* (two frames, with cost volume and DOMD), weights inside, for any batch size, and
+signature.json, which says what goes in and comes out. Each file is read again and compared with the library's own answer.
+"""
+
+from pathlib import Path
+
+from dd_jax import api, command_line, saved
+from dd_jax.export import FORMATS, export, table
+from dd_jax.programs import PIXELS
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = command_line.Parser(__doc__)
+    parser.add_argument("--checkpoint", required=True, help="folder of a run, one that model.save wrote, or hf://owner/name")
+    parser.add_argument("--which", default="best", help="of a run: best | latest | a step")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--format", default=",".join(FORMATS), help="stablehlo, onnx, or both separated by a comma (the default)")
+    parser.add_argument("--network", default="auto", choices=api.NETWORKS, help="auto: all that the system has")
+    parser.add_argument("--pixels", default="float32", choices=PIXELS, help="how images come in: in [0, 1], or as bytes")
+    flags = parser.parse_args(argv)
+    with command_line.one_sentence():
+        restored = saved.restore(flags.checkpoint, flags.which)
+        print(table(export(restored, flags.out, flags.format.split(","), flags.network, flags.pixels)))
+    print(f"{flags.out / 'signature.json'} says what goes in and comes out")
+
+
+if __name__ == "__main__":
+    main()
