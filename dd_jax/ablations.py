@@ -187,14 +187,14 @@ def tabulate(runs: Sequence[Run], rows: Mapping[str, object], baseline: str) -> 
     if len({result.frames for _, result in found}) > 1:
         raise ConfigError("the runs were measured on different test frames, which cannot be compared: make them anew")
     base_runs = {run.seed: result for run, result in found if run.row == baseline}
-    base = _frame_errors(list(base_runs.values()))
     lines = []
     for row in rows:
         seeds = [run.seed for run, _ in found if run.row == row]
         results = [result for run, result in found if run.row == row]
         if not results:
             continue
-        errors = _frame_errors(results)
+        pairs = [(result, base_runs[seed]) for seed, result in zip(seeds, results) if row != baseline and seed in base_runs]
+        errors, base = (_frame_errors(list(side)) for side in (zip(*pairs) if pairs else ((), ())))
         seconds = [result.step_seconds for result in results if result.step_seconds is not None]
         lines.append(
             Line(
@@ -206,17 +206,11 @@ def tabulate(runs: Sequence[Run], rows: Mapping[str, object], baseline: str) -> 
                     for region in REGIONS
                     if all(result.scores[region]["pixels"] for result in results)
                 },
-                differences={}
-                if row == baseline
-                else {region: paired_bootstrap(errors[region], base[region]) for region in errors.keys() & base.keys()},
+                differences={region: paired_bootstrap(errors[region], base[region]) for region in errors.keys() & base.keys()},
                 by_seed={
-                    region: [
-                        result.scores[region]["abs_rel"] - base_runs[seed].scores[region]["abs_rel"]
-                        for seed, result in zip(seeds, results)
-                        if row != baseline and seed in base_runs
-                    ]
+                    region: [ours.scores[region]["abs_rel"] - theirs.scores[region]["abs_rel"] for ours, theirs in pairs]
                     for region in REGIONS
-                    if all(result.scores[region]["pixels"] for result in (*results, *base_runs.values()))
+                    if all(result.scores[region]["pixels"] for pair in pairs for result in pair)
                 },
                 step_seconds=float(np.median(seconds)) if seconds else None,
                 published=rows[row].published,
@@ -265,9 +259,9 @@ def markdown(lines: Sequence[Line]) -> str:
     ]
     rows = [head, ["---"] * len(head), *body]
     note = (
-        "abs_rel, mean ± standard deviation over seeds; Δ is the difference to the first row, with its 95 % paired bootstrap "
-        "interval over test frames, and how many of the seeds have its sign.\n\n\\* the poster, Cityscapes, one run each, best "
-        "checkpoint chosen on the test split; not comparable in level."
+        "abs_rel, mean ± standard deviation over seeds; Δ is the difference to the first row with the same seeds, with its 95 % "
+        "paired bootstrap interval over test frames, and how many of the seeds have its sign.\n\n\\* the poster, Cityscapes, one "
+        "run each, best checkpoint chosen on the test split; not comparable in level."
     )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}\n"
 

@@ -68,6 +68,15 @@ def test_a_line_says_mean_and_spread_over_seeds_and_the_paired_difference(runs):
     assert other.step_seconds == pytest.approx(tiny.config().data.batch_size / 8)
 
 
+def test_seeds_that_only_one_of_both_has_are_not_compared(runs):
+    further = trained_run(runs[0].folder.parents[1], "base", 2, 0.5)
+    finish(further)
+    other = ablations.tabulate([*runs, further], ROWS, "base")[1]
+    assert other.differences["all"] == pytest.approx((0.02, 0.02, 0.02), abs=2e-5) and len(other.by_seed["all"]) == 2
+    (alone,) = ablations.tabulate([further, runs[2]], {"other": ROWS["other"]}, "base")
+    assert alone.differences == {} and alone.by_seed["all"] == []
+
+
 def test_the_interval_covers_what_noise_explains():
     rng = np.random.default_rng(1)
     base = rng.normal(0.3, 0.1, 200)

@@ -50,8 +50,8 @@ SMALLER = {
 }
 """What is appended to the commands of a script."""
 
-GOES_ON = ("make_synthetic", "run_ablations")
-"""Scripts that find the results of an earlier command; for the others, what another command wrote there is removed."""
+GOES_ON = ("make_synthetic", "run_ablations", "import_torch")
+"""Scripts that find what an earlier command wrote; for the others, what another command wrote there is removed."""
 
 
 def commands():
@@ -88,7 +88,8 @@ def workspace(tmp_path_factory):
     if not example.exists():
         example.parent.mkdir(exist_ok=True)
         example.symlink_to(drives[0])
-    pictures = [cv2.imread(str(path)) for path in sorted((drives[0] / "image_02/data").glob("*.png"))]
+    small = [cv2.imread(str(path)) for path in sorted((drives[0] / "image_02/data").glob("*.png"))]
+    pictures = [cv2.resize(picture, (1242, 376)) for picture in small]  # the documents' cameras fit these
     write_video(here / "clip.mp4", pictures)
     (here / "frames").mkdir()
     for name, picture in [("street.jpg", 0), ("before.png", 0), ("after.png", 1), *((f"frames/{i}.jpg", i) for i in range(3))]:
@@ -127,7 +128,7 @@ def cityscapes(root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", commands(), ids=str)
 def test_the_command_runs(command, workspace):
     if why := reason(command):
         pytest.skip(f"{command}: {why}")
