@@ -139,13 +139,18 @@ def _make(run: Run, gpu: int | None, cores: list[int]) -> bool:
     with (run.folder / "train.log").open("a") as log:
         for command in commands:
             process = subprocess.run([*pinned, sys.executable, *command], cwd=ROOT, env=environment, stdout=log, stderr=log)
-            if process.returncode:
+            if process.returncode or not _trained(run):
                 return False
     run.file.parent.mkdir(exist_ok=True)
     begun = run.file.with_suffix(".part")
     begun.write_text(json.dumps(dataclasses.asdict(read_result(run))) + "\n")
     begun.rename(run.file)
     return True
+
+
+def _trained(run: Run) -> bool:
+    """Whether it has seen all of its steps: a training that was stopped by a signal ends without an error too."""
+    return max((record["step"] for record in read_history(run.folder)), default=0) >= run.config.optim.steps
 
 
 def read_result(run: Run) -> Result:

@@ -38,7 +38,7 @@ def trained_run(out, row, seed, level, frames=40):
             if index % 2:
                 writer.writerow([f"f{index}", "student", "moving", 2 * error])
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "kind": "train", "images_per_second": 8.0}) + "\n")
-    return ablations.Run(row, seed, tiny.config(train={"seed": seed}), (), folder)
+    return ablations.Run(row, seed, tiny.config(train={"seed": seed}, optim={"steps": 1}), (), folder)
 
 
 def finish(run):
@@ -134,6 +134,14 @@ def test_a_result_is_there_once_both_commands_have_succeeded(runs, monkeypatch):
     monkeypatch.setattr(ablations, "subprocess", commands)
     assert not ablations._make(run, None, []) and run.result() is None
     assert ablations._make(run, None, []) and run.result() == ablations.read_result(run)
+
+
+def test_a_training_that_was_stopped_half_way_has_no_result(runs, monkeypatch):
+    run = runs[0]
+    run.file.unlink()
+    run.config.optim.steps = 2
+    monkeypatch.setattr(ablations, "subprocess", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0)))
+    assert not ablations._make(run, None, []) and not run.file.exists()
 
 
 @pytest.mark.parametrize("row", rows_file.ROWS)
