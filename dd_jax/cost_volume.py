@@ -196,7 +196,7 @@ class _Sweep:
 
     @staticmethod
     def _difference(a, b):
-        # A product with a constant vector: a reduction over the minor axis runs five times slower on a CPU.
+        # A product with a constant vector: a reduction over the minor axis runs slower on a CPU.
         share = jnp.full((a.shape[-1],), 1.0 / a.shape[-1], a.dtype)
         return jnp.einsum("...c,c->...", jnp.abs(a - b), share, precision=jax.lax.Precision.HIGHEST)
 

@@ -58,6 +58,14 @@ class CityscapesTree:
         lines = [f"{city} {city}_{sequence}_{number:06d}\n" for city, sequence, number in entries]
         (self.root / f"splits/{name}_files.txt").write_text("".join(lines))
 
+    def make_training(self, rng):
+        """A sequence with training and validation samples, and disparity for both."""
+        self.frames(range(8)), self.camera(5)
+        self.split("train", [("ulm", "000064", number) for number in (2, 3, 4, 5)])
+        self.split("val", [("ulm", "000064", 3)])
+        for number in (2, 3, 4, 5):
+            self.array("disparity", number, rng.integers(2000, 2**15, self.size).astype(np.uint16))
+
     def kept(self, number, **where):
         """The rows of a frame that training sees."""
         return self.picture(number, **where)[: self.size[0] * 3 // 4]

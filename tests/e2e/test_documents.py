@@ -95,7 +95,7 @@ def workspace(tmp_path_factory):
     for name, picture in [("street.jpg", 0), ("before.png", 0), ("after.png", 1), *((f"frames/{i}.jpg", i) for i in range(3))]:
         cv2.imwrite(str(here / name), pictures[picture])
     own_data(here / "ROOT", pictures)
-    cityscapes(here / "CS")
+    CityscapesTree(here / "CS").make_training(np.random.default_rng(0))
     (here / "CITYSCAPES").symlink_to(here / "CS")
     (here / "DIR").mkdir()
     lines = (here / "KITTI/splits/test_files.txt").read_text().splitlines()
@@ -115,16 +115,6 @@ def own_data(root, pictures):
     for i, picture in enumerate(pictures):
         cv2.imwrite(str(root / f"frames/clip/{i:06d}.png"), picture)
         cv2.imwrite(str(root / f"priors/clip/{i:06d}.png"), near_below)
-
-
-def cityscapes(root):
-    tree = CityscapesTree(root)
-    tree.frames(range(8)), tree.camera(5)
-    tree.split("train", [("ulm", "000064", number) for number in (2, 3, 4, 5)])
-    tree.split("val", [("ulm", "000064", 3)])
-    rng = np.random.default_rng(0)
-    for number in (2, 3, 4, 5):
-        tree.array("disparity", number, rng.integers(2000, 2**15, tree.size).astype(np.uint16))
 
 
 @pytest.mark.slow

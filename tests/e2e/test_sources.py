@@ -49,12 +49,8 @@ def test_a_store_trains_and_measures_like_its_folder(tmp_path):
 
 def test_cityscapes_sequences_train_and_are_measured_against_disparity(tmp_path):
     tree = CityscapesTree(tmp_path / "cityscapes")
-    tree.frames(range(8)), tree.camera(5)
-    tree.split("train", [("ulm", "000064", number) for number in (2, 3, 4, 5)])
-    tree.split("val", [("ulm", "000064", 3)])
     rng = np.random.default_rng(0)
-    for number in (2, 3, 4, 5):
-        tree.array("disparity", number, rng.integers(2000, 2**15, tree.size).astype(np.uint16))
+    tree.make_training(rng)
     for city in ("berlin", "bonn"):
         where = {"city": city, "sequence": "000001", "home": "test"}
         tree.frames((17, 19), **where), tree.camera(19, **where)

@@ -220,7 +220,7 @@ def test_losses_from_disparity(golden):
 def test_losses_of_the_poster(golden):
     preds = jnp.stack([images(golden, f"in.pred_{{}}_s{s}") for s in SCALES])
     disps, depths = scalar_maps(golden, "in.disp_s{}"), jnp.stack(scalar_maps(golden, "in.depth_s{}"))
-    additions = "contains terms of the poster (normals, mask weight, pose cycle, scale consistency), which are not built"
+    additions = "mixes in the poster's terms as the published code has them; test_c05 and test_c06 compare them one by one"
     for case, options in golden.meta.get("cases", {"multi": {}}).items():
         if options.get("is_multi", case.startswith("multi")):
             terms = loss_terms(golden, options, True, preds, disps, depths)
