@@ -4,7 +4,7 @@
     python scripts/compile_for.py --topology=v5e:2x4
     python scripts/compile_for.py --topology=v5e:2x4,v5e:8x8,v5e:16x16 --batch_per_device=12 --config=configs/many_depth.py:kitti
 
-Some twenty minutes of a CPU core per topology. Prints a Markdown table; the last line is JSON. Any field of the config can be set
+Some twenty minutes of a CPU core per topology; --topology=cpu compares options in one minute each. Prints a Markdown table; the last line is JSON. Any field of the config can be set
 (--config.cost_volume.bins=48).
 """
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one anothe
 from dd_jax import aot, command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:kitti", "what to train")
-TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x4"], "KIND:SHAPE of the devices, one or several separated by commas")
+TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x4"], "KIND:SHAPE of the devices, or cpu; one or several separated by commas")
 BATCH = flags.DEFINE_integer("batch_per_device", 12, "samples per device and step")
 FROZEN = flags.DEFINE_boolean("frozen", False, "the step after optim.freeze_step, in which teacher and pose are fixed")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures")

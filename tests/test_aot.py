@@ -88,6 +88,10 @@ def test_the_step_is_compiled_for_what_training_gives_it(backend):
     assert kinds(batch) == kinds(given) and kinds(state) == kinds(create_state(config))
 
 
+def test_the_cpu_that_is_here_needs_no_topology():
+    assert aot.topology_devices("cpu") == jax.devices("cpu")[:1]
+
+
 @pytest.fixture
 def small_step(monkeypatch):
     """Two CPU devices in the place of a topology, and a step that adds the batch to a parameter."""
