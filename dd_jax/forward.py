@@ -141,11 +141,16 @@ def look(
 
 
 def pose_round_trips(
-    model: Model, inputs: Float[Array, "b 3 h w 3"], T_source_from_target: Float[Array, "b 2 4 4"]
+    model: Model, inputs: Float[Array, "b 3 h w 3"], T_source_from_target: Float[Array, "b 2 4 4"], config: ModelConfig
 ) -> Float[Array, "b 2 4 4"]:
-    """From each source camera to the target's, by what the network says of the reversed pair, and back."""
+    """From each source camera to the target's, by what the network says of the reversed pair, and back.
+
+    The way ahead that an untrained network starts with is the way back here.
+    """
     first, second = (frames.reshape(-1, *inputs.shape[2:]) for frames in (inputs[:, 1:], inputs[:, :-1]))
-    back = pose_from_parameters(*model.pose(first, second)).reshape(-1, 2, 4, 4)
+    rotation, translation = model.pose(first, second)
+    translation = translation.at[:, 2].add(2 * config.initial_forward)
+    back = pose_from_parameters(rotation, translation).reshape(-1, 2, 4, 4)
     return compose(T_source_from_target, _first_inverted(back))
 
 

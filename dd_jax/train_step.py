@@ -70,7 +70,7 @@ def loss_terms(
     if not frozen:
         teacher_views = synthesize(teacher_depths, T, sources, None, batch.K, offsets)
         if config.loss.pose_cycle > 0:
-            round_trips = pose_round_trips(model, batch.inputs, T)
+            round_trips = pose_round_trips(model, batch.inputs, T, config.model)
     if outputs.student is not None:
         domd = outputs.student.disentangled
         student_depths = full_size_depths(outputs.student.disps, config.model)
