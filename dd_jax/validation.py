@@ -1,5 +1,7 @@
 """Every rule that ties the fields of a config together, or a field to its values; nothing is compiled before they hold."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,10 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     def within(flag: str, value: float | int, low: float | int, high: float | int) -> None:
         require(low <= value <= high, f"--config.{flag}={value} must lie between {low:g} and {high:g}")
 
+    for section, fields in dataclasses.asdict(config).items():
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            finite = not isinstance(value, float) or math.isfinite(value)
+            require(finite, f"--config.{section}.{name}={value} must be a finite number")
     one_of("data.source", data.source, ("kitti", "cityscapes", "folder", "tfds"))
     one_of("data.split", data.split, ("", "eigen_zhou", "eigen_full", "benchmark", "odom"))
     one_of("data.layout", data.layout, ("", "triplets", "sequence"))
@@ -114,6 +120,8 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         f"--config.model.min_depth={model.min_depth} to --config.model.max_depth={model.max_depth}",
     )
     require(volume.bins >= 2, f"--config.cost_volume.bins={volume.bins} must be at least 2")
+    require(volume.pool_radius >= 0, f"--config.cost_volume.pool_radius={volume.pool_radius} must not be negative")
+    within("cost_volume.pool_threshold", volume.pool_threshold, 0, 1)
     within("cost_volume.tracker_momentum", volume.tracker_momentum, 0, 1)
     require(
         volume.static_probability >= 0
@@ -125,6 +133,11 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     require(
         not (config.domd.enabled and model.student and data.masks == "none"),
         "DOMD needs object masks: set --config.domd.enabled=False, or --config.data.masks=files",
+    )
+    require(
+        not config.domd.exclude_from_loss or (config.domd.enabled and loss.occlusion_rule != "min"),
+        "--config.domd.exclude_from_loss makes holes of all objects: set --config.domd.enabled=True, and "
+        "--config.loss.occlusion_rule to switch or union, which leave holes out",
     )
     within("loss.ssim", loss.ssim, 0, 1)
     for name in (
@@ -143,6 +156,11 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         require(
             model.student or (config.sc.enabled and name != "dynamic_cycle") or getattr(loss, name) == 0,
             f"--config.loss.{name} needs a student, and there is none: set it to 0",
+        )
+    for name in ("dynamic_cycle", "pose_cycle"):
+        require(
+            getattr(loss, name) == 0 or optim.freeze_step != 0,
+            f"--config.loss.{name} teaches networks that --config.optim.freeze_step=0 freezes from the start: set it to 0",
         )
     if config.sc.enabled:
         _validate_sc(config, require)

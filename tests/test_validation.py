@@ -23,9 +23,13 @@ from dd_jax.validation import validate
         ("cost_volume", "bins", 1),
         ("cost_volume", "max_depth", 500.0),
         ("cost_volume", "static_probability", 0.9),
+        ("cost_volume", "pool_radius", -1),
+        ("cost_volume", "pool_threshold", 5.0),
         ("domd", "upscale", 0),
         ("loss", "smoothness", -1.0),
         ("loss", "normal_rank", -0.1),
+        ("loss", "normal_l1", float("inf")),
+        ("eval", "max_depth", float("nan")),
         ("loss", "mask_weight", "maybe"),
         ("loss", "mask_power", 0.0),
         ("model", "flow_scale", 0.0),
@@ -56,6 +60,13 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(data={"masks": "none"}))
     with pytest.raises(ConfigError, match="without a student"):
         validate(tiny.config(model={"student": False}, optim={"freeze_step": 10}))
+    for changes in ({"enabled": True, "exclude_from_loss": True}, {"enabled": False, "exclude_from_loss": True}):
+        rule = "min" if changes["enabled"] else "switch"
+        with pytest.raises(ConfigError, match="exclude_from_loss makes holes of all objects: set"):
+            validate(tiny.config(domd=changes, loss={"occlusion_rule": rule}))
+    for term in ("pose_cycle", "dynamic_cycle"):
+        with pytest.raises(ConfigError, match=rf"loss\.{term} teaches networks that --config\.optim\.freeze_step=0 freezes"):
+            validate(tiny.config(loss={term: 0.1}, optim={"freeze_step": 0}, train={"init_from": "runs/teacher"}))
     with pytest.raises(ConfigError, match="normal_l1"):
         validate(tiny.config(model={"student": False}, optim={"freeze_step": -1}, loss={"normal_l1": 0.1}))
     with pytest.raises(ConfigError, match="dynamic_cycle needs object masks"):
