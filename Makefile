@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-slow test-prepare parity lint clean
+.PHONY: demo predict test test-slow test-prepare parity lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,10 @@ demo: $(VENV)/.installed  ## render drives, train, evaluate, report: 6 to 12 min
 	$(BIN)/python scripts/make_synthetic.py --out data/demo --preset demo
 	$(BIN)/python scripts/train.py --config=configs/dynamic_depth.py:demo --config.data.root=data/demo --workdir=$(DEMO)
 	$(BIN)/python scripts/evaluate.py --checkpoint=$(DEMO) --out=$(DEMO)
+
+predict: $(VENV)/.installed  ## depth of a rendered drive by the system that comes with the library: half a minute, installation apart
+	$(BIN)/python scripts/make_synthetic.py --out data/predict --preset tiny --seed 1 --height 128 --width 416
+	$(BIN)/python scripts/predict.py data/predict/2011_09_26/2011_09_26_drive_9801_sync --out runs/predict --save npy,colour,mp4 --viewer
 
 test: $(VENV)/.installed  ## the whole suite but what is marked slow
 	$(BIN)/python -m ruff check .

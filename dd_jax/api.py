@@ -25,7 +25,8 @@ def load(path: str | Path, which: str | int = "best") -> "Model":
     """A trained system from a run's folder, the checkpoints folder in it, or a folder that :meth:`Model.save` wrote.
 
     Args:
-      path: the folder, or the address of one on the Hugging Face hub: ``hf://owner/name``, ``hf://owner/name@revision``.
+      path: the folder, the address of one on the Hugging Face hub, ``hf://owner/name`` or ``hf://owner/name@revision``, or
+        "rendered", the small system that comes with the library; it learnt from rendered streets.
       which: of a run: "best" on its validation split | "latest" | a step.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from dd_jax import checkpoint, gallery, ground_plane, hosts, hub, metrics, parallel, predictions, protocols, report, saved
+from dd_jax import checkpoint, gallery, ground_plane, hosts, metrics, parallel, predictions, protocols, report, saved
 from dd_jax.baselines import mean_map, spread
 from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics
@@ -276,7 +276,7 @@ def evaluate_checkpoint(
     Raises:
       ConfigError: no such checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
     """
-    if out is None and hub.is_address(directory):
+    if out is None and saved.is_name(directory):
         raise ConfigError(f"{directory} is no place for results: name a folder with --out")
     workdir = Path(directory).expanduser()
     workdir = workdir.parent if workdir.name == "checkpoints" else workdir

@@ -25,6 +25,9 @@ from dd_jax.networks import model as networks
 from dd_jax.types import TrainState
 from dd_jax.validation import validate
 
+INCLUDED = Path(__file__).parent / "trained"
+"""Folders of the systems that come with the library."""
+
 WEIGHTS, ABOUT, CARD, SCORES = "model.safetensors", "config.json", "README.md", "metrics.json"
 FORMAT = 1
 
@@ -34,15 +37,30 @@ def is_saved(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file() or (folder / ABOUT).is_file()
 
 
+def included() -> list[str]:
+    """Names of the systems that come with the library."""
+    return sorted(path.parent.name for path in INCLUDED.glob(f"*/{WEIGHTS}"))
+
+
+def is_name(place: str | Path) -> bool:
+    """Whether this means a repository of the hub or a system that comes with the library, and no folder of the user's."""
+    return hub.is_address(place) or (str(place) in included() and not Path(place).is_dir())
+
+
 def find(place: str | Path) -> Path:
-    """The local folder of a run or of a saved system; of one on the Hugging Face hub that of its copy in the cache.
+    """The local folder of a run or of a saved system, also of one that is asked for by name (:func:`is_name`).
 
     Raises:
       ConfigError: there is none.
     """
-    folder = hub.fetch(place, (WEIGHTS, ABOUT), (SCORES,)) if hub.is_address(place) else Path(place).expanduser()
+    if hub.is_address(place):
+        return hub.fetch(place, (WEIGHTS, ABOUT), (SCORES,))
+    folder = INCLUDED / place if is_name(place) else Path(place).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"{place} is no folder: name that of a run, one that model.save wrote, or hf://owner/name")
+        raise ConfigError(
+            f"{place} is no folder: name that of a run, one that model.save wrote, hf://owner/name, "
+            "or rendered, which comes with the library"
+        )
     return folder
 
 
@@ -50,8 +68,8 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
     """A trained system, wherever it is.
 
     Args:
-      place: a run's folder or the checkpoints folder in it, a folder that :func:`write` made, or such a one on the hub,
-        ``hf://owner/name`` or ``hf://owner/name@revision``.
+      place: a run's folder or the checkpoints folder in it, a folder that :func:`write` made, such a one on the hub,
+        ``hf://owner/name`` or ``hf://owner/name@revision``, or the name of one that comes with the library.
       which: of a run: "best" on its validation split | "latest" | a step.
       expected: ``{"params": ..., "batch_stats": ...}`` of the networks to be filled, to be checked against.
 

@@ -2,6 +2,7 @@
 
     python scripts/predict.py --checkpoint=runs/kitti clip.mp4 --out=DIR --fov=60 --save=npy,colour,mp4 --viewer
 
+Without --checkpoint, the small system that comes with the library is asked.
 The input is a picture; two or more, consecutive ones; a folder or a pattern in quotes; a video; or the folder of a KITTI raw
 drive. DIR gets, for each frame and in its name, the formats asked for:
 
@@ -67,7 +68,12 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT")
-    parser.add_argument("--checkpoint", required=True, help="folder of a run, one that model.save wrote, or hf://owner/name")
+    parser.add_argument(
+        "--checkpoint",
+        default="rendered",
+        help="folder of a run, one that model.save wrote, or hf://owner/name; default: rendered, which comes with the "
+        "library and learnt from rendered streets",
+    )
     parser.add_argument("--which", default="best", help="of a run: best | latest | a step")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--save", default="npy,colour", help="formats, separated by commas (default: npy,colour)")

@@ -186,7 +186,7 @@ def test_what_is_saved_of_an_evaluated_run_says_so(model, tmp_path):
 
 
 def test_places_without_a_system_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, or hf"):
+    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, hf"):
         dd_jax.load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no checkpoint in"):
         dd_jax.load(tmp_path)

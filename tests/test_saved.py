@@ -181,7 +181,8 @@ def test_a_system_is_found_wherever_it_is(system, folder, tmp_path, monkeypatch)
     monkeypatch.setattr(hub, "fetch", lambda address, needed, wanted: {"hf://owner/name": folder}[address])
     for place in (folder, str(folder), tmp_path / "run", tmp_path / "run/checkpoints", "hf://owner/name"):
         assert saved.digest(saved.restore(place)) == saved.digest(system)
-    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, or hf://owner/name"):
+    places = "name that of a run, one that model.save wrote, hf://owner/name, or rendered, which comes with the library"
+    with pytest.raises(ConfigError, match=f"nowhere is no folder: {places}"):
         saved.restore(tmp_path / "nowhere")
     wider = networks.initialise(tiny.config(model={"width": 16}), 0)
     expected = {"params": wider[0], "batch_stats": wider[1]}

@@ -4,6 +4,7 @@ Its coordinates are off by up to half a pixel at the image's border, its minimum
 helpers here do as it does, and hand what they find to our functions.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -24,7 +25,7 @@ from dd_jax.geometry.se3 import pose_from_euler
 from dd_jax.geometry.warp import reproject
 from dd_jax.losses.depth_ranking import UNRELIABLE, ranking, ranking_mean
 from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, points_across, turn_error
-from dd_jax.losses.pairwise import compare
+from dd_jax.losses.pairwise import compare, sc_terms, static_weight
 from dd_jax.networks import model as networks
 from dd_jax.networks import pretrained
 from dd_jax.networks.depth_decoder import DepthDecoder
@@ -126,15 +127,13 @@ def published_terms(images, depths, K, vectors, config):
         for one, two, vector in ((0, place, vectors[f"pose_{place - 1}"]), (place, 0, vectors[f"pose_inv_{place - 1}"])):
             found.append(compare_as_published(images[one], depths[one], images[two], depths[two], K, pose(vector), config))
     maps = jax.tree.map(lambda *x: jnp.stack(x), *found)
-    weight = jnp.mean(1 - maps.inconsistency[::2] * maps.valid[::2], axis=0)
+    target, sources = (jax.tree.map(lambda x, start=start: x[start::2], maps) for start in (0, 1))
+    weight = static_weight(target)
     if config.source_min:
         winner = jnp.argmin(maps.colour, axis=0)[None]
-        maps = jax.tree.map(lambda x: jnp.take_along_axis(x, winner, axis=0), maps)
-
-    def mean(x, valid):
-        return jnp.where(valid.sum() > 100, jnp.sum(x * valid) / jnp.maximum(valid.sum(), 1), 0.0)
-
-    return mean(maps.photometric, maps.valid), mean(maps.inconsistency, maps.valid), weight
+        target = jax.tree.map(lambda x: jnp.take_along_axis(x, winner, axis=0), maps)
+        sources = jax.tree.map(lambda x: x[:0], maps)
+    return *sc_terms(target, sources, dataclasses.replace(config, source_min=False), None), weight
 
 
 @pytest.mark.golden("c12_sc_photo_geometry")
