@@ -24,6 +24,9 @@ NOTE = "store.json"
 ENCODED = {name: tfds.decode.SkipDecoding() for name in ("image", "mask", "prior")}
 CHUNK = 4096
 
+SINGLE_PIXEL = bytes((0, 0, 0, 1)) * 2
+"""Width and height in the header of such a PNG."""
+
 KEYS = {"fingerprint", "settings", "shards", "splits", "unreadable"}
 SETTINGS = {"size", "reference", "depth", "source", "resize", "intrinsics", "masks", "priors"}
 """What ``store.json`` has at least, and its settings."""
@@ -91,12 +94,10 @@ class StoredFrames:
     def _decode(self, record: dict[str, Any]) -> Picture:
         if not record["readable"]:
             raise UnreadableFrame(record["name"].decode())
-        mask = frames.decode_mask(record["mask"]) if self._masks else None
-        prior = frames.decode_depth(record["prior"]) if self._priors else None
         return Picture(
             image=frames.decode_image(record["image"]),
-            mask=None if mask is None or mask.shape == (1, 1) else mask,  # a single pixel stands for none
-            prior=None if prior is None or prior.shape == (1, 1) else prior,
+            mask=frames.decode_mask(record["mask"]) if self._masks and _given(record["mask"]) else None,
+            prior=frames.decode_depth(record["prior"]) if self._priors and _given(record["prior"]) else None,
         )
 
     def _records_of(self, indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
@@ -119,8 +120,13 @@ class StoredFrames:
         """Prior depth of these frames; None where the store has none."""
         if not self._priors:
             return None
-        decoded = [frames.decode_depth(record["prior"]) for record in self._records_of(index)]
-        return np.stack([frames.resize_prior(prior, *self.size) for prior in decoded])
+        stored, none = (record["prior"] for record in self._records_of(index)), np.zeros((1, 1), np.uint16)
+        return np.stack([frames.resize_prior(frames.decode_depth(p) if _given(p) else none, *self.size) for p in stored])
+
+
+def _given(png: bytes) -> bool:
+    """Whether a stored mask or prior is more than the single pixel that stands for none."""
+    return png[16:24] != SINGLE_PIXEL
 
 
 def find_store(root: Path) -> Path:
