@@ -139,7 +139,7 @@ def read_note(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(note.read_bytes())) if note.is_file() else {}
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{note} cannot be read: remove {folder}, or choose another --out") from error
+        raise ConfigError(f"{note} cannot be read: remove {folder}, and make the triplets again") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -180,7 +180,8 @@ def _note(folder: Path, content: Content, per_shard: int, what: str) -> dict[str
     note = read_note(folder)
     if note["fingerprint"] != fingerprint:
         raise ConfigError(f"{folder} {what} from other files or with other settings: remove it, or choose another --out")
-    return {"misfits": []} | note
+    note.setdefault("misfits", [])
+    return note
 
 
 def _write_config(
