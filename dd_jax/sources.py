@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float32, UInt8
 
 from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_camera
-from dd_jax.data.folder import SUFFIXES, read_camera
-from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, natural_key, object_mask
+from dd_jax.data.files import natural_key
+from dd_jax.data.folder import SUFFIXES, is_picture, read_camera
+from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
 from dd_jax.data.kitti import drive_camera, read_annotated
 from dd_jax.data.video_camera import Intrinsics
 
@@ -92,7 +93,7 @@ def open_source(
         known = drive_camera(calibration, camera, (height, width)), f"calibration of the drive, {calibration}"
     beside = files[0].parent / "intrinsics.json"
     if known is None and beside.is_file():
-        known = read_camera(beside, files[0], (height, width)), f"from {beside}"
+        known = read_camera(beside, files[:1], (height, width)), f"from {beside}"
     K, sentence = known or _guessed_camera(files[0], (height, width))
 
     def read(wanted: Callable[[int], bool]) -> Iterator[Picture | None]:
@@ -202,7 +203,7 @@ def _capture(path: Path) -> Any:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if is_picture(path.name)] if folder.is_dir() else []
     if not found:
         raise ConfigError(f"{folder} holds no {', '.join(SUFFIXES)} pictures")
     return sorted(found, key=lambda path: natural_key(path.name))

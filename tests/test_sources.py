@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from odd_pictures import upright
 
 from dd_jax import sources
 from dd_jax.config import ConfigError
@@ -69,6 +70,21 @@ def test_frames_are_chosen_like_a_slice(folder, clip):
         assert len(everything(source)) == 3
         with pytest.raises(ConfigError, match="--frames leaves none of the 12 frames of"):
             sources.open_source(inputs, chosen=slice(20, None))
+
+
+def test_pictures_count_as_a_viewer_shows_them(tmp_path):
+    for place in range(2):
+        upright(tmp_path / f"{place}.jpg", 48, 80)
+        (tmp_path / f"._{place}.jpg").write_bytes(b"Mac OS X")
+    camera = {"width": 48, "height": 80, "fx": 50.0, "fy": 51.0, "cx": 20.0, "cy": 45.0}
+    (tmp_path / "intrinsics.json").write_text(json.dumps(camera))
+    source = sources.open_source([str(tmp_path)])
+    assert source.names == ["0", "1"] and source.size == (80, 48)
+    assert [picture.shape for picture in everything(source)] == [(80, 48, 3)] * 2
+    np.testing.assert_allclose(source.K, [[50, 0, 20], [0, 51, 45], [0, 0, 1]])
+    (tmp_path / "intrinsics.json").write_text(json.dumps(camera | {"width": 80, "height": 48}))
+    with pytest.raises(ConfigError, match=r"for pictures of 80 x 48, but .*0.jpg has 48 x 80"):
+        sources.open_source([str(tmp_path)])
 
 
 def test_a_video(clip):

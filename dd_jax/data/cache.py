@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
-from dd_jax.data.frames import WHOLE, Folders, FrameFile, Listing, UnreadableFrame
+from dd_jax.data.files import Folders
+from dd_jax.data.frames import WHOLE, FrameFile, Listing, UnreadableFrame
 from dd_jax.data.masks import SEGMENTS
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
     arrays = _open(folder, layout(config, count), "r+")
     del arrays["journal.u8"]
     images, masks, priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
-    stretched: list[str] = []
+    misfits: list[str] = []
 
     def store(index: int) -> bool:
         try:
@@ -192,9 +193,8 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             images[index] = frames.resize_image(picture.image, height, width, config.resize)
             if masks is not None:
                 mask = np.zeros((height, width), bool) if picture.mask is None else picture.mask
-                if picture.mask is not None and not frames.same_proportions(mask.shape, picture.image.shape[:2]):
-                    stretched.append(f"{listing.root / listing.files[index].mask} ({mask.shape[1]}x{mask.shape[0]}, its "
-                                     f"picture {picture.image.shape[1]}x{picture.image.shape[0]})")  # fmt: skip
+                if listing.stored is None:  # a store has noted them
+                    misfits.extend(frames.misfit(picture, listing.root / listing.files[index].mask))
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
             if priors is not None and picture.prior is not None:
                 priors[index] = frames.resize_prior(picture.prior, height, width)
@@ -214,10 +214,15 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             journal["fingerprint"][chunk], journal["readable"][chunk] = wanted[chunk], readable
             journal.flush()
             _limit(listing, np.flatnonzero((journal["fingerprint"] == wanted) & (journal["readable"] == 0)), config)
-    if stretched:
+    warn_of_misfits(misfits)
+
+
+def warn_of_misfits(misfits: Sequence[str]) -> None:
+    """Says which masks have other proportions than their pictures, where there are any."""
+    if misfits:
         log.warning(
             "%d object masks have other proportions than their pictures and are stretched over them, the first is %s: write "
-            "them again if they belong to other pictures", len(stretched), min(stretched),
+            "them again if they belong to other pictures", len(misfits), min(misfits),
         )  # fmt: skip
 
 

@@ -32,15 +32,18 @@ from dd_jax.data.cityscapes_files import (
     KEPT_ROWS,
     ORIGINAL_SIZE,
     STEP,
+    UNFINISHED,
     Cameras,
     Entry,
     Numbers,
     Tree,
     frame_numbers,
     full_triplets,
+    read_note,
     triplets_in,
 )
-from dd_jax.data.frames import MISSING, WHOLE, Box, Found, FrameFile, FrameTable, GroundTruth, Listing, frame_file
+from dd_jax.data.files import Found
+from dd_jax.data.frames import MISSING, WHOLE, Box, FrameFile, FrameTable, GroundTruth, Listing, frame_file
 from dd_jax.data.splits import refuse_absent, split_file
 
 log = logging.getLogger(__name__)
@@ -55,7 +58,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     """Triplets (t-2, t, t+2) of "train" or "val", pairs (t-2, t) of "test".
 
     Raises:
-      ConfigError: folder, split file, target images or camera files are absent or make no sense.
+      ConfigError: folder, split file, target images or camera files are absent or make no sense, or triplets are unfinished.
     """
     path = split_file(config, split)
     tree = _Sequences(config) if split == "test" or _layout(config) == "sequence" else _Triplets(config)
@@ -185,6 +188,16 @@ class _Triplets(_Sequences):
     def __init__(self, config: DataConfig):
         super().__init__(config)
         self.base = "preprocessed/" if (self.root / "preprocessed").is_dir() else ""
+        folder = self.root / self.base
+        settings = read_note(folder)
+        unfinished = settings.pop(UNFINISHED, ())
+        if unfinished:
+            source, flags = self.root if self.base else "CITYSCAPES", [f"--{name}={value}" for name, value in settings.items()]
+            raise ConfigError(
+                f"{folder} does not hold all triplets of {', '.join(unfinished)}, for making them was interrupted: run scripts/"
+                f"prepare_cityscapes.py {source} --out={folder} {' '.join(flags)} again, or read the recordings themselves, "
+                f"--config.data.root={source} --config.data.layout=sequence"
+            )
 
     def by_rule(self, split: str) -> list[Entry]:
         cities = (path.name for path in (self.root / self.base).iterdir() if path.is_dir())

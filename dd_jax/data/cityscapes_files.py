@@ -20,12 +20,14 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float32
 from numpy import ndarray
 
 from dd_jax.config import ConfigError
-from dd_jax.data.frames import Folders, intrinsics
+from dd_jax.data.files import Folders
+from dd_jax.data.frames import intrinsics
 
 STEP = 2
 """Every second frame of the 17 Hz recording, close to KITTI's 10 Hz."""
@@ -41,6 +43,9 @@ HOMES = ("train", "val", "test")
 """Cityscapes' own division; each city belongs to one part."""
 
 CAMERA_FOLDERS = ("camera", "camera_trainvaltest/camera")
+
+NOTE, UNFINISHED = "triplets.json", "unfinished"
+"""Beside preprocessed triplets: how they were made, and of which cities some may still be missing."""
 
 Entry = tuple[str, str, int]  # city, sequence, frame
 Numbers = dict[str, set[int]]  # sequence -> its frames
@@ -124,6 +129,19 @@ def triplets_in(folders: Folders, cities: Iterable[str], base: str = "") -> list
     return [(city, s, n) for city, numbers in found for s, frames in sorted(numbers.items()) for n in sorted(frames)]
 
 
+def read_note(folder: Path) -> dict[str, Any]:
+    """What is noted beside preprocessed triplets; empty where nothing is.
+
+    Raises:
+      ConfigError: the note is damaged.
+    """
+    note = folder / NOTE
+    try:
+        return dict(json.loads(note.read_bytes())) if note.is_file() else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{note} cannot be read: remove {folder}, and make the triplets again") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Camera:
     """What a camera file says, in pixels of the original picture and metres."""
@@ -182,7 +200,7 @@ class Cameras:
             values = json.loads(self._tree.read(name))
             fx, fy, u0, v0 = (float(values["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0"))
             baseline = float(values.get("extrinsic", {}).get("baseline", math.nan))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ConfigError(f"{path} has no intrinsic fx, fy, u0, v0: unpack Cityscapes' camera archive again") from error
         if not all(map(math.isfinite, (fx, fy, u0, v0))):
             raise ConfigError(f"{path}: intrinsic fx={fx:g} fy={fy:g} u0={u0:g} v0={v0:g} must be finite numbers")

@@ -8,7 +8,7 @@ This is the layout of SfMLearner's script (Zhou et al. 2017), which ManyDepth an
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,17 +22,21 @@ from dd_jax.data import cityscapes_splits as rules
 from dd_jax.data import frames
 from dd_jax.data.cityscapes_files import (
     KEPT,
+    NOTE,
     ORIGINAL_SIZE,
     STEP,
+    UNFINISHED,
     Camera,
     Cameras,
     Entry,
     Tree,
     frame_numbers,
     full_triplets,
+    read_note,
     triplets_in,
 )
-from dd_jax.data.frames import Folders, UnreadableFrame
+from dd_jax.data.files import Folders
+from dd_jax.data.frames import UnreadableFrame
 
 BASE = "leftImg8bit_sequence/train"
 ENDING = "_leftImg8bit.png"
@@ -76,7 +80,8 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
         entries = _entries(tree, set(cities))
         cameras = Cameras(tree)
         of_entry = {entry: cameras.of("train", *entry) for entry in entries}  # refuses before hours of work
-        _remember(out, settings)
+        wanted = {city for city, _, _ in entries}
+        _remember(out, settings, begun=wanted)
         todo = [entry for entry in entries if not _picture(out, entry).is_file()]
         damaged: set[str] = set()
         runs = _runs(todo)
@@ -90,6 +95,7 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
     for split in ("train", "val"):
         lines = "".join(f"{rules.line(entry)}\n" for entry in rules.draw(present, split))
         _replace(out / "splits" / f"{split}_files.txt", lines.encode())
+    _remember(out, settings, done=wanted)
     return Prepared(out, len(present), sum(_picture(out, entry).is_file() for entry in todo), sorted(damaged))
 
 
@@ -108,18 +114,13 @@ def _entries(tree: Tree, cities: set[str]) -> list[Entry]:
     return entries
 
 
-def _remember(out: Path, settings: Settings) -> None:
-    """Notes the settings on the first call, and refuses others later."""
-    note, wanted = out / "triplets.json", dataclasses.asdict(settings)
-    if note.is_file():
-        try:
-            found = json.loads(note.read_text())
-        except ValueError as error:
-            raise ConfigError(f"{note} cannot be read: remove {out}, or choose another --out") from error
-        if found != wanted:
-            raise ConfigError(f"{out} holds triplets made with {found}, not {wanted}: use the same, or choose another --out")
-    else:
-        _replace(note, json.dumps(wanted).encode())
+def _remember(out: Path, settings: Settings, begun: Set[str] = frozenset(), done: Set[str] = frozenset()) -> None:
+    """Notes the settings and of which cities triplets may be missing; refuses other settings later."""
+    found, wanted = read_note(out), dataclasses.asdict(settings)
+    unfinished = sorted(({*found.pop(UNFINISHED, ())} | begun) - done)
+    if found not in ({}, wanted):
+        raise ConfigError(f"{out} holds triplets made with {found}, not {wanted}: use the same, or choose another --out")
+    _replace(out / NOTE, json.dumps(wanted | ({UNFINISHED: unfinished} if unfinished else {})).encode())
 
 
 def _runs(entries: list[Entry]) -> list[list[Entry]]:

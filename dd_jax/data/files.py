@@ -1,8 +1,16 @@
-"""Files that are there completely or not at all."""
+"""Files and folders: written completely or not at all, listed once, walked through, and put in order."""
 
+import contextlib
+import errno
+import functools
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 PARTIAL = ".partial"
+
+Found = tuple[str, tuple[int, int]] | None  # path below the root, and stamp, of a file that may not exist
 
 
 def replace(path: Path, data: bytes | str) -> None:
@@ -11,3 +19,65 @@ def replace(path: Path, data: bytes | str) -> None:
     partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.write_bytes(data.encode() if isinstance(data, str) else data)
     partial.replace(path)
+
+
+class Folders:
+    """Names, sizes and times of the files below a root; every folder is read once, a missing folder is empty."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.stamps = functools.cache(self._stamps)
+
+    def _stamps(self, folder: str) -> dict[str, tuple[int, int]]:
+        try:
+            with os.scandir(self.root / folder) as entries:
+                stats = ((entry.name, entry.stat()) for entry in entries if _is_file(entry))
+                return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def find(self, folder: str, *names: str) -> Found:
+        """Path below the root, and stamp, of the first of ``names`` that ``folder`` holds."""
+        stamps = self.stamps(folder)
+        return next(((f"{folder}/{name}", stamps[name]) for name in names if name in stamps), None)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    """Not so a link that leads nowhere, or to itself, of which ``entry.is_file`` complains."""
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
+
+
+def below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files below a folder that may not exist, folder by folder, in the order of their names.
+
+    Links to folders are followed, but not back to one of those ``above`` on the way; folders that may not be read are left out,
+    such as ``lost+found``.
+    """
+    real, inside = folder.resolve(), []
+    if real not in above:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            inside = sorted(folder.iterdir())
+    for path in inside:
+        if path.is_dir():
+            yield from below(path, above | {real})
+        elif path.is_file():
+            yield path
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and modification time of a file; zeros where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sort key under which ``f10`` follows ``f9``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

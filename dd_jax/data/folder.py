@@ -4,23 +4,25 @@
 
     {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}
 
-It lies in ROOT, or in a clip's folder for that clip alone. Pictures must be free of lens distortion. Optional object masks
-have the frame's name: ``ROOT/masks[/CLIP]/NAME.png`` or ``.npy`` (nonzero = object; see ``--config.data.mask_format``); so has
-prior depth, ``ROOT/priors[/CLIP]/NAME.png`` or ``.npy`` (inverse depth by another network). Frames follow each other in the
-order of their names. Split files are optional, with lines ``[CLIP] NAME``; without them the last tenth of each clip is val and
-test.
+It lies in ROOT, or in a clip's folder for that clip alone. Pictures are taken as a viewer shows them, turned where their camera
+noted its orientation, and must be free of lens distortion. Optional object masks have the frame's name:
+``ROOT/masks[/CLIP]/NAME.png`` or ``.npy`` (nonzero = object; see ``--config.data.mask_format``); so has prior depth,
+``ROOT/priors[/CLIP]/NAME.png`` or ``.npy`` (inverse depth by another network). Frames follow each other in the order of their
+names; hidden files are none. Split files are optional, with lines ``[CLIP] NAME``; without them the last tenth of each clip is
+val and test.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data.frames import MISSING, Folders, FrameFile, FrameTable, Listing, frame_file, intrinsics, natural_key
-from dd_jax.data.splits import read_lines, refuse_absent, split_file
+from dd_jax.data.files import Folders, natural_key
+from dd_jax.data.frames import MISSING, FrameFile, FrameTable, Listing, first_readable, frame_file, intrinsics
+from dd_jax.data.splits import keep_once, read_lines, refuse_absent, refuse_outside, split_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 VAL_SHARE = 10
@@ -29,11 +31,16 @@ VAL_SHARE = 10
 Clips = dict[str, list[str]]  # names of the pictures in order; the clip "" is ROOT/frames itself
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is a frame; hidden ones are not, such as the ``._*.png`` that macOS puts beside pictures."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
 def list_split(config: DataConfig, split: str) -> Listing:
     """Triplets of neighbouring frames of a clip; there is no ground truth.
 
     Raises:
-      ConfigError: no frames, no usable intrinsics, a damaged split file, or clips too short for a single triplet.
+      ConfigError: no frames, two of one name, no usable intrinsics, a damaged split file, or clips too short for a triplet.
     """
     path, root = split_file(config, split), Path(config.root)
     folders, table = Folders(root), FrameTable()
@@ -50,7 +57,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
 
         return table.position((clip, place), find) if 0 <= place < len(clips[clip]) else MISSING
 
-    cameras = _cameras(root, {clip: clips[clip][0] for clip, _ in chosen}, (config.height, config.width))
+    cameras = _cameras(root, {clip: clips[clip] for clip, _ in chosen}, (config.height, config.width))
     return Listing(
         root=root,
         files=table.files,
@@ -71,9 +78,16 @@ def _clips(folders: Folders) -> Clips:
         raise ConfigError(f"there is no folder {frames}: put the pictures there, or make it with scripts/prepare_video.py")
     clips = {}
     for clip in ["", *sorted(entry.name for entry in frames.iterdir() if entry.is_dir())]:
-        names = [name for name in folders.stamps(_beside("frames", clip)) if name.lower().endswith(SUFFIXES)]
+        names = sorted(filter(is_picture, folders.stamps(_beside("frames", clip))), key=natural_key)
+        first: dict[str, str] = {}
+        twice = next((name for name in names if first.setdefault(Path(name).stem, name) != name), None)
+        if twice is not None:
+            raise ConfigError(
+                f"{frames / clip} holds {first[Path(twice).stem]} and {twice}, one frame by their name, as masks and lists know "
+                "it: take one of them away"
+            )
         if names:
-            clips[clip] = sorted(names, key=natural_key)
+            clips[clip] = names
     if not clips:
         raise ConfigError(f"{frames} holds no {', '.join(SUFFIXES)} pictures, nor does a folder in it")
     return clips
@@ -97,21 +111,24 @@ def _by_rule(clips: Clips, split: str, root: Path) -> list[tuple[str, int]]:
 
 def _from_file(path: Path, clips: Clips) -> list[tuple[str, int]]:
     places = {(clip, Path(name).stem): place for clip, names in clips.items() for place, name in enumerate(names)}
-    keys = []
+    entries = []
     for number, words in read_lines(path):
         if len(words) > 2:
             raise ConfigError(f"{path}:{number}: expected '[CLIP] NAME', found {' '.join(words)!r}")
-        keys.append((words[0] if len(words) == 2 else "", Path(words[-1]).stem))
-    refuse_absent(["/".join(key).strip("/") for key in keys if key not in places], len(keys), path)
-    return [(key[0], places[key]) for key in keys]
+        refuse_outside("/".join(words), f"{path}:{number}")
+        clip, name = words[0] if len(words) == 2 else "", words[-1]
+        with_suffix = is_picture(name) and (clip, name) not in places
+        entries.append((number, (clip, Path(name).stem if with_suffix else name)))
+    refuse_absent(["/".join(key).strip("/") for _, key in entries if key not in places], len(entries), path)
+    return [(key[0], places[key]) for key in keep_once(entries, path)]
 
 
-def _cameras(root: Path, firsts: dict[str, str], target: tuple[int, int]) -> dict[str, Float32[np.ndarray, "3 3"]]:
+def _cameras(root: Path, clips: Clips, target: tuple[int, int]) -> dict[str, Float32[np.ndarray, "3 3"]]:
     """Every clip's camera; what is wrong with any of them is said at once."""
     cameras, complaints = {}, []
-    for clip, first in firsts.items():
+    for clip, names in clips.items():
         try:
-            cameras[clip] = _camera(root, clip, first, target)
+            cameras[clip] = _camera(root, clip, names, target)
         except ConfigError as error:
             complaints.append(str(error))
     if complaints:
@@ -119,7 +136,7 @@ def _cameras(root: Path, firsts: dict[str, str], target: tuple[int, int]) -> dic
     return cameras
 
 
-def _camera(root: Path, clip: str, first: str, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+def _camera(root: Path, clip: str, names: list[str], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     candidates = [root / _beside("frames", clip) / "intrinsics.json", root / "intrinsics.json"]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
@@ -127,25 +144,23 @@ def _camera(root: Path, clip: str, first: str, target: tuple[int, int]) -> Float
             f"{candidates[-1]} does not exist: write the camera there, "
             'like {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}'
         )
-    return read_camera(path, root / _beside("frames", clip) / first, target)
+    return read_camera(path, [root / _beside("frames", clip) / name for name in names], target)
 
 
-def read_camera(path: Path, picture: Path, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """Intrinsics at the ``target`` size (height, width) from an ``intrinsics.json`` for pictures like ``picture``.
+def read_camera(path: Path, pictures: Sequence[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics at the ``target`` size (height, width) from an ``intrinsics.json`` for ``pictures``.
+
+    The first one that can be decoded stands for all of them; the cache counts and names the others.
 
     Raises:
       ConfigError: not such a file, or one for pictures of other proportions.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_bytes())
         width, height, fx, fy, cx, cy = (float(values[key]) for key in ("width", "height", "fx", "fy", "cx", "cy"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{path} must hold the numbers width, height, fx, fy, cx, cy: {error!r}") from error
-    try:
-        with Image.open(picture) as image:
-            actual = image.size
-    except (OSError, UnidentifiedImageError):
-        actual = (width, height)  # the cache counts and names unreadable pictures
-    if not (width > 0 and height > 0) or abs(actual[0] * height / (actual[1] * width) - 1) > 0.01:
-        raise ConfigError(f"{path} is for pictures of {width:g} x {height:g}, but {picture} has {actual[0]} x {actual[1]}")
+    picture, actual = first_readable(pictures) or (pictures[0], (height, width))
+    if not (width > 0 and height > 0) or abs(actual[1] * height / (actual[0] * width) - 1) > 0.01:
+        raise ConfigError(f"{path} is for pictures of {width:g} x {height:g}, but {picture} has {actual[1]:g} x {actual[0]:g}")
     return intrinsics(fx, fy, cx, cy, (height, width), target, str(path))

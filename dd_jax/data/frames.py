@@ -4,13 +4,11 @@ The readers (``kitti``, ``cityscapes``, ``folder``) say which files make up a sp
 file once; ``loader`` puts triplets together.
 """
 
+import contextlib
 import dataclasses
-import functools
 import io
 import math
-import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -20,8 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError
 from dd_jax.data import masks
-
-Found = tuple[str, tuple[int, int]] | None  # path below the root, and stamp, of a file that may not exist
+from dd_jax.data.files import Found
 
 MISSING = -1
 """Entry of ``Listing.triplets`` where there is no such frame."""
@@ -88,6 +85,7 @@ class Listing:
     ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
     truth_files: Callable[[int], list[Path]] = lambda index: []  # what a triplet's may be made of, existing or not
     stored: Callable[[int], Picture] | None = None  # decodes a frame that is no file of its own
+    misfits: tuple[str, ...] = ()  # masks of other proportions than their pictures, see ``misfit``, as far as noted in a store
     mask_format: str = "binary"  # of the mask files, see ``decode_mask``
 
     def __len__(self) -> int:
@@ -123,29 +121,8 @@ class FrameTable:
         return self._positions[key]
 
 
-class Folders:
-    """Names, sizes and times of the files below a root; every folder is read once, a missing folder is empty."""
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.stamps = functools.cache(self._stamps)
-
-    def _stamps(self, folder: str) -> dict[str, tuple[int, int]]:
-        try:
-            with os.scandir(self.root / folder) as entries:
-                stats = ((entry.name, entry.stat()) for entry in entries if entry.is_file())
-                return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-
-    def find(self, folder: str, *names: str) -> Found:
-        """Path below the root, and stamp, of the first of ``names`` that ``folder`` holds."""
-        stamps = self.stamps(folder)
-        return next(((f"{folder}/{name}", stamps[name]) for name in names if name in stamps), None)
-
-
 def frame_file(image: Found, mask: Found, prior: Found = None, **kwargs) -> FrameFile | None:
-    """A frame from what :meth:`Folders.find` returned for its image, its mask and its prior depth."""
+    """A frame from what :meth:`dd_jax.data.files.Folders.find` returned for its image, its mask and its prior depth."""
     if image is None:
         return None
     none = ("", (0, 0))
@@ -153,27 +130,23 @@ def frame_file(image: Found, mask: Found, prior: Found = None, **kwargs) -> Fram
     return FrameFile(*image, mask=mask_path, mask_stamp=mask_stamp, prior=prior_path, prior_stamp=prior_stamp, **kwargs)
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
-    """Size and modification time of a file; zeros where there is none."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_size, stat.st_mtime_ns
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key under which ``f10`` follows ``f9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
 def decode_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
     """RGB picture from a file, or from the bytes of one.
+
+    Turned as its note of the camera's orientation says, so that it is what a viewer shows.
 
     Raises:
       UnreadableFrame: missing, damaged or cut off.
     """
     return cv2.cvtColor(_decode(source, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def first_readable(pictures: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
+    """The first picture that can be decoded, and its size (height, width) then; None where there is none."""
+    for path in pictures:
+        with contextlib.suppress(UnreadableFrame):
+            return path, decode_image(path).shape[:2]
+    return None
 
 
 def decode_mask(source: Path | bytes, mask_format: str = "binary") -> Bool[np.ndarray, "H W"]:
@@ -214,12 +187,10 @@ def decode_prior(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
     """
     is_array = isinstance(source, Path) and source.suffix == ".npy"
     values = load_array(source) if is_array else _decode(source, cv2.IMREAD_UNCHANGED)
-    if values.ndim == 2 and values.size and values.dtype == np.uint16:
-        return np.asarray(values)
-    if values.ndim == 2 and values.size and values.dtype == np.uint8:
-        return np.asarray(values.astype(np.uint16) * 257)
+    if values.ndim == 2 and values.dtype in (np.uint16, np.uint8) and values.any():
+        return np.asarray(values if values.dtype == np.uint16 else values.astype(np.uint16) * 257)
     try:
-        if values.ndim == 2 and values.size and values.dtype.kind == "f":
+        if values.ndim == 2 and values.dtype.kind == "f":
             return store_inverse_depth(values)
     except ValueError as error:
         raise UnreadableFrame(_name(source)) from error
@@ -238,15 +209,15 @@ def store_inverse_depth(inverse: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray,
     return np.rint(inverse / inverse.max() * 65535).astype(np.uint16)
 
 
-def decode_depth(path: Path) -> UInt16[np.ndarray, "H W"]:
-    """16-bit grey picture as stored.
+def decode_depth(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
+    """16-bit grey picture as stored, from a file, or from the bytes of one.
 
     Raises:
       UnreadableFrame: missing, damaged, cut off or of another type.
     """
-    values = _decode(path, cv2.IMREAD_UNCHANGED)
+    values = _decode(source, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2 or values.dtype != np.uint16:
-        raise UnreadableFrame(str(path))
+        raise UnreadableFrame(_name(source))
     return values
 
 
@@ -300,7 +271,7 @@ def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
     try:
         with Image.open(io.BytesIO(_complete(source))) as picture:
             return np.asarray(picture)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFrame(_name(source)) from error
 
 
@@ -356,6 +327,14 @@ def resize_mask(mask: Bool[np.ndarray, "H W"], height: int, width: int) -> Bool[
 def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two sizes (height, width) have one ratio of the sides, to a tenth."""
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.1
+
+
+def misfit(picture: Picture, mask: Path | str) -> list[str]:
+    """Name of the mask's file and both sizes, where the mask has other proportions than its picture."""
+    if picture.mask is None or same_proportions(picture.mask.shape, picture.image.shape[:2]):
+        return []
+    (height, width), (rows, columns) = picture.image.shape[:2], picture.mask.shape
+    return [f"{mask} ({columns}x{rows}, its picture {width}x{height})"]
 
 
 def resize_prior(prior: UInt16[np.ndarray, "H W"], height: int, width: int) -> UInt16[np.ndarray, "h w"]:

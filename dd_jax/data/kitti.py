@@ -15,8 +15,8 @@ from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import depth_file, kitti_splits, odometry
+from dd_jax.data.files import Folders
 from dd_jax.data.frames import (
-    Folders,
     FrameFile,
     GroundTruth,
     Listing,

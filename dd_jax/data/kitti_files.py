@@ -15,6 +15,9 @@ from dd_jax.data.splits import refuse_absent
 NOMINAL = (0.58, 1.92, 0.5, 0.5)
 """The field's constant camera (Monodepth2): fx / W, fy / H, cx / W, cy / H."""
 
+LARGEST = 10_000
+"""Pixels along a side that a picture may have; KITTI's have 1,242."""
+
 AGAIN = "unpack KITTI's archive of it again"
 """What helps against a damaged file."""
 
@@ -36,7 +39,7 @@ def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " 
     """A calibration file whose values ``sizes`` are so many finite numbers.
 
     Raises:
-      ConfigError: no such file, or one of the values is absent, too short or no number.
+      ConfigError: no such file, or one of the values is absent, too short or no number, or no size of a picture.
     """
     if not path.is_file():
         raise ConfigError(
@@ -48,6 +51,8 @@ def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " 
         value = values.get(key)
         if not isinstance(value, np.ndarray) or value.size != size or not np.isfinite(value).all():
             raise ConfigError(f"{path}: {key} must be {size} finite numbers: {AGAIN}")
+        if key.startswith("S_rect") and not ((value >= 1) & (value <= LARGEST)).all():
+            raise ConfigError(f"{path}: {key} must be a width and a height between 1 and {LARGEST} pixels: {AGAIN}")
     return values
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int, UInt8, UInt16
 
 from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.data import cityscapes, folder, kitti
-from dd_jax.data.cache import open_cache
+from dd_jax.data.cache import open_cache, warn_of_misfits
 from dd_jax.data.frames import MISSING, GroundTruth, Listing, Sample
 from dd_jax.types import TARGET, Batch
 
@@ -93,6 +93,7 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
     else:
         listing = list_split(config, split)
     require_priors(listing, config)
+    warn_of_misfits(listing.misfits)
     if store is not None and store.size is not None:  # it holds what the cache would
         frames, readable = store, store.readable
     else:

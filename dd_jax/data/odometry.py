@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import kitti_splits
-from dd_jax.data.frames import Folders, FrameFile, Listing, frame_file, intrinsics
+from dd_jax.data.files import Folders
+from dd_jax.data.frames import FrameFile, Listing, first_readable, frame_file, intrinsics
 from dd_jax.data.kitti_files import AGAIN, list_triplets, nominal_camera, read_calibration
 
 
@@ -38,15 +38,15 @@ def list_split(config: DataConfig, split: str) -> Listing:
         return f"{root}/{sequence_folder(sequence)}/image_{camera}/{frame:06d}.jpg|.png"
 
     files, triplets = list_triplets(entries, file_of, picture, source)
-    first: dict[tuple[str, int], str] = {}  # any picture of the sequence and camera tells the size
+    pictures: dict[tuple[str, int], list[Path]] = {}  # of a sequence and camera; any of them tells the size
     for (sequence, _, camera), row in zip(entries, triplets):
-        first.setdefault((sequence, camera), files[row[1]].image)
+        pictures.setdefault((sequence, camera), []).append(root / files[row[1]].image)
 
     @functools.cache
     def camera_of(sequence: str, camera: int) -> Float32[np.ndarray, "3 3"]:
         if config.intrinsics == "nominal":
             return nominal_camera(size)
-        return _sequence_camera(root / sequence_folder(sequence), camera, root / first[sequence, camera], size)
+        return _sequence_camera(root / sequence_folder(sequence), camera, pictures[sequence, camera], size)
 
     return Listing(
         root=root,
@@ -63,12 +63,12 @@ def sequence_folder(sequence: str) -> str:
     return f"sequences/{int(sequence):02d}"
 
 
-def _sequence_camera(folder: Path, camera: int, picture: Path, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+def _sequence_camera(folder: Path, camera: int, pictures: list[Path], size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     path, key = folder / "calib.txt", f"P{camera}"
     (fx, _, cx, _), (_, fy, cy, _), _ = read_calibration(path, **{key: 12})[key].reshape(3, 4)
-    try:
-        with Image.open(picture) as image:
-            width, height = image.size
-    except OSError as error:
-        raise ConfigError(f"{picture} cannot be read, and it tells the size of its sequence: {AGAIN}") from error
-    return intrinsics(fx, fy, cx, cy, (height, width), size, f"{path} ({key})")
+    found = first_readable(pictures)
+    if found is None:
+        raise ConfigError(
+            f"none of {len(pictures)} frames like {pictures[0]} can be read, and they tell the size of their sequence: {AGAIN}"
+        )
+    return intrinsics(fx, fy, cx, cy, found[1], size, f"{path} ({key})")

@@ -44,7 +44,7 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
     if not path.is_file():
         raise ConfigError(f"the split file {path} does not exist: put it there, or name its folder with --config.data.split_dir")
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise ConfigError(f"the split file {path} is not text: list one frame a line in it") from error
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]

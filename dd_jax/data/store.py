@@ -24,6 +24,13 @@ NOTE = "store.json"
 ENCODED = {name: tfds.decode.SkipDecoding() for name in ("image", "mask", "prior")}
 CHUNK = 4096
 
+SINGLE_PIXEL = bytes((0, 0, 0, 1)) * 2
+"""Width and height in the header of such a PNG."""
+
+KEYS = {"fingerprint", "settings", "shards", "splits", "unreadable"}
+SETTINGS = {"size", "reference", "depth", "source", "resize", "intrinsics", "masks", "priors"}
+"""What ``store.json`` has at least, and its settings."""
+
 
 def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]:
     """The samples of a split, and the frames they are made of.
@@ -54,6 +61,7 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
         names=[sample["name"].decode() for sample in samples],
         ground_truth=_ground_truth(folder, note, split),
         stored=stored.decode,
+        misfits=tuple(note.get("misfits", ())) if config.masks == "files" else (),
     )
     return listing, stored
 
@@ -86,11 +94,10 @@ class StoredFrames:
     def _decode(self, record: dict[str, Any]) -> Picture:
         if not record["readable"]:
             raise UnreadableFrame(record["name"].decode())
-        mask = frames.decode_mask(record["mask"]) if self._masks else None
         return Picture(
             image=frames.decode_image(record["image"]),
-            mask=None if mask is None or mask.shape == (1, 1) else mask,  # a single pixel stands for none
-            prior=frames.decode_prior(record["prior"]) if self._priors else None,
+            mask=frames.decode_mask(record["mask"]) if self._masks and _given(record["mask"]) else None,
+            prior=frames.decode_depth(record["prior"]) if self._priors and _given(record["prior"]) else None,
         )
 
     def _records_of(self, indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
@@ -113,8 +120,13 @@ class StoredFrames:
         """Prior depth of these frames; None where the store has none."""
         if not self._priors:
             return None
-        decoded = [frames.decode_prior(record["prior"]) for record in self._records_of(index)]
-        return np.stack([frames.resize_prior(prior, *self.size) for prior in decoded])
+        stored, none = (record["prior"] for record in self._records_of(index)), np.zeros((1, 1), np.uint16)
+        return np.stack([frames.resize_prior(frames.decode_depth(p) if _given(p) else none, *self.size) for p in stored])
+
+
+def _given(png: bytes) -> bool:
+    """Whether a stored mask or prior is more than the single pixel that stands for none."""
+    return png[16:24] != SINGLE_PIXEL
 
 
 def find_store(root: Path) -> Path:
@@ -142,10 +154,12 @@ def read_note(folder: Path) -> dict[str, Any]:
     """
     try:
         note = json.loads((folder / NOTE).read_text())
-        missing = {"fingerprint", "settings", "shards", "splits", "unreadable"} - set(note)
+        missing = (KEYS - {*note}) or (SETTINGS - {*note["settings"]})
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
-    except (OSError, ValueError, TypeError) as error:
+        if not all(isinstance(note[key], dict) for key in ("settings", "shards", "splits")):
+            raise ValueError("settings, shards and splits must be objects")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{folder / NOTE} cannot be read ({error}): build the store again") from error
     return note
 

@@ -25,6 +25,8 @@ from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
+from dd_jax.data.cache import warn_of_misfits
+from dd_jax.data.files import stamp_of
 from dd_jax.data.frames import MISSING, WHOLE, Listing, UnreadableFrame
 from dd_jax.data.loader import list_split, require_priors
 from dd_jax.data.masks import SEGMENTS
@@ -33,6 +35,14 @@ from dd_jax.data.tfds_builders import BUILDERS, CONFIGS, KINDS, VERSION, Example
 
 AHEAD = 32
 """Records made in threads before the next are begun."""
+
+
+@dataclasses.dataclass
+class Flaws:
+    """What is found wrong with frames while they are packed."""
+
+    unreadable: list[int] = dataclasses.field(default_factory=list)  # places in ``Content.frames``
+    misfits: list[str] = dataclasses.field(default_factory=list)  # see ``frames.misfit``
 
 
 @dataclasses.dataclass
@@ -60,11 +70,11 @@ class Content:
             digest.update(repr(listing.files[index]).encode())
         if self.config.mask_format == "coco_panoptic":
             folders = {(listing.root / listing.files[index].mask).parent for listing, index in self.frames}
-            digest.update(repr([frames.stamp_of(folder / SEGMENTS) for folder in sorted(folders)]).encode())
+            digest.update(repr([stamp_of(folder / SEGMENTS) for folder in sorted(folders)]).encode())
         for split, (listing, positions) in self.samples.items():
             digest.update(f"{split} {listing.names}".encode() + positions.tobytes() + listing.K.tobytes())
             truth = chain.from_iterable(map(listing.truth_files, range(len(positions) if split in self.depth else 0)))
-            digest.update(repr([frames.stamp_of(path) for path in truth]).encode())
+            digest.update(repr([stamp_of(path) for path in truth]).encode())
         return digest.hexdigest()
 
 
@@ -146,12 +156,13 @@ def write(content: Content, name: str, out: Path, per_shard: int = 512) -> Path:
         progress = tqdm(total=total, desc=name, unit="record", disable=None)
         with progress, ThreadPoolExecutor(content.config.threads) as pool:
             for config in CONFIGS:
-                unreadable: list[int] = []
+                flaws = Flaws()
                 builder = BUILDERS[name](
-                    config=config, data_dir=out, shards=_shards(content, config, per_shard, pool, unreadable)
+                    config=config, data_dir=out, shards=_shards(content, config, per_shard, pool, flaws)
                 )
-                _write_config(builder, started, note, unreadable, progress, content)
+                _write_config(builder, started, note, flaws, progress, content)
         os.replace(started, folder)
+        warn_of_misfits(note["misfits"])
     except OSError as error:
         raise ConfigError(f"the store {folder} cannot be written ({error}): choose another --out, and call again") from error
     return folder
@@ -163,16 +174,18 @@ def _note(folder: Path, content: Content, per_shard: int, what: str) -> dict[str
     if not (folder / NOTE).is_file():
         splits = {split: len(listing.names) for split, (listing, _) in content.samples.items()}
         return {
-            "fingerprint": fingerprint, "settings": content.settings(), "splits": splits, "unreadable": [], "shards": {},
+            "fingerprint": fingerprint, "settings": content.settings(), "splits": splits, "unreadable": [], "misfits": [],
+            "shards": {},
         }  # fmt: skip
     note = read_note(folder)
     if note["fingerprint"] != fingerprint:
         raise ConfigError(f"{folder} {what} from other files or with other settings: remove it, or choose another --out")
+    note.setdefault("misfits", [])
     return note
 
 
 def _write_config(
-    builder: tfds.core.DatasetBuilder, started: Path, note: dict, unreadable: list[int], progress: tqdm, content: Content
+    builder: tfds.core.DatasetBuilder, started: Path, note: dict, flaws: Flaws, progress: tqdm, content: Content
 ) -> None:
     """All shards of one config, then TFDS's description of them."""
     base = started / builder.builder_config.name / VERSION
@@ -189,7 +202,8 @@ def _write_config(
                 progress.update(len(records))
                 continue
             note["shards"][shard] = _write_shard(path, records, builder.info.features, progress)
-            note["unreadable"] = sorted({*note["unreadable"], *unreadable})
+            note["unreadable"] = sorted({*note["unreadable"], *flaws.unreadable})
+            note["misfits"] = sorted({*note["misfits"], *flaws.misfits})
             _save(started, note)
             _limit(content, note["unreadable"])
         lengths, size = [len(records) for records in shards], sum(path.stat().st_size for path in paths)
@@ -236,12 +250,12 @@ class _Shard:
             yield from zip(chunk, self.pool.map(self.make, chunk))
 
 
-def _shards(content: Content, config: str, per_shard: int, pool: ThreadPoolExecutor, unreadable: list[int]) -> Shards:
+def _shards(content: Content, config: str, per_shard: int, pool: ThreadPoolExecutor, flaws: Flaws) -> Shards:
     def split(make: Callable[[int], Example], total: int) -> list[_Shard]:
         return [_Shard(make, first, min(per_shard, total - first), pool) for first in range(0, total, per_shard)]
 
     if config == "frames":
-        return {"frames": split(lambda place: _frame(content, place, unreadable), len(content.frames))}
+        return {"frames": split(lambda place: _frame(content, place, flaws), len(content.frames))}
     kinds = KINDS if content.config.source == "kitti" else KINDS[-1:]  # the others know one kind only
     made = {}
     for name in content.samples if config == "triplets" else content.depth:
@@ -251,16 +265,17 @@ def _shards(content: Content, config: str, per_shard: int, pool: ThreadPoolExecu
     return made
 
 
-def _frame(content: Content, place: int, unreadable: list[int]) -> Example:
+def _frame(content: Content, place: int, flaws: Flaws) -> Example:
     listing, index = content.frames[place]
     file, config = listing.files[index], content.config
     nothing = np.zeros((1, 1), np.uint8)
     try:
         picture = listing.decode(index)
     except UnreadableFrame:
-        unreadable.append(place)
+        flaws.unreadable.append(place)
         fields = {"image": np.zeros((1, 1, 3), np.uint8), "mask": nothing, "prior": nothing}
         return {key: _png(value) for key, value in fields.items()} | {"name": file.image, "readable": False}
+    flaws.misfits.extend(frames.misfit(picture, file.mask))
     image, size = picture.image, (config.height, config.width)
     mask = nothing if picture.mask is None else picture.mask.astype(np.uint8) * 255
     prior = nothing if picture.prior is None else picture.prior

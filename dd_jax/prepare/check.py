@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from dd_jax.config import Config, ConfigError, DataConfig
-from dd_jax.data import frames, loader
-from dd_jax.data.folder import SUFFIXES
+from dd_jax.data import files, frames, loader
+from dd_jax.data.folder import is_picture
 from dd_jax.data.frames import FrameFile, Listing, Picture, UnreadableFrame
 from dd_jax.prepare import triplet
 from dd_jax.report.pictures import colorize_depth, grid, label
@@ -29,6 +29,8 @@ FIELD_OF_VIEW = (20.0, 150.0)
 
 TRUTHS = 100
 """Samples per split whose ground truth is read, evenly spread."""
+
+OTHER_MASK = "mask of other proportions"
 
 NAMED = 5
 """So many files are named, the rest are counted."""
@@ -89,6 +91,7 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
         looks |= {file: functools.partial(_see, root, file, data) for file, root in loose}
     seen = _look(looks, data.threads, progress)
     _pictures(seen, data, report)
+    _misfits(known, report)
     if data.masks == "files" and listed:
         loss = config.loss
         needed = (config.domd.enabled and config.model.student) or loss.dynamic_cycle > 0 or loss.mask_weight != "off"
@@ -123,12 +126,11 @@ def _list(data: DataConfig, splits: Sequence[str], report: Report) -> dict[str, 
 
 
 def _loose(root: Path) -> Iterator[tuple[FrameFile, Path]]:
-    """Pictures below a root, in folders that hold frames."""
-    for path in sorted(root.rglob("*")) if root.is_dir() else ():
+    """Pictures below a root, links followed, in folders that hold frames."""
+    for path in files.below(root):
         folders = path.relative_to(root).parts[:-1]
-        if path.suffix.lower() in SUFFIXES and any(part.startswith(("frames", "image_", "leftImg8bit")) for part in folders):
-            stat = path.stat()
-            yield FrameFile(str(path.relative_to(root)), (stat.st_size, stat.st_mtime_ns)), root
+        if is_picture(path.name) and any(part.startswith(("frames", "image_", "leftImg8bit")) for part in folders):
+            yield FrameFile(str(path.relative_to(root)), files.stamp_of(path)), root
 
 
 def _look(looks: dict[FrameFile, Callable[[], Seen]], threads: int, progress: bool | None) -> dict[FrameFile, Seen]:
@@ -152,7 +154,7 @@ def _see(root: Path, file: FrameFile, data: DataConfig) -> Seen:
         mask = _try(frames.mask_of, complaints, "mask unreadable", root, file, data.mask_format)
         if mask is not None:
             objects = float(mask.mean())
-            complaints += [] if frames.same_proportions(mask.shape, size) else ["mask of other proportions"]
+            complaints += [] if frames.same_proportions(mask.shape, size) else [OTHER_MASK]
     if file.prior:
         prior = _try(frames.prior_of, complaints, "prior unreadable", root, file)
         if prior is not None:
@@ -209,6 +211,14 @@ def _pictures(seen: dict[FrameFile, Seen], data: DataConfig, report: Report) -> 
     small = [size for size in total if size[0] < data.height or size[1] < data.width]
     if small:
         report.notes.append(f"pictures smaller than the training size {data.width}x{data.height} are enlarged")
+
+
+def _misfits(known: dict[str, Listing], report: Report) -> None:
+    """What a store's frames do not show any more."""
+    misfits = sorted({text for listing in known.values() for text in listing.misfits})
+    if misfits:
+        report.problems.append(f"{OTHER_MASK}: {_name(misfits)}")
+        report.statistics["complaints"][OTHER_MASK] = len(misfits)
 
 
 def _sizes(counts: Counter) -> str:

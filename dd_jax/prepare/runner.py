@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dd_jax.command_line import Parser, positive
 from dd_jax.config import ConfigError
 from dd_jax.data import files, frames
-from dd_jax.data.folder import SUFFIXES
+from dd_jax.data.folder import SUFFIXES, is_picture
 
 Images = UInt8[np.ndarray, "b h w 3"]
 
@@ -74,9 +74,9 @@ def jobs_of_data_set(root: Path, kind: Kind) -> list[Job]:
 
 
 def jobs_of_folder(images: Path, results: Path) -> list[Job]:
-    """Every picture below ``images``; the result has its name below ``results``, as a PNG."""
-    paths = (path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    ordered = sorted(paths, key=lambda path: [frames.natural_key(part) for part in path.relative_to(images).parts])
+    """Every picture below ``images``, links followed; the result has its name below ``results``, as a PNG."""
+    paths = (path for path in files.below(images) if is_picture(path.name))
+    ordered = sorted(paths, key=lambda path: [files.natural_key(part) for part in path.relative_to(images).parts])
     return [Job(path, (results / path.relative_to(images)).with_suffix(".png")) for path in ordered]
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from cityscapes_tree import CityscapesTree
 
 from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data import cityscapes_prepare
 from dd_jax.data.cityscapes_prepare import Settings, prepare
 from dd_jax.data.loader import open_split
 
@@ -134,6 +136,40 @@ def test_cities_can_be_made_one_after_the_other(tree, tmp_path):
     assert prepare(tree.root, tmp_path / "out", SMALL, cities=["ulm"]).triplets == 12
     with pytest.raises(ConfigError, match=r"has no paris; it has jena, ulm"):
         prepare(tree.root, tmp_path / "out", SMALL, cities=["paris"])
+
+
+def test_unfinished_triplets_are_not_trained_on(tree, tmp_path, monkeypatch):
+    def targets(config):
+        return sum(len(open_split(config, split)) for split in ("train", "val"))
+
+    assert targets(tree.config) == 12
+    out, write = tree.root / "preprocessed", cityscapes_prepare._write_run
+
+    def mortal(made):
+        def run(tree, out, entries, *rest):
+            if entries[0][0] != made:
+                raise KeyboardInterrupt
+            return write(tree, out, entries, *rest)
+
+        return run
+
+    monkeypatch.setattr(cityscapes_prepare, "_write_run", mortal("jena"))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tree.root, out, SMALL, threads=1)
+    assert prepare(tree.root, out, SMALL, cities=["jena"], threads=1).triplets == 4  # which leaves ulm unfinished
+    command = rf"prepare_cityscapes.py {tree.root} --out={out} --height=96 --width=256 --quality=100 --resize=area again"
+    with pytest.raises(ConfigError, match=rf"{out} does not hold all triplets of ulm, for .* run scripts/{command}, or read"):
+        targets(tree.config)
+    with pytest.raises(ConfigError, match=rf"does not hold all triplets of ulm, .*prepare_cityscapes.py CITYSCAPES --out={out} "):
+        targets(dataclasses.replace(tree.config, root=str(out)))
+    assert targets(dataclasses.replace(tree.config, layout="sequence")) == 12
+    monkeypatch.setattr(cityscapes_prepare, "_write_run", write)
+    script(*command.removesuffix(" again").split()[1:])
+    assert targets(tree.config) == targets(dataclasses.replace(tree.config, root=str(out))) == 12
+    for text in ("{", "[1]"):
+        (out / "triplets.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"triplets.json cannot be read"):
+            targets(tree.config)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tree, tmp_path):

@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from odd_pictures import bomb, upright
 
 from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.data.loader import open_split, train_batches
@@ -89,6 +90,79 @@ def test_all_cameras_that_cannot_be_are_named_at_once(video):
     video.write_camera("a", fx=-1.0)
     video.write_camera("c", cx=99.0)
     with pytest.raises(ConfigError, match=r"a/intrinsics.json: focal lengths fx=-1.*; .*c/intrinsics.json.*cx=99"):
+        open_split(video.config, "train")
+
+
+def test_pictures_are_measured_as_they_are_decoded(video):
+    """32 x 64 on the disk, 64 x 32 for a viewer, for training, and so for the camera."""
+    video.write_frames(4)
+    for frame in range(4):
+        (video.root / f"frames/{frame}.png").unlink()
+        upright(video.root / f"frames/{frame}.jpg", 64, 32)
+    np.testing.assert_allclose(open_split(video.config, "train")[0].K[:2], [[50, 0, 31.5], [0, 52, 15.5]])
+    video.write_camera(width=32, height=64, cx=15.5, cy=31.5)
+    with pytest.raises(ConfigError, match=r"for pictures of 32 x 64, but .*0.jpg has 64 x 32"):
+        open_split(video.config, "train")
+
+
+def test_a_camera_needs_one_readable_picture(video, caplog):
+    video.write_frames(6)
+    bomb(video.root / "frames/0.png")
+    video.write_camera(width=128)
+    with pytest.raises(ConfigError, match=r"for pictures of 128 x 32, but .*1.png has 64 x 32"):
+        open_split(video.config, "train")
+    video.write_camera()
+    assert len(open_split(video.config, "train")) == 1
+    assert "1 unreadable frames" in caplog.text and "0.png" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, json.dumps(CAMERA | {"width": 10**400})])
+def test_an_absurd_camera_file_is_refused(video, text):
+    video.write_frames(4)
+    (video.root / "intrinsics.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"intrinsics.json must hold the numbers width, height"):
+        open_split(video.config, "train")
+
+
+def test_any_name_is_a_frame_but_hidden_files_are_none(video):
+    video.write_frames(5, name="\u00b2{}.png")
+    for frame in range(5):
+        (video.root / f"frames/._{frame}.png").write_bytes(b"Mac OS X")
+    assert targets(open_split(video.config, "train")) == ["\u00b21", "\u00b22", "\u00b23"]
+    (video.root / "frames/itself.jpg").symlink_to("itself.jpg")
+    assert len(open_split(video.config, "train")) == 3
+
+
+def test_one_frame_in_two_formats_is_refused(video):
+    video.write_frames(5, "a")
+    video.write_frames(3, "a", "{}.jpg")
+    with pytest.raises(ConfigError, match=r"frames/a holds 0.jpg and 0.png, one frame by their name, .*: take one of them away"):
+        open_split(video.config, "train")
+
+
+def test_lists_name_frames_with_dots_and_with_suffixes(video):
+    video.write_frames(12, "c", "f.{:04d}.png")
+    names = targets(open_split(video.config, "train"))
+    assert names[:2] == ["c f.0001", "c f.0002"]
+    (video.root / "splits").mkdir()
+    for suffix in ("", ".png", ".jpg"):
+        (video.root / "splits/train_files.txt").write_text("".join(f"{name}{suffix}\n" for name in names))
+        assert targets(open_split(video.config, "train")) == names
+
+
+def test_lists_may_repeat_themselves_but_not_leave_the_data_set(video, caplog):
+    video.write_frames(5, "c")
+    (video.root / "splits").mkdir()
+    path = video.root / "splits/train_files.txt"
+    path.write_text("c 3\nc 2\nc 3.png\n")
+    assert targets(open_split(video.config, "train")) == ["c 3", "c 2"]
+    assert "train_files.txt: 1 of its lines repeat others, first line 3 what line 1 says" in caplog.text
+    for line in ("c ../../../../etc/3", "../c 3", "/etc/3", "c .."):
+        path.write_text(f"c 1\n{line}\n")
+        with pytest.raises(ConfigError, match=r"train_files.txt:2: .* is no folder of the data set"):
+            open_split(video.config, "train")
+    path.write_text("c elsewhere/3\n")
+    with pytest.raises(ConfigError, match=r"1 of 1 target images.*c/elsewhere/3"):
         open_split(video.config, "train")
 
 

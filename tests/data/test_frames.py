@@ -3,6 +3,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+from odd_pictures import bomb, upright
 from PIL import Image
 
 from dd_jax.config import ConfigError
@@ -49,6 +50,19 @@ def test_absent_and_foreign_files_are_unreadable(tmp_path):
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(frames.UnreadableFrame):
         frames.decode_mask(tmp_path / "bad.npy")
+
+
+def test_a_picture_of_a_size_that_cannot_be_is_unreadable(tmp_path):
+    for decode in (frames.decode_image, frames.decode_mask, lambda path: frames.decode_mask(path, "cityscapes")):
+        with pytest.raises(frames.UnreadableFrame, match=r"bomb\.png"):
+            decode(bomb(tmp_path / "bomb.png"))
+
+
+def test_the_first_readable_picture_is_found_and_measured_as_it_is_decoded(file, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    assert frames.first_readable([tmp_path / "a.png", file("b.png")]) == (tmp_path / "b.png", (48, 64))
+    assert frames.first_readable([upright(tmp_path / "c.jpg", 48, 64)]) == (tmp_path / "c.jpg", (64, 48))
+    assert frames.first_readable([tmp_path / "a.png"]) is None
 
 
 def test_all_mask_types_mean_the_same(tmp_path):
@@ -123,7 +137,10 @@ def test_priors_that_say_nothing_are_unreadable(tmp_path):
     np.save(tmp_path / "zero.npy", np.zeros((4, 4), np.float32))
     np.save(tmp_path / "signed.npy", np.ones((4, 4), np.int32))
     np.save(tmp_path / "three.npy", np.ones((4, 4, 3), np.float32))
-    for name in ("zero.npy", "signed.npy", "three.npy", "absent.npy"):
+    np.save(tmp_path / "text.npy", np.array([["a"]]))
+    cv2.imwrite(str(tmp_path / "zero16.png"), np.zeros((4, 4), np.uint16))
+    cv2.imwrite(str(tmp_path / "zero8.png"), np.zeros((4, 4), np.uint8))
+    for name in ("zero.npy", "signed.npy", "three.npy", "text.npy", "absent.npy", "zero16.png", "zero8.png"):
         with pytest.raises(frames.UnreadableFrame, match=name):
             frames.decode_prior(tmp_path / name)
 
@@ -131,6 +148,13 @@ def test_priors_that_say_nothing_are_unreadable(tmp_path):
 def test_proportions_are_compared_to_a_tenth():
     assert frames.same_proportions((375, 1242), (192, 640)) and frames.same_proportions((10, 20), (11, 21))
     assert not frames.same_proportions((10, 20), (20, 10)) and not frames.same_proportions((10, 20), (10, 24))
+
+
+def test_masks_that_do_not_fit_are_named_with_both_sizes():
+    picture = frames.Picture(np.zeros((32, 64, 3), np.uint8), np.zeros((32, 200), bool))
+    assert frames.misfit(picture, "m.png") == ["m.png (200x32, its picture 64x32)"]
+    for mask in (None, np.zeros((64, 128), bool)):
+        assert frames.misfit(frames.Picture(picture.image, mask), "m.png") == []
 
 
 def test_masks_are_resized_like_pil_nearest():
@@ -182,8 +206,3 @@ def test_boxes_cut_thirds_and_upper_rows():
     image = np.arange(8)[:, None] * 100 + np.arange(9)
     np.testing.assert_array_equal(frames.cut(image, (1 / 3, 2 / 3, 0.0, 1.0)), image[:, 3:6])
     np.testing.assert_array_equal(frames.cut(image, (0.0, 1.0, 0.0, 0.75)), image[:6])
-
-
-def test_natural_order():
-    names = ["f10.png", "f9.png", "f100.png", "a.png", "7.png"]
-    assert sorted(names, key=frames.natural_key) == ["7.png", "a.png", "f9.png", "f10.png", "f100.png"]

@@ -27,6 +27,14 @@ def test_values_of_another_kind_are_refused_with_file_and_remedy(tmp_path, line)
         kitti_files.read_calibration(path, P=3)
 
 
+@pytest.mark.parametrize("size", ["-64 32", "0 0", "64 0", "3e5 3e5", "1e9 32"])
+def test_sizes_that_no_picture_has_are_refused(tmp_path, size):
+    path = tmp_path / "calib.txt"
+    path.write_text(f"S_rect_02: {size}\n")
+    with pytest.raises(ConfigError, match=r"calib.txt: S_rect_02 must be a width and a height between 1 and 10000 pixels: "):
+        kitti_files.read_calibration(path, S_rect_02=2)
+
+
 def test_the_nominal_camera_is_a_share_of_the_size():
     np.testing.assert_allclose(kitti_files.nominal_camera((100, 200)), [[116, 0, 100], [0, 192, 50], [0, 0, 1]], rtol=1e-6)
 

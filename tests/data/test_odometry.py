@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from odd_pictures import bomb
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data.loader import open_split
@@ -70,7 +71,9 @@ def test_calibrations_that_cannot_be_used_are_named(tree, tmp_path, text):
         open_split(tree, "train")
 
 
-def test_a_first_picture_that_cannot_be_read_is_named(tree, tmp_path):
-    (tmp_path / "sequences/04/image_2/000002.png").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"image_2/000002.png cannot be read, and it tells the size of its sequence: unpack"):
+def test_any_readable_picture_tells_the_size_of_a_sequence(tree, tmp_path):
+    bomb(tmp_path / "sequences/04/image_2/000002.png")
+    np.testing.assert_allclose(open_split(tree, "train")[1].K, [[50, 0, 31], [0, 51, 15], [0, 0, 1]])
+    (tmp_path / "sequences/04/image_2/000004.png").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"none of 2 frames like .*image_2/000002.png can be read, and they tell the size of"):
         open_split(tree, "train")

@@ -33,6 +33,12 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         splits.read_kitti(path)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbfd 5 l\n")
+    assert splits.read_kitti(path) == [("d", 5, 2)]
+
+
 def test_repeated_lines_count_once_in_whatever_spelling(tmp_path, caplog):
     path = tmp_path / "list.txt"
     path.write_text("d 5 l\n\nd 6 l\nd 0000000005 2\nd 5 r\nd 6 l\n")

@@ -144,7 +144,7 @@ def test_tfds_own_preparation_makes_the_same_records(drives, tmp_path):
     folder = build(drives.config, tmp_path / "store")
     content = store_write.collect(drives.config, SPLITS, False, SPLITS)
     with store_write.ThreadPoolExecutor(1) as pool:
-        shards = store_write._shards(content, "triplets", 512, pool, [])
+        shards = store_write._shards(content, "triplets", 512, pool, store_write.Flaws())
         builder = store_write.BUILDERS["kitti_triplets"](config="triplets", data_dir=tmp_path / "other", shards=shards)
         builder.download_and_prepare()
     ours = tfds.builder_from_directory(folder / "triplets/1.0.0").as_data_source("train")
@@ -188,14 +188,14 @@ def test_a_build_that_stops_goes_on_and_ends_with_the_same_bytes(drives, tmp_pat
     whole = build(drives.config, tmp_path / "whole", per_shard=2)
     made, frame = [], store_write._frame
 
-    def interrupted(content, place, unreadable):
+    def interrupted(content, place, flaws):
         if place == 5:
             raise KeyboardInterrupt
-        return frame(content, place, unreadable)
+        return frame(content, place, flaws)
 
-    def spy(content, place, unreadable):
+    def spy(content, place, flaws):
         made.append(place)
-        return frame(content, place, unreadable)
+        return frame(content, place, flaws)
 
     monkeypatch.setattr(store_write, "_frame", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from odd_pictures import bomb
 
 from dd_jax.config import Config, DataConfig
 from dd_jax.data.store_write import build
@@ -105,6 +106,20 @@ def test_damaged_cameras_do_not_end_the_look(own):
     assert complaint.startswith("train, val, test: ") and "b/intrinsics.json" in complaint
     assert "frames/b/5.png" in problem(report, "picture unreadable")  # no list named it
     assert report.statistics["frames"] == 16
+
+
+def test_links_and_pictures_that_cannot_be_do_not_end_the_look(own, tmp_path):
+    (own.root / "frames/a/zz.jpg").symlink_to("/nowhere/x.jpg")
+    (own.root / "frames/b/zz.jpg").symlink_to("zz.jpg")
+    bomb(own.root / "frames/a/0.png")
+    assert "frames/a/0.png" in problem(check(own.config), "picture unreadable")
+    (own.root / "frames/b/intrinsics.json").unlink()
+    (own.root / "frames/b").rename(tmp_path / "far")
+    (own.root / "frames/b").symlink_to(tmp_path / "far")
+    own.cut_off("frames/b/5.png")
+    report = check(own.config)
+    assert "intrinsics.json does not exist" in problem(report, "intrinsics.json")
+    assert "frames/b/5.png" in problem(report, "picture unreadable") and report.statistics["frames"] == 16
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,19 @@ def test_results_lie_where_the_readers_look(tmp_path, write):
     assert job.result == tmp_path / f"cs/mask_sequence/{name}_mask.png"
 
 
+def test_linked_clips_have_results_and_hidden_files_have_none(tmp_path, write):
+    """The reader follows such links; see ``files.below`` for circles."""
+    write(tmp_path / "far/1.png", tmp_path / "own/frames/a/1.png", tmp_path / "train/ulm/ulm_000064_000012_leftImg8bit.png")
+    (tmp_path / "own/frames/b").symlink_to(tmp_path / "far")
+    (tmp_path / "own/frames/a/._1.png").write_bytes(b"Mac OS X")
+    results = [str(job.result.relative_to(tmp_path / "own/masks")) for job in runner.jobs_of_data_set(tmp_path / "own", MASKS)]
+    assert results == ["a/1.png", "b/1.png"]
+    (tmp_path / "cs/leftImg8bit_sequence").mkdir(parents=True)
+    (tmp_path / "cs/leftImg8bit_sequence/train").symlink_to(tmp_path / "train")
+    (job,) = runner.jobs_of_data_set(tmp_path / "cs", MASKS)
+    assert job.result == tmp_path / "cs/mask_sequence/train/ulm/ulm_000064_000012_mask.png"
+
+
 def test_flags_choose_a_data_set_or_a_folder(tmp_path, write):
     write(tmp_path / "pictures/x/1.png")
     (job,), note = runner.jobs_of_flags(None, tmp_path / "pictures", tmp_path / "out", MASKS)
