@@ -52,12 +52,12 @@ class Needs:
     batch_size: int  # global
     fits: bool
     memory_bytes: int | None  # of the device; None: not known here, the compiler decides alone
-    total_bytes: int
+    total_bytes: int  # at the fullest moment: arguments, results, temporaries, and the program
     compile_seconds: float
     argument_bytes: int | None = None  # state and batch
     output_bytes: int | None = None
     alias_bytes: int | None = None  # outputs that take the place of arguments
-    temporary_bytes: int | None = None
+    temporary_bytes: int | None = None  # of all memories a device has, and not all at once
     code_bytes: int | None = None
     flops: float | None = None
     bytes_accessed: float | None = None
@@ -139,13 +139,7 @@ def account(compiled: Any, memory_bytes: int | None) -> dict[str, Any]:
     """The fields of :class:`Needs` that a compiled program knows."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
-    total = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
+    total = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
     return {
         "fits": memory_bytes is None or total <= memory_bytes,
         "total_bytes": total,
@@ -203,9 +197,8 @@ def table(columns: list[Needs]) -> str:
         "arguments (state and batch)": [_mib(needs.argument_bytes) for needs in columns],
         "outputs": [_mib(needs.output_bytes) for needs in columns],
         "of these in the place of arguments": [_mib(needs.alias_bytes) for needs in columns],
-        "temporaries": [_mib(needs.temporary_bytes) for needs in columns],
         "program": [_mib(needs.code_bytes) for needs in columns],
-        "**total**": [f"**{_mib(needs.total_bytes)}**" for needs in columns],
+        "**total at the fullest moment**": [f"**{_mib(needs.total_bytes)}**" for needs in columns],
         "memory of the device": [_mib(needs.memory_bytes) for needs in columns],
         "**fits**": [f"**{'yes' if needs.fits else 'no'}**" for needs in columns],
         "GFLOP, loops once": [_giga(needs.flops) for needs in columns],

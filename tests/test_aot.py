@@ -115,9 +115,8 @@ def test_what_a_step_needs_is_the_compilers_account(small_step):
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     assert (found.devices, found.batch_size, found.memory_bytes, found.fits) == (2, 6, None, True)
     assert found.argument_bytes >= held and found.alias_bytes == held and found.compile_seconds > 0
-    assert found.total_bytes == (
-        found.argument_bytes + found.output_bytes - found.alias_bytes + found.temporary_bytes + found.code_bytes
-    )
+    everything = found.argument_bytes + found.output_bytes - found.alias_bytes + found.temporary_bytes
+    assert found.argument_bytes <= found.total_bytes - found.code_bytes <= everything
     assert found.collectives == {"all-reduce": Collectives(1, 4)}
 
 
