@@ -184,8 +184,12 @@ def shape_bytes(text: str) -> list[int]:
 
 def bytes_asked_for(message: str) -> int | None:
     """Of a compiler that refused because the device's memory does not suffice; None where it said something else."""
-    match = re.search(r"Used ([0-9.]+)([KMG]) of [0-9.]+[KMG] hbm", message)
-    return round(float(match[1]) * 1024 ** (1 + "KMG".index(match[2]))) if match else None
+    words = r"Used ([0-9.]+)([KMG]) of [0-9.]+[KMG] hbm|HLO temporaries \(([0-9.]+)([KMG])\) exceeds available HBM"
+    match = re.search(words, message)
+    if match is None:
+        return None
+    number, unit = filter(None, match.groups())
+    return round(float(number) * 1024 ** (1 + "KMG".index(unit)))
 
 
 def table(columns: list[Needs]) -> str:
