@@ -164,7 +164,7 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
             unfinished += [] if run is None else [run]
             bar.update(run is None)
     if unfinished and programs.stopping:
-        raise ConfigError(f"stopped by a signal, {len(unfinished)} of {len(runs)} runs are not finished; the same command goes on")
+        raise ConfigError(f"stopped by a signal: {len(unfinished)} of {len(runs)} runs are unfinished, the same command goes on")
     if unfinished:
         names = ", ".join(str(run.folder / "train.log") for run in unfinished)
         raise ConfigError(f"{len(unfinished)} of {len(runs)} runs failed, the others are kept; the reasons are in {names}")

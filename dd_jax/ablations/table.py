@@ -125,8 +125,8 @@ def markdown(lines: Sequence[Line], baseline: str) -> str:
     reference = next((f"the row “{line.title}”" for line in lines if line.row == baseline), "the baseline, which is not here,")
     note = (
         f"abs_rel, mean ± standard deviation over seeds; Δ is the difference to {reference} with the same seeds, with its 95 % "
-        "paired bootstrap interval over test frames, and how many of the seeds have its sign. Seconds are the median of the whole "
-        "training and hang on what else the machine did. GFLOP are counted: of a step in which all networks learn, and of one "
+        "paired bootstrap interval over test frames, and how many of the seeds have its sign. Seconds are the median of the "
+        "whole training and hang on what else the machine did. GFLOP are counted: of a step in which all networks learn, and of one "
         "with teacher and pose fixed.\n\n\\* the poster, Cityscapes, one run each, best checkpoint chosen on the test split; not "
         "comparable in level."
     )

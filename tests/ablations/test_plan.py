@@ -42,7 +42,7 @@ def test_rows_that_would_repeat_the_baseline_or_cannot_work_are_left_out_and_nam
     assert set(kept) == set(file.ROWS) - WITHOUT_DOMD - WITHOUT_MASKS and kept[0] == file.BASELINE
     assert [sentence.split()[1] for sentence in sentences] == [row for row in file.ROWS if row not in kept]
     assert "row no_domd is left out: it computes what baseline does, because nothing uses the options" in sentences[2]
-    assert any(sentence.startswith("row mask_less is left out: --config.loss.mask_weight needs object masks") for sentence in sentences)
+    assert sentences[0].startswith("row mask_less is left out: --config.loss.mask_weight needs object masks")
 
 
 @pytest.mark.parametrize("row", sorted(WITHOUT_DOMD | WITHOUT_MASKS))
@@ -65,7 +65,7 @@ def test_what_is_wrong_with_the_baseline_is_wrong_with_the_table():
     alone = valid_config(model__student=False, optim__freeze_step=-1, domd__enabled=False, loss__normal_l1=1.0)
     with pytest.raises(ConfigError, match="normal_l1 needs a student"):
         plan.leave_out([file.BASELINE], file.BASELINE, True, alone)
-    with pytest.raises(ConfigError, match="^row sc_depth_v3: "):
+    with pytest.raises(ConfigError, match=r"^row sc_depth_v3: "):
         plan.leave_out(["sc_depth_v3"], file.BASELINE, True, valid_config(model__student=True))
 
 

@@ -130,7 +130,8 @@ def test_paths_are_those_of_the_caller(runs, scripts, tmp_path, monkeypatch):
     ],
 )
 def test_gpus_are_those_that_the_caller_may_use(monkeypatch, tmp_path, platforms, devices, names):
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf 'GPU 0: H100 (UUID: GPU-1)\\n  MIG 1g.10gb\\nGPU 1: H100 (UUID: GPU-2)\\n'")
+    listed = "GPU 0: H100 (UUID: GPU-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\nGPU 1: H100 (UUID: GPU-2)"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{listed}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
@@ -175,7 +176,7 @@ def test_a_signal_is_passed_on_and_waited_for(runs, scripts, number):
     before = signal.getsignal(number)
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(ConfigError, match="stopped by a signal, 3 of 3 runs are not finished; the same command goes on"):
+    with pytest.raises(ConfigError, match="stopped by a signal: 3 of 3 runs are unfinished, the same command goes on"):
         execute(runs, jobs=2)
     thread.join()
     assert [(run.folder / "saved").exists() for run in runs] == [True, True, False]
@@ -187,7 +188,7 @@ def test_a_folder_in_which_another_program_trains_is_left_alone(runs, scripts):
     forget(runs[:1])
     with of_runs._log(runs[0]) as log:  # of a caller that has been killed since, and what it started goes on
         left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=log)
-    with pytest.raises(ConfigError, match="another program trains in .*base/seed0: wait until it has ended"):
+    with pytest.raises(ConfigError, match=r"another program trains in .*base/seed0: wait until it has ended"):
         execute(runs, 1)
     assert not (runs[0].folder / "found.json").exists()
     left.communicate(b"\n")
