@@ -74,8 +74,8 @@ def step_gflop(config: Config, frozen: bool) -> float:
 
 MOVES = {
     "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice",
-    "dynamic_update_slice", "expand_dims", "gather", "iota", "name", "pad", "reshape", "rev", "slice", "split", "squeeze", "stack",
-    "stop_gradient", "tile", "transpose", "unstack",
+    "dynamic_update_slice", "expand_dims", "gather", "iota", "name", "pad", "reshape", "rev", "slice", "split", "squeeze",
+    "stack", "stop_gradient", "tile", "transpose", "unstack",
 }  # fmt: skip
 """Primitives that compute nothing."""
 

@@ -81,7 +81,7 @@ def test_cost_is_of_a_sample_in_one_piece_and_of_what_is_used(monkeypatch):
 def test_cost_is_of_the_steps_that_there_are(monkeypatch, freeze, has):
     monkeypatch.setattr(costs, "step_gflop", lambda config, frozen: 2.0 if frozen else 3.0)
     cost = costs.count(tiny.config(optim={"freeze_step": freeze, "steps": 9}))
-    assert (cost.joint == 3.0, cost.frozen == 2.0) == has and (cost.joint is None, cost.frozen is None) == tuple(not x for x in has)
+    assert (cost.joint, cost.frozen) == tuple(value if there else None for value, there in zip((3.0, 2.0), has, strict=True))
 
 
 @pytest.mark.slow

@@ -78,9 +78,8 @@ def damages():
 @pytest.mark.parametrize("damage", [pytest.param(damage, id=name) for name, damage in damages()])
 def test_a_damaged_result_is_named(runs, damage):
     runs[0].file.write_text(damage(runs[0].file.read_text()))
-    with pytest.raises(ConfigError, match=r"results/base-0\.json is damaged, or of a version with other fields: remove it") as error:
+    with pytest.raises(ConfigError, match=r"results/base-0\.json is damaged, or of a version with other fields: remove it"):
         execute(runs, 1)
-    assert "\n" not in str(error.value)
 
 
 def test_finished_runs_are_not_made_again(runs, monkeypatch):
