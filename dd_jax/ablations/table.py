@@ -127,8 +127,8 @@ def markdown(lines: Sequence[Line], baseline: str) -> str:
         f"abs_rel, mean ± standard deviation over seeds; Δ is the difference to {reference} with the same seeds, with its 95 % "
         "paired bootstrap interval over test frames, and how many of the seeds have its sign. Seconds are the median of the "
         "whole training and hang on what else the machine did. GFLOP are counted: of a step in which all networks learn, and of "
-        "one with teacher and pose fixed.\n\n\\* the poster, Cityscapes, one run each, best checkpoint chosen on the test split; not "
-        "comparable in level."
+        "one with teacher and pose fixed.\n\n\\* the poster, Cityscapes, one run each, best checkpoint chosen on the test split; "
+        "not comparable in level."
     )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}\n"
 
