@@ -40,7 +40,11 @@ def known(run: Run) -> Cost | None:
 
 
 def complete(runs: Iterable[Run]) -> None:
-    """Counts for the rows of ``runs`` what is not known yet; some seconds each."""
+    """Counts for the rows of ``runs`` what is not known yet; some seconds each.
+
+    Raises:
+      ConfigError: as :func:`known`.
+    """
     missing = [run for run in {run.row: run for run in runs}.values() if known(run) is None]
     for run in tqdm(missing, unit="row", desc="operations of a step", disable=not missing):
         write_kept(run.cost_file, count(run.config))
@@ -81,8 +85,9 @@ MOVES = {
 
 
 def operations(program: core.Jaxpr) -> int:
-    """Additions, multiplications and the like of a program: of every number that it computes one, of those that are sums of
-    products or of many numbers as many as these have; moving and converting numbers is free.
+    """How many additions, multiplications and the like a program makes: one for every number that it computes, two for every
+    product that is summed in a convolution or a product of matrices, one for every number that a reduction takes in. Moving
+    and converting numbers is free.
 
     A loop counts as often as it turns, or once where that depends on the data; of branches the dearest counts, or the one
     for CPUs where the platform decides.
