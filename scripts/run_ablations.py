@@ -3,7 +3,9 @@
     python scripts/run_ablations.py --config=configs/ablations.py --seeds=3 --out=runs/ablations [--rows=baseline,pose_cycle]
         [--variant=cityscapes] [--jobs=2] [--config.data.root=DIR, likewise any other field, for all rows]
 
-Writes results.md, results.csv, results.json and results.png into the folder, of whatever runs are finished by then.
+Writes results.md, results.csv, results.json and (with matplotlib) results.png into the folder, of whatever runs are finished
+by then. Rows that cannot work with the variant or the fields, or would repeat the baseline, are left out and named. SIGTERM and
+Ctrl-C stop the runs where they can go on.
 """
 
 import argparse
@@ -11,10 +13,13 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import ablations, command_line
-from dd_jax.config import ConfigError
+from dd_jax import command_line
+from dd_jax.ablations import costs, plan, runs, table
+from dd_jax.config import Config, ConfigError
 from dd_jax.validation import validate
 
 
@@ -43,27 +48,45 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     file = runpy.run_path(arguments.config)
     if missing := {"ROWS", "BASELINE", "get_config"} - set(file):
         raise ConfigError(f"--config={arguments.config} has no {', '.join(sorted(missing))}: look at configs/ablations.py")
-    rows, out = file["ROWS"], Path(arguments.out).absolute()
-    chosen = arguments.rows.split(",") if arguments.rows else list(rows)
-    if unknown := [row for row in chosen if row not in rows]:
-        raise ConfigError(f"--rows: {arguments.config} has no {', '.join(unknown)}, only {', '.join(rows)}")
-    runs = []
-    for seed in range(arguments.seeds):  # a whole table after the first seed
-        for row in chosen:
-            name = f"{row}/{arguments.variant}" if arguments.variant else row
-            given = (f"--config={Path(arguments.config).absolute()}:{name}", *overrides, f"--config.train.seed={seed}")
-            config = command_line.config_of(given)
-            validate(config)
-            runs.append(ablations.Run(row, seed, config, given, out / row / f"seed{seed}"))
+    rows, baseline, out = file["ROWS"], file["BASELINE"], Path(arguments.out).absolute()
+
+    def flags(row: str, seed: int) -> tuple[str, ...]:
+        name = f"{row}/{arguments.variant}" if arguments.variant else row
+        return f"--config={Path(arguments.config).absolute()}:{name}", *overrides, f"--config.train.seed={seed}"
+
+    def valid_config(row: str, seed: int = 0) -> Config:
+        config = command_line.config_of(flags(row, seed))
+        validate(config)
+        return config
+
+    asked = arguments.rows.split(",") if arguments.rows else []
+    chosen, left_out = plan.leave_out(plan.choose(list(rows), asked), baseline, bool(asked), valid_config)
+    print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
+    planned = [
+        runs.Run(row, seed, valid_config(row, seed), flags(row, seed), out / row / f"seed{seed}")
+        for seed in range(arguments.seeds)  # a whole table after the first seed
+        for row in chosen
+    ]
     try:
         if not arguments.table_only:
-            ablations.execute(runs, arguments.jobs)
+            runs.execute(planned, arguments.jobs)
+        costs.complete([run for run in planned if run.result() is not None])
     finally:
-        lines = ablations.tabulate(runs, {row: rows[row] for row in chosen}, file["BASELINE"])
+        lines = table.tabulate(planned, {row: rows[row] for row in chosen}, baseline)
         if lines:
-            ablations.write(lines, out)
-            print(ablations.markdown(lines))
+            print(table.markdown(lines, baseline), flush=True)
+            table.write(lines, baseline, out)
+            draw(lines, baseline, out / "results.png")
+
+
+def draw(lines: list[table.Line], baseline: str, path: Path) -> None:
+    """The picture is the one part of the table that may be missing."""
+    try:
+        table.plot(lines, baseline, path)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # this program only counts: devices are for the runs
     main()
