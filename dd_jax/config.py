@@ -169,6 +169,7 @@ class EvalConfig:
     median: str = "average"  # of an even count: "average" | "lower"
     ground_truth: str = "velodyne"  # "velodyne" (scan) | "annotated" (depth PNG; exact if synthetic) | "file" (data has its name)
     far_truth: bool = False  # ground truth beyond max_depth counts too; predictions are clamped all the same
+    object_masks: str = "native"  # for scores by region: as they are stored ("native") | at training size first ("network")
     scaling: str = "median"  # to metres: "median" (ratio, per image) | "given" (scale) | "camera_height" (above the road)
     scale: float = 1.0  # of "given": 1 = predictions are metres, 5.4 = stereo networks of Monodepth2's family
     camera_height: float = 1.65  # of "camera_height", in metres; KITTI's

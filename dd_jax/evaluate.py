@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,10 +18,11 @@ from tqdm import tqdm
 
 from dd_jax import checkpoint, gallery, ground_plane, hosts, metrics, parallel, predictions, protocols, report, saved
 from dd_jax.baselines import mean_map, spread
-from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
-from dd_jax.data.frames import GroundTruth, Listing, intrinsics
+from dd_jax.config import Config, ConfigError, EvalConfig
+from dd_jax.data.frames import GroundTruth, Listing, intrinsics, resize_mask
 from dd_jax.data.loader import TripletSource, eval_batches, list_split, open_split
 from dd_jax.predictions import InverseDepth
+from dd_jax.results import Results, make_folder, write_results
 from dd_jax.types import Batch, Predictions, TrainState
 from dd_jax.validation import validate
 
@@ -33,23 +33,6 @@ PREDICTORS = (*NETWORKS, FOREIGN, "constant", "mean_map")
 
 EXTREMES = 4
 """Samples that the report shows as the worst, and as many as the best."""
-
-Scores = dict[str, dict[str, dict[str, float | int | None]]]
-"""predictor -> region -> the errors (None without a pixel) and ``pixels``."""
-
-
-@dataclasses.dataclass
-class Results:
-    """What :func:`evaluate` finds."""
-
-    metrics: Scores
-    scales: dict[str, dict[str, float]]  # predictor -> median and relative standard deviation of the scale factors
-    images: list[tuple[str, dict[str, metrics.Result]]]  # (sample, predictor -> its own scores; empty without ground truth)
-    panels: dict[str, UInt8[np.ndarray, "_ _ 3"]]  # sample -> picture
-    worst: list[report.Frame]  # by abs_rel of the first predictor, the worst first
-    best: list[report.Frame]
-    images_per_second: float  # reading, network and measuring together, the first batch with its compilation left out
-    page: Path | None = None  # the report, once written
 
 
 def make_predict(config: Config, devices: list[jax.Device] | None = None) -> Callable[[TrainState, Batch], Predictions]:
@@ -193,7 +176,10 @@ def image_scores(
 
     "static" is what does not move where that is known (rendered drives), else what cannot move.
     """
-    masks = metrics.regions(truth.dynamic, truth.moving)
+    dynamic = truth.dynamic
+    if dynamic is not None and config.eval.object_masks == "network":
+        dynamic = resize_mask(dynamic, config.data.height, config.data.width)
+    masks = metrics.regions(dynamic, truth.moving)
     if truth.moving is not None:
         masks["static"] = ~truth.moving
     factors = {who: scale_factor(disp, K, config) for who, disp in inverse_depths.items()}
@@ -220,10 +206,11 @@ def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], co
 
 
 def tabulate(summary: metrics.Result) -> dict[str, dict[str, float | int | None]]:
-    """The same keys whatever was found: regions without a pixel have None for metrics and 0 pixels."""
+    """The same keys whatever was found: regions without a pixel have None for metrics, 0 pixels and 0 images."""
     regions = {region: summary.get(region, {}) for region in REGIONS}
     return {
-        region: {name: found.get(name) for name in (*metrics.ERRORS, *metrics.FURTHER)} | {"pixels": found.get("pixels", 0)}
+        region: {name: found.get(name) for name in (*metrics.ERRORS, *metrics.FURTHER)}
+        | {name: found.get(name, 0) for name in ("pixels", "images")}
         for region, found in regions.items()
     }
 
@@ -259,6 +246,7 @@ def evaluate_checkpoint(
     changes: Mapping[str, object] = MappingProxyType({}),
     ground_truth_file: str = "",
     allow_pickle: bool = False,
+    split_dir: str = "",
 ) -> Results:
     """Measures a trained system as its checkpoint describes it, or otherwise, and writes numbers and a report page.
 
@@ -272,6 +260,7 @@ def evaluate_checkpoint(
       protocol: of ``protocols.PROTOCOLS``, instead of the checkpoint's.
       changes: single fields of ``EvalConfig`` besides.
       ground_truth_file, allow_pickle: as in ``DataConfig``, if they are not the run's.
+      split_dir: likewise, for the split that is measured.
 
     Raises:
       ConfigError: no such checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
@@ -286,6 +275,8 @@ def evaluate_checkpoint(
         config.data.root, config.data.cache_dir = data_root, ""
     config.data.ground_truth_file = ground_truth_file or config.data.ground_truth_file
     config.data.allow_pickle = allow_pickle or config.data.allow_pickle
+    learnt = dataclasses.replace(config.data, priors="none")  # the training split, by the lists of the run
+    config.data.split_dir = split_dir or config.data.split_dir
     trained = config.eval
     config.eval = protocols.choose(trained, protocol, changes)
     validate(config)
@@ -299,7 +290,7 @@ def evaluate_checkpoint(
         predictors.append("constant")
     if has_truth(source, config.eval):
         try:
-            train_truth = list_split(dataclasses.replace(config.data, priors="none"), "train")
+            train_truth = list_split(learnt, "train")
         except ConfigError as error:
             print(f"without the mean map of the training split: {error}")
         if train_truth is not None and has_truth(train_truth, config.eval):
@@ -343,7 +334,8 @@ def evaluate_predictions(
     place = Path(place).resolve()
     out = place.with_name(f"{place.stem}_scores") if out is None else out
     source = open_split(config.data, split)
-    foreign = predictions.open_predictions(place, [source.name(index) for index in range(len(source))], kind)
+    names = [source.name(index) for index in range(len(source))]
+    foreign = predictions.open_predictions(place, names, kind, source.out_of_order)
     make_folder(out)
     results = evaluate(
         lambda batch: None,
@@ -357,41 +349,3 @@ def evaluate_predictions(
     )
     write_results(results, out, f"{place.name}: {split} split", config, {}, [], checkpoint.versions())
     return results
-
-
-def make_folder(out: str | Path) -> None:
-    """Before anything is measured, so that nothing is lost.
-
-    Raises:
-      ConfigError: it cannot be made.
-    """
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out={out} cannot be made ({error.strerror}): name another folder") from error
-
-
-def write_results(
-    results: Results, out: str | Path, title: str, config: Config,
-    facts: Mapping[str, str], history: Sequence[Mapping[str, Any]], versions: Mapping[str, str],
-) -> None:  # fmt: skip
-    """The files of an evaluation: ``metrics.json``, ``metrics.csv``, ``per_image.csv``, ``report.html``."""
-    results.page = Path(out) / "report.html"
-    if not hosts.primary():
-        return
-    report.write_tables(out, results.metrics, results.images)
-    measured = any(regions["all"]["pixels"] for regions in results.metrics.values())
-    speed = {"images measured": f"{len(results.images):,}", "images / s, evaluation": f"{results.images_per_second:.1f}"}
-    report.write_html(
-        results.page,
-        title,
-        results=results.metrics if measured else None,
-        protocol=protocols.describe(config.eval),
-        history=history,
-        panels=results.panels,
-        worst=results.worst,
-        best=results.best,
-        facts=speed | facts,
-        config=to_dict(config),
-        versions=versions,
-    )

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from dd_jax.config import ConfigError
+from dd_jax.data import orders
 from dd_jax.data.kitti import read_annotated
 
 KINDS = ("depth", "disparity")
@@ -26,16 +27,18 @@ InverseDepth = Callable[[int], Float32[np.ndarray, "h w"]]
 """1 / depth of a sample of the split, in a unit of the predictor's own."""
 
 
-def open_predictions(place: str | Path, names: Sequence[str], kind: str) -> InverseDepth:
+def open_predictions(place: str | Path, names: Sequence[str], kind: str, out_of_order: str = "") -> InverseDepth:
     """Predictions of the samples ``names`` (``TripletSource.name``) in ``place``; a map is read, and checked, when asked for.
 
     Args:
       place: the folder, or the file of all.
       kind: what the values are, one of :data:`KINDS`.
+      out_of_order: as in ``TripletSource``: where the samples are, they cannot be found by position.
 
     Raises:
-      ConfigError: no such place, a sample without a file or with two, or another number of predictions than samples; and, from
-        the function that is returned: values that are not finite and positive, or a file that is no map.
+      ConfigError: no such place, a sample without a file or with two, another number of predictions than samples, or
+        predictions by position of samples that are out of order; and, from the function that is returned: values that are
+        not finite and positive, or a file that is no map.
     """
     if kind not in KINDS:
         raise ConfigError(f"--predictions_are={kind} is not one of {', '.join(KINDS)}")
@@ -46,12 +49,13 @@ def open_predictions(place: str | Path, names: Sequence[str], kind: str) -> Inve
             raise ConfigError(
                 f"{place} has the shape {list(stack.shape)}, not that of a map for each of the {len(names)} samples"
             )
+        orders.refuse_other(out_of_order, f"{place} has no names: it", f"give a folder of files like {_example(names)}")
         return lambda index: _checked(stack[index], kind, f"{place}, sample {index} ({names[index]})")
-    files = _match(place, names)
+    files = _match(place, names, out_of_order)
     return lambda index: _checked(_read(files[index]), kind, str(files[index]))
 
 
-def _match(folder: Path, names: Sequence[str]) -> list[Path]:
+def _match(folder: Path, names: Sequence[str], out_of_order: str) -> list[Path]:
     """The file of each sample, under the first way to name files that finds all of them."""
     if not folder.is_dir():
         raise ConfigError(f"--predictions={folder} is neither a folder nor a .npy file")
@@ -75,6 +79,9 @@ def _match(folder: Path, names: Sequence[str]) -> list[Path]:
             f"{folder} holds {len(found)} predictions for the {len(names)} samples of the split: those numbered by position "
             "must be as many, or they belong to another split"
         )
+    if stems in by_position:
+        named = f"name the files by frame, like {_example(names)}"
+        orders.refuse_other(out_of_order, f"{folder} holds files by number, {stems[0]} and so on: it", named)
     twice = next((stem for stem in stems if len(found[stem]) > 1), None)
     if twice is not None:
         raise ConfigError(f"{folder} holds two predictions of one sample, {' and '.join(p.name for p in found[twice])}")
@@ -87,6 +94,10 @@ def _ways(names: Sequence[str]) -> tuple[list[list[str]], list[list[str]]]:
     by_picture = [name.split()[-1].split("/")[-1] for name in names]  # of lines that hold a folder besides
     by_frame = [way for way in (by_picture, by_line) if len(set(way)) == len(names)]
     return by_frame, [[f"{index:0{width}d}" for index in range(len(names))] for width in WIDTHS]
+
+
+def _example(names: Sequence[str]) -> str:
+    return f"{_ways(names)[0][0][0]}.npy"
 
 
 def _read(path: Path) -> np.ndarray:

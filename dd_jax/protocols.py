@@ -25,7 +25,7 @@ def protocol(name: str) -> EvalConfig:
         case "eigen_improved":  # 652 frames; Uhrig et al. 2017, as ManyDepth: the whole map, only predictions are clamped
             return dataclasses.replace(protocol("eigen"), crop="none", ground_truth="annotated", far_truth=True)
         case "cityscapes":  # 1,525 frames, 512 x 1664 pixels of each; as DynamicDepth validates. ManyDepth: disparity, average
-            own = EvalConfig(crop="cityscapes", resize="depth", median="lower", max_depth=80.0)
+            own = EvalConfig(crop="cityscapes", resize="depth", median="lower", object_masks="network", max_depth=80.0)
             return dataclasses.replace(own, camera_height=1.22, camera_pitch=2.2)  # as its camera files say
         case "synthetic":  # rendered drives, every pixel that is not sky
             return dataclasses.replace(protocol("eigen"), crop="none", ground_truth="annotated")
@@ -60,9 +60,10 @@ def describe(config: EvalConfig) -> str:
         case _:
             mounted = f", looking down by {config.camera_pitch:g} degrees" if config.camera_pitch else ""
             scaling = f"scaled image by image so that the camera is {config.camera_height:g} m above the road{mounted}"
+    masks = "; object masks by way of the training size" if config.object_masks == "network" else ""
     until = "on, predictions clamped to" if config.far_truth else "to"
     kind = "" if config.crop == "cityscapes" else f"{config.ground_truth} "  # Cityscapes knows one kind only
     return (
         f"Protocol {name_of(config)}: {kind}ground truth from {config.min_depth:g} {until} "
-        f"{config.max_depth:g} m, crop {config.crop}; predicted {config.resize} brought to its size and {scaling}."
+        f"{config.max_depth:g} m, crop {config.crop}; predicted {config.resize} brought to its size and {scaling}{masks}."
     )

@@ -6,8 +6,10 @@ A trained system (the checkpoint knows its config; no config file is needed):
 
 What any other program predicted, as .npy or 16-bit PNG (value = 256 x depth, or x disparity); the config says where the data are:
 
-    python scripts/evaluate.py --predictions=DIR --predictions_are=depth|disparity \\
+    python scripts/evaluate.py --predictions=DIR|FILE.npy --predictions_are=depth|disparity \\
         --config=configs/dynamic_depth.py:kitti --config.data.root=KITTI
+
+Files without names, by position, need the published list of the split: --split_dir=DIR has it (see docs/data.md).
 
 Both under another protocol, or with single fields of it changed:
 
@@ -38,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--which", default="best", help="best | latest | a step")
     parser.add_argument("--out", default=None, help="folder for the results; default: that of the run, or beside the predictions")
     parser.add_argument("--data_root", default="", help="where the data set is, if not where the run found it")
+    parser.add_argument("--split_dir", default="", help="folder of the split's lists, whose order files without names have")
     parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: the config's")
     parser.add_argument("--ground_truth_file", default="", help="of a KITTI split, for --ground_truth=file; default: the run's")
     parser.add_argument("--allow_pickle", action="store_true", help="that file may hold pickled objects, which may run code")
@@ -56,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         results = measure(flags, config_flags, {name: value for name, value in chosen.items() if value is not None})
     if hosts.primary():
         print(format_table(results.metrics, results.scales))
-        print(f"report: {results.page}")
+        print(f"images measured: {results.coverage}", f"report: {results.page}", sep="\n")
 
 
 def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[str, object]) -> Results:
@@ -65,12 +68,14 @@ def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[st
         if config_flags:
             raise ConfigError(f"{config_flags[0]} is no flag of --checkpoint, which knows its config; --help has them all")
         where = flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root
-        return evaluate_checkpoint(*where, flags.protocol, changes, flags.ground_truth_file, flags.allow_pickle)
+        files = flags.ground_truth_file, flags.allow_pickle, flags.split_dir
+        return evaluate_checkpoint(*where, flags.protocol, changes, *files)
     if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
         raise ConfigError("--predictions needs --config=configs/NAME.py:VARIANT, which says where the data are")
     config = command_line.config_of(config_flags)
     if flags.data_root:
         config.data.root = flags.data_root
+    config.data.split_dir = flags.split_dir or config.data.split_dir
     config.data.ground_truth_file = flags.ground_truth_file or config.data.ground_truth_file
     config.data.allow_pickle = flags.allow_pickle or config.data.allow_pickle
     config.eval = protocols.choose(config.eval, flags.protocol, changes)

@@ -12,6 +12,8 @@ from dd_jax.types import Predictions
 class FakeSource(TripletSource):
     """Pictures that carry their index, and ground truth at training size, so that nothing is resized."""
 
+    out_of_order = ""
+
     def __init__(self, samples, measured=True, moving=True, dynamic=True):
         rng = np.random.default_rng(7)
         self.depth = rng.uniform(3, 60, (samples, HEIGHT, WIDTH)).astype(np.float32)

@@ -13,6 +13,8 @@ from tiny import HEIGHT, WIDTH
 
 from dd_jax import evaluate
 from dd_jax.config import ConfigError
+from dd_jax.data import orders
+from dd_jax.data.splits import list_digest
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,6 +104,28 @@ def test_script_measures_png_files_under_a_protocol(drive, script, monkeypatch, 
     script.main([*arguments, "--protocol=eigen_improved", "--far_truth=False", "--max_depth=50", "--scaling=given", "--scale=2"])
     scores = json.loads((root / "out/metrics.json").read_text())["predictions"]["all"]
     assert scores["pixels"] == (depths < 50 * 256).sum() and scores["abs_rel"] < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_scripts_list_gives_the_order_of_files_without_names(drive, script, monkeypatch, capsys):
+    """``--split_dir`` as in the field: one stack of disparities, in the order of a list that lies elsewhere."""
+    monkeypatch.chdir(ROOT)
+    root, depths = drive
+    names = (root / "splits/test_files.txt").read_text().splitlines()
+    monkeypatch.setattr(orders, "PUBLISHED", {(3, list_digest(names)): ("eigen/test_files.txt", list_digest(names[::-1], True))})
+    (root / "lists").mkdir()
+    (root / "lists/test_files.txt").write_text("".join(f"{line}\n" for line in names[::-1]))
+    np.save(root / "disps.npy", np.stack([256 / depth.astype(np.float32) for depth in depths[::-1]]))
+    arguments = [
+        f"--predictions={root / 'disps.npy'}", "--predictions_are=disparity", "--config=configs/dynamic_depth.py:kitti",
+        f"--config.data.root={root}", "--config.data.height=32", "--config.data.width=96", f"--out={root / 'out'}",
+        "--protocol=synthetic",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit, match=r"disps.npy has no names: it goes by the lines of the published eigen/test_files.txt"):
+        script.main(arguments)
+    script.main([*arguments, f"--split_dir={root / 'lists'}"])
+    assert "images measured: 3\n" in capsys.readouterr().out
+    assert json.loads((root / "out/metrics.json").read_text())["predictions"]["all"]["abs_rel"] < 1e-5
 
 
 FILES = ["--predictions=x", "--config=configs/dynamic_depth.py:kitti"]

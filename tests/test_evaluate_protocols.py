@@ -12,7 +12,7 @@ from tiny import HEIGHT, WIDTH, config
 
 from dd_jax import checkpoint, evaluate
 from dd_jax.config import ConfigError
-from dd_jax.data.frames import intrinsics
+from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import open_split
 from dd_jax.protocols import protocol
 from dd_jax.types import TrainState
@@ -43,10 +43,28 @@ def test_camera_height_gives_metres_at_any_size(size):
     assert evaluate.scale_factor(disp, K, settings()) is None
 
 
+def test_object_masks_come_by_way_of_the_training_size_where_they_should():
+    """Method section I.3: nearest from the mask file to training size, and again to that of the ground truth."""
+    rng = np.random.default_rng(0)
+    shape = (2 * HEIGHT, 3 * WIDTH)
+    dynamic = rng.uniform(size=shape) < 0.4
+    truth = GroundTruth(rng.uniform(3, 60, shape).astype(np.float32), dynamic)
+    disp = rng.uniform(0.02, 0.3, (HEIGHT, WIDTH)).astype(np.float32)
+
+    def pixels(way):
+        found = evaluate.image_scores({"net": disp}, {}, truth, np.eye(3), settings(object_masks=way))["net"]
+        return found["dynamic"]["pixels"], found["static"]["pixels"]
+
+    assert pixels("native") == (dynamic.sum(), (~dynamic).sum())
+    coarse = dynamic[1::2, 1::3].repeat(2, axis=0).repeat(3, axis=1)  # at the centres of the coarse pixels
+    assert pixels("network") == (coarse.sum(), (~coarse).sum()) != pixels("native")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
         ("scaling", "mean", "eval.scaling='mean' is not one of 'median', 'given', 'camera_height'"),
+        ("object_masks", "half", "eval.object_masks='half' is not one of 'native', 'network'"),
         ("scale", 0.0, "eval.scale=0.0 must be positive"),
         ("camera_height", -1.65, "eval.camera_height=-1.65 must be positive"),
         ("camera_pitch", 90.0, "eval.camera_pitch=90.0 must be between -90 and 90 degrees"),

@@ -26,6 +26,8 @@ def test_what_the_papers_do():
     assert found["eigen_improved"] == ("none", "annotated", "disparity", "average", True, "median", 1e-3, 80.0)
     assert found["cityscapes"][:1] + found["cityscapes"][2:] == ("cityscapes", "depth", "lower", False, "median", 1e-3, 80.0)
     assert found["synthetic"] == ("none", "annotated", "disparity", "average", False, "median", 1e-3, 80.0)
+    masks = {name: protocols.protocol(name).object_masks for name in protocols.PROTOCOLS}  # method section I.3
+    assert masks == dict.fromkeys(protocols.PROTOCOLS, "native") | {"cityscapes": "network"}
     assert found["make3d"] == (*found["synthetic"][:-1], 70.0)
 
 
@@ -56,6 +58,7 @@ def test_configs_use_them(variant, name):
         ({"scaling": "camera_height", "camera_pitch": 2.2}, "1.65 m above the road, looking down by 2.2 degrees."),
         ({"far_truth": True}, "from 0.001 on, predictions clamped to 80 m"),
         ({"crop": "cityscapes"}, "Protocol own: ground truth"),
+        ({"object_masks": "network"}, "(of an even count: average); object masks by way of the training size."),
     ],
 )
 def test_the_report_says_how_is_measured(fields, says):

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import cityscapes_splits as rules
-from dd_jax.data import frames
+from dd_jax.data import frames, orders
 from dd_jax.data.cityscapes_files import (
     HOMES,
     KEPT,
@@ -80,15 +80,18 @@ def list_split(config: DataConfig, split: str) -> Listing:
     absent = [tree.picture(entry) for entry, row in zip(entries, rows) if row[1] == MISSING]
     refuse_absent(absent, len(entries), path if listed else tree.root)
     size = (config.height, config.width)
-    truth = _GroundTruth(tree, entries, published=split == "test", listed=listed)
+    names = [rules.line(entry) for entry in entries]
+    out_of_order = orders.other_order(names) if listed or split != "test" else orders.CITYSCAPES
+    truth = _GroundTruth(tree, entries, published=split == "test", out_of_order=out_of_order)
     return Listing(
         root=tree.root,
         files=table.files,
         triplets=triplets,
         K=np.stack([tree.matrix(entry, size) for entry in entries]),
-        names=[rules.line(entry) for entry in entries],
+        names=names,
         ground_truth=truth,
         truth_files=truth.files,
+        out_of_order=out_of_order,
     )
 
 
@@ -237,17 +240,15 @@ def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray,
 class _GroundTruth:
     """Measured depth of the target frames of ``entries``, and where it lies."""
 
-    def __init__(self, tree: _Sequences, entries: list[Entry], published: bool, listed: bool):
+    def __init__(self, tree: _Sequences, entries: list[Entry], published: bool, out_of_order: str):
         self.tree, self.entries = tree, entries
         folder = tree.root / "gt_depths"
-        self.published = folder if published and listed else None  # its numbers are lines of a list
-        if published and folder.is_dir():
-            if not listed:
-                log.warning(
-                    "%s is not used: its numbers are lines of the public test list, see --config.data.split_dir", folder
-                )
-            elif len(entries) == 1525 and rules.digest(entries, ordered=True)[:16] != rules.TEST_ORDER:
-                log.warning("the test list is not in the order of the public one, which numbers the published %s", folder)
+        self.published = folder if published and not out_of_order else None  # its numbers are lines of a list
+        if published and out_of_order and folder.is_dir():
+            log.warning(
+                "%s is not used: its numbers are lines of the public test list, and the frames are in another order here: put "
+                "that list into ROOT/splits, or name its folder with --config.data.split_dir", folder,
+            )  # fmt: skip
 
     def files(self, index: int) -> list[Path]:
         """Where a frame's depth may lie, the first one that exists counts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dd_jax.config import ConfigError
 from dd_jax.data.cityscapes_files import Entry
-from dd_jax.data.splits import read_cityscapes
+from dd_jax.data.splits import list_digest, read_cityscapes
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,7 @@ def line(entry: Entry) -> str:
 
 def digest(entries: Iterable[Entry], ordered: bool = False) -> str:
     """SHA-256 of the lines, one each and sorted unless ``ordered``."""
-    lines = [line(entry) for entry in entries]
-    lines = lines if ordered else sorted(set(lines))
-    return hashlib.sha256("".join(f"{text}\n" for text in lines).encode()).hexdigest()
+    return list_digest(map(line, entries), ordered)
 
 
 def in_val(entry: Entry) -> bool:

@@ -19,9 +19,13 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data import orders
 from dd_jax.data.frames import Listing
 
 Depth = Float32[np.ndarray, "H W"]
+
+DAMAGE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading an archive ends in that is damaged, encrypted (RuntimeError) or packed in a way that is not known here."""
 
 UNPICKLING = (pickle.UnpicklingError, ImportError, AttributeError, TypeError)
 """What objects that are no depths end in, with leave to unpickle them."""
@@ -34,21 +38,24 @@ def export(listing: Listing, kind: str, out: Path, objects: bool = False) -> int
     depths alone.
 
     Raises:
-      ConfigError: no frame has ground truth, or, for the field's format, one has none; or ``out`` cannot be written.
+      ConfigError: no frame has ground truth, or, for the field's format, one has none or the order is not the field's; or
+        ``out`` cannot be written.
     """
+    if objects:
+        orders.refuse_other(listing.out_of_order, "a file with --objects", "leave out --objects")
     depths, missing, written = [], [], []
     partial = out.with_name(f".{out.name}.partial")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
             for index, name in enumerate(tqdm(listing.names, desc=out.name, unit="frame", disable=None)):
-                truth = listing.ground_truth(index, kind)
-                if truth is None:
+                depth = listing.measured(index, kind)
+                if depth is None:
                     missing.append(name)
                 elif objects:
-                    depths.append(truth.depth)
+                    depths.append(depth)
                 else:
-                    _write(archive, f"depth_{len(written):06d}", truth.depth)
+                    _write(archive, f"depth_{len(written):06d}", depth)
                     written.append(name)
             if missing and (objects or not written):
                 raise ConfigError(
@@ -71,13 +78,13 @@ def export(listing: Listing, kind: str, out: Path, objects: bool = False) -> int
     return len(listing.names) - len(missing)
 
 
-def of_split(config: DataConfig, part: str, names: list[str]) -> Callable[[int], Depth | None]:
+def of_split(config: DataConfig, part: str, names: list[str], out_of_order: str) -> Callable[[int], Depth | None]:
     """Depth by position in ``names`` from ``config.ground_truth_file``; None where the file has none.
 
-    A file without names is for "test" alone.
+    A file without names is for "test" alone, in the order of its list; ``out_of_order`` as in ``Listing``.
 
     Raises:
-      ConfigError: the file is absent, damaged, pickled without leave, or of another split.
+      ConfigError: the file is absent, damaged, pickled without leave, of another split, or of another order.
     """
     if not config.ground_truth_file:
         return lambda index: None
@@ -92,6 +99,7 @@ def of_split(config: DataConfig, part: str, names: list[str]) -> Callable[[int],
         raise ConfigError(f"{path} has neither names nor data in it: write it with scripts/export_ground_truth.py")
     if part != "test":
         return lambda index: None
+    orders.refuse_other(out_of_order, f"{path} has no names: it", "write one with scripts/export_ground_truth.py")
     shape, dtype = members["data"]
     if dtype.hasobject and not config.allow_pickle:
         raise ConfigError(
@@ -108,7 +116,9 @@ def of_split(config: DataConfig, part: str, names: list[str]) -> Callable[[int],
 
 
 def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+    member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date
+    member.compress_type = archive.compression
+    with archive.open(member, "w", force_zip64=True) as file:
         np.lib.format.write_array(file, array, allow_pickle=array.dtype.hasobject)
 
 
@@ -127,7 +137,7 @@ def _members(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                     shape, _, dtype = header(file)
                     members[name] = shape, dtype
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise _damaged(path) from error
     return members
 
@@ -136,7 +146,7 @@ def _load(path: Path, name: str, allow_pickle: bool = False) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=allow_pickle) as arrays:
             return arrays[name]
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, *UNPICKLING) as error:
+    except (*DAMAGE, *UNPICKLING) as error:
         raise _damaged(path, name) from error
 
 

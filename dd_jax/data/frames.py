@@ -87,6 +87,8 @@ class Listing:
     stored: Callable[[int], Picture] | None = None  # decodes a frame that is no file of its own
     misfits: tuple[str, ...] = ()  # masks of other proportions than their pictures, see ``misfit``, as far as noted in a store
     mask_format: str = "binary"  # of the mask files, see ``decode_mask``
+    out_of_order: str = ""  # published list that has these frames in another order; see ``orders``
+    measured: Callable[[int, str], Float32[np.ndarray, "H W"] | None] = lambda index, kind: None  # KITTI: depth without masks
 
     def __len__(self) -> int:
         return len(self.names)

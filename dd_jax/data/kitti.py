@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data import depth_file, kitti_splits, odometry
+from dd_jax.data import depth_file, kitti_splits, odometry, orders
 from dd_jax.data.files import Folders
 from dd_jax.data.frames import (
     FrameFile,
@@ -90,7 +90,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
         return nominal_camera(size) if nominal else drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
 
     names = kitti_splits.lines(entries)
-    truth = _GroundTruth(root, entries, depth_file.of_split(config, split, names), config.mask_format)
+    out_of_order = orders.other_order(names) if config.split else ""  # lists of one's own have an order of one's own
+    truth = _GroundTruth(root, entries, depth_file.of_split(config, split, names, out_of_order), config.mask_format)
     return Listing(
         root=root,
         files=files,
@@ -99,6 +100,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
         names=names,
         ground_truth=truth,
         truth_files=truth.files,
+        out_of_order=out_of_order,
+        measured=truth.depth,
     )
 
 
@@ -177,13 +180,16 @@ class _GroundTruth:
 
     def __call__(self, index: int, kind: str) -> GroundTruth | None:
         """Depth of a kind, with the objects that may move and those that do; None where there is no such file."""
-        depth = self.from_file(index) if kind == "file" else self._depth(index, kind)
+        depth = self.depth(index, kind)
         if depth is None:
             return None
         dynamic = object_mask(self.root, self._mask(index, "mask"), depth.shape, self.mask_format)
         return GroundTruth(depth, dynamic, object_mask(self.root, self._mask(index, "moving"), depth.shape))
 
-    def _depth(self, index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
+    def depth(self, index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
+        """Depth of a kind, whatever the masks beside it are."""
+        if kind == "file":
+            return self.from_file(index)
         folder, _, camera = self.entries[index]
         found = next((path for path in self._measured(index)[kind] if path.is_file()), None)
         if found is None or kind == "annotated":

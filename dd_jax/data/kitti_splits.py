@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data.kitti_tables import EIGEN_TEST, EIGEN_TRAIN, KNOWN, ODOMETRY_TEST, ODOMETRY_TRAIN, EigenTest, EigenTrain
-from dd_jax.data.splits import read_kitti, split_file, split_folder
+from dd_jax.data.splits import list_digest, read_kitti, split_file, split_folder
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def lines(entries: Iterable[Entry]) -> list[str]:
 
 def digest(entries: Iterable[Entry]) -> str:
     """SHA-256 of the set of lines, as in ``kitti_tables.KNOWN``."""
-    return hashlib.sha256("".join(f"{line}\n" for line in sorted(set(lines(entries)))).encode()).hexdigest()
+    return list_digest(lines(entries))
 
 
 def in_val(drive: str, frame: int) -> bool:

@@ -128,3 +128,6 @@ KNOWN = {
 
 The digest is that of the set: lines ``FOLDER FRAME SIDE`` with the frame as a plain integer, sorted, each ended by a newline.
 """
+
+TEST_ORDERS = {"eigen/test_files.txt": "dd809f3bae6d775f", "eigen_benchmark/test_files.txt": "d56e5e509e6960a0"}
+"""Published test lists whose order follows from no rule -> start of the digest of their lines as they are ordered."""

@@ -69,6 +69,11 @@ class TripletSource:
         """Measured depth of a kind (``eval.ground_truth``, where the source knows several) at native size; None without."""
         return self._listing.ground_truth(int(self._kept[index]), kind)
 
+    @property
+    def out_of_order(self) -> str:
+        """The published list that has these samples in another order, so that nothing pairs with them by position; "" = none."""
+        return self._listing.out_of_order
+
     def name(self, index: SupportsIndex) -> str:
         """The sample's line in the split file."""
         return self._listing.names[self._kept[index]]

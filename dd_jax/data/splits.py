@@ -1,8 +1,9 @@
 """Which frames belong to a split: the field's list files."""
 
+import hashlib
 import logging
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,6 +85,12 @@ def read_cityscapes(path: Path) -> list[tuple[str, str, int]]:
         refuse_outside(words[0], f"{path}:{number}")
         entries.append((number, (parts[0], parts[1], int(parts[2]))))
     return keep_once(entries, path)
+
+
+def list_digest(lines: Iterable[str], ordered: bool = False) -> str:
+    """SHA-256 of a list's lines, each once and sorted unless ``ordered``, each ended by a newline."""
+    lines = lines if ordered else sorted(set(lines))
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def refuse_outside(folder: str, where: str) -> None:

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Bool, Float32, Int, UInt8, UInt16
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data import frames
+from dd_jax.data import frames, orders
 from dd_jax.data.frames import FrameFile, GroundTruth, Listing, Picture, UnreadableFrame
 from dd_jax.data.tfds_builders import BUILDERS, KINDS, VERSION
 
@@ -53,15 +53,18 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
     triplets = np.full(positions.shape, frames.MISSING, np.int32)
     triplets[positions >= 0] = inverse
     stored = StoredFrames(folder, note, used, config)
+    names = [sample["name"].decode() for sample in samples]
+    named = note["source"] == "cityscapes" or note.get("split", config.split) != ""
     listing = Listing(
         root=folder,
         files=[_file(note, position, config.priors == "files") for position in used.tolist()],
         triplets=triplets,
         K=_cameras(np.stack([sample["K"] for sample in samples]), note, (config.height, config.width)),
-        names=[sample["name"].decode() for sample in samples],
+        names=names,
         ground_truth=_ground_truth(folder, note, split),
         stored=stored.decode,
         misfits=tuple(note.get("misfits", ())) if config.masks == "files" else (),
+        out_of_order=orders.other_order(names) if named else "",
     )
     return listing, stored
 

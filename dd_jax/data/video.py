@@ -24,7 +24,12 @@ MIN_MOTION = 0.001
 """A frame in which the median corner moved by less than this share of the width has no parallax to learn from."""
 
 SETTINGS, JOURNAL = "video.json", "frames.csv"
-KEPT, STATIC, UNREADABLE, RESIZED = "kept", "static", "unreadable", "resized"
+KEPT, STATIC, UNREADABLE, RESIZED, DELETED = "kept", "static", "unreadable", "resized", "deleted"
+
+FOUND = {"rate": float, "width": int, "height": int, "camera": str, "missing": int}
+"""What the ``video.json`` of a finished cut says under "found"."""
+
+REMEDY = "remove the folder to cut the video again, or choose another --out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Row:
     """What became of one frame, and how it differs from the last one kept (see :mod:`dd_jax.data.motion`)."""
 
     frame: int  # number in the video, from 0
-    outcome: str  # kept | static (the camera hardly moved) | unreadable | resized (not of the first frame's size)
+    outcome: str  # kept | static (the camera hardly moved) | unreadable | resized (not of the first frame's size) | deleted
     motion: float = math.nan
     parallax: float = math.nan
     sharpness: float = math.nan
@@ -57,7 +62,7 @@ class Prepared:
 
     @property
     def kept(self) -> int:
-        """Frames written."""
+        """Frames written, and there."""
         return self.count(KEPT)
 
     @property
@@ -119,18 +124,30 @@ def prepare(
         except OSError as error:
             raise ConfigError(f"{folder} cannot be written ({error.strerror or error}): make room and run it again") from error
     capture.release()
-    return Prepared(folder, read_journal(folder), every=every, **known["found"])
+    there = {path.name for path in folder.iterdir()}
+    rows = [
+        dataclasses.replace(row, outcome=DELETED) if row.outcome == KEPT and f"{row.frame:06d}.{suffix}" not in there else row
+        for row in read_journal(folder)
+    ]
+    return Prepared(folder, rows, every=every, **known["found"])
 
 
 def read_journal(folder: Path) -> list[Row]:
-    """The rows of a clip's ``frames.csv``, up to a last line that a killed process left unfinished."""
+    """The rows of a clip's ``frames.csv``, up to a last line that a killed process left unfinished.
+
+    Raises:
+      ConfigError: the lines before are not what a cut writes.
+    """
     path = folder / JOURNAL
-    text = path.read_text() if path.is_file() else ""
-    whole = text[: text.rfind("\n") + 1]
-    return [
-        Row(int(row["frame"]), row["outcome"], *(float(row[name]) for name in ("motion", "parallax", "sharpness")))
-        for row in csv.DictReader(io.StringIO(whole))
-    ]
+    try:
+        text = path.read_text() if path.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        return [
+            Row(int(row["frame"]), row["outcome"], *(float(row[name]) for name in ("motion", "parallax", "sharpness")))
+            for row in csv.DictReader(io.StringIO(whole), strict=True)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}): {REMEDY}") from error
 
 
 def _known(folder: Path, settings: dict) -> dict | None:
@@ -141,15 +158,19 @@ def _known(folder: Path, settings: dict) -> dict | None:
     """
     if not folder.is_dir() or all(path.name.endswith(files.PARTIAL) for path in folder.iterdir()):
         return None
-    remedy = "remove it, or choose another --out"
     try:
         known = json.loads((folder / SETTINGS).read_text())
         differing = [f"{name} {known.get(name)} instead of {value}" for name, value in settings.items() if known[name] != value]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{folder} holds files already that no cut of this video left there: {remedy}") from error
+        raise ConfigError(f"{folder} holds files already that no cut of this video left there: {REMEDY}") from error
     if differing:
-        raise ConfigError(f"{folder} holds the frames of another cut ({', '.join(differing)}): {remedy}")
-    return known if "found" in known else None
+        raise ConfigError(f"{folder} holds the frames of another cut ({', '.join(differing)}): {REMEDY}")
+    if "found" not in known:
+        return None
+    found = known["found"]
+    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != FOUND:
+        raise ConfigError(f"{folder / SETTINGS} is damaged, 'found' must hold {', '.join(FOUND)}: {REMEDY}")
+    return known
 
 
 def _cut(capture: Any, cutter: "_Cutter", name: str) -> dict:

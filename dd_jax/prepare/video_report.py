@@ -5,8 +5,9 @@ import math
 import numpy as np
 from jaxtyping import UInt8
 
+from dd_jax.config import ConfigError
 from dd_jax.data import frames, motion
-from dd_jax.data.video import KEPT, RESIZED, UNREADABLE, Prepared, Row
+from dd_jax.data.video import DELETED, KEPT, REMEDY, RESIZED, UNREADABLE, Prepared, Row
 from dd_jax.prepare import triplet
 from dd_jax.report.pictures import grid
 
@@ -54,6 +55,8 @@ def _damage(prepared: Prepared) -> list[str]:
     for outcome, what in ((UNREADABLE, "cannot be decoded"), (RESIZED, "have another size than the first")):
         if count := prepared.count(outcome):
             lines.append(f"damage: {count} frames {what} and are left out")
+    if count := prepared.count(DELETED):
+        lines.append(f"deleted: {count} frames are gone since they were cut, which leaves larger steps; {REMEDY}")
     if prepared.missing:
         lines.append(f"damage: the video ends {prepared.missing} frames before the end that it announces")
     return lines
@@ -84,12 +87,19 @@ def _ordinal(number: int) -> str:
 
 
 def check_picture(prepared: Prepared) -> UInt8[np.ndarray, "rows width 3"] | None:
-    """A frame of typical motion and its neighbours, RGB (see :mod:`dd_jax.prepare.triplet`); None with too few frames."""
+    """A frame of typical motion and its neighbours, RGB (see :mod:`dd_jax.prepare.triplet`); None with too few frames.
+
+    Raises:
+      ConfigError: one of them cannot be decoded.
+    """
     kept = [row for row in prepared.rows if row.outcome == KEPT]
     if len(kept) < 3:
         return None
     inner = np.array([row.motion for row in kept[1:-1]])
     place = 1 + int(np.argsort(np.where(np.isfinite(inner), inner, np.inf), kind="stable")[len(inner) // 2])
     names = [f"{kept[place + step].frame:06d}" for step in (-1, 0, 1)]
-    pictures = (frames.decode_image(next(prepared.folder.glob(f"{name}.*"))) for name in names)
+    try:
+        pictures = [frames.decode_image(next(prepared.folder.glob(f"{name}.*"))) for name in names]
+    except frames.UnreadableFrame as error:
+        raise ConfigError(f"the frame {error} cannot be decoded any more: {REMEDY}") from error
     return grid(triplet.tiles(*pictures, names[1]), columns=2)

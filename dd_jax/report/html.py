@@ -137,8 +137,9 @@ def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]], protocol: st
     regions = next(iter(results.values()))
     for region in regions:
         rows = {predictor: values[region] for predictor, values in results.items()}
-        pixels = next(iter(rows.values()))["pixels"]
-        note = f"{escape(REGIONS.get(region, ''))}; {pixels:,} pixels" if pixels else "no such pixel in this data"
+        pixels, images = (next(iter(rows.values()))[name] for name in ("pixels", "images"))
+        counts = f"{pixels:,} pixels in {images:,} image{'s' if images > 1 else ''}"
+        note = f"{escape(REGIONS.get(region, ''))}; {counts}" if pixels else "no such pixel in this data"
         tables.append(f'<h3>{escape(region)} <span class="quiet">{note}</span></h3>' + (_table(rows) if pixels else ""))
     return f"<p>{intro}</p>" + "".join(tables)
 

@@ -18,12 +18,13 @@ def format_table(scores: Scores, scales: Mapping[str, Mapping[str, float]]) -> s
     Args:
       scales: predictor -> "median" and "relative_std" of the factors that brought its depth to metres.
     """
-    lines = [("region", "predictor", *METRIC_NAMES, "pixels")]
+    lines = [("region", "predictor", *METRIC_NAMES, "images", "pixels")]
     for region in dict.fromkeys(region for regions in scores.values() for region in regions):
         for predictor, regions in scores.items():
             row = regions[region]
             if row["pixels"]:
-                lines.append((region, predictor, *(f"{row[name]:.4f}" for name in METRIC_NAMES), f"{row['pixels']:,}"))
+                counts = (f"{row[name]:,}" for name in ("images", "pixels"))
+                lines.append((region, predictor, *(f"{row[name]:.4f}" for name in METRIC_NAMES), *counts))
     if len(lines) == 1:
         return "no ground truth: nothing to measure"
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -33,14 +34,15 @@ def format_table(scores: Scores, scales: Mapping[str, Mapping[str, float]]) -> s
 
 
 def write_tables(directory: str | Path, scores: Scores, images: Sequence[tuple[str, Scores]]) -> None:
-    """``metrics.json`` (the seven errors and pixels), ``metrics.csv`` (all scores), ``per_image.csv`` (those of each image).
+    """``metrics.json`` (the seven errors, pixels, images), ``metrics.csv`` (all scores), ``per_image.csv`` (those of each image).
 
-    ``images`` holds (sample, predictor -> region -> errors and pixels), and under the region "scale" the factor ``ratio``.
+    A score is the mean over the "images" that show the region. ``images`` holds (sample, predictor -> region -> errors and
+    pixels), and under the region "scale" the factor ``ratio``.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     seven = {
-        who: {region: {name: row[name] for name in (*METRIC_NAMES, "pixels")} for region, row in regions.items()}
+        who: {region: {name: row[name] for name in (*METRIC_NAMES, "pixels", "images")} for region, row in regions.items()}
         for who, regions in scores.items()
     }
     (directory / "metrics.json").write_text(json.dumps(seven, indent=2, allow_nan=False) + "\n")
@@ -54,7 +56,7 @@ def write_tables(directory: str | Path, scores: Scores, images: Sequence[tuple[s
         for region, row in found.items()
         if row.get("pixels")
     ]
-    _write_csv(directory / "per_image.csv", ["image", *columns, "scale"], lines)
+    _write_csv(directory / "per_image.csv", ["image", *(name for name in columns if name != "images"), "scale"], lines)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

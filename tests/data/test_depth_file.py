@@ -1,6 +1,7 @@
 import dataclasses
 import runpy
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,64 @@ def test_a_damaged_depth_in_a_sound_file_is_refused(tree):
         truths(use(tree, path), "file")
 
 
+def damage(path, member):
+    """Zeroes bytes in the middle of a member's data."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{member}.npy")
+        start = info.header_offset + 30 + len(info.filename)
+    data = bytearray(path.read_bytes())
+    middle = start + info.compress_size // 2
+    data[middle : middle + 8] = bytes(8)
+    path.write_bytes(data)
+
+
+def encrypt(path):
+    """Sets the bit that says that a member is encrypted, in its own head and in the directory."""
+    data = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = data.index(mark)
+        while at >= 0:
+            data[at + place] |= 1
+            at = data.find(mark, at + 1)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("where", ["head", "data", "encrypted", "packed"])
+@pytest.mark.parametrize("name", ["data", "names"])
+def test_a_compressed_file_that_is_damaged_is_one_sentence(tree, name, where):
+    path = tree.root / "gt.npz"
+    rng = np.random.default_rng(0)
+    names = np.array([f"{tree.folder} {frame} l {rng.random()}" for frame in range(300)])
+    np.savez_compressed(path, **{name: names if name == "names" else rng.random((3, 40, 60))})
+    match where:
+        case "head":
+            data = bytearray(path.read_bytes())
+            start = data.index(name.encode()) + len(name) + 4
+            data[start : start + 40] = bytes(40)
+            path.write_bytes(data)
+        case "data":
+            damage(path, name)
+        case "encrypted":
+            encrypt(path)
+        case "packed":
+            data = bytearray(path.read_bytes())
+            for mark, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+                data[data.index(mark) + place] = 99
+            path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"gt.npz is damaged or no .npz file"):
+        truths(use(tree, path), "file")
+
+
+def test_what_is_exported_is_compressed(tree):
+    path = tree.root / "gt.npz"
+    depth_file.export(kitti.list_split(tree.config, "test"), "velodyne", path)
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            assert info.compress_type == zipfile.ZIP_DEFLATED
+        maps = [info for info in archive.infolist() if info.filename.startswith("depth")]
+        assert len(maps) == 3 and all(info.compress_size < info.file_size / 2 for info in maps)
+
+
 def test_no_file_means_no_ground_truth_of_this_kind(tree):
     assert truths(tree.config, "file") == [None] * 3
 
@@ -171,6 +230,9 @@ def test_the_script_writes_the_file(tree, monkeypatch, capsys):
     run(monkeypatch, "--root", tree.root, "--out", out)
     assert capsys.readouterr().out == f"{out}: ground truth of 3 frames\n"
     assert len(truths(use(tree, out), "file")) == 3
+    tree.add_mask(2)
+    tree.path("mask", 2, suffix="png").write_bytes(b"damaged")  # of no interest
+    run(monkeypatch, "--root", tree.root, "--out", out)
     with pytest.raises(SystemExit, match=r"error: .*no annotated ground truth"):
         run(monkeypatch, "--root", tree.root, "--out", out, "--kind", "annotated")
     (tree.root / "file").touch()

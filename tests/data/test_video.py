@@ -98,10 +98,10 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(clip, tmp_path):
 def test_other_peoples_files_and_other_cuts_are_left_alone(clip, tmp_path):
     path = clip()
     video.prepare(path, tmp_path / "out", fov=60.0)
-    with pytest.raises(ConfigError, match=r"drive holds the frames of another cut \(every 1 instead of 2\): remove it"):
+    with pytest.raises(ConfigError, match=r"drive holds the frames of another cut \(every 1 instead of 2\): remove the folder"):
         video.prepare(path, tmp_path / "out", fov=60.0, every=2)
     (tmp_path / "out/frames/drive/video.json").unlink()
-    with pytest.raises(ConfigError, match=r"drive holds files already that no cut of this video left there: remove it"):
+    with pytest.raises(ConfigError, match=r"drive holds files already that no cut of this video left there: remove the folder"):
         video.prepare(path, tmp_path / "out", fov=60.0)
 
 
@@ -112,6 +112,39 @@ def test_a_finished_cut_is_left_alone(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(video, "_cut", None)  # would be called
     assert repr(video.prepare(path, tmp_path / "out", fov=60.0)) == repr(first)  # NaN equals nothing
     assert contents(first.folder) == before
+
+
+def test_frames_deleted_since_a_finished_cut_are_no_longer_kept(clip, tmp_path):
+    path = clip()
+    folder = video.prepare(path, tmp_path / "out", fov=60.0).folder
+    for frame in (3, 4):
+        (folder / f"{frame:06d}.jpg").unlink()
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert (result.kept, result.static, result.count(video.DELETED)) == (14, 8, 2)
+    assert [row.frame for row in result.rows if row.outcome == video.DELETED] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("frames.csv", "garbage\n1,2\n", r"frames.csv is damaged \(KeyError\('frame'\)\): remove the folder to cut"),
+        ("frames.csv", "frame,outcome,motion,parallax,sharpness\n1,kept\n", r"frames.csv is damaged \(TypeError"),
+        ("frames.csv", "frame,outcome,motion,parallax,sharpness\n1,kept,a,b,c\n", r"frames.csv is damaged \(ValueError"),
+        ("found", {"rate": 1.0}, r"video.json is damaged, 'found' must hold rate, .*, missing: remove the folder to cut"),
+        ("found", None, r"video.json is damaged, 'found' must hold rate"),
+        ("found", {"rate": 1.0, "width": "w", "height": 9, "camera": "", "missing": 0}, r"video.json is damaged"),
+    ],
+)
+def test_damaged_notes_of_a_finished_cut_are_named(clip, tmp_path, name, content, complaint):
+    path = clip()
+    folder = video.prepare(path, tmp_path / "out", fov=60.0).folder
+    if name == "found":
+        settings = json.loads((folder / "video.json").read_text())
+        (folder / "video.json").write_text(json.dumps(settings | {"found": content}))
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(ConfigError, match=complaint):
+        video.prepare(path, tmp_path / "out", fov=60.0)
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, 7, 12, 40, 43])

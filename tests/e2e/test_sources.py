@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from cityscapes_tree import CityscapesTree
 
 from dd_jax.data.store_write import build
 from dd_jax.data.synthetic import make
-from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.evaluate import evaluate_checkpoint, evaluate_predictions
 from dd_jax.train import train
 
 pytestmark = pytest.mark.slow
@@ -62,3 +63,29 @@ def test_cityscapes_sequences_train_and_are_measured_against_disparity(tmp_path)
     scores = json.loads((tmp_path / "run/metrics.json").read_text())["student"]
     assert scores["all"]["pixels"] == scores["dynamic"]["pixels"] + scores["static"]["pixels"] > 0
     assert np.isfinite(scores["all"]["abs_rel"])
+
+
+def test_an_own_clip_trains_and_is_pictured_without_scores(tmp_path):
+    """There is no ground truth: everything is written all the same, and says so."""
+    frames = tmp_path / "clip/frames/drive"
+    frames.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        assert cv2.imwrite(str(frames / f"{number:06d}.jpg"), rng.integers(0, 255, (96, 160, 3), np.uint8))
+    camera = {"width": 160, "height": 96, "fx": 120.0, "fy": 120.0, "cx": 79.5, "cy": 47.5}
+    (tmp_path / "clip/intrinsics.json").write_text(json.dumps(camera))
+    config = run_config(tmp_path / "clip", "none", source="folder", masks="none")
+    config.domd.enabled, config.cost_volume.occlusion = False, "none"
+    train(config, tmp_path / "run", jax.devices()[:1])
+    results = evaluate_checkpoint(tmp_path / "run")
+    assert [name for name, _ in results.images] == ["drive 000028"] and results.coverage == "0 of 1"
+    scores = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert list(scores) == ["student", "teacher", "constant"]
+    assert all(row["images"] == row["pixels"] == 0 and row["abs_rel"] is None for row in scores["student"].values())
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("<figure>") == 1 and "<b>0 of 1</b>" in page and 'id="scores"' not in page
+
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other/000028.npy", np.ones((12, 20), np.float32))
+    found = evaluate_predictions(config, tmp_path / "other")
+    assert found.coverage == "0 of 1" and found.page.is_file()

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dd_jax.data.video import KEPT, RESIZED, STATIC, UNREADABLE, Prepared, Row
+from dd_jax.config import ConfigError
+from dd_jax.data.video import DELETED, KEPT, RESIZED, STATIC, UNREADABLE, Prepared, Row
 from dd_jax.prepare.video_report import check_picture, sentences
 
 
@@ -61,6 +62,14 @@ def test_damage_is_counted():
     assert "ends 5 frames before" in text
 
 
+def test_frames_that_are_gone_are_counted():
+    found = prepared()
+    for place in (5, 6):
+        found.rows[place] = dataclasses.replace(found.rows[place], outcome=DELETED)
+    assert line(found, "frames").startswith("frames: 18 kept of 20 looked at")
+    assert line(found, "deleted").startswith("deleted: 2 frames are gone since they were cut")
+
+
 def test_a_guess_is_repeated_and_too_few_frames_are_told():
     assert "guessed 60" in line(prepared(camera="guessed 60"), "camera")
     assert "training needs three in a row" in line(prepared(count=2), "frames")
@@ -81,3 +90,7 @@ def test_the_picture_shows_a_frame_of_typical_motion(tmp_path, picture):
     shown = check_picture(found)
     assert shown.shape == (3 * 96 + 8, 2 * 160 + 4, 3)
     assert [int(value) for value in (shown[80, 80, 0], shown[80, 250, 0], shown[180, 80, 0])] == [40, 30, 50]
+    for number in range(6):
+        (tmp_path / f"{number:06d}.png").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match=r"the frame .*\.png cannot be decoded any more: remove the folder to cut"):
+        check_picture(found)

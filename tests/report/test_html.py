@@ -33,7 +33,7 @@ class Checker(HTMLParser):
 
 def scores(value, pixels=1000):
     names = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
-    return {name: value if pixels else None for name in names} | {"pixels": pixels}
+    return {name: value if pixels else None for name in names} | {"pixels": pixels, "images": min(pixels, 3)}
 
 
 def write_example(path, **changes):
@@ -65,7 +65,8 @@ def test_page_is_well_formed_and_self_contained(tmp_path):
 
 def test_page_shows_every_part(tmp_path):
     text = write_example(tmp_path / "report.html")
-    for expected in ("0.111", "0.333", "1,000 pixels", "no such pixel", "12.5", "0.10.2", "&quot;width&quot;: 64", "<polyline"):
+    counts = "1,000 pixels in 3 images", "no such pixel"
+    for expected in ("0.111", "0.333", *counts, "12.5", "0.10.2", "&quot;width&quot;: 64", "<polyline"):
         assert expected in text
     assert "Worst" not in text
     # The best of a column is marked: student for errors, constant for accuracies.

@@ -11,8 +11,9 @@ from dd_jax.report import format_table, write_tables
 NAMES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "abs_diff")
 
 
-def row(value, pixels):
-    return dict.fromkeys(NAMES, value if pixels else None) | {"pixels": pixels}
+def row(value, pixels, images=None):
+    counts = {"pixels": pixels} if images is None else {"pixels": pixels, "images": images}
+    return dict.fromkeys(NAMES, value if pixels else None) | counts
 
 
 def image(error, pixels, moving, ratio):
@@ -25,8 +26,8 @@ IMAGES = [
     ("three", {}),
 ]
 SCORES = {
-    "net": {"all": row(0.15, 1500), "moving": row(0.2, 20), "static": row(0, 0)},
-    "flat": {"all": row(0.55, 1500), "moving": row(0.6, 20), "static": row(0, 0)},
+    "net": {"all": row(0.15, 1500, 2), "moving": row(0.2, 20, 1), "static": row(0, 0, 0)},
+    "flat": {"all": row(0.55, 1500, 2), "moving": row(0.6, 20, 1), "static": row(0, 0, 0)},
 }
 
 
@@ -38,12 +39,13 @@ def test_files_agree_with_the_scores(tmp_path):
             assert written[who][region] == {name: value for name, value in scores.items() if name != "abs_diff"}
     with (tmp_path / "new" / "out" / "metrics.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert len(table) == 6 and list(table[0]) == ["predictor", "region", *NAMES, "pixels"]
+    assert len(table) == 6 and list(table[0]) == ["predictor", "region", *NAMES, "pixels", "images"]
     with (tmp_path / "new" / "out" / "per_image.csv").open() as file:
         images = list(csv.DictReader(file))
     assert list(images[0]) == ["image", "predictor", "region", *NAMES, "pixels", "scale"]
     for line in table[:2] + table[3:5]:
         own = [image for image in images if (image["predictor"], image["region"]) == (line["predictor"], line["region"])]
+        assert int(line["images"]) == len(own)
         assert int(line["pixels"]) == sum(int(image["pixels"]) for image in own)
         assert math.isclose(float(line["abs_rel"]), np.mean([float(image["abs_rel"]) for image in own]))
     assert table[2]["abs_rel"] == "" and table[2]["pixels"] == "0"
@@ -53,6 +55,6 @@ def test_files_agree_with_the_scores(tmp_path):
 def test_text_is_aligned_and_leaves_out_what_is_empty():
     text = format_table(SCORES, {"net": {"median": 30.5, "relative_std": 0.016}}).splitlines()
     assert len({len(line) for line in text[:-1]}) == 1 and len(text) == 6
-    assert text[1].split() == ["all", "net", *["0.1500"] * 7, "1,500"]
+    assert text[1].split() == ["all", "net", *["0.1500"] * 7, "2", "1,500"]
     assert text[-1] == "scale to metres: net 30.5 ± 1.6%"
-    assert "nothing to measure" in format_table({"net": {"all": row(0, 0)}}, {})
+    assert "nothing to measure" in format_table({"net": {"all": row(0, 0, 0)}}, {})
