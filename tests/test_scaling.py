@@ -100,5 +100,6 @@ def test_scales_that_cannot_be_are_refused(scale, message):
 
 
 def test_ground_truth_is_a_map():
-    with pytest.raises(ConfigError, match="ground truth must be a two-dimensional array of depth in metres"):
-        factors(Median([np.ones((3, 3, 3))]), [prediction()])
+    for truth in (np.ones((3, 3, 3)), np.ones((0, 3))):
+        with pytest.raises(ConfigError, match=r"Median takes a map of depth in metres.*: each must be a two-dimensional array"):
+            factors(Median([truth]), [prediction()])
