@@ -61,7 +61,7 @@ def test_a_stored_value_of_another_type_is_named(values, message):
 
 def test_whole_numbers_are_numbers():
     assert from_dict({"loss": {"ssim": 1}}).loss.ssim == 1
-    with pytest.raises(ConfigError, match="config has loss.ssim=10*, which should be of the type float"):
+    with pytest.raises(ConfigError, match=r"config has loss.ssim=10*, which should be of the type float"):
         from_dict({"loss": {"ssim": 10**400}})
 
 

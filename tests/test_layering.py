@@ -54,7 +54,7 @@ NARROW = {
     "imagenet": {"config", "networks", "torch_files", "hub"},
     "model_card": {"config", "protocols", "checkpoint", "report"},
     "saved": {"types", "config", "validation", "data", "networks", "checkpoint", "hub", "model_card"},
-    "imports": {"types", "config", "data", "networks", "checkpoint", "torch_files", "saved"},
+    "imports": {"types", "config", "data", "networks", "checkpoint", "torch_files", "hub", "saved"},
     "views": {"types", "config", "data"},
     "to_onnx": {"config", "to_onnx"},
     "pipeline": set(),
