@@ -80,6 +80,8 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
     if not is_saved(folder):
         return checkpoint.restore_params(folder, which, expected)
     restored = read(folder)
+    if str(which) not in ("best", "latest", str(restored.step)):
+        raise ConfigError(f"{place} is one system, of step {restored.step}: which={which!r} is for the checkpoints of a run")
     if expected is not None:
         stored = {name: getattr(restored.state, name) for name in expected}
         checkpoint.check_tree(stored, expected, place, configs.to_dict(restored.config))

@@ -15,6 +15,9 @@ from dd_jax.config import ConfigError, EvalConfig
 STANDING = 0.5
 """Metres per second below which the way between two frames is too short to tell the scale."""
 
+LARGEST = 1e30
+"""What is told must not exceed this, nor fall below its inverse: the numbers of depth end at 1e38."""
+
 MOST_WAITING = 100
 """Frames that wait for the first one of known scale."""
 
@@ -99,6 +102,8 @@ class Scaler:
             case Speed(speed, rate):
                 _require_positive("the rate in frames per second", rate)
                 one = isinstance(speed, int | float | np.number)
+                if one and abs(speed) > LARGEST:
+                    raise ConfigError(f"the speed is {speed:g} metres per second: give one that a car can have")
                 self._told = itertools.repeat(speed) if one else _one_a_frame(speed, SPEEDS)
             case _:
                 raise ConfigError(f"scale={scale!r} is not a number, Median, CameraHeight or Speed")
@@ -169,7 +174,7 @@ def _speed_ratio(prediction: Prediction, speed: float | None, rate: float) -> fl
     T = prediction.T_previous_from_target
     if not (speed is None or isinstance(speed, int | float | np.number)):
         raise ConfigError(f"{SPEEDS}: {speed!r} is no number")
-    if T is None or speed is None or not math.isfinite(speed) or abs(speed) < STANDING:
+    if T is None or speed is None or not STANDING <= abs(speed) <= LARGEST:
         return None
     way = float(np.linalg.norm(T[:3, 3]))
     return abs(speed) / rate / way if way > 0 else None
@@ -178,3 +183,5 @@ def _speed_ratio(prediction: Prediction, speed: float | None, rate: float) -> fl
 def _require_positive(name: str, value: float) -> None:
     if not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
         raise ConfigError(f"{name} must be a positive number: it is {value!r}")
+    if not 1 / LARGEST <= value <= LARGEST:
+        raise ConfigError(f"{name} is {value:g}: depth has numbers from {1 / LARGEST:g} to {LARGEST:g}")

@@ -26,6 +26,9 @@ RATE = 10.0
 FASTEST = 1000.0
 """Frames per second of the fastest camera that is believed."""
 
+LEFT = 2
+"""Which of a KITTI drive's cameras is meant where nobody says."""
+
 FORWARD_SPEED = 8
 """Column of KITTI's oxts files with the speed ahead, in m/s."""
 
@@ -51,7 +54,7 @@ def open_source(
     inputs: Sequence[str],
     *,
     chosen: slice = EVERY,
-    camera: int = 2,
+    camera: int | None = None,
     intrinsics: Intrinsics | None = None,
     fov: float | None = None,
     rate: float | None = None,
@@ -62,7 +65,7 @@ def open_source(
       inputs: a picture; several, consecutive ones in this order; a folder or a pattern (``drive/*.jpg``), in the order of
         their names; a video; or the folder of a KITTI raw drive.
       chosen: of the frames, like ``slice(100, 200, 2)``.
-      camera: of a drive, 2 (left) or 3.
+      camera: of a drive, 2 (left, the default) or 3.
       intrinsics, fov: of the camera: in pixels, or the horizontal field of view in degrees. Default: a drive's calibration, a
         folder's ``intrinsics.json``, or a guess.
       rate: frames per second, if not that of the video or 10.
@@ -74,9 +77,12 @@ def open_source(
         raise ConfigError(f"--rate={rate:g} must be frames per second, between {1 / FASTEST:g} and {FASTEST:g}")
     only = Path(inputs[0]).expanduser() if len(inputs) == 1 else None
     drive, masks = None, None
+    given, camera = camera is not None, camera or LEFT
     if only is not None and only.is_dir() and (only / f"image_0{camera}").is_dir():
         drive, masks = only, only / f"mask_0{camera}" / "data"
         files = _pictures(only / f"image_0{camera}" / "data")
+    elif given:
+        raise ConfigError(f"--camera={camera} is for KITTI drives: {inputs[0]} has no folder image_0{camera}")
     elif only is not None and only.is_dir():
         files = _pictures(only)
     elif only is not None and only.is_file() and only.suffix.lower() not in SUFFIXES:

@@ -213,6 +213,9 @@ def test_a_system_is_found_wherever_it_is(system, folder, tmp_path, monkeypatch)
     monkeypatch.setattr(hub, "fetch", lambda address, needed, wanted: {"hf://owner/name": folder}[address])
     for place in (folder, str(folder), tmp_path / "run", tmp_path / "run/checkpoints", "hf://owner/name"):
         assert saved.digest(saved.restore(place)) == saved.digest(system)
+    assert saved.restore(folder, "latest").step == saved.restore(folder, 0).step == 0
+    with pytest.raises(ConfigError, match="is one system, of step 0: which='zz' is for the checkpoints of a run"):
+        saved.restore(folder, "zz")
     places = "name that of a run, one that model.save wrote, hf://owner/name, or rendered, which comes with the library"
     with pytest.raises(ConfigError, match=f"nowhere is no folder: {places}"):
         saved.restore(tmp_path / "nowhere")

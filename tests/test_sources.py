@@ -130,7 +130,8 @@ def test_a_drive_comes_with_its_calibration_masks_and_speed(drive):
     np.testing.assert_allclose(speeds[1:], driven, rtol=0.2, atol=0.2)
     truth = next(sources.truths_of(source, drive / "proj_depth/groundtruth/image_02"))
     assert truth.shape == (height, width) and truth.max() > 5
-    with pytest.raises(ConfigError, match=r"holds no .png, .jpg, .jpeg pictures"):
+    assert sources.open_source([str(drive)], camera=2).names == source.names
+    with pytest.raises(ConfigError, match=r"--camera=3 is for KITTI drives: .* has no folder image_03"):
         sources.open_source([str(drive)], camera=3)
 
 
