@@ -71,7 +71,7 @@ def camera(K: np.ndarray | None, size: tuple[int, int], config: DataConfig) -> F
     found = frames.intrinsics(*(float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))), size, target, "K")
     if K[0, 0] < WIDEST * size[1]:
         raise ConfigError(
-            f"K has the focal length fx={K[0, 0]:g} for frames that are {size[1]} pixels wide, a field of view of almost 180 degrees: "
+            f"K has the focal length fx={K[0, 0]:g} for frames that are {size[1]} pixels wide, a view of nearly 180 degrees: "
             "give it in pixels of the frame, not in shares of its size"
         )
     return found

@@ -142,7 +142,7 @@ def test_the_camera_of_a_field_of_view():
         ({"following": FRAMES[1]}, "this system does not look at the following frame"),
         ({"previous_mask": np.zeros((3, 3), bool)}, "previous_mask= belongs to a frame that is not there: give previous= too"),
         ({"following_mask": np.zeros(SIZE, bool)}, "following_mask= belongs to a frame that is not there: give following= too"),
-        ({"K": np.array([[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]])}, "fx=0.58 for frames that are 150 pixels wide, a field"),
+        ({"K": np.array([[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]])}, "fx=0.58 for frames that are 150 pixels wide, a view"),
         ({"mask": np.zeros((3, 3), bool)}, r"the mask of the frame must be an array of shape \[90, 150\]"),
         ({"scale": dd_jax.Speed(5.0, rate=10.0)}, "the frame does not tell the scale: Speed needs two frames"),
         ({"scale": dd_jax.Median(np.zeros(SIZE))}, "the frame does not tell the scale: Median needs ground truth with pixels"),
