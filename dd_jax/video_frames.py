@@ -81,7 +81,7 @@ def read(path: Path, numbers: range, count: int, wanted: Callable[[int], bool]) 
             raise _undecodable(path, damaged)
         if number not in numbers:
             continue
-        if coded != first:
+        if coded is not None and coded != first:
             raise ConfigError(
                 f"frame {number} of {path} has {coded[0]} x {coded[1]} pixels, the first one {first[0]} x {first[1]}: "
                 "frames that belong together have one size, so predict the parts as files of their own"
