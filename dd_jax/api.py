@@ -141,6 +141,9 @@ class Model:
             raise ConfigError("this system does not look at the following frame (cost_volume.future_frame is off): leave it out")
         if network == "student" and previous is None:
             raise ConfigError("the student matches with the previous frame: give previous=, or network='auto'")
+        for name, other, its_mask in (("previous", previous, previous_mask), ("following", following, following_mask)):
+            if other is None and its_mask is not None:
+                raise ConfigError(f"{name}_mask= belongs to a frame that is not there: give {name}= too, or leave the mask out")
         data, size = self.config.data, views.as_uint8(frame, "the frame").shape[:2]
 
         def beside(other: np.ndarray | None, its_mask: np.ndarray | None, where: str) -> views.View | None:
@@ -177,6 +180,9 @@ class Model:
         if network == "student":
             raise ConfigError("the first frame of a stream has no previous one: network='auto' asks the student about all others")
         self.choose(network, True)
+        for name, items in (("frames", frames), ("masks", [] if masks is None else masks)):
+            if not hasattr(items, "__iter__"):
+                raise ConfigError(f"{name} must be arrays one after another, in a list or from a generator: it is {items!r}")
         return Stream(self, frames, K, masks, Scaler(scale, self.config.eval), network)
 
     def choose(self, network: str, has_previous: bool) -> str:

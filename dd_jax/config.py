@@ -201,19 +201,32 @@ def from_dict(values: dict[str, Any]) -> Config:
     """Inverse of :func:`to_dict`.
 
     Raises:
-      ConfigError: a key that this version does not know.
+      ConfigError: a key that this version does not know, or a value of another type than its field.
     """
     sections = {f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING}
     kwargs = {}
     for key, value in values.items():
         if key in sections:
-            section = sections[key]
-            unknown = set(value) - {f.name for f in dataclasses.fields(section)}
-            if unknown:
-                raise ConfigError(f"config section {key!r} has unknown keys {sorted(unknown)}")
-            kwargs[key] = section(**value)
+            kwargs[key] = _section(key, sections[key], value)
         elif key == "name":
-            kwargs[key] = value
+            kwargs[key] = _typed(key, str, value)
         else:
             raise ConfigError(f"config has an unknown key {key!r}")
     return Config(**kwargs)
+
+
+def _section(key: str, section: type, values: Any) -> Any:
+    types = {field.name: field.type for field in dataclasses.fields(section)}
+    unknown = set(_typed(key, dict, values)) - set(types)
+    if unknown:
+        raise ConfigError(f"config section {key!r} has unknown keys {sorted(unknown)}")
+    return section(**{name: _typed(f"{key}.{name}", types[name], value) for name, value in values.items()})
+
+
+def _typed(where: str, kind: type, value: Any) -> Any:
+    """The value; whole numbers are fine where others are wanted, and truth values are no numbers."""
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
+        raise ConfigError(f"config has {where}={value!r}, which should be of the type {kind.__name__}")
+    return value

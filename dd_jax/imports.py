@@ -5,6 +5,8 @@ config says which system it is; what the files know better (sizes, layers, bins)
 """
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from dd_jax import checkpoint, saved, torch_files
+from dd_jax import checkpoint, hub, saved, torch_files
 from dd_jax import config as configs
 from dd_jax.checkpoint import Restored
 from dd_jax.config import Config, ConfigError
 from dd_jax.data import files
 from dd_jax.networks import model as networks
 from dd_jax.networks import pose, pretrained
+from dd_jax.torch_files import SUFFIXES
 from dd_jax.types import TrainState
 
 StateDicts = dict[str, dict[str, np.ndarray]]
@@ -32,6 +35,7 @@ SC_DEPTH = "sc_depth"
 """Name of the only file of an exported SC-Depth."""
 
 IMAGENET_CLASSES = 1000
+DIGEST = re.compile("[0-9a-f]{8,64}")
 PREMATCHING = 16
 """Outputs of a convolution that the published matching encoders carry along and never use."""
 
@@ -44,17 +48,23 @@ class Imported:
     remarks: list[str]  # sentences: what the files said otherwise than the config, and what was left out
 
 
-def read(places: Sequence[Path], config: Config) -> Imported:
+def read(places: Sequence[str | Path], config: Config) -> Imported:
     """The system of ``config`` with the networks of a published checkpoint.
 
     Args:
-      places: its folder, or its files, whose names are those of :data:`pretrained.NETWORKS`.
+      places: its folder, its repository on the hub (``hf://owner/name``, ``hf://owner/name@revision``), or its files, whose
+        names are those of :data:`pretrained.NETWORKS`. ``PLACE#DIGEST``: only if its :func:`digest` begins so.
       config: which system, and whatever the files do not say.
 
     Raises:
-      ConfigError: a file is missing, damaged or holds code, or the networks are not those of the system.
+      ConfigError: a file is missing, damaged, another one or holds code, or the networks are not those of the system.
     """
+    digests, places = _fetched(places, config)
     paths = _find_one(places) if config.sc.enabled else _find_all(places)
+    for place, wanted in digests.items():
+        found = digest([path for path in paths.values() if place in (path, path.parent)])
+        if not found.startswith(wanted):
+            raise ConfigError(f"the SHA-256 of {place} is {found} and should begin with {wanted}: it is damaged or another one")
     state_dicts = {name: torch_files.read(path) for name, path in paths.items()}
     if config.sc.enabled:
         (state,) = state_dicts.values()
@@ -104,6 +114,28 @@ def export(folder: Path, restored: Restored) -> list[Path]:
     return paths
 
 
+def digest(paths: Sequence[Path]) -> str:
+    """SHA-256 of a checkpoint: of its one file, or of what ``sha256sum`` prints for its files in the order of their names."""
+    if len(paths) == 1:
+        return torch_files.sha256(paths[0])
+    lines = [f"{torch_files.sha256(path)}  {path.name}\n" for path in sorted(paths, key=lambda path: path.name)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _fetched(places: Sequence[str | Path], config: Config) -> tuple[dict[Path, str], list[Path]]:
+    """The places on this machine, and how the digests of those begin that name one."""
+    digests, local = {}, []
+    for place in map(str, places):
+        name, _, wanted = (place, "", "") if Path(place).exists() else place.partition("#")
+        if wanted and not DIGEST.fullmatch(wanted):
+            raise ConfigError(f"{place}: behind # stand the first 8 or more digits of a SHA-256, in lower case")
+        kinds = [f"{stem}{suffix}" for stem in (["*"] if config.sc.enabled else pretrained.NETWORKS) for suffix in SUFFIXES]
+        local.append(hub.fetch(name, (), kinds) if hub.is_address(name) else Path(name).expanduser())
+        if wanted:
+            digests[local[-1]] = wanted
+    return digests, local
+
+
 def _find_all(places: Sequence[Path]) -> dict[str, Path]:
     """The file of each network."""
     found: dict[str, Path] = {}
@@ -132,7 +164,7 @@ def _files(places: Sequence[Path]) -> list[Path]:
         if not place.exists():
             raise ConfigError(f"{place} does not exist: name the folder or the files of a checkpoint")
         within = sorted(place.iterdir()) if place.is_dir() else [place]
-        found += [path for path in within if path.suffix in torch_files.SUFFIXES or path == place]
+        found += [path for path in within if path.suffix in SUFFIXES or path == place]
     return found
 
 
@@ -169,9 +201,12 @@ def _settled(config: Config, state_dicts: StateDicts) -> tuple[Config, list[str]
             setattr(fields, name, value)
 
     for name in ("height", "width"):
-        for state in state_dicts.values():
-            if name in state:
-                take("data", name, int(_number(state, name)))
+        sizes = {network: _whole(state, name) for network, state in state_dicts.items() if name in state}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{size} in {network}" for network, size in sizes.items())
+            raise ConfigError(f"{name} is {told}: these are files of several checkpoints, copy those of one")
+        if sizes:
+            take("data", name, next(iter(sizes.values())))
     first = state_dicts["mono_encoder"].get("encoder.conv1.weight")
     if first is not None and first.ndim == 4:
         take("model", "width", first.shape[0])
@@ -183,7 +218,7 @@ def _settled(config: Config, state_dicts: StateDicts) -> tuple[Config, list[str]
             take("cost_volume", "bins", reduce.shape[1] - reduce.shape[0])
     for name in ("rotation_scale", "translation_scale"):
         take("model", name, pose.PUBLISHED_SCALE)
-    if any(bool(state.get("use_stereo", False)) for state in state_dicts.values()):
+    if any(np.any(state.get("use_stereo", False)) for state in state_dicts.values()):
         remarks.append("the networks saw stereo pairs: their depth times 5.4 is metres (evaluate.py --scaling=given --scale=5.4)")
     saved.check(config)
     return config, remarks
@@ -196,7 +231,9 @@ def _state(config: Config, state_dicts: StateDicts, remarks: list[str]) -> Train
     encoder = state_dicts.get("encoder", {})
     if "min_depth_bin" in encoder and "max_depth_bin" in encoder:
         near, far = _number(encoder, "min_depth_bin"), _number(encoder, "max_depth_bin")
-        if not 0 < near < far < np.inf:
+        with np.errstate(over="ignore"):
+            kept = np.float32([near, far])
+        if not 0 < kept[0] < kept[1] < np.inf:
             raise ConfigError(f"min_depth_bin={near:g} and max_depth_bin={far:g} are no range of depth: the file is damaged")
     elif config.model.student:
         remarks.append(f"the files do not say where the depth bins lie: {near:g} to {far:g}, the config's start, is taken")
@@ -207,6 +244,13 @@ def _number(state: Mapping[str, np.ndarray], name: str) -> float:
     if state[name].size != 1 or state[name].dtype.kind not in "fiu" or not np.isfinite(state[name]).all():
         raise ConfigError(f"{name} is no finite number but {state[name].dtype}{list(state[name].shape)}: the file is damaged")
     return float(state[name].reshape(()))
+
+
+def _whole(state: Mapping[str, np.ndarray], name: str) -> int:
+    number = _number(state, name)
+    if number != round(number) or not 0 < number < 2**31:
+        raise ConfigError(f"{name} is {number:g} and no number of pixels: the file is damaged")
+    return int(number)
 
 
 def _at_published_scale(state: Mapping[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:

@@ -23,9 +23,10 @@ class Movie:
     """
 
     def __init__(self, path: Path, rate: float):
-        self._path, self._rate = path, round(rate, 2)  # the container counts in fractions of 16 bits
+        self._path, self._rate = path, max(round(rate, 2), 0.01)  # the container counts in fractions of 16 bits
         self._partial = path.with_name(f".{path.stem}{PARTIAL}{path.suffix}")  # the suffix tells OpenCV the container
         self._writer: cv2.VideoWriter | None = None
+        self._count = 0
 
     def add(self, image: Picture, depth: Picture) -> None:
         """One more frame: the image beside the coloured depth, or above it where they are wide."""
@@ -38,12 +39,16 @@ class Movie:
             if not self._writer.isOpened():
                 raise ConfigError(f"{self._path} cannot be written as a video: choose a folder that can be written to")
         self._writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
+        self._count += 1
 
     def close(self) -> None:
         """Completes the file; nothing is left where no picture came."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
+            there = int(cv2.VideoCapture(str(self._partial)).get(cv2.CAP_PROP_FRAME_COUNT))  # OpenCV does not say what it lost
+            if there != self._count:
+                raise ConfigError(f"{self._path} could not be written to its end: make room on the disk, then run this again")
             self._partial.replace(self._path)
 
     def abandon(self) -> None:

@@ -64,15 +64,19 @@ class Outputs:
       unit: of the depth, "m" or "".
 
     Raises:
-      ConfigError: an unknown format; when used, a file that cannot be written.
+      ConfigError: no format or an unknown one, or ``farthest`` is not positive; when used, a file that cannot be written.
     """
 
     def __init__(self, out: Path, source: Source, formats: Sequence[str], farthest: float = np.inf, unit: str = ""):
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is not one of the formats {', '.join(FORMATS)}")
+        if not formats:
+            raise ConfigError(f"--save names no format: choose from {', '.join(FORMATS)}")
+        if not farthest > 0:
+            raise ConfigError(f"--cloud-depth={farthest:g} must be positive: points farther than that are left out")
         self._out, self._source, self._farthest, self._unit = out, source, farthest, unit
-        self._formats = formats
+        self._formats = list(dict.fromkeys(formats))
         self._of_all = [name for name in OF_ALL if name in formats and not all((out / path).is_file() for path in OF_ALL[name])]
         count = len(source.names)
         spread = np.linspace(0, count - 1, min(count, MOST_VIEWED)).round().astype(int)

@@ -22,13 +22,13 @@ from dd_jax import trajectory, views
 from dd_jax.api import Model
 from dd_jax.config import ConfigError
 from dd_jax.data import files
-from dd_jax.outputs import Frame, Outputs
+from dd_jax.outputs import OF_ALL, Frame, Outputs
 from dd_jax.pipeline import Workers, one_behind, read_ahead
 from dd_jax.report.pictures import depth_limits
 from dd_jax.scaling import Prediction, Scale, Scaler, scaled
 from dd_jax.sources import Picture, Source
 
-SETTINGS, RECORDS = "predict.json", ".predictions"
+SETTINGS, RECORDS, INPUT = "predict.json", ".predictions", "input"
 
 CALM = 0.1
 """Share of a frame's own colour limits in those it is drawn with; the rest is those before it, or a film would flicker."""
@@ -83,9 +83,10 @@ def predict(
     about = {
         "model": model.digest, "K": source.K.tolist(), "size": list(source.size), "rate": source.rate, "network": network,
         "farthest": farthest if np.isfinite(farthest) else None, **(settings or {}),
+        INPUT: [f"{name} {stamp}" for name, stamp in zip(source.names, source.stamps, strict=True)],
     }  # fmt: skip
     try:
-        claim(out, json.loads(json.dumps(about)))
+        claim(out, json.loads(json.dumps(about)), model.config.cost_volume.future_frame)
         if outputs.complete:
             return Summary(outputs.places, len(source.names), 0, 0, 0.0)
         records, count = Records(out / RECORDS, source.names), 0
@@ -95,6 +96,8 @@ def predict(
             for count, frame in enumerate(frames_of(source, scaled(said, scaler, K)), start=1):
                 outputs.add(count - 1, frame)
                 bar.update()
+            if not count:
+                raise ConfigError(f"{source.where(0)} cannot be read, nor what comes after it: it is cut off or damaged there")
     except OSError as error:
         place = error.filename or out
         raise ConfigError(f"{place} cannot be written ({error.strerror or error}); what is written so far stays") from error
@@ -198,8 +201,11 @@ class Records:
         return (self.made - 1) / (self._now - self._began) if self.made > 1 else 0.0
 
 
-def claim(out: Path, about: dict[str, Any]) -> None:
+def claim(out: Path, about: dict[str, Any], future: bool) -> None:
     """Makes the folder, or checks that what it holds was made with the same settings.
+
+    The input may have changed behind the last frame of which something is written; one more back where ``future`` says that
+    frames are matched with the one after them.
 
     Raises:
       ConfigError: it holds files of another origin.
@@ -215,5 +221,18 @@ def claim(out: Path, about: dict[str, Any]) -> None:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read, so nobody knows what {out} holds: {remedy}") from error
     differing = [name for name in {**about, **known} if known.get(name) != about.get(name)]
-    if differing:
+    if differing == [INPUT]:
+        if not _only_ahead(out, known.get(INPUT), about[INPUT], future):
+            raise ConfigError(f"the input differs from that of {out}, whose files would not belong together: {remedy}")
+        files.replace(path, json.dumps(about, indent=2) + "\n")
+    elif differing:
         raise ConfigError(f"{out} holds depth that was predicted otherwise ({', '.join(differing)} differ): {remedy}")
+
+
+def _only_ahead(out: Path, known: Any, now: list[str], future: bool) -> bool:
+    """Whether the input differs from the known one only where nothing is written yet, as when a damaged frame was replaced."""
+    if not isinstance(known, list) or any((out / place).exists() for places in OF_ALL.values() for place in places):
+        return False
+    same = next((place for place, (a, b) in enumerate(zip(known, now)) if a != b), min(len(known), len(now)))
+    written = {path.stem for path in out.glob("*/*")}
+    return not any(entry.rpartition(" ")[0] in written for entry in known[max(same - future, 0) :])

@@ -80,6 +80,8 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
     if not is_saved(folder):
         return checkpoint.restore_params(folder, which, expected)
     restored = read(folder)
+    if str(which) not in ("best", "latest", str(restored.step)):
+        raise ConfigError(f"{place} is one system, of step {restored.step}: which={which!r} is for the checkpoints of a run")
     if expected is not None:
         stored = {name: getattr(restored.state, name) for name in expected}
         checkpoint.check_tree(stored, expected, place, configs.to_dict(restored.config))
@@ -96,8 +98,11 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
       half: kernels in 16 bits, which halves the file; :func:`read` makes 32 of them again.
 
     Raises:
-      ConfigError: the folder cannot be written, a kernel is too large for 16 bits, or has a ``README.md`` that is no card.
+      ConfigError: the folder cannot be written, is that of a run or has a ``README.md`` that is no card; or a kernel is too
+        large for 16 bits.
     """
+    if (folder / "checkpoints").is_dir() or folder.name == "checkpoints":
+        raise ConfigError(f"{folder} is the folder of a run, whose checkpoints would be found no more: name another folder")
     config = _without_paths(restored.config)
     about = {
         "format": FORMAT,
@@ -161,6 +166,12 @@ def read(folder: Path) -> Restored:
     different = checkpoint.differences(arrays, _flat(wanted))
     if different:
         raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of the {ABOUT} beside it: {different}")
+    damaged = [key for key in _flat(wanted) if not np.isfinite(arrays[key]).all()]
+    if damaged:
+        raise ConfigError(f"{folder / WEIGHTS} has values in {damaged[0]} that are no finite numbers: it is damaged")
+    near, far = arrays["depth_range"]
+    if not 0 < near < far:
+        raise ConfigError(f"{folder / WEIGHTS} has {near:g} to {far:g} as its range of depth: it is damaged")
     leaves = [jnp.asarray(arrays[key]) for key in _flat(wanted)]
     tree = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
     state = TrainState(step=jnp.asarray(about["step"], jnp.int32), opt_state=None, **tree)
@@ -207,11 +218,16 @@ def _without_paths(config: Config) -> Config:
 def _read_about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text())
-        found = about["format"], int(about["step"]), about["score"], dict(about["versions"]), dict(about["config"])
+        kinds = {"format": int, "step": int, "score": (float, int, type(None)), "versions": dict, "config": dict}
+        wrong = [name for name, kind in kinds.items() if isinstance(about[name], bool) or not isinstance(about[name], kind)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read as what model.save writes ({error!r}): copy the folder again") from error
-    if found[0] != FORMAT:
-        raise ConfigError(f"{path} has the format {found[0]!r}, this version reads {FORMAT}: update dd_jax")
+    if about["format"] != FORMAT:
+        raise ConfigError(f"{path} has the format {about['format']!r}, this version reads {FORMAT}: update dd_jax")
+    if not wrong and not 0 <= about["step"] < 2**31:
+        wrong.append("step")
+    if wrong:
+        raise ConfigError(f"{path} has {wrong[0]}={about[wrong[0]]!r}, which model.save does not write: copy the folder again")
     return about
 
 
@@ -238,7 +254,7 @@ def _config_of(about: dict[str, Any], path: Path) -> Config:
     try:
         config = configs.from_dict(about["config"])
         check(config)
-    except (ConfigError, TypeError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config
 

@@ -15,8 +15,14 @@ from dd_jax.config import ConfigError, EvalConfig
 STANDING = 0.5
 """Metres per second below which the way between two frames is too short to tell the scale."""
 
+LARGEST = 1e30
+"""What is told must not exceed this, nor fall below its inverse: the numbers of depth end at 1e38."""
+
 MOST_WAITING = 100
 """Frames that wait for the first one of known scale."""
+
+TRUTHS = "Median takes a map of depth in metres, 0 = unknown, or one for each frame"
+SPEEDS = "Speed takes a number of metres per second, or one for each frame"
 
 Item = TypeVar("Item")
 
@@ -88,14 +94,17 @@ class Scaler:
             case int() | float() | np.floating() | np.integer():
                 _require_positive("scale", float(scale))
             case Median(truth):
-                self._told = iter([truth] if isinstance(truth, np.ndarray) and truth.ndim == 2 else truth)
+                self._told = _one_a_frame([truth] if isinstance(truth, np.ndarray) and truth.ndim == 2 else truth, TRUTHS)
             case CameraHeight(metres, pitch):
                 _require_positive("the height of the camera", metres)
-                if not abs(pitch) < 90:
+                if not (isinstance(pitch, int | float | np.number) and abs(pitch) < 90):
                     raise ConfigError(f"the pitch of the camera is {pitch!r}: degrees by which it looks down, between -90 and 90")
             case Speed(speed, rate):
                 _require_positive("the rate in frames per second", rate)
-                self._told = itertools.repeat(speed) if isinstance(speed, int | float | np.number) else iter(speed)
+                one = isinstance(speed, int | float | np.number)
+                if one and abs(speed) > LARGEST:
+                    raise ConfigError(f"the speed is {speed:g} metres per second: give one that a car can have")
+                self._told = itertools.repeat(speed) if one else _one_a_frame(speed, SPEEDS)
             case _:
                 raise ConfigError(f"scale={scale!r} is not a number, Median, CameraHeight or Speed")
 
@@ -120,8 +129,8 @@ class Scaler:
     def _median_ratio(self, prediction: Prediction, truth: np.ndarray | None) -> float | None:
         if truth is None:
             return None
-        if not isinstance(truth, np.ndarray) or truth.ndim != 2 or truth.dtype.kind not in "fiu":
-            raise ConfigError("ground truth must be a two-dimensional array of depth in metres, 0 = unknown")
+        if not isinstance(truth, np.ndarray) or truth.ndim != 2 or truth.dtype.kind not in "fiu" or not truth.size:
+            raise ConfigError(f"{TRUTHS}: each must be a two-dimensional array")
         valid = metrics.valid_pixels(truth, self._config)
         depth = metrics.depth_at(prediction.inverse_depth, truth.shape, self._config)
         return metrics.median_ratio(depth, truth, valid, self._config) if valid.any() else None
@@ -155,9 +164,17 @@ def missing(scale: Scale) -> str:
     return "Median needs ground truth with pixels in the range and crop of the evaluation (model.config.eval)"
 
 
+def _one_a_frame(values: Iterable, sentence: str) -> Iterator:
+    if isinstance(values, str) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
+        raise ConfigError(f"{sentence}: it was given {values!r}")
+    return iter(values)
+
+
 def _speed_ratio(prediction: Prediction, speed: float | None, rate: float) -> float | None:
     T = prediction.T_previous_from_target
-    if T is None or speed is None or not math.isfinite(speed) or abs(speed) < STANDING:
+    if not (speed is None or isinstance(speed, int | float | np.number)):
+        raise ConfigError(f"{SPEEDS}: {speed!r} is no number")
+    if T is None or speed is None or not STANDING <= abs(speed) <= LARGEST:
         return None
     way = float(np.linalg.norm(T[:3, 3]))
     return abs(speed) / rate / way if way > 0 else None
@@ -166,3 +183,5 @@ def _speed_ratio(prediction: Prediction, speed: float | None, rate: float) -> fl
 def _require_positive(name: str, value: float) -> None:
     if not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
         raise ConfigError(f"{name} must be a positive number: it is {value!r}")
+    if not 1 / LARGEST <= value <= LARGEST:
+        raise ConfigError(f"{name} is {value:g}: depth has numbers from {1 / LARGEST:g} to {LARGEST:g}")

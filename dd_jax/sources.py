@@ -5,12 +5,12 @@ import functools
 import glob
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32
 
+from dd_jax import video_frames
 from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_camera
 from dd_jax.data.files import natural_key
@@ -18,11 +18,17 @@ from dd_jax.data.folder import SUFFIXES, is_picture, read_camera
 from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
 from dd_jax.data.kitti import drive_camera, read_annotated
 from dd_jax.data.video_camera import Intrinsics
+from dd_jax.video_frames import Picture
 
-Picture = UInt8[np.ndarray, "H W 3"]
 EVERY = slice(None)
 RATE = 10.0
 """Frames per second of drives, and of pictures that nobody knows better about."""
+
+FASTEST = 1000.0
+"""Frames per second of the fastest camera that is believed."""
+
+LEFT = 2
+"""Which of a KITTI drive's cameras is meant where nobody says."""
 
 FORWARD_SPEED = 8
 """Column of KITTI's oxts files with the speed ahead, in m/s."""
@@ -34,6 +40,7 @@ class Source:
 
     title: str
     names: list[str]  # of the frames, unique; what is written is called so
+    stamps: list[str]  # of the file of each frame: another one where it was changed
     read: Callable[[Callable[[int], bool]], Iterator[Picture | None]]  # all frames in order; None for those not wanted
     where: Callable[[int], str]  # how a message calls a frame
     size: tuple[int, int]  # (height, width)
@@ -48,7 +55,7 @@ def open_source(
     inputs: Sequence[str],
     *,
     chosen: slice = EVERY,
-    camera: int = 2,
+    camera: int | None = None,
     intrinsics: Intrinsics | None = None,
     fov: float | None = None,
     rate: float | None = None,
@@ -59,19 +66,24 @@ def open_source(
       inputs: a picture; several, consecutive ones in this order; a folder or a pattern (``drive/*.jpg``), in the order of
         their names; a video; or the folder of a KITTI raw drive.
       chosen: of the frames, like ``slice(100, 200, 2)``.
-      camera: of a drive, 2 (left) or 3.
+      camera: of a drive, 2 (left, the default) or 3.
       intrinsics, fov: of the camera: in pixels, or the horizontal field of view in degrees. Default: a drive's calibration, a
         folder's ``intrinsics.json``, or a guess.
       rate: frames per second, if not that of the video or 10.
 
     Raises:
-      ConfigError: there is no frame, the first one cannot be decoded, or the camera makes no sense.
+      ConfigError: there is no frame, the first one cannot be decoded, or the camera or the rate makes no sense.
     """
+    if rate is not None and not 1 / FASTEST <= rate <= FASTEST:
+        raise ConfigError(f"--rate={rate:g} must be frames per second, between {1 / FASTEST:g} and {FASTEST:g}")
     only = Path(inputs[0]).expanduser() if len(inputs) == 1 else None
     drive, masks = None, None
+    given, camera = camera is not None, camera or LEFT
     if only is not None and only.is_dir() and (only / f"image_0{camera}").is_dir():
         drive, masks = only, only / f"mask_0{camera}" / "data"
         files = _pictures(only / f"image_0{camera}" / "data")
+    elif given:
+        raise ConfigError(f"--camera={camera} is for KITTI drives: {inputs[0]} has no folder image_0{camera}")
     elif only is not None and only.is_dir():
         files = _pictures(only)
     elif only is not None and only.is_file() and only.suffix.lower() not in SUFFIXES:
@@ -103,7 +115,19 @@ def open_source(
     step = chosen.step or 1
     rate = (RATE if rate is None else rate) / step
     title = only.name if only is not None else f"{names[0]} to {names[-1]}"
-    return Source(title, names, read, lambda place: str(files[place]), (height, width), K, sentence, rate, drive, masks)
+    return Source(
+        title=title,
+        names=names,
+        stamps=[_stamp(path) for path in files],
+        read=read,
+        where=lambda place: str(files[place]),
+        size=(height, width),
+        K=K,
+        camera=sentence,
+        rate=rate,
+        drive=drive,
+        mask_folder=masks,
+    )
 
 
 def masks_of(source: Source, folder: Path | None) -> Callable[[int], Bool[np.ndarray, "H W"] | None]:
@@ -150,27 +174,19 @@ def speeds_of(source: Source) -> list[float]:
 
 
 def _video(path: Path, chosen: slice, intrinsics: Intrinsics | None, fov: float | None, rate: float | None) -> Source:
-    capture = _capture(path)
-    announced = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    own_rate = capture.get(cv2.CAP_PROP_FPS)
-    if not announced:  # some containers do not say
-        while capture.grab():
-            announced += 1
-        capture = _capture(path)
+    own_rate = video_frames.opened(path).get(cv2.CAP_PROP_FPS)
+    announced = video_frames.length(path)
     numbers = range(announced)[chosen]
     if not numbers:
         raise ConfigError(f"--frames leaves none of the {announced} frames of {path}")
-    done, picture = capture.read()
-    capture.release()
-    if not done:
-        raise ConfigError(f"{path} has no readable frame")
-    size = picture.shape[:2]
+    size = video_frames.size(path, announced)
     K, sentence = _given_camera(intrinsics, fov, size) or _guessed_camera(path, size)
-    rate = rate if rate is not None else own_rate if 0 < own_rate < 1000 else 25.0
+    rate = rate if rate is not None else own_rate if 0 < own_rate < FASTEST else 25.0
     return Source(
         title=path.name,
         names=[f"{number:06d}" for number in numbers],
-        read=functools.partial(_read_video, path, numbers),
+        stamps=[_stamp(path)] * len(numbers),
+        read=functools.partial(video_frames.read, path, numbers, announced),
         where=lambda place: f"frame {numbers[place]} of {path}",
         size=size,
         K=K,
@@ -179,27 +195,10 @@ def _video(path: Path, chosen: slice, intrinsics: Intrinsics | None, fov: float 
     )
 
 
-def _read_video(path: Path, numbers: range, wanted: Callable[[int], bool]) -> Iterator[Picture | None]:
-    """Ends early where the video does."""
-    capture, place = _capture(path), 0
-    for number in range(numbers[-1] + 1):
-        if not capture.grab():
-            break
-        if number in numbers:
-            done, picture = capture.retrieve() if wanted(place) else (True, None)
-            if not done:
-                raise ConfigError(f"frame {number} of {path} cannot be decoded: leave it out with --frames={number + 1}:")
-            yield None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-            place += 1
-    capture.release()
-
-
-def _capture(path: Path) -> Any:
-    """An open ``cv2.VideoCapture``."""
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise ConfigError(f"{path} can be read neither as a picture ({', '.join(SUFFIXES)}) nor as a video")
-    return capture
+def _stamp(path: Path) -> str:
+    """What changes when a file does: its size and when it was written."""
+    about = path.stat()
+    return f"{about.st_size}-{about.st_mtime_ns}"
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -13,6 +13,9 @@ from dd_jax.types import Batch
 
 Item = TypeVar("Item")
 
+WIDEST = 1 / 20
+"""Focal length as a share of the width, at least: 169 degrees. What is less was divided by the size of the picture."""
+
 WITHOUT_CAMERA = (1.0, 1.0, 0.0, 0.0)
 """Focal lengths and principal point, in pixels, where a network is asked that does not look at the camera."""
 
@@ -55,7 +58,7 @@ def camera(K: np.ndarray | None, size: tuple[int, int], config: DataConfig) -> F
     """Intrinsics at the networks' size, from ``K`` in pixels of frames of ``size`` (height, width).
 
     Raises:
-      ConfigError: not (3, 3), not of a pinhole camera without skew, or with its principal point outside the frame.
+      ConfigError: not (3, 3), not in pixels, not of a pinhole camera without skew, or with its principal point outside the frame.
     """
     target = config.height, config.width
     if K is None:
@@ -65,7 +68,13 @@ def camera(K: np.ndarray | None, size: tuple[int, int], config: DataConfig) -> F
     rest = K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]]
     if not np.array_equal(rest, [0, 0, 0, 0, 1]):
         raise ConfigError(f"K must be ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), a camera without skew: it is {K.tolist()}")
-    return frames.intrinsics(*(float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))), size, target, "K")
+    found = frames.intrinsics(*(float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))), size, target, "K")
+    if K[0, 0] < WIDEST * size[1]:
+        raise ConfigError(
+            f"K has the focal length fx={K[0, 0]:g} for frames that are {size[1]} pixels wide, a view of nearly 180 degrees: "
+            "give it in pixels of the frame, not in shares of its size"
+        )
+    return found
 
 
 def check_size(size: tuple[int, int], first: tuple[int, int], where: str) -> None:

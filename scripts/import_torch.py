@@ -2,8 +2,9 @@
 
     python scripts/import_torch.py KITTI_MR --config=configs/many_depth.py:kitti --out=published/many_depth
 
-takes the folder of a checkpoint, or its files: .safetensors, or .pth, .pt and .ckpt where PyTorch is installed; no code in them
-is run. The config says which system it is; sizes, layers and bins are taken from the files where they have them.
+takes the folder of a checkpoint, hf://owner/name or hf://owner/name@revision, or its files: .safetensors, or .pth, .pt and .ckpt
+where PyTorch is installed; no code in them is run. Behind each may stand #DIGEST, how its SHA-256 begins.
+The config says which system it is; sizes, layers and bins are taken from the files where they have them.
 
     python scripts/import_torch.py --export=runs/kitti --out=DIR [--which=best|latest|STEP]
 
@@ -21,7 +22,7 @@ from dd_jax.config import ConfigError
 
 def main(arguments: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
-    parser.add_argument("places", nargs="*", type=Path, metavar="FOLDER_OR_FILE")
+    parser.add_argument("places", nargs="*", metavar="PLACE", help="folder, hf://owner/name or file; PLACE#DIGEST")
     parser.add_argument("--export", metavar="CHECKPOINT", help="folder of a run, one that model.save wrote, or hf://owner/name")
     parser.add_argument("--which", default="best", help="of a run to export: best | latest | a step")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is written")

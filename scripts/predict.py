@@ -54,7 +54,9 @@ def speed(text: str) -> float | str:
 def scale_of(flags: argparse.Namespace, source: sources.Source) -> scaling.Scale:
     """What the flags say about the scale."""
     if flags.camera_height is not None:
-        return scaling.CameraHeight(flags.camera_height, flags.camera_pitch)
+        return scaling.CameraHeight(flags.camera_height, flags.camera_pitch or 0.0)
+    if flags.camera_pitch is not None:
+        raise ConfigError("--camera-pitch says how the camera of --camera-height is mounted: give both, or neither")
     if flags.speed is not None:
         told = sources.speeds_of(source) if flags.speed == "oxts" else flags.speed
         return scaling.Speed(told, source.rate)
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--viewer", action="store_true", help="write viewer.html besides")
     parser.add_argument("--frames", type=frames, default=sources.EVERY, metavar="START:END:STEP", help="only these")
     parser.add_argument("--rate", type=float, help="frames per second, if not that of the video or 10")
-    parser.add_argument("--camera", type=int, default=2, choices=(2, 3), help="of a KITTI drive: 2 = left, 3 = right")
+    parser.add_argument("--camera", type=int, choices=(2, 3), help="of a KITTI drive: 2 = left (default), 3 = right")
     parser.add_argument("--masks", type=Path, help="folder with NAME.png or NAME.npy, nonzero = may move by itself")
     parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: one frame alone, always")
     parser.add_argument("--cloud-depth", type=float, default=math.inf, help="leave farther points out of point clouds")
@@ -93,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     metres.add_argument("--camera-height", type=float, help="of the camera above the road, in metres; KITTI's is 1.65")
     metres.add_argument("--speed", type=speed, help="of the car in metres per second, or oxts for a KITTI drive's own")
     metres.add_argument("--truth", type=Path, help="folder with ground-truth depth, NAME.npy or 16-bit NAME.png: median scaling")
-    group.add_argument("--camera-pitch", type=float, default=0.0, help="besides --camera-height: degrees by which it looks down")
+    group.add_argument("--camera-pitch", type=float, help="besides --camera-height: degrees by which it looks down")
     flags = parser.parse_args(argv)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
     try:

@@ -140,6 +140,9 @@ def test_the_camera_of_a_field_of_view():
         ({"network": "student"}, "the student matches with the previous frame: give previous="),
         ({"network": "flow"}, "network='flow' is not one of 'auto', 'student', 'teacher'"),
         ({"following": FRAMES[1]}, "this system does not look at the following frame"),
+        ({"previous_mask": np.zeros((3, 3), bool)}, "previous_mask= belongs to a frame that is not there: give previous= too"),
+        ({"following_mask": np.zeros(SIZE, bool)}, "following_mask= belongs to a frame that is not there: give following= too"),
+        ({"K": np.array([[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]])}, "fx=0.58 for frames that are 150 pixels wide, a view"),
         ({"mask": np.zeros((3, 3), bool)}, r"the mask of the frame must be an array of shape \[90, 150\]"),
         ({"scale": dd_jax.Speed(5.0, rate=10.0)}, "the frame does not tell the scale: Speed needs two frames"),
         ({"scale": dd_jax.Median(np.zeros(SIZE))}, "the frame does not tell the scale: Median needs ground truth with pixels"),
@@ -228,25 +231,43 @@ def test_the_names_of_the_package():
 def test_without_type_checks():
     """Tests check types of their own accord; a user's mistakes end in sentences all the same, and importing is cheap."""
     code = """
-import sys, dd_jax
+import sys, types, dd_jax
 assert not {"jax", "flax", "numpy", "cv2"} & set(sys.modules)
 import numpy as np
-from dd_jax import views, scaling, config
+from dd_jax import api, views, scaling, config
 def said(function, *arguments):
     try: function(*arguments)
     except config.ConfigError as error: print(error)
 data = config.DataConfig()
 said(scaling.Scaler, "metres", config.EvalConfig())
 said(scaling.Scaler, scaling.CameraHeight("high"), config.EvalConfig())
+for scale in (scaling.Speed("10", 10), scaling.Speed(None, 10), scaling.Speed(np.array(20.0), 10), scaling.Median(None)):
+    said(scaling.Scaler, scale, config.EvalConfig())
+said(scaling.Scaler, scaling.CameraHeight(1.5, "x"), config.EvalConfig())
+prediction = scaling.Prediction(np.ones((4, 4), np.float32), np.eye(4), "student")
+for scale in (scaling.Speed(["fast"], 10), scaling.Median(np.zeros((0, 4))), scaling.Median(["map"])):
+    said(scaling.Scaler(scale, config.EvalConfig()).factor, prediction, np.eye(3))
+model = types.SimpleNamespace(config=config.Config(), choose=lambda *_: None)
+said(lambda: api.Model.stream(model, None))
+said(lambda: api.Model.stream(model, [], masks=3))
 said(views.as_uint8, "frame.png", "the frame")
 said(views.camera, [[1, 0, 0]], (10, 10), data)
 said(views.view, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=api.__file__.rsplit("/", 2)[0])
     assert run.returncode == 0, run.stderr
+    speeds = "Speed takes a number of metres per second, or one for each frame"
+    truths = "Median takes a map of depth in metres, 0 = unknown, or one for each frame"
     assert run.stdout.splitlines() == [
         "scale='metres' is not a number, Median, CameraHeight or Speed",
         "the height of the camera must be a positive number: it is 'high'",
+        *(f"{speeds}: it was given {given}" for given in ("'10'", None, "array(20.)")),
+        f"{truths}: it was given None",
+        "the pitch of the camera is 'x': degrees by which it looks down, between -90 and 90",
+        f"{speeds}: 'fast' is no number",
+        *[f"{truths}: each must be a two-dimensional array"] * 2,
+        "frames must be arrays one after another, in a list or from a generator: it is None",
+        "masks must be arrays one after another, in a list or from a generator: it is 3",
         "the frame must be an array of shape (H, W, 3), RGB: it is str",
         "K must be an array of shape (3, 3), in pixels of the frame: it is list",
         "the mask of frame 3 must be an array of shape [4, 4]: it is str",

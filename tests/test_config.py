@@ -40,6 +40,31 @@ def test_unknown_key_in_a_stored_config_is_named(values):
         from_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": []}, r"config has model=\[\], which should be of the type dict"),
+        ({"model": {"width": 8.0}}, "config has model.width=8.0, which should be of the type int"),
+        ({"model": {"width": True}}, "config has model.width=True, which should be of the type int"),
+        ({"loss": {"ssim": "0.5"}}, "config has loss.ssim='0.5', which should be of the type float"),
+        ({"loss": {"ssim": False}}, "config has loss.ssim=False, which should be of the type float"),
+        ({"domd": {"enabled": "no"}}, "config has domd.enabled='no', which should be of the type bool"),
+        ({"domd": {"enabled": 1}}, "config has domd.enabled=1, which should be of the type bool"),
+        ({"train": {"init_encoders": None}}, "config has train.init_encoders=None, which should be of the type str"),
+        ({"name": 5}, "config has name=5, which should be of the type str"),
+    ],
+)
+def test_a_stored_value_of_another_type_is_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(values)
+
+
+def test_whole_numbers_are_numbers():
+    assert from_dict({"loss": {"ssim": 1}}).loss.ssim == 1
+    with pytest.raises(ConfigError, match=r"config has loss.ssim=10*, which should be of the type float"):
+        from_dict({"loss": {"ssim": 10**400}})
+
+
 def test_every_field_is_typed_and_has_a_default():
     for section in dataclasses.fields(Config):
         if section.name != "name":

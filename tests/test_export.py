@@ -231,6 +231,8 @@ VARIANTS = {
     "set one": {"cost_volume": {"occlusion": "set_one"}, "model": {"student_layers": 50}},
     "many depth": {"cost_volume": {"occlusion": "none"}, "domd": {"enabled": False}, "loss": {"occlusion_rule": "switch"}},
     "ds depth": {"ds": {"enabled": True}, "domd": {"enabled": False}, "cost_volume": {"occlusion": "none"}},
+    "monodepth2": {"model": {"student": False}, "domd": {"enabled": False}},
+    "flow": {"model": {"flow": True}},
     "sc depth": {"sc": {"enabled": True}, "model": {"student": False}, "domd": {"enabled": False}},
 }
 
@@ -242,4 +244,4 @@ def test_every_system_can_be_exported(variant, tmp_path):
         pytest.importorskip(package, reason=NEEDS)
     system = tiny.restored(tiny.config(**VARIANTS[variant]))
     found = export.export(system, tmp_path)
-    assert len(found) == 4 if system.config.model.student else 2
+    assert len(found) == (4 if system.config.model.student else 2)

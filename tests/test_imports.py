@@ -1,7 +1,9 @@
 """What is exported in the published names is imported as the same system, and what does not fit is told in a sentence."""
 
 import argparse
+import hashlib
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 import tiny
 from safetensors.numpy import load_file, save_file
 
-from dd_jax import imports, saved
+from dd_jax import hub, imports, saved
 from dd_jax.config import ConfigError
 from dd_jax.networks import model as networks
+from dd_jax.networks import pretrained
 
 ROOT = Path(__file__).parents[1]
 OFF, ALONE = {"enabled": False}, {"student": False}
@@ -165,6 +168,14 @@ def put(**values):
         ("encoder", put(max_depth_bin=np.float32([0.1])), r"min_depth_bin=0\.4 and max_depth_bin=0\.1 are no range of depth"),
         ("encoder", put(max_depth_bin=np.ones(3)), r"max_depth_bin is no finite number but float64\[3\]: the file is dam"),
         ("encoder", put(height=np.float32(np.nan)), r"height is no finite number but float32\[\]: the file is damaged"),
+        ("encoder", put(height=np.float32(64.9)), r"height is 64\.9 and no number of pixels: the file is damaged"),
+        ("encoder", put(height=np.int64(-64)), r"height is -64 and no number of pixels"),
+        ("encoder", put(height=np.int64(10**18)), r"height is 1e\+18 and no number of pixels"),
+        ("mono_encoder", put(height=np.int64(128)), r"height is 64 in encoder, 128 in mono_encoder: these are files of several"),
+        ("encoder", put(min_depth_bin=np.float64(1e-300)), r"min_depth_bin=1e-300 and max_depth_bin=2\.4 are no range of depth"),
+        ("encoder", put(max_depth_bin=np.float64(1e300)), r"max_depth_bin=1e\+300 are no range of depth"),
+        ("encoder", put(min_depth_bin=1.0, max_depth_bin=1 + 1e-12), r"_bin=1 and max_depth_bin=1 are no range of depth"),
+        ("pose", put(net__1__bias=np.full(32, 1e300)), r"not finite floats: pose: net\.1\.bias \(float64\)$"),
         ("encoder", put(reduce_conv__0__weight=np.ones((8, 8, 3, 3), np.float32)), r"--config\.cost_volume\.bins=0 must"),
         ("mono_encoder", put(encoder__conv1__weight=np.float32(1)), r"wrong shape: mono_encoder: encoder\.conv1\.weight is \(\)"),
         ("encoder", put(height=np.int64([70])), r"--config\.data\.height=70 must be a multiple of 32"),
@@ -219,7 +230,7 @@ def test_what_the_files_do_not_say(folders, tmp_path):
 
     imported = imports.read([changed(folders["dynamic_depth"], tmp_path / "x", "encoder", forget)], config_of("dynamic_depth"))
     assert imported.remarks == ["the files do not say where the depth bins lie: 0.4 to 2.4, the config's start, is taken"]
-    stereo = changed(folders["monodepth2"], tmp_path / "y", "encoder", put(use_stereo=np.array(True)))
+    stereo = changed(folders["monodepth2"], tmp_path / "y", "encoder", put(use_stereo=np.array([True, False])))
     (remark,) = imports.read([stereo], config_of("monodepth2")).remarks
     assert remark.startswith("the networks saw stereo pairs: their depth times 5.4 is metres")
 
@@ -237,6 +248,35 @@ def test_pickles_of_pytorch_programs(folders, tmp_path):
     torch.save(content, tmp_path / "epoch=99.ckpt")
     imported = imports.read([tmp_path / "epoch=99.ckpt"], config_of("sc_depth_v3"))
     jax.tree.map(np.testing.assert_array_equal, imported.restored.state.params, system("sc_depth_v3").state.params)
+
+
+def test_an_expanded_array_is_refused_before_it_is_copied(folders):
+    state_dicts = {"pose": load_file(folders["dynamic_depth"] / "pose.safetensors")}
+    state_dicts["pose"]["net.1.bias"] = np.broadcast_to(np.float32(1), (10**12,))  # four terabytes
+    shapes = jax.eval_shape(lambda: networks.initialise(config_of("dynamic_depth"), 0))
+    with pytest.raises(ConfigError, match=r"wrong shape: pose: net\.1\.bias is \(1000000000000,\) in our layout"):
+        pretrained.from_torch(state_dicts, shapes)
+
+
+def test_a_checkpoint_of_the_hub_and_its_digest(folders, monkeypatch):
+    """The digest of several files is what a shell makes of them."""
+    asked = []
+    monkeypatch.setattr(hub, "fetch", lambda *arguments: (asked.append(arguments), folders["monodepth2"])[1])
+    command = "sha256sum depth.safetensors encoder.safetensors pose.safetensors pose_encoder.safetensors | sha256sum"
+    run = subprocess.run(command, shell=True, cwd=folders["monodepth2"], capture_output=True, text=True, check=True)
+    found = run.stdout.split()[0]
+    for place in ("hf://owner/name@v1", f"hf://owner/name@v1#{found[:8]}", f"{folders['monodepth2']}#{found}"):
+        assert imports.read([place], config_of("monodepth2")).remarks == []
+    assert [address for address, *_ in asked] == ["hf://owner/name@v1"] * 2
+    _, needed, wanted = asked[0]
+    assert needed == () and "mono_encoder.pth" in wanted and "encoder.safetensors" in wanted and "adam.pth" not in wanted
+    with pytest.raises(ConfigError, match=f"the SHA-256 of .*monodepth2 is {found} and should begin with 01234567:"):
+        imports.read(["hf://owner/name#01234567"], config_of("monodepth2"))
+    with pytest.raises(ConfigError, match="hf://owner/name#v1: behind # stand the first 8 or more digits of a SHA-256"):
+        imports.read(["hf://owner/name#v1"], config_of("monodepth2"))
+    path = folders["sc_depth_v3"] / "sc_depth.safetensors"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert imports.read([f"{path}#{sha256}"], config_of("sc_depth_v3")).remarks == []
 
 
 @pytest.fixture(scope="module")

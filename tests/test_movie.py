@@ -1,5 +1,8 @@
 """A film has every picture, in order, and is there completely or not at all."""
 
+import resource
+import signal
+
 import cv2
 import numpy as np
 import pytest
@@ -68,3 +71,27 @@ def test_a_film_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "VideoWriter", Closed)
     with pytest.raises(ConfigError, match=r"a.mp4 cannot be written as a video"):
         Movie(tmp_path / "a.mp4", 10.0).add(flat(1), flat(2))
+
+
+def test_a_film_that_the_disk_has_no_room_for_is_said(tmp_path):
+    """OpenCV writes on without a word."""
+    movie, noise = Movie(tmp_path / "a.mp4", 10.0), np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), np.uint8)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+        for picture in noise:
+            movie.add(picture, picture)
+        with pytest.raises(ConfigError, match=r"a.mp4 could not be written to its end: make room on the disk, then run this"):
+            movie.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    movie.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_as_slow_as_a_container_can_be(tmp_path):
+    movie = Movie(tmp_path / "a.mp4", 0.001)
+    movie.add(flat(10), flat(20))
+    movie.close()
+    assert read(tmp_path / "a.mp4")[0] == pytest.approx(0.01)

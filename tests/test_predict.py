@@ -15,7 +15,7 @@ import tiny
 
 from dd_jax import outputs, pointcloud, sources, trajectory
 from dd_jax.config import ConfigError
-from dd_jax.predict import RECORDS, SETTINGS, predict
+from dd_jax.predict import RECORDS, SETTINGS, claim, predict
 from dd_jax.scaling import CameraHeight, Speed
 
 FRAMES = tiny.frames(6)
@@ -126,6 +126,7 @@ def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tm
     with pytest.raises(ConfigError, match=r"4.png is damaged or cut off"):
         predict(model, source, tmp_path / "out", **arguments)
     first = contents(tmp_path / "out")
+    first.pop(SETTINGS)  # knows when each picture was written
     assert "depth/3.npy" in first and "depth/4.npy" not in first and "side_by_side.mp4" not in first
     assert not [name for name in first if ".partial" in name]
     whole = contents(tmp_path / "whole")
@@ -133,12 +134,55 @@ def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tm
     times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in first}
 
     (folder / "4.png").write_bytes(data)
-    summary = predict(model, source, tmp_path / "out", **arguments)
+    summary = predict(model, opened(folder), tmp_path / "out", **arguments)
     assert (summary.predicted, summary.frames) == (2, 6)
     again = contents(tmp_path / "out")
     assert again.keys() == whole.keys()
-    assert all(again[name] == whole[name] for name in whole if name != "side_by_side.mp4")
+    assert all(again[name] == whole[name] for name in whole if name not in ("side_by_side.mp4", SETTINGS))
     assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in first}
+
+
+def test_files_of_another_input_are_not_mixed_with_those_of_this_one(model, tmp_path):
+    """What lies behind the last frame may change, but not where files of all frames together are there."""
+    refused = pytest.raises(ConfigError, match=r"the input differs from that of .*, whose files would not belong together")
+    folder = write_frames(tmp_path / "drive", FRAMES[:3])
+    for out, formats in (("each", ["npy"]), ("all", ["npy", "trajectory"])):
+        predict(model, opened(folder), tmp_path / out, formats=formats, progress=False)
+    for place in (3, 4):
+        cv2.imwrite(str(folder / f"{place}.png"), FRAMES[place])
+    assert predict(model, opened(folder), tmp_path / "each", formats=["npy"], progress=False).predicted == 2
+    before = contents(tmp_path / "all")
+    with refused:
+        predict(model, opened(folder), tmp_path / "all", formats=["npy", "trajectory"], progress=False)
+    assert contents(tmp_path / "all") == before
+    shutil.rmtree(tmp_path / "each" / RECORDS)  # as one may at the end
+    cv2.imwrite(str(folder / "2.png"), FRAMES[5])
+    with refused:
+        predict(model, opened(folder), tmp_path / "each", formats=["npy"], progress=False)
+    (folder / "2.png").unlink()
+    with refused:
+        predict(model, opened(folder), tmp_path / "each", formats=["npy"], progress=False)
+
+
+def test_frames_that_are_matched_with_the_next_one_need_that_one_too(tmp_path):
+    """Depth of the last frame would be another one, were there a frame after it."""
+    known, now = ["0 a", "1 b"], ["0 a", "1 b", "2 c"]
+    (tmp_path / RECORDS).mkdir()
+    (tmp_path / RECORDS / "1.npz").touch()
+    claimed = {"input": known}
+    (tmp_path / SETTINGS).write_text(json.dumps(claimed))
+    with pytest.raises(ConfigError, match="the input differs"):
+        claim(tmp_path, {"input": now}, future=True)
+    claim(tmp_path, {"input": now}, future=False)
+    assert json.loads((tmp_path / SETTINGS).read_text()) == {"input": now}
+
+
+def test_a_video_of_which_nothing_is_left_leaves_nothing(model, tmp_path, monkeypatch):
+    source = opened(write_frames(tmp_path / "drive"))
+    empty = sources.dataclasses.replace(source, read=lambda wanted: iter(()))
+    with pytest.raises(ConfigError, match=r"0.png cannot be read, nor what comes after it: it is cut off or damaged there"):
+        predict(model, empty, tmp_path / "out", formats=outputs.FORMATS, progress=False)
+    assert set(contents(tmp_path / "out")) == {SETTINGS}
 
 
 def test_further_formats_need_no_further_prediction(model, done, tmp_path, monkeypatch):
@@ -162,7 +206,7 @@ def test_folders_of_other_origin_are_left_alone(model, folder, done, tmp_path):
         predict(model, source, tmp_path / "out", progress=False)
     shutil.copytree(done[1], tmp_path / "other")
     before = contents(tmp_path / "other")
-    with pytest.raises(ConfigError, match=r"other holds depth that was predicted otherwise \(network, farthest differ\)"):
+    with pytest.raises(ConfigError, match=r"other holds depth that was predicted otherwise \(network, farthest, input differ\)"):
         predict(model, source, tmp_path / "other", network="teacher", progress=False)
     (tmp_path / "other" / SETTINGS).write_text("{")
     with pytest.raises(ConfigError, match=r"predict.json cannot be read, so nobody knows what .*other holds"):
@@ -250,6 +294,15 @@ def test_the_script_says_what_it_did(main, given, folder, tmp_path, capsys):
         (["--save=npy,exr"], "error: 'exr' is not one of the formats"),
         (["--scale=-1"], "error: scale must be a positive number: it is -1.0"),
         (["--speed=oxts"], "error: --speed=oxts is for KITTI drives"),
+        (["--scale=1e300"], "error: scale is 1e+300: depth has numbers from 1e-30 to 1e+30"),
+        (["--save="], "error: --save names no format: choose from npy, png16, colour, ply, mp4, trajectory, viewer"),
+        (["--save=ply", "--cloud-depth=-1"], "error: --cloud-depth=-1 must be positive"),
+        (["--save=ply", "--cloud-depth=nan"], "error: --cloud-depth=nan must be positive"),
+        (["--camera-pitch=5"], "error: --camera-pitch says how the camera of --camera-height is mounted: give both, or neither"),
+        (["--camera=3"], "error: --camera=3 is for KITTI drives"),
+        (["--which=zz"], "is one system, of step 0: which='zz' is for the checkpoints of a run"),
+        (["--rate=inf", "--save=mp4"], "error: --rate=inf must be frames per second, between 0.001 and 1000"),
+        (["--intrinsics=0.58,1.92,0.5,0.5"], "error: K has the focal length fx=0.58 for frames that are 150 pixels wide"),
         (["--scale=1", "--speed=3"], "not allowed with argument"),
         (["--masks=nowhere"], "error: --masks=nowhere is no folder"),
     ],

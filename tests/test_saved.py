@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import load_file, save_file
 
 from dd_jax import checkpoint, hub, saved
 from dd_jax.config import ConfigError, to_dict
@@ -97,7 +98,14 @@ def change(path, edit):
         (lambda about: about.update(format=2), "has the format 2, this version reads 1: update dd_jax"),
         (lambda about: about.pop("config"), "cannot be read as what model.save writes .KeyError"),
         (lambda about: about["config"].update(colour=1), "config.json: config has an unknown key 'colour'"),
-        (lambda about: about["config"]["model"].update(width="wide"), "config.json: "),
+        (lambda about: about.update(config=[]), r"config.json has config=\[\], which model.save does not write: copy the folder"),
+        (lambda about: about.update(step="5"), "config.json has step='5', which"),
+        (lambda about: about.update(step=2**40), "config.json has step=1099511627776, which"),
+        (lambda about: about.update(step=float("inf")), "config.json has step=inf, which"),
+        (lambda about: about.update(score="x"), "config.json has score='x', which"),
+        (lambda about: about["config"]["model"].update(width="wide"), "config.json: config has model.width='wide', which should"),
+        (lambda about: about["config"]["cost_volume"].update(bins=8.0), "config.json: config has cost_volume.bins=8.0, which"),
+        (lambda about: about["config"]["train"].update(init_from=5), "config.json: config has train.init_from=5, which should"),
         (lambda about: about["config"]["data"].update(height=65), "config.json: --config.data.height=65 must be"),
         (
             lambda about: about["config"]["model"].update(width=16),
@@ -124,6 +132,30 @@ def test_damaged_files_are_refused(folder):
     (folder / saved.ABOUT).write_text("{")
     with pytest.raises(ConfigError, match=r"config.json cannot be read"):
         saved.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("depth_range", [0, -1], "model.safetensors has 0 to -1 as its range of depth: it is damaged"),
+        ("depth_range", [0.1, np.inf], "model.safetensors has values in depth_range that are no finite numbers"),
+        ("params/pose/out/bias", [np.nan] * 12, "has values in params/pose/out/bias that are no finite numbers"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(folder, key, value, message):
+    arrays = load_file(folder / saved.WEIGHTS)
+    assert arrays[key].size == len(value)
+    save_file(arrays | {key: np.float32(value)}, folder / saved.WEIGHTS)
+    with pytest.raises(ConfigError, match=message):
+        saved.read(folder)
+
+
+def test_the_folder_of_a_run_is_kept_for_its_checkpoints(system, tmp_path):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    for place in ("run", "run/checkpoints"):
+        with pytest.raises(ConfigError, match="is the folder of a run, whose checkpoints would be found no more: name another"):
+            saved.write(tmp_path / place, system)
+    assert not list((tmp_path / "run/checkpoints").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_said(system, tmp_path):
@@ -181,6 +213,9 @@ def test_a_system_is_found_wherever_it_is(system, folder, tmp_path, monkeypatch)
     monkeypatch.setattr(hub, "fetch", lambda address, needed, wanted: {"hf://owner/name": folder}[address])
     for place in (folder, str(folder), tmp_path / "run", tmp_path / "run/checkpoints", "hf://owner/name"):
         assert saved.digest(saved.restore(place)) == saved.digest(system)
+    assert saved.restore(folder, "latest").step == saved.restore(folder, 0).step == 0
+    with pytest.raises(ConfigError, match="is one system, of step 0: which='zz' is for the checkpoints of a run"):
+        saved.restore(folder, "zz")
     places = "name that of a run, one that model.save wrote, hf://owner/name, or rendered, which comes with the library"
     with pytest.raises(ConfigError, match=f"nowhere is no folder: {places}"):
         saved.restore(tmp_path / "nowhere")

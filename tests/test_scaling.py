@@ -62,7 +62,7 @@ def test_the_camera_is_as_high_as_told():
 def test_the_way_between_frames_is_as_long_as_told():
     found = factors(Speed(10.0, rate=5.0), [prediction(), prediction(way=0.5), prediction(way=1.0)])
     assert found == pytest.approx([None, 4, 3])  # 2 m in units of 0.5 and 1
-    speeds = [10.0, 0.1, -10.0, np.nan, 10.0]  # standing, backwards, unknown
+    speeds = [10.0, 0.1, -10.0, np.nan, 1e300]  # standing, backwards, unknown
     ways = [None, 0.5, 0.25, 0.5, 0.0]
     found = factors(Speed(speeds, rate=5.0), [prediction(way=way) for way in ways])
     assert found == pytest.approx([None, None, 8, 8, 8])
@@ -89,6 +89,9 @@ def test_a_stream_that_never_tells_ends_in_a_sentence():
         (0.0, "scale must be a positive number: it is 0.0"),
         (float("nan"), "scale must be a positive number: it is nan"),
         (CameraHeight(1.65, 95.0), "the pitch of the camera is 95.0: degrees by which it looks down, between -90 and 90"),
+        (1e300, r"scale is 1e\+300: depth has numbers from 1e-30 to 1e\+30"),
+        (CameraHeight(1e-300), "the height of the camera is 1e-300: depth has numbers from 1e-30 to"),
+        (Speed(1e300, rate=10.0), r"the speed is 1e\+300 metres per second: give one that a car can have"),
         (CameraHeight(-1.0), "the height of the camera must be a positive number: it is -1.0"),
         (Speed(3.0, rate=0.0), "the rate in frames per second must be a positive number: it is 0.0"),
         (True, "scale=True is not a number, Median, CameraHeight or Speed"),
@@ -100,5 +103,6 @@ def test_scales_that_cannot_be_are_refused(scale, message):
 
 
 def test_ground_truth_is_a_map():
-    with pytest.raises(ConfigError, match="ground truth must be a two-dimensional array of depth in metres"):
-        factors(Median([np.ones((3, 3, 3))]), [prediction()])
+    for truth in (np.ones((3, 3, 3)), np.ones((0, 3))):
+        with pytest.raises(ConfigError, match=r"Median takes a map of depth in metres.*: each must be a two-dimensional array"):
+            factors(Median([truth]), [prediction()])

@@ -87,7 +87,7 @@ def test_the_two_formats():
 @pytest.mark.slow
 def test_evo_reads_both(tmp_path):
     """An independent tool finds the same trajectory in both files, whose error against one another is nothing."""
-    file_interface = pytest.importorskip("evo.tools.file_interface", reason="reading trajectories back needs `pip install evo`")
+    file_interface = pytest.importorskip("evo.tools.file_interface", reason="needs pip install -e '.[test]'")
     found = poses(8)
     (tmp_path / "kitti.txt").write_text(trajectory.kitti(found))
     (tmp_path / "tum.txt").write_text(trajectory.tum(found, [0.1 * place for place in range(8)]))

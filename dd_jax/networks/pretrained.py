@@ -215,14 +215,14 @@ def _fill(
             missing.append(f"{network}: {key}")
             continue
         value = np.asarray(state_dicts[network][key])
-        if value.dtype.kind != "f" or not np.isfinite(value).all():
-            unusable.append(f"{network}: {key} ({value.dtype})")
-            continue
-        value = value.astype(np.float32)
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        if value.shape != flat[index].shape:
+        if value.shape != flat[index].shape:  # before anything is copied: an expanded array is larger than it looks
             misshapen.append(f"{network}: {key} is {value.shape} in our layout, the model has {flat[index].shape}")
-        flat[index] = value
+            continue
+        with np.errstate(over="ignore"):
+            flat[index] = value.astype(np.float32)
+        if value.dtype.kind != "f" or not np.isfinite(flat[index]).all():
+            unusable.append(f"{network}: {key} ({value.dtype})")
     unexpected = [
         f"{network}: {key}"
         for network, state in state_dicts.items()
