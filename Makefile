@@ -18,7 +18,7 @@ demo: $(VENV)/.installed  ## render drives, train, evaluate, report: 6 to 12 min
 
 predict: $(VENV)/.installed  ## depth of a rendered drive by the system that comes with the library: half a minute, installation apart
 	$(BIN)/python scripts/make_synthetic.py --out data/predict --preset tiny --seed 1 --height 128 --width 416
-	$(BIN)/python scripts/predict.py data/predict/2011_09_26/2011_09_26_drive_9801_sync --out runs/predict --save npy,colour,mp4 --viewer
+	$(BIN)/python scripts/predict.py data/predict/2011_09_26/2011_09_26_drive_9001_sync --out runs/predict --save npy,colour,mp4 --viewer
 
 test: $(VENV)/.installed  ## the whole suite but what is marked slow
 	$(BIN)/python -m ruff check .
