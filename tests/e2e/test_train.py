@@ -103,7 +103,7 @@ def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compile
         assert predictor["all"]["pixels"] == predictor["moving"]["pixels"] + predictor["static"]["pixels"] > 0
         assert np.isfinite(predictor["all"]["abs_rel"])
     assert written == json.loads(json.dumps(tiny.as_written(results.metrics)))
-    assert set(written["student"]["all"]) == {"abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "pixels"}
+    assert set(written["student"]["all"]) == {"abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "pixels", "images"}
     assert results.page == tmp_path / "whole" / "report.html" and "<html" in results.page.read_text()
 
     # Under another protocol: scans instead of dense depth, inside the crop; the run's own numbers stay.
