@@ -20,6 +20,9 @@ from dd_jax.config import ConfigError
 from dd_jax.data import files, motion, video_camera
 from dd_jax.data.video_camera import Intrinsics, Picture
 
+PATIENCE = 100
+"""Frames in a row that cannot be decoded, after which a video is believed to have ended."""
+
 MIN_MOTION = 0.001
 """A frame in which the median corner moved by less than this share of the width has no parallax to learn from."""
 
@@ -183,15 +186,22 @@ def _cut(capture: Any, cutter: "_Cutter", name: str) -> dict:
     rate = rate if 0 < rate < 1000 else 25.0
     announced = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
     first, last = settings["start"] * rate, math.inf if settings["end"] is None else settings["end"] * rate
-    number = -1
+    number, undecided = -1, 0  # frames up to ``number`` that cannot be decoded: damage if a later one can, else the end
     with tqdm(total=math.ceil(min(last, announced)) or None, desc=name, unit="frame", disable=None) as progress:
-        while capture.grab() and (number := number + 1) < last:
-            progress.update()
-            if number >= first and number % settings["every"] == 0 and cutter.wants(number):
-                cutter.look(number, *capture.retrieve())
+        while undecided < PATIENCE and number + 1 < last:
+            number += 1
+            if not capture.grab():
+                undecided += 1
+                continue
+            for place in range(number - undecided, number + 1):
+                progress.update()
+                if place >= first and place % settings["every"] == 0 and cutter.wants(place):
+                    cutter.look(place, *(capture.retrieve() if place == number else (False, None)))
+            undecided = 0
+    number -= undecided
     if cutter.before is None:
         raise ConfigError(f"{name} has no readable frame between --start={first / rate:g} and --end={last / rate:g} seconds")
-    missing = announced - number - 1 if number < last else 0
+    missing = announced - number - 1 if number + 1 < last else 0
     found = {"rate": rate, "width": cutter.size[0], "height": cutter.size[1], "camera": cutter.camera_note}
     return settings | {"found": found | {"missing": missing if missing > max(2, announced // 100) else 0}}
 

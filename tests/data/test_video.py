@@ -224,6 +224,19 @@ def test_a_video_that_was_cut_off_gives_the_frames_that_are_left(clip, tmp_path)
     assert result.kept == 7 and result.missing == 17
 
 
+def test_damage_in_the_middle_is_no_end(clip, tmp_path):
+    path = clip()
+    data = bytearray(path.read_bytes())
+    starts = [place for place in range(len(data) - 1) if data[place : place + 2] == b"\xff\xd8"]
+    for place in (0, 7, 8):
+        count = int.from_bytes(data[starts[place] - 4 : starts[place]], "little")
+        data[starts[place] : starts[place] + count] = bytes(count)
+    path.write_bytes(data)
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert [row.frame for row in result.rows if row.outcome == video.UNREADABLE] == [0, 7, 8]
+    assert (len(result.rows), result.missing) == (len(starts), 0) and result.kept > 9
+
+
 def test_undistorted_frames_come_with_their_own_camera(clip, tmp_path):
     result = video.prepare(clip(), tmp_path / "out", intrinsics=CAMERA, distortion=(-0.2, 0.02, 0.0, 0.0))
     camera = json.loads((result.folder / "intrinsics.json").read_text())
