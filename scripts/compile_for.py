@@ -5,8 +5,7 @@
     python scripts/compile_for.py --topology=v5e:2x4,v5e:8x8,v5e:16x16 --batch_per_device=12 --config=configs/many_depth.py:kitti
 
 Some twenty minutes of a CPU core per topology; --topology=cpu, the machine's own, takes one, to compare options. Prints a
-Markdown table; the last line is JSON. Any field of the config can be set
-(--config.cost_volume.bins=48).
+Markdown table; the last line is JSON. Any field of the config can be set (--config.cost_volume.bins=48).
 """
 
 import dataclasses
