@@ -68,6 +68,7 @@ ROWS = {
     "bins_inverse": Row("cost volume: bins even in inverse depth", {"cost_volume.binning": "inverse"}),
     "bins_log": Row("cost volume: bins even in log depth", {"cost_volume.binning": "log"}),
     "dynamic_cycle": Row("dynamic-object cycle consistency", {"loss.dynamic_cycle": 0.1}),
+    "bfloat16": Row("networks in bfloat16", {"model.precision": "bfloat16"}),
     # The systems it is compared with.
     "many_depth": Row("ManyDepth", system=many_depth.get_config),
     "ds_depth": Row("DS-Depth", system=ds_depth.get_config),

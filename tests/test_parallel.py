@@ -92,7 +92,8 @@ def test_devices_compute_what_one_does(name, backend, number):
 
     Of five batches, because rounding may move a single pixel across a border (into a mask, over a kink of an absolute value or
     of ReLU), which changes a loss or a small gradient by more than the bound: in some batches, whereas a mistake would show in
-    all. So losses and gradients must agree in two batches at least, and nearly in the others; all the rest in each.
+    all. So losses and gradients must agree in two batches at least, and nearly in the others (the deepest layer has 48 places in a
+    batch, each of which is 2 % of a gradient); all the rest in each.
     """
     batches, losses, slopes = [uneven_batch(seed) for seed in range(5)], [], []
     for batch, (metrics, many) in zip(batches, run(name, backend, number, batches, afresh=True), strict=True):
@@ -104,7 +105,7 @@ def test_devices_compute_what_one_does(name, backend, number):
         slopes.append({layer: np.linalg.norm(ours[layer] - g) / np.linalg.norm(g) for layer, g in theirs.items()})
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.batch_stats, many.batch_stats)
         np.testing.assert_allclose(one.depth_range, many.depth_range, rtol=1e-6)
-    for errors, bound, nearly in ((losses, 1e-5, 1e-4), (slopes, 1e-4, 5e-2)):
+    for errors, bound, nearly in ((losses, 1e-5, 1e-4), (slopes, 1e-4, 1e-1)):
         for what in errors[0]:
             found = sorted(error[what] for error in errors)
             assert found[1] <= bound and found[-1] <= nearly, what
