@@ -78,7 +78,10 @@ def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = F
         raise ConfigError(f"--batch_per_device={batch_per_device} must be positive")
     devices = topology_devices(topology)
     config.data.batch_size = batch_per_device * len(devices)
-    validate(config, len(devices))
+    machines = len({device.process_index for device in devices})
+    if machines > 1:
+        config.train.backend = "jit"
+    validate(config, len(devices), machines)
     lowered = parallel.compile_step(config, frozen, devices).lower(*abstract_arguments(config, len(devices)))
     known = {
         "topology": topology,

@@ -28,8 +28,8 @@ SCORE = "abs_rel"
 
 MAY_DIFFER = {
     "optim.steps", "optim.max_nonfinite",
-    "train.backend", "train.log_every", "train.eval_every", "train.eval_frames", "train.checkpoint_every", "train.keep",
-    "train.init_from", "train.init_encoders", "eval.batch_size",
+    "train.backend", "train.remat", "train.log_every", "train.eval_every", "train.eval_frames", "train.checkpoint_every",
+    "train.keep", "train.init_from", "train.init_encoders", "eval.batch_size",
     "data.root", "data.split_dir", "data.cache_dir", "data.threads", "data.max_unreadable",
     "data.ground_truth_file", "data.allow_pickle",
 }  # fmt: skip
@@ -108,9 +108,9 @@ class Writer:
         self.close()
 
 
-def exists(directory: str | pathlib.Path) -> bool:
-    """Whether the folder (a run, or its ``checkpoints``) holds at least one complete checkpoint."""
-    return bool(_steps(_folder(directory)))
+def newest(directory: str | pathlib.Path) -> int | None:
+    """Step of the newest complete checkpoint in the folder (a run, or its ``checkpoints``); None where there is none."""
+    return max(_steps(_folder(directory)), default=None)
 
 
 def restore(directory: str | pathlib.Path, abstract_state: TrainState | dict[str, Any], config: Config | None = None) -> Restored:

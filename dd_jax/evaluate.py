@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from dd_jax import checkpoint, gallery, ground_plane, hosts, metrics, parallel, predictions, protocols, report, saved
 from dd_jax.baselines import mean_map, spread
-from dd_jax.config import Config, ConfigError, EvalConfig
+from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics, resize_mask
 from dd_jax.data.loader import TripletSource, eval_batches, list_split, open_split
 from dd_jax.predictions import InverseDepth
@@ -70,7 +70,8 @@ def evaluate(
       num_extremes: worst and best samples to picture besides, as far as there are enough.
 
     Raises:
-      ConfigError: "mean_map" without ground truth in ``train_truth``, or foreign predictions that cannot be used.
+      ConfigError: "mean_map" without ground truth in ``train_truth``, foreign predictions that cannot be used, or other samples
+        in another process.
     """
     baselines = {}
     if "constant" in predictors:
@@ -79,6 +80,7 @@ def evaluate(
         baselines["mean_map"] = mean_map(train_truth, config)
 
     indices = spread(len(source), max_frames)
+    hosts.require_same("the images they find", [source.name(index) for index in indices])
     own_places = hosts.share(range(len(indices)))
     pictured = spread(len(indices), num_panels) if num_panels else []
     panels: dict[int, np.ndarray] = {}
@@ -280,6 +282,7 @@ def evaluate_checkpoint(
     trained = config.eval
     config.eval = protocols.choose(trained, protocol, changes)
     validate(config)
+    hosts.require_same("the checkpoint, or in how it is to be measured", (restored.step, to_dict(config)["eval"]))
     if out is None:
         same = config.eval == dataclasses.replace(trained, batch_size=config.eval.batch_size)
         out = workdir if same else workdir / protocols.name_of(config.eval)

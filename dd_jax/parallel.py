@@ -1,5 +1,8 @@
 """One step body on many devices: ``pmap`` (default) or ``jit`` with shardings. Both give the numbers of a single device.
 
+Under both a device sees its own samples and nothing of the others but sums, so what it computes, holds and sends does not grow
+with their number. (Left to divide a step of the whole batch by itself, the compiler gives each device every sample in places.)
+
 The state is the same on every device and never stacked, so checkpoints do not know how many devices there were. With
 several processes (``hosts.py``) the devices are those of all of them; each puts its own samples on its own.
 """
@@ -27,12 +30,11 @@ def compile_step(config: Config, frozen: bool, devices: list[jax.Device] | None 
     The batch it takes is what :func:`shard_batch` returns for the same config and devices. Compiled when first called.
     """
     devices = jax.local_devices() if devices is None else devices
+    body = partial(train_step, config=config, axis=AXIS, frozen=frozen)
     if config.train.backend == "pmap":
-        body = partial(train_step, config=config, axis=AXIS, frozen=frozen)
         return jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=0)
     everywhere, split = _shardings(devices)
-    body = partial(train_step, config=config, axis=None, frozen=frozen)
-    return jax.jit(body, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0)
+    return _divided(body, everywhere, split, out=everywhere, donate_argnums=(0,))
 
 
 def compile_step_now(config: Config, frozen: bool, state: TrainState, batch: Batch, devices: list[jax.Device]) -> Step:
@@ -57,10 +59,7 @@ def compile_predict(config: Config, devices: list[jax.Device]) -> Callable[[Trai
     It takes a state that :func:`replicate` or :func:`on_own_devices` put on the same devices, and a host batch.
     """
     everywhere, split = _shardings(devices)
-    specs = everywhere.spec, split.spec
-    body = partial(predict, config=config)
-    mapped = jax.shard_map(body, mesh=split.mesh, in_specs=specs, out_specs=split.spec, check_vma=False)
-    run = jax.jit(mapped, in_shardings=(everywhere, split), out_shardings=split)
+    run = _divided(partial(predict, config=config), everywhere, split, out=split)
     return lambda state, batch: run(state, jax.device_put(batch, split))
 
 
@@ -107,6 +106,19 @@ def with_even_batches(config: Config, devices: list[jax.Device]) -> Config:
 def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
     """Those of them that belong to this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def _divided(
+    body: Callable,
+    everywhere: NamedSharding,
+    split: NamedSharding,
+    out: NamedSharding,
+    donate_argnums: tuple[int, ...] = (),
+) -> Callable:
+    """``body(state, batch)`` compiled for devices that have their own part of the batch each."""
+    specs = everywhere.spec, split.spec
+    mapped = jax.shard_map(body, mesh=split.mesh, in_specs=specs, out_specs=out.spec, check_vma=False)
+    return jax.jit(mapped, in_shardings=(everywhere, split), out_shardings=out, donate_argnums=donate_argnums)
 
 
 def _stacked(shape: tuple[int, ...], count: int) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The training job: data, steps, logs, validation, checkpoints; continues where an existing run stopped."""
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from dd_jax.report import Logger, NoLogger
 from dd_jax.train_step import create_state
 from dd_jax.types import Metrics, TrainState
 from dd_jax.validation import validate
+
+AHEAD = 2
+"""Steps that may have been started and not ended: enough for the device never to wait, few enough for their batches to fit it."""
 
 
 class TrainingError(RuntimeError):
@@ -42,7 +46,9 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
     require_same_run(config, train_source, val_source)
     host_batches = train_batches(train_source, config, jax.process_count(), jax.process_index())
     state = create_state(config)
-    if checkpoint.exists(workdir):
+    newest = checkpoint.newest(workdir)
+    hosts.require_same("the newest checkpoint that they find in --workdir", newest)
+    if newest is not None:
         restored = checkpoint.restore(workdir, parallel.replicate(state, devices), config)
         state = restored.state
         host_batches.set_state(restored.data)
@@ -64,6 +70,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
         if start:
             logger.message(f"continuing {workdir} from step {start}")
         guard = NonFiniteGuard(config.optim.max_nonfinite, logger.message)
+        under_way: deque[Metrics] = deque(maxlen=AHEAD)
         window: list[tuple[int, Metrics]] = []  # of the steps since the last log line; still on the device
         closed: list[tuple[int, Metrics]] = []  # to be logged after the next step is on its way, so that nobody waits
         for step in range(start + 1, config.optim.steps + 1):
@@ -75,6 +82,9 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
                 shapes = batch_shapes(train_source, config)
                 steps = {frozen: parallel.compile_step_now(config, frozen, state, shapes, devices)}
             state, metrics = steps[frozen](state, next(batches))
+            if len(under_way) == AHEAD:
+                jax.block_until_ready(under_way[0])
+            under_way.append(metrics)
             log_window(closed, guard, logger)
             closed = []
             window.append((step, metrics))
@@ -104,9 +114,10 @@ def require_same_run(config: Config, *sources: TripletSource) -> None:
     """What several processes must agree in, for their batches to be parts of one.
 
     Raises:
-      ConfigError: another process has another config, or other samples.
+      ConfigError: another process has another config, other samples, or another number of devices.
     """
     if jax.process_count() > 1:
+        hosts.require_same("the number of their devices", jax.local_device_count())
         shared = to_dict(config)
         shared["data"] = {name: value for name, value in shared["data"].items() if name not in OF_A_MACHINE}
         hosts.require_same("the fields of their config", shared)

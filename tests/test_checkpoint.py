@@ -137,7 +137,7 @@ def test_numpy_state_is_the_same_checkpoint(tmp_path):
 def test_missing_or_foreign_folder_is_one_sentence(tmp_path):
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     for name in ("missing", "empty"):
-        assert not checkpoint.exists(tmp_path / name)
+        assert checkpoint.newest(tmp_path / name) is None
         with pytest.raises(ConfigError, match=f"no checkpoint in .*{name}"):
             checkpoint.restore(tmp_path / name, make_state(0))
         with pytest.raises(ConfigError, match=f"no checkpoint in .*{name}"):

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from fakes import FakeSource, settings
 
-from dd_jax import evaluate, parallel
+from dd_jax import aot, evaluate, parallel
 from dd_jax.data.loader import batch_shapes
 from dd_jax.train_step import create_state, train_step
 
@@ -30,8 +30,23 @@ CONFIGS = {
     },
     "microbatches": {"train": {"microbatches": 2}},
     "standing": {"model": {"initial_forward": 0.0}},
+    "frozen": {},
+    "sc_depth": {
+        "model": {"student": False},
+        "domd": {"enabled": False},
+        "sc": {"enabled": True},
+        "data": {"priors": "files"},
+        "loss": {"smoothness": 0.0, "normal_l1": 0.1, "normal_rank": 0.1, "normal_anchors": 64, "normal_prior": "file"},
+        "optim": {"freeze_step": -1},
+    },
+    "ds_depth": {
+        "domd": {"enabled": False},
+        "cost_volume": {"occlusion": "none"},
+        "ds": {"enabled": True},
+        "loss": {"pyramid_distillation": 1e-3},
+    },
 }
-"""Fields on top of ``tiny.SHARP``."""
+"""Fields on top of ``tiny.SHARP``; "frozen" is the step in which teacher and pose are fixed."""
 
 
 def sharp_config(name, backend="pmap"):
@@ -39,13 +54,20 @@ def sharp_config(name, backend="pmap"):
     return tiny.config(**{key: given.get(key, {}) | CONFIGS[name].get(key, {}) for key in {*given, *CONFIGS[name]}})
 
 
-def uneven_batch(seed=0):
+def uneven_batch(seed=0, prior=False):
     """Objects of another size in each second sample, none in the others; one sample without a previous, one without a next."""
     batch = tiny.batch(SAMPLES, seed)
     for sample, frame in ((1, 0), (6, 2)):
         batch.exists[sample, frame] = False
         batch.images[sample, frame] = 0
+    if prior:
+        rows = np.arange(tiny.HEIGHT, dtype=np.uint16)[:, None] * np.arange(1, SAMPLES + 1, dtype=np.uint16)[:, None, None]
+        return batch.replace(prior=np.broadcast_to(200 * (rows + 1), (SAMPLES, tiny.HEIGHT, tiny.WIDTH)))
     return batch
+
+
+def uneven_batches(name, count):
+    return [uneven_batch(seed, prior=name == "sc_depth") for seed in range(count)]
 
 
 @functools.cache
@@ -55,15 +77,15 @@ def initial_state(name):
 
 @functools.cache
 def one_device_step(name):
-    return jax.jit(functools.partial(train_step, config=sharp_config(name), axis=None, frozen=False))
+    return jax.jit(functools.partial(train_step, config=sharp_config(name), axis=None, frozen=name == "frozen"))
 
 
 @functools.cache
 def mapped_step(name, backend, number):
     devices = jax.devices()[:number]
     state = parallel.replicate(initial_state(name), devices)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uneven_batch())
-    return parallel.compile_step_now(sharp_config(name, backend), False, state, shapes, devices)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uneven_batches(name, 1)[0])
+    return parallel.compile_step_now(sharp_config(name, backend), name == "frozen", state, shapes, devices)
 
 
 def run(name, backend, number, batches, afresh=False):
@@ -80,7 +102,8 @@ def run(name, backend, number, batches, afresh=False):
 
 
 CASES = [("baseline", backend, number) for backend in ("pmap", "jit") for number in (1, 2, 4, 8)]
-CASES += [(name, backend, 4) for name in ("every term", "microbatches") for backend in ("pmap", "jit")]
+CASES += [("every term", "pmap", 4), ("microbatches", "jit", 4), ("frozen", "pmap", 4)]
+CASES += [("sc_depth", "jit", 4), ("ds_depth", "pmap", 4)]
 
 
 @pytest.mark.parametrize(
@@ -92,10 +115,10 @@ def test_devices_compute_what_one_does(name, backend, number):
 
     Of five batches, because rounding may move a single pixel across a border (into a mask, over a kink of an absolute value or
     of ReLU), which changes a loss or a small gradient by more than the bound: in some batches, whereas a mistake would show in
-    all. So losses and gradients must agree in two batches at least, and nearly in the others (the deepest layer has 48 places in a
-    batch, each of which is 2 % of a gradient); all the rest in each.
+    all. So losses and gradients must agree in two batches at least, and nearly in the others (the deepest layer has 48 places in
+    a batch, each of which is 2 % of a gradient); all the rest in each.
     """
-    batches, losses, slopes = [uneven_batch(seed) for seed in range(5)], [], []
+    batches, losses, slopes = uneven_batches(name, 5), [], []
     for batch, (metrics, many) in zip(batches, run(name, backend, number, batches, afresh=True), strict=True):
         one, expected = one_device_step(name)(initial_state(name), batch)
         assert metrics.keys() == expected.keys()
@@ -123,11 +146,27 @@ def gradients(state):
     return {layer: np.concatenate(tensors) for layer, tensors in layers.items()}
 
 
+@pytest.mark.parametrize("backend", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+def test_what_a_device_does_and_sends_does_not_grow_with_their_number(backend):
+    """By the account of the compiler, for one sample a device: memory, operations, communication."""
+
+    def compiled(number):
+        config, devices = sharp_config("baseline", backend), jax.devices()[:number]
+        state = parallel.replicate(initial_state("baseline"), devices)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape[1:]), x.dtype), uneven_batch())
+        return aot.account(parallel.compile_step_now(config, False, state, shapes, devices), None)
+
+    two, eight = compiled(2), compiled(8)
+    assert two["collectives"].keys() == {"all-reduce"} and two["collectives"] == eight["collectives"]
+    assert eight["temporary_bytes"] == pytest.approx(two["temporary_bytes"], rel=0.01)
+    assert eight["flops"] == pytest.approx(two["flops"], rel=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "number"), [("pmap", 8), ("jit", 4)])
 def test_losses_of_fifty_steps_agree(backend, number):
     """Of a camera that stands at first: where all warps are large from the start, rounding grows tenfold within few steps."""
-    batches = [uneven_batch(seed) for seed in range(50)]
+    batches = uneven_batches("standing", 50)
     state, expected = initial_state("standing"), []
     for batch in batches:
         state, metrics = one_device_step("standing")(state, batch)

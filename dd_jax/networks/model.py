@@ -4,6 +4,7 @@ Only this file splits and merges NNX modules; everything outside sees ``params``
 arrays whose first level names the network: ``teacher``, ``pose``, ``student``, ``flow``.
 """
 
+import re
 from typing import Any
 
 import jax
@@ -19,6 +20,10 @@ from dd_jax.networks.pose import PoseNet
 from dd_jax.networks.resnet import ResNet, feature_channels
 
 Tree = dict[str, Any]
+
+
+READ_OUT = re.compile(r"heads|out|flow\d")
+"""Names of the layers that say depth, pose and flow; in bfloat16 these would have fewer than three digits."""
 
 
 class Teacher(nnx.Module):
@@ -92,8 +97,8 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
       train: batch norms use the batch's statistics; otherwise the running ones.
       frozen: teacher and pose stay in evaluation mode although ``train`` is set.
     """
-    if config.model.precision != "float32":  # kernels decide; biases, scales and statistics stay as they are
-        params = jax.tree.map(lambda x: x.astype(config.model.precision) if x.ndim > 1 else x, params)
+    if config.model.precision != "float32":
+        params = jax.tree_util.tree_map_with_path(lambda path, x: _rounded(path, x, config.model.precision), params)
     abstract = nnx.eval_shape(lambda: Model(config, Draws(), axis))
     graph, param_state, stat_state = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     nnx.replace_by_pure_dict(param_state, params)
@@ -108,3 +113,9 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
         model.teacher.eval()
         model.pose.eval()
     return model
+
+
+def _rounded(path: tuple, x: Array, precision: str) -> Array:
+    """What a layer computes with: kernels decide; biases, scales and statistics stay as they are, and so do the last layers."""
+    last = any(READ_OUT.fullmatch(key.key) for key in path)
+    return x if x.ndim == 1 or last else x.astype(precision)

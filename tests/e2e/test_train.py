@@ -15,8 +15,9 @@ import pytest
 import tiny
 from safetensors.numpy import save_file
 
-from dd_jax import checkpoint, saved
+from dd_jax import checkpoint, parallel, saved
 from dd_jax import config as configs
+from dd_jax import train as train_module
 from dd_jax.config import ConfigError
 from dd_jax.data.loader import Prefetch
 from dd_jax.data.synthetic import make
@@ -87,7 +88,7 @@ def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compile
     one = jax.devices()[:1]
     whole = train(run_config(drives, 4), tmp_path / "whole", one)
     shares = [row["host_share"] for row in read_history(tmp_path / "whole") if "host_share" in row]
-    assert len(shares) == 3 and min(shares) < 0.03, "of a step that is not saved"
+    assert len(shares) == 3 and min(shares) < 0.03, "of the one step beside which nothing is saved"
     assert len(compilations) == 4 and compilations[0] > 0 and len(set(compilations)) == 1, "compiled again after step 1"
     train(run_config(drives, 2), tmp_path / "parts", one)
     parts = train(run_config(drives, 4), tmp_path / "parts", one)
@@ -126,6 +127,37 @@ def test_continued_run_equals_uninterrupted_run_and_is_evaluated(drives, compile
         train(changed, tmp_path / "whole", one)
 
 
+class Watched:
+    """A metric that writes down at which step it is waited for."""
+
+    def __init__(self, step, started, waits):
+        self.step, self.started, self.waits = step, started, waits
+
+    def __array__(self, dtype=None, copy=None):
+        self.waits.append(("fetched", self.step, len(self.started)))
+        return np.zeros((), np.float32)
+
+    def block_until_ready(self):
+        self.waits.append(("finished", self.step, len(self.started)))
+
+
+def test_the_loop_lets_the_device_have_two_steps_to_do(drives, monkeypatch, tmp_path):
+    """Nothing of a step is waited for before the two after it are on their way, then its end is; metrics come with a line."""
+    started, waits = [], []
+
+    def step(state, batch):
+        started.append(int(state.step))
+        return state.replace(step=state.step + 1), dict.fromkeys(("total", "skipped"), Watched(len(started), started, waits))
+
+    monkeypatch.setattr(parallel, "compile_step_now", lambda *_: step)
+    monkeypatch.setattr(train_module, "validation_score", lambda *_: None)
+    train(run_config(drives, 9, log_every=4, checkpoint_every=100), tmp_path / "run", jax.devices()[:1])
+    finished = {(number, after) for what, number, after in waits if what == "finished"}
+    assert finished == {(number, number + 2) for number in range(1, 8)}
+    fetched = {(number, after) for what, number, after in waits if what == "fetched"}
+    assert fetched == {(number, 5) for number in range(1, 5)} | {(number, 9) for number in range(5, 10)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_run_continues_as_if_nothing_had_happened(drives, compiled, tmp_path, how):
@@ -144,7 +176,7 @@ def test_killed_run_continues_as_if_nothing_had_happened(drives, compiled, tmp_p
     assert start(str(tmp_path / "whole")).wait(timeout=900) == 0
     run = start(str(tmp_path / "killed"))
     deadline = time.monotonic() + 600
-    while not (checkpoint.exists(tmp_path / "killed") and len(history(tmp_path / "killed")) > 3):
+    while not (checkpoint.newest(tmp_path / "killed") and len(history(tmp_path / "killed")) > 3):
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     run.send_signal(how)
