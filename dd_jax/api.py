@@ -13,7 +13,7 @@ from dd_jax import evaluate, metrics, saved, trajectory, views
 from dd_jax.checkpoint import Restored
 from dd_jax.config import Config, ConfigError, EvalConfig
 from dd_jax.data import video_camera
-from dd_jax.pipeline import one_behind
+from dd_jax.pipeline import in_groups, one_behind
 from dd_jax.scaling import CameraHeight, Prediction, Scale, Scaler, missing, scaled
 from dd_jax.types import PREVIOUS, Batch, Predictions
 
@@ -157,7 +157,7 @@ class Model:
         before = beside(previous, previous_mask, "the previous frame")
         after = beside(following, following_mask, "the following frame")
         batch = views.assemble(before, views.view(frame, mask, data, "the frame"), after, K, self.config)
-        prediction = self.finish(self.start(batch), network)
+        prediction = self.finish(self.start(batch), network)[0]
         factor = scaler.factor(prediction, K)
         if factor is None:
             raise ConfigError(f"the frame does not tell the scale: {missing(scale)}")
@@ -171,19 +171,21 @@ class Model:
         masks: Iterable[np.ndarray | None] | None = None,
         scale: Scale = 1.0,
         network: str = "auto",
+        batch_size: int = 1,
     ) -> "Stream":
-        """Depth of consecutive frames, one after another; reads one frame ahead, so that the device never waits.
+        """Depth of consecutive frames, one after another; reads one batch ahead, so that the device never waits.
 
         Arguments and errors are those of :meth:`predict`, here for all frames; ``masks`` has one for each. The frames come from
-        one camera and have one size.
+        one camera and have one size. A GPU does ``batch_size`` frames at once in little more time than one.
         """
+        check_batch_size(batch_size)
         if network == "student":
             raise ConfigError("the first frame of a stream has no previous one: network='auto' asks the student about all others")
         self.choose(network, True)
         for name, items in (("frames", frames), ("masks", [] if masks is None else masks)):
             if not hasattr(items, "__iter__"):
                 raise ConfigError(f"{name} must be arrays one after another, in a list or from a generator: it is {items!r}")
-        return Stream(self, frames, K, masks, Scaler(scale, self.config.eval), network)
+        return Stream(self, frames, K, masks, Scaler(scale, self.config.eval), network, batch_size)
 
     def choose(self, network: str, has_previous: bool) -> str:
         """"student" or "teacher".
@@ -208,16 +210,20 @@ class Model:
             raise ConfigError(f"{needs} the camera: give K, (3, 3) in pixels of the frame, like dd_jax.camera_from_fov(60, size)")
         return views.camera(K, size, self.config.data)
 
-    def start(self, batch: Batch) -> tuple[Predictions, bool]:
-        """Sends one sample to the device and returns before it is done; and whether there is a previous frame."""
-        return self._predict(self._restored.state, batch), bool(batch.exists[0, PREVIOUS])
+    def start(self, batch: Batch) -> tuple[Predictions, list[bool]]:
+        """Sends samples to the device and returns before they are done; and whether each has a previous frame."""
+        return self._predict(self._restored.state, batch), batch.exists[:, PREVIOUS].tolist()
 
-    def finish(self, started: tuple[Predictions, bool], network: str) -> Prediction:
-        """Waits for the result of :meth:`start`."""
+    def finish(self, started: tuple[Predictions, list[bool]], network: str) -> list[Prediction]:
+        """Waits for what :meth:`start` began; one for each sample."""
         predictions, has_previous = started
-        who = self.choose(network, has_previous)
-        inverse_depth = np.asarray(getattr(predictions, who)[0])
-        return Prediction(inverse_depth, np.asarray(predictions.T_previous_from_target[0]) if has_previous else None, who)
+        asked = [self.choose(network, has) for has in has_previous]
+        maps = {who: np.asarray(getattr(predictions, who)) for who in {*asked}}
+        T = np.asarray(predictions.T_previous_from_target)
+        return [
+            Prediction(maps[who][sample], T[sample] if has else None, who)
+            for sample, (who, has) in enumerate(zip(asked, has_previous))
+        ]
 
 
 class Stream(Iterator[np.ndarray]):
@@ -231,8 +237,9 @@ class Stream(Iterator[np.ndarray]):
         masks: Iterable[np.ndarray | None] | None,
         scaler: Scaler,
         network: str,
+        batch_size: int,
     ):
-        self._model, self._scaler, self._network = model, scaler, network
+        self._model, self._scaler, self._network, self._batch_size = model, scaler, network, batch_size
         self._poses: list[np.ndarray] = []
         self._steps = self._run(iter(frames), K, itertools.repeat(None) if masks is None else iter(masks))
 
@@ -264,9 +271,22 @@ class Stream(Iterator[np.ndarray]):
                 yield found
 
         sights = views.neighbours(seen(), config.cost_volume.future_frame)
-        started = (model.start(views.assemble(*sight, K, config)) for sight in sights)
-        finished = ((size, model.finish(one, self._network)) for one in one_behind(started))
+        samples = in_groups((views.assemble(*sight, K, config) for sight in sights), self._batch_size)
+        started = ((group, model.start(views.together(group, self._batch_size))) for group in samples)
+        finished = (
+            (size, found) for group, begun in one_behind(started) for _, found in zip(group, model.finish(begun, self._network))
+        )
         yield from scaled(finished, self._scaler, K)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuses what is no number of frames.
+
+    Raises:
+      ConfigError: it is not positive.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size} must be positive: so many frames are predicted at once")
 
 
 def full_size(prediction: Prediction, size: tuple[int, int], factor: float) -> Float32[np.ndarray, "H W"]:

@@ -26,6 +26,23 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
     yield from waiting
 
 
+def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The same items in lists of ``size``, the last of which may be shorter; an error comes behind all items before it."""
+    group: list[Item] = []
+    try:
+        for item in items:
+            group.append(item)
+            if len(group) == size:
+                yield group
+                group = []
+    except Exception:
+        if group:
+            yield group
+        raise
+    if group:
+        yield group
+
+
 def read_ahead(items: Iterable[Item], count: int = 4) -> Iterator[Item]:
     """The same items, made in a thread of their own, up to ``count`` ahead; an error comes where its item would have come."""
     iterator, end = iter(items), object()

@@ -7,6 +7,7 @@ that was interrupted, or is given again with further formats, asks them only abo
 
 import dataclasses
 import io
+import itertools
 import json
 import time
 import zipfile
@@ -19,14 +20,15 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dd_jax import trajectory, views
-from dd_jax.api import Model
+from dd_jax.api import Model, check_batch_size
 from dd_jax.config import ConfigError
 from dd_jax.data import files
 from dd_jax.outputs import OF_ALL, Frame, Outputs
-from dd_jax.pipeline import Workers, one_behind, read_ahead
+from dd_jax.pipeline import Workers, in_groups, one_behind, read_ahead
 from dd_jax.report.pictures import depth_limits
 from dd_jax.scaling import Prediction, Scale, Scaler, scaled
 from dd_jax.sources import Picture, Source
+from dd_jax.types import Batch
 
 SETTINGS, RECORDS, INPUT = "predict.json", ".predictions", "input"
 
@@ -45,7 +47,7 @@ class Summary:
     frames: int  # of the source, as far as they could be read
     predicted: int  # that the networks were asked about
     missing: int  # at the end, that a video announces and that cannot be read
-    frames_per_second: float  # from the second prediction on, for the first one is compiled; 0 where there is none
+    frames_per_second: float  # from the second batch on, for the first one is compiled; 0 where there is none
 
 
 def predict(
@@ -58,6 +60,7 @@ def predict(
     network: str = "auto",
     mask_of: Callable[[int], np.ndarray | None] = lambda place: None,
     farthest: float = np.inf,
+    batch_size: int = 1,
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Summary:
@@ -70,6 +73,7 @@ def predict(
       network: "auto" | "teacher".
       mask_of: potentially dynamic objects of a frame, by its position.
       farthest: points beyond this depth are left out of point clouds.
+      batch_size: frames that the networks see at once.
       settings: what else decides about the files (inputs, scale, masks), for ``predict.json``.
 
     Raises:
@@ -79,6 +83,7 @@ def predict(
     outputs = Outputs(out, source, formats, farthest, "" if scale == 1 else "m")
     if network not in ("auto", "teacher"):
         raise ConfigError(f"network={network!r} is neither 'auto' nor 'teacher'")
+    check_batch_size(batch_size)
     scaler, K = Scaler(scale, model.config.eval), model.camera(source.K, source.size, network, scale)
     about = {
         "model": model.digest, "K": source.K.tolist(), "size": list(source.size), "rate": source.rate, "network": network,
@@ -92,7 +97,7 @@ def predict(
         records, count = Records(out / RECORDS, source.names), 0
         bar = tqdm(total=len(source.names), unit="frame", disable=None if progress else True)
         with bar, Workers(1) as keeper, outputs:
-            said = predictions(model, source, K, records, keeper, outputs.needs, mask_of, network)
+            said = predictions(model, source, K, records, keeper, outputs.needs, mask_of, network, batch_size)
             for count, frame in enumerate(frames_of(source, scaled(said, scaler, K)), start=1):
                 outputs.add(count - 1, frame)
                 bar.update()
@@ -113,6 +118,7 @@ def predictions(
     needs_picture: Callable[[int], bool],
     mask_of: Callable[[int], np.ndarray | None],
     network: str,
+    batch_size: int,
 ) -> Iterator[tuple[Picture | None, Prediction]]:
     """What the networks say about each frame, now or in an earlier run, and its picture where it is needed."""
     future = model.config.cost_volume.future_frame
@@ -131,20 +137,29 @@ def predictions(
                 view = views.view(picture, mask_of(place), model.config.data, where)
             yield picture, view, records.read(place)
 
-    def started() -> Iterator[tuple[Picture | None, Any]]:
+    def asked() -> Iterator[tuple[Picture | None, Batch | Prediction]]:
         for before, now, after in views.neighbours(read_ahead(read()), future):
             picture, view, known = now
             if known is None:
                 previous, following = (None if other is None else other[1] for other in (before, after))
-                known = model.start(views.assemble(previous, view, following, K, model.config))
+                known = views.assemble(previous, view, following, K, model.config)
             yield picture, known
 
-    for place, (picture, answer) in enumerate(one_behind(started())):
-        if not isinstance(answer, Prediction):
-            answer = model.finish(answer, network)
-            records.count()
-            keeper.submit(records.write, place, answer)
-        yield picture, answer
+    def started() -> Iterator[tuple[list, Any]]:
+        for group in in_groups(asked(), batch_size):
+            samples = [asks for _, asks in group if isinstance(asks, Batch)]
+            yield group, model.start(views.together(samples, batch_size)) if samples else None
+
+    place = itertools.count()
+    for group, begun in one_behind(started()):
+        made = iter(() if begun is None else model.finish(begun, network))
+        records.count(sum(isinstance(asks, Batch) for _, asks in group))
+        for picture, answer in group:
+            here = next(place)
+            if isinstance(answer, Batch):
+                answer = next(made)
+                keeper.submit(records.write, here, answer)
+            yield picture, answer
 
 
 def frames_of(source: Source, predicted: Iterator[tuple[Picture | None, Prediction, float]]) -> Iterator[Frame]:
@@ -163,8 +178,8 @@ class Records:
     def __init__(self, folder: Path, names: Sequence[str]):
         self._files = [folder / f"{name}.npz" for name in names]
         self.known = [path.is_file() for path in self._files]
-        self.made = 0
-        self._began = 0.0
+        self.made = self._first = 0
+        self._began = self._now = 0.0
 
     def read(self, place: int) -> Prediction | None:
         """None where the networks have to be asked.
@@ -188,17 +203,19 @@ class Records:
         np.savez(data, inverse_depth=prediction.inverse_depth, network=np.array(prediction.network), **poses)
         files.replace(self._files[place], data.getvalue())
 
-    def count(self) -> None:
-        """One more was made in this run."""
-        self.made += 1
+    def count(self, number: int) -> None:
+        """So many more were made in this run."""
+        if not number:
+            return
+        self.made += number
         self._now = time.perf_counter()
-        if self.made == 1:
-            self._began = self._now
+        if not self._first:
+            self._first, self._began = number, self._now
 
     @property
     def rate(self) -> float:
-        """Predictions a second, from the second one on."""
-        return (self.made - 1) / (self._now - self._began) if self.made > 1 else 0.0
+        """Predictions a second, from the second batch on."""
+        return (self.made - self._first) / (self._now - self._began) if self.made > self._first else 0.0
 
 
 def claim(out: Path, about: dict[str, Any], future: bool) -> None:

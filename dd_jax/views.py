@@ -1,9 +1,10 @@
 """From pictures of any size, as people have them, to what the networks see: the same steps as for training data."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
@@ -98,6 +99,11 @@ def assemble(
         exists=np.array([[v is not None for v in views]]),
         seed=np.zeros(1, np.uint32),
     )
+
+
+def together(samples: Sequence[Batch], size: int) -> Batch:
+    """A batch of ``size`` samples, the last of them repeated where there are fewer."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *samples, *[samples[-1]] * (size - len(samples)))
 
 
 def neighbours(items: Iterable[Item], ahead: bool) -> Iterator[tuple[Item | None, Item, Item | None]]:

@@ -86,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--masks", type=Path, help="folder with NAME.png or NAME.npy, nonzero = may move by itself")
     parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: one frame alone, always")
     parser.add_argument("--cloud-depth", type=float, default=math.inf, help="leave farther points out of point clouds")
+    parser.add_argument("--batch-size", type=int, default=1, help="frames that the networks see at once; 8 or more suit a GPU")
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument("--intrinsics", type=numbers, metavar="fx,fy,cx,cy", help="in pixels of the frames")
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees")
@@ -119,6 +120,7 @@ def run(flags: argparse.Namespace) -> None:
         network=flags.network,
         mask_of=sources.masks_of(source, flags.masks),
         farthest=flags.cloud_depth,
+        batch_size=flags.batch_size,
         settings={name: str(value) for name, value in vars(flags).items() if name in TOLD and value is not None},
     )
     if summary.missing:

@@ -60,6 +60,15 @@ def test_a_stream_predicts_frame_by_frame(model, streamed):
         np.testing.assert_array_equal(depths[place], model.predict(FRAMES[place], previous=FRAMES[place - 1], K=K))
 
 
+def test_a_stream_in_batches_is_the_same(model, streamed):
+    """Five frames by three: the second batch is filled up."""
+    depths, poses = streamed
+    stream = model.stream(iter(FRAMES), K=K, batch_size=3)
+    for depth, alone in zip(stream, depths, strict=True):
+        np.testing.assert_allclose(depth, alone, rtol=1e-5)
+    np.testing.assert_allclose(stream.trajectory, poses, atol=1e-6)
+
+
 def test_the_trajectory_chains_what_the_pose_network_says(model, streamed):
     _, poses = streamed
     expected = np.eye(4)
@@ -68,7 +77,7 @@ def test_the_trajectory_chains_what_the_pose_network_says(model, streamed):
     for place in range(5):
         if place:
             batch = views.assemble(seen[place - 1], seen[place], None, camera, model.config)
-            T = model.finish(model.start(batch), "auto").T_previous_from_target
+            T = model.finish(model.start(batch), "auto")[0].T_previous_from_target
             expected = expected @ T
         np.testing.assert_allclose(poses[place], expected, atol=1e-6)
     assert poses.shape == (5, 4, 4)
@@ -158,6 +167,7 @@ def test_streams_refuse_in_sentences_too(model):
         ({"frames": [FRAMES[0], FRAMES[1][:80]]}, "frame 1 has 150 x 80 pixels, the frames before it 150 x 90"),
         ({"frames": FRAMES, "masks": [None]}, "masks end before frame 1: give one for each frame"),
         ({"frames": FRAMES, "K": None}, "matching with the previous frame needs the camera"),
+        ({"frames": FRAMES, "batch_size": 0}, "batch_size=0 must be positive"),
         ({"frames": FRAMES, "network": "student"}, "the first frame of a stream has no previous one"),
     ):
         with pytest.raises(ConfigError, match=message):

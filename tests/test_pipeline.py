@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dd_jax.pipeline import Workers, one_behind, read_ahead
+from dd_jax.pipeline import Workers, in_groups, one_behind, read_ahead
 
 
 def noisy(events, count):
@@ -29,6 +29,25 @@ def test_an_error_comes_behind_what_was_made_before_it():
 
     found = one_behind(items())
     assert [next(found), next(found)] == [1, 2]
+    with pytest.raises(ValueError, match="broken"):
+        next(found)
+
+
+def test_groups_are_handed_out_when_full_and_at_the_end():
+    events = []
+    for group in in_groups(noisy(events, 5), 2):
+        events.append(group)
+    assert events == [0, 1, [0, 1], 2, 3, [2, 3], 4, [4]]
+    assert list(in_groups([], 2)) == []
+
+
+def test_an_error_comes_behind_the_group_that_was_begun():
+    def items():
+        yield from (1, 2, 3)
+        raise ValueError("broken")
+
+    found = in_groups(items(), 2)
+    assert [next(found), next(found)] == [[1, 2], [3]]
     with pytest.raises(ValueError, match="broken"):
         next(found)
 

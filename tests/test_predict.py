@@ -117,9 +117,10 @@ def test_frames_of_a_video_are_files_of_their_own(model, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out/depth").iterdir()) == ["000001.npy", "000003.npy"]
 
 
-def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tmp_path):
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tmp_path, batch_size):
     """Frame 4 is damaged at first: what came before stays as it is, and is not predicted again."""
-    arguments = {"formats": outputs.FORMATS, "scale": CameraHeight(1.2), "progress": False}
+    arguments = {"formats": outputs.FORMATS, "scale": CameraHeight(1.2), "progress": False, "batch_size": batch_size}
     source, data = opened(folder), (folder / "4.png").read_bytes()
     predict(model, source, tmp_path / "whole", **arguments)
     (folder / "4.png").write_bytes(data[:100])
