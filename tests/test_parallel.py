@@ -55,14 +55,19 @@ def sharp_config(name, backend="pmap"):
 
 
 def uneven_batch(seed=0, prior=False):
-    """Objects of another size in each second sample, none in the others; one sample without a previous, one without a next."""
+    """Objects of another size in each second sample, none in the others; one sample without a previous, one without a next.
+
+    ``prior``: as SC-DepthV3 sees it, whose mask breaks no ties by noise: nothing is flat, so that there are none.
+    """
     batch = tiny.batch(SAMPLES, seed)
+    if prior:
+        noise = np.random.default_rng(seed).integers(-20, 21, batch.images.shape)
+        rows = np.arange(1, tiny.HEIGHT + 1)[:, None] * np.arange(1, SAMPLES + 1)[:, None, None]
+        depth = np.broadcast_to(100 * rows, (SAMPLES, tiny.HEIGHT, tiny.WIDTH)).astype(np.uint16)
+        batch = batch.replace(images=np.clip(batch.images + noise, 0, 255).astype(np.uint8), prior=depth)
     for sample, frame in ((1, 0), (6, 2)):
         batch.exists[sample, frame] = False
         batch.images[sample, frame] = 0
-    if prior:
-        rows = np.arange(tiny.HEIGHT, dtype=np.uint16)[:, None] * np.arange(1, SAMPLES + 1, dtype=np.uint16)[:, None, None]
-        return batch.replace(prior=np.broadcast_to(200 * (rows + 1), (SAMPLES, tiny.HEIGHT, tiny.WIDTH)))
     return batch
 
 
@@ -72,7 +77,11 @@ def uneven_batches(name, count):
 
 @functools.cache
 def initial_state(name):
-    return jax.tree.map(np.asarray, create_state(sharp_config(name)))  # on the host: no step can donate it away
+    config = sharp_config(name)
+    state = jax.tree.map(np.array, create_state(config))  # on the host: no step can donate it away
+    if config.sc.enabled:  # has no ``initial_forward``
+        state.params["pose"]["out"]["bias"][3:6] -= np.float32([0.03, 0.02, 0.1]) / config.model.translation_scale
+    return state
 
 
 @functools.cache
@@ -116,7 +125,8 @@ def test_devices_compute_what_one_does(name, backend, number):
     Of five batches, because rounding may move a single pixel across a border (into a mask, over a kink of an absolute value or
     of ReLU), which changes a loss or a small gradient by more than the bound: in some batches, whereas a mistake would show in
     all. So losses and gradients must agree in two batches at least, and nearly in the others (the deepest layer has 48 places in
-    a batch, each of which is 2 % of a gradient); all the rest in each.
+    a batch, each of which is 2 % of a gradient); all the rest in each. SC-DepthV3 gets three times the bound for gradients: its
+    weights of pixels are themselves quotients of depths.
     """
     batches, losses, slopes = uneven_batches(name, 5), [], []
     for batch, (metrics, many) in zip(batches, run(name, backend, number, batches, afresh=True), strict=True):
@@ -128,7 +138,7 @@ def test_devices_compute_what_one_does(name, backend, number):
         slopes.append({layer: np.linalg.norm(ours[layer] - g) / (np.linalg.norm(g) or 1) for layer, g in theirs.items()})
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.batch_stats, many.batch_stats)
         np.testing.assert_allclose(one.depth_range, many.depth_range, rtol=1e-6)
-    for errors, bound, nearly in ((losses, 1e-5, 1e-4), (slopes, 1e-4, 1e-1)):
+    for errors, bound, nearly in ((losses, 1e-5, 1e-4), (slopes, 3e-4 if name == "sc_depth" else 1e-4, 1e-1)):
         for what in errors[0]:
             found = sorted(error[what] for error in errors)
             assert found[1] <= bound and found[-1] <= nearly, what
