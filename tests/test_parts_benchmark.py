@@ -44,6 +44,7 @@ SYSTEMS = {
 def test_the_parts_one_after_another_are_the_step(system, monkeypatch):
     """What the last part says about the batch is the step's own loss, so every part before it computed what the step does."""
     config, names = SYSTEMS[system]
+    config.loss.automask_noise = tiny.SHARP["loss"]["automask_noise"]
 
     def forward_only(name, function, taught, *inputs):
         return Part(name, partial(jax.jit(function), taught, *inputs), None, 0.0)
