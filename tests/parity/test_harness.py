@@ -99,9 +99,9 @@ def test_what_is_absent_is_named(written):
 
 
 def test_a_folder_without_files_is_refused(tmp_path):
-    with pytest.raises(pytest.UsageError, match="no .npz file in"):
+    with pytest.raises(pytest.UsageError, match=r"no \.npz file in"):
         ledger_of(tmp_path)
-    with pytest.raises(pytest.UsageError, match="no .npz file in"):
+    with pytest.raises(pytest.UsageError, match=r"no \.npz file in"):
         ledger_of(tmp_path / "nowhere")
 
 
