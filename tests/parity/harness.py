@@ -76,11 +76,11 @@ class Golden:
         other.absent = self.absent
         return other
 
-    def check(self, name: str, value, where=None) -> None:
+    def check(self, name: str, value, where=None, at_least=0.0) -> None:
         """Compares ``value`` (in the golden's layout) under the file's own tolerance [atol, share of elements over it].
 
-        ``where`` restricts the comparison to the elements on which both methods agree by design; explain it in the test. An
-        array that the file lacks is noted and nothing else.
+        ``where`` restricts the comparison to the elements on which both methods agree by design; explain it in the test. So do
+        for ``at_least``, which raises atol, per element. An array that the file lacks is noted and nothing else.
         """
         if name not in self:
             self.absent.append(name)
@@ -97,12 +97,13 @@ class Golden:
             error[(value == expected) | (np.isnan(value) & np.isnan(expected))] = 0.0
         else:
             error, atol = np.asarray(np.abs(value.astype(np.int64) - expected.astype(np.int64))), 0
+        limit = np.broadcast_to(np.maximum(atol, at_least), expected.shape)
         if where is not None:
-            error = error[np.broadcast_to(where, expected.shape)]
+            error, limit = (x[np.broadcast_to(where, expected.shape)] for x in (error, limit))
         if not error.size:
             self._record(name, np.inf, atol, 1.0, allowed, 0.0, "no element is compared")
             return
-        over = float(np.mean(error > atol))
+        over = float(np.mean(error > limit))
         problem = "" if over <= allowed else "too far"
         self._record(name, float(error.max()), atol, over, allowed, error.size / expected.size, problem)
 

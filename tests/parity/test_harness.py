@@ -37,6 +37,14 @@ def test_share_of_elements_beyond_the_tolerance(written):
     assert [row[5] for row in golden.checks] == [1.0, 1.0, 0.5, 0.0] and len(golden.failures) == 3
 
 
+def test_tolerance_of_single_elements_may_be_raised(written):
+    golden = Golden(written)
+    golden.check("out.f64.trackers", np.full((2, 2), [0.0, 0.1]), at_least=np.array([0.0, 0.2]))
+    assert not golden.failures
+    golden.check("out.f64.trackers", np.full((2, 2), [0.1, 0.0]), at_least=np.array([0.0, 0.2]))
+    assert len(golden.failures) == 1
+
+
 def test_an_empty_selection_is_no_agreement(written):
     golden = Golden(written)
     golden.check("out.other", np.zeros(4), where=False)
