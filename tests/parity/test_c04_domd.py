@@ -17,7 +17,7 @@ from dd_jax import domd
 from dd_jax.config import DomdConfig
 from dd_jax.geometry import splat
 from dd_jax.geometry.se3 import invert_pose, pose_from_euler
-from dd_jax.types import Batch
+from dd_jax.types import TARGET, Batch
 
 forward_warp = jax.jit(splat.forward_warp, static_argnums=4)
 
@@ -118,15 +118,22 @@ def test_domd_composite_parity(golden):
         return jax.jit(run)(batch, depth, T, np.ones(count, bool))
 
     ours, without = disentangle(DomdConfig()), disentangle(DomdConfig(exclude_from_loss=True))
-    inner, mask = beyond_first(depth.shape)[:, None], jnp.asarray(masks[:, 1, ..., None], jnp.float32)
     for i, name in enumerate(("color_-1", "color_1")):
-        objects = jnp.concatenate([images[:, 1] * mask, mask], axis=-1)
-        drawn = nchw(published_warp(objects, depth, T[:, i], batch.K, DomdConfig().upscale)[0])
-        colours, share = drawn[:, :3], drawn[:, 3:]
-        golden.check(f"out.img_w_{name[6:]}", colours, where=inner)
-        # Inside the objects, unless a channel is black, and where nothing is drawn: removed and untouched pixels.
-        same = inner & ((share == 0) | (share > 1 - 1e-5) & (colours > 0))
+        colours, same = drawn_objects(batch, depth, T[:, i])
+        golden.check(f"out.img_w_{name[6:]}", colours, where=beyond_first(depth.shape)[:, None])
         golden.check(f"out.{name}", nchw(ours.images[:, i]), where=same)
         golden.check(f"out.no_reproj_doj.{name}", nchw(without.images[:, i]), where=same)
         if i == 0:
             golden.check("out.lookup_frame", nchw(ours.lookups[:, 0]), where=same)
+
+
+def drawn_objects(batch, depth, T):
+    """The target's objects as the source sees them, and where a composite of both is the same by either rule (b, 3, h, w).
+
+    That is inside the objects, unless a channel is black, and where none is drawn: removed and untouched pixels.
+    """
+    mask = batch.masks[:, TARGET, ..., None].astype(jnp.float32)
+    objects = jnp.concatenate([batch.images[:, TARGET] * mask, mask], axis=-1)
+    drawn = nchw(published_warp(objects, depth, T, batch.K, DomdConfig().upscale)[0])
+    colours, share = drawn[:, :3], drawn[:, 3:]
+    return colours, beyond_first(depth.shape)[:, None] & ((share == 0) | (share > 1 - 1e-5) & (colours > 0))
