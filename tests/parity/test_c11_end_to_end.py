@@ -198,7 +198,7 @@ def test_many_depth_step_agrees_in_full(golden, monkeypatch):
 def with_recorded_frames(golden, patch, composites):
     """Our step on the frames that the reference's disentangling left, with its holes (dark pixels) and its missing costs."""
     lookups = jnp.asarray(nhwc(golden["out.lookup_frames"]))[:, None]
-    build, features = cost_volume.build, MatchingEncoder.features
+    build = cost_volume.build
 
     def disentangle(batch, frames, count, depth, T, apply_to_lookup, config):
         dark = (lookups.sum(-1) < 0.15) & apply_to_lookup[:, None, None, None]
@@ -206,8 +206,12 @@ def with_recorded_frames(golden, patch, composites):
 
     patch.setattr(domd, "disentangle", disentangle)
     patch.setattr(cost_volume, "build", lambda *args: without_large_costs(build(*args), args[-2]))
-    # The second pictures to be encoded are the lookups. With a static camera ours are jittered, the reference's are not.
-    given, calls = {1: lookups[:, 0]}, itertools.count()
+    encode_second(patch, lookups[:, 0])  # with a static camera ours are jittered, the reference's are not
+
+
+def encode_second(patch, lookups):
+    """Our step with other frames to match with: the second pictures that the matching encoder gets."""
+    given, calls, features = {1: lookups}, itertools.count(), MatchingEncoder.features
     patch.setattr(MatchingEncoder, "features", lambda self, image: features(self, given.get(next(calls) % 2, image)))
 
 
@@ -271,13 +275,27 @@ def check_student(golden, outputs, config):
     volume = outputs.student.volume
     golden.check("out.cost_volume", nchw(volume.costs))
     golden.check("out.missing_mask", nchw(~volume.observed).astype(np.float32))
-    golden.check("out.lowest_cost", np.asarray(volume.lowest).repeat(4, 1).repeat(4, 2))
+    same = enlarged(decided(volume))
+    golden.check("out.lowest_cost", enlarged(volume.lowest), where=same)
     if golden.stem == "c11_infer":  # recorded before the teacher is asked
-        reliable = np.asarray(volume.confidence).repeat(4, 1).repeat(4, 2)
+        reliable = enlarged(volume.confidence)
     else:
         depths = forward_module.full_size_depths(outputs.teacher_disps, config.model)
         reliable = np.asarray(total.reliable_pixels(volume, depths[0]), np.float32)
-    golden.check("out.consistency_mask", reliable)
+    golden.check("out.consistency_mask", reliable, where=same)
+
+
+def decided(volume):
+    """Pixels whose cheapest bin is not up to rounding (equal costs are copies: the first of them is meant); the pixels count 16
+    times in the recorded maps, so that two of them would be too many."""
+    costs = np.sort(volume.costs, axis=-1)
+    gap = costs[..., 1] - costs[..., 0]
+    return (gap > 1e-5) | (gap == 0)
+
+
+def enlarged(quarter):
+    """To full size, by repetition."""
+    return np.asarray(quarter).repeat(4, 1).repeat(4, 2)
 
 
 @pytest.mark.golden("c11_train", "c11_train_fixed", "c11_train_frozen_teacher", "c11_train_matching_aug")

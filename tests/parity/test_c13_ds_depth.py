@@ -6,7 +6,6 @@ and hand what they find to our functions.
 """
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,20 @@ from flax import nnx
 from harness import nchw, nhwc
 from test_c02_networks import exported, imported
 from test_c03_matching import exported as exported_encoder
-from test_c11_end_to_end import batch_of, check_disps, check_poses, check_trackers, config_of, set_matching_draws, state_of
+from test_c11_end_to_end import (
+    batch_of,
+    check_disps,
+    check_gradients,
+    check_poses,
+    check_trackers,
+    config_of,
+    decided,
+    encode_second,
+    enlarged,
+    flat_torch,
+    set_matching_draws,
+    state_of,
+)
 
 from dd_jax import dynamic_volume, reduce
 from dd_jax import forward as forward_module
@@ -26,7 +38,7 @@ from dd_jax.cost_volume import depth_bins, update_depth_range
 from dd_jax.geometry.camera import disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.warp import reproject
-from dd_jax.losses.consistency import consistency, pyramid_distillation
+from dd_jax.losses.consistency import consistency, pyramid_distillation, reliable_pixels
 from dd_jax.losses.photometric import adaptive_error, combine_sources, photometric_error, target_statistics
 from dd_jax.losses.smoothness import edge_weights, flow_smoothness, smoothness
 from dd_jax.networks import model as networks
@@ -36,7 +48,14 @@ from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
 
 FRAMES, SCALES = (-1, 1), range(4)
+TEACHER_AND_POSE = "mono_encoder", "mono_depth", "pose_encoder", "pose"
 PUBLISHED = DsDepthConfig(own_mask=False)
+
+
+def sample_up_to_a_pixel_off(image, coords):
+    """The reference normalises coordinates by the size, not by the size less one."""
+    h, w = image.shape[1:3]
+    return sample_border(image, coords * jnp.array([(w - 1) / w, (h - 1) / h]))
 
 
 @pytest.mark.golden("c13_ds_flow_net")
@@ -47,7 +66,6 @@ def test_flow_network_and_its_input(golden, monkeypatch):
     depth, K, T = (jnp.asarray(golden[f"in.{key}"]) for key in ("depth", "K", "cam_T_cam"))
     depth, K = depth[:, 0], K[:, :3, :3]
     h, w = depth.shape[1:]
-    shrink = jnp.array([(w - 1) / w, (h - 1) / h])
     u, v = pixel_grid(h, w)
     grid = jnp.stack(jnp.broadcast_arrays(u, v), axis=-1)
 
@@ -58,7 +76,7 @@ def test_flow_network_and_its_input(golden, monkeypatch):
         return (arrays[3],)
 
     with monkeypatch.context() as patch:  # what our flow network would be given, sampled where the reference samples
-        patch.setattr(forward_module, "sample_border", lambda image, coords: sample_border(image, coords * shrink))
+        patch.setattr(forward_module, "sample_border", sample_up_to_a_pixel_off)
         patch.setattr(FlowNet, "__call__", given)
         batch = tiny.batch(len(depth)).replace(inputs=jnp.stack([source, target, source], axis=1), K=K)
         model = networks.Model(tiny.config(ds={"enabled": True}, domd={"enabled": False}), Draws())
@@ -68,7 +86,7 @@ def test_flow_network_and_its_input(golden, monkeypatch):
     names = "warped", "rigid_flow", "error_norm"
     for name, part in zip(names, parts[2:], strict=True):
         golden.check(f"out.{name}", nchw(part))
-    golden.check("out.zero_flow.warped", nchw(sample_border(target, jnp.broadcast_to(grid * shrink, (len(depth), h, w, 2)))))
+    golden.check("out.zero_flow.warped", nchw(sample_up_to_a_pixel_off(target, jnp.broadcast_to(grid, (len(depth), h, w, 2)))))
 
     # The network itself is given what the reference gives it: rounding of its input may move it across a kink of its ReLUs.
     seen = [jnp.asarray(nhwc(golden[f"out.{name}"])) for name in names]
@@ -146,9 +164,13 @@ def test_volumes_and_their_fusion(golden):
         check_fusion(golden, case, model, f0, f1, volume)
 
 
-def check_fusion(golden, case, model, f0, f1, volume):
+def with_unmasked_convolution(volume):
     """The published encoder masks the cheaper costs but not their convolution; ours masks both."""
-    unmasked = volume.replace(costs=volume.costs * volume.confidence[..., None], confidence=jnp.ones_like(volume.confidence))
+    return volume.replace(costs=volume.costs * volume.confidence[..., None], confidence=jnp.ones_like(volume.confidence))
+
+
+def check_fusion(golden, case, model, f0, f1, volume):
+    unmasked = with_unmasked_convolution(volume)
     reduced = jax.jit(lambda apart: jax.nn.relu(model().fusion(apart)))(volume.apart)
     for name, value in (("volume_reduced", reduced), ("volume_feature", reduced + unmasked.costs)):
         if f"out.{case}.{name}" in golden:
@@ -170,7 +192,7 @@ def test_matching_encoder_in_training(golden):
         f0, f1 = model.features(jnp.asarray(nhwc(golden["in.current"])))
         _, lookup = model.features(jnp.asarray(nhwc(golden["in.lookups"][:, 0])))
         volume = jax.tree.map(jax.lax.stop_gradient, sweep(golden, f1, lookup, poses, residual))
-        unmasked = volume.replace(costs=volume.costs * volume.confidence[..., None], confidence=jnp.ones_like(volume.confidence))
+        unmasked = with_unmasked_convolution(volume)
         fused = model.fuse(f0, f1, unmasked)
         total = sum(jnp.sum(fused[i] * nhwc(golden[f"in.grad_w{i}"])) for i in (2, 3, 4))
         return total, (volume, unmasked.costs + jax.nn.relu(model.fusion(volume.apart)), fused)
@@ -215,21 +237,12 @@ OPTIONS = {  # case -> LossConfig, does the motion mask count, does matching aug
 }
 
 
-@pytest.mark.golden("c13_ds_losses")
-def test_losses(golden):
-    pyramid = tuple(jnp.asarray(nhwc(golden[f"in.color_0_s{s}"])) for s in SCALES)
-    sources = jnp.stack([jnp.asarray(nhwc(golden[f"in.color_{f}_s0"])) for f in FRAMES])
+def losses_of(pyramid, sources, K):
+    """(views, terms) of a target at all scales and its sources (f, b, h, w, 3); all is brought to full size by its corners."""
     size = pyramid[0].shape[1:3]
-    K = jnp.asarray(golden["in.K"])[:, :3, :3]
     half = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
     statistics, edges = target_statistics(pyramid[0]), edge_weights(pyramid)
     exists = jnp.ones((len(pyramid[0]), 2), bool)
-    inputs = {
-        "mono_disp": tuple(jnp.asarray(golden[f"in.mono_disp_s{s}"][:, 0]) for s in SCALES),
-        "disp": tuple(jnp.asarray(golden[f"in.disp_s{s}"][:, 0]) for s in SCALES),
-        "cam_T_cam": tuple(jnp.asarray(golden[f"in.cam_T_cam_{f}"]) for f in FRAMES),
-        "resflow": tuple(jnp.stack([jnp.asarray(golden[f"in.resflow_{f}_s{s}"]) for f in FRAMES]) for s in SCALES),
-    }
 
     def views(disps, poses, flows):
         """Depths (s, b, h, w), pictures at the rigid points and at those moved by the flow (s, f, b, h, w, 3), moved points."""
@@ -240,6 +253,7 @@ def test_losses(golden):
         return depths, sample(sources, coords), sample(sources, coords + shifts), coords + shifts
 
     def terms(inputs, multi, loss, reliable):
+        """Per scale, weighted, of the student (``multi``) or of the teacher."""
         poses = jax.tree.map(jax.lax.stop_gradient, inputs["cam_T_cam"]) if multi else inputs["cam_T_cam"]
         flows = inputs["resflow"]
         disps = inputs["disp"] if multi else inputs["mono_disp"]
@@ -262,6 +276,29 @@ def test_losses(golden):
         found["reproj_loss"] = reduce.masked_mean(error, mask, None, dims=(1, 2, 3))
         return found
 
+    return views, terms
+
+
+def as_logged(terms):
+    """With their sum, the flow's smoothness without weight."""
+    found = terms | {"loss": sum(terms.values())}
+    if "smooth_flow_loss" in terms:
+        found["smooth_flow_loss"] = terms["smooth_flow_loss"] * 2 ** np.arange(4) / 1e-4
+    return found
+
+
+@pytest.mark.golden("c13_ds_losses")
+def test_losses(golden):
+    pyramid = tuple(jnp.asarray(nhwc(golden[f"in.color_0_s{s}"])) for s in SCALES)
+    sources = jnp.stack([jnp.asarray(nhwc(golden[f"in.color_{f}_s0"])) for f in FRAMES])
+    views, terms = losses_of(pyramid, sources, jnp.asarray(golden["in.K"])[:, :3, :3])
+    inputs = {
+        "mono_disp": tuple(jnp.asarray(golden[f"in.mono_disp_s{s}"][:, 0]) for s in SCALES),
+        "disp": tuple(jnp.asarray(golden[f"in.disp_s{s}"][:, 0]) for s in SCALES),
+        "cam_T_cam": tuple(jnp.asarray(golden[f"in.cam_T_cam_{f}"]) for f in FRAMES),
+        "resflow": tuple(jnp.stack([jnp.asarray(golden[f"in.resflow_{f}_s{s}"]) for f in FRAMES]) for s in SCALES),
+    }
+
     def total(inputs, loss, reliable):
         parts = {multi: terms(inputs, multi, loss, reliable) for multi in (False, True)}
         return sum(jnp.mean(sum(part.values())) for part in parts.values()), parts
@@ -275,9 +312,7 @@ def test_losses(golden):
         (_, parts), grads = run(inputs)
         for multi, part in parts.items():
             prefix = f"out.{case}.{'multi' if multi else 'mono'}"
-            part = part | {"loss": sum(part.values())}
-            if multi:  # logged without weight
-                part["smooth_flow_loss"] = part["smooth_flow_loss"] * 2 ** np.arange(4) / 1e-4
+            part = as_logged(part)
             for name in ("reproj_loss", "loss", "consistency_loss", "smooth_flow_loss"):
                 for scale in SCALES:
                     if f"{prefix}.{name}_{scale}" in golden:
@@ -292,6 +327,8 @@ def test_losses(golden):
                 for scale in SCALES:
                     golden.check(f"out.default.grad_resflow_{frame}_s{scale}", grads["resflow"][scale][i])
 
+    size, statistics = pyramid[0].shape[1:3], target_statistics(pyramid[0])
+    half = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
     _, rigid, moved, points = views(inputs["disp"], inputs["cam_T_cam"], inputs["resflow"])
     for i, frame in enumerate(FRAMES):
         golden.check(f"out.color_{frame}_s0", nchw(rigid[0, i]))
@@ -303,44 +340,109 @@ def test_losses(golden):
         golden.check(f"out.pyramid_distillation_s{scale}", distillation[scale])
 
 
-OWN = "the flow network's input is sampled where it should be and teaches no other network; all that follows differs"
-
-
 def system_of(golden, frames):
     """(config, state, batch) of an end-to-end file."""
     config = config_of(golden, many_depth=True)
-    config.ds.enabled = True
+    config.ds.enabled, config.ds.own_mask = True, False
     return config, state_of(golden, config), batch_of(golden.companion(golden.meta["inputs_file"]), frames)
 
 
+def as_published(patch, lookups=None):
+    """Our forward pass with the reference's sampling, its way to other sizes, its unmasked convolution, and gradients through
+    the flow network's input. ``lookups`` replaces the frames that are matched."""
+
+    def full_size_flow(flow, size):
+        half = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
+        return jnp.moveaxis(by_corners(jnp.moveaxis(flow, -1, -3), size), -3, -1) * half
+
+    build, fuse = dynamic_volume.build, MatchingEncoder.fuse
+    patch.setattr(forward_module, "sample_border", sample_up_to_a_pixel_off)
+    patch.setattr(forward_module, "full_size_flow", full_size_flow)
+    patch.setattr(MatchingEncoder, "fuse", lambda self, f0, f1, volume: fuse(self, f0, f1, with_unmasked_convolution(volume)))
+    patch.setattr(forward_module, "sg", lambda x: x)
+    patch.setattr(dynamic_volume, "build", lambda *args: jax.tree.map(jax.lax.stop_gradient, build(*args)))
+    if lookups is not None:
+        encode_second(patch, lookups)
+
+
 @pytest.mark.golden("c13_ds_train", "c13_ds_train_aug", "c13_ds_train_frozen")
-def test_training_step_agrees_up_to_the_flow(golden, monkeypatch):
+def test_training_step(golden, monkeypatch):
     frozen = golden.stem.endswith("frozen")
     config, state, batch = system_of(golden, (-1, 0, 1))
+    inputs = golden.companion(golden.meta["inputs_file"])
+    pyramid = tuple(jnp.asarray(nhwc(inputs[f"in.color_0_s{s}"])) for s in SCALES)
+    _, terms = losses_of(pyramid, jnp.stack([batch.images[:, 0], batch.images[:, 2]]), batch.K)
+    loss = LossConfig(occlusion_rule="switch")
     set_matching_draws(golden, monkeypatch)
+    static = forward_module.matching_augmentation(None, None)[0]
+    # With a static camera our lookups are jittered, the reference's are not.
+    lookups = jnp.where(static[:, None, None, None], batch.images[:, 1], batch.inputs[:, 0])
 
     @jax.jit
-    def run(state, batch):
-        model = networks.merge(state.params, state.batch_stats, config, None, train=True, frozen=frozen)
-        return forward_module.forward(model, batch, state.depth_range, config, train=True)
+    @functools.partial(jax.grad, has_aux=True)
+    def run(params, weights):
+        """Gradient of the weighted losses of (student, teacher), and what these are made of."""
+        model = networks.merge(params, state.batch_stats, config, None, train=True, frozen=frozen)
+        outputs = forward_module.forward(model, batch, state.depth_range, config, train=True)
+        depth = disp_to_depth(outputs.teacher_disps[0], 0.1, 100.0)
+        reliable = reliable_pixels(outputs.student.volume, depth)
+        said = {
+            "mono_disp": outputs.teacher_disps,
+            "disp": outputs.student.disps,
+            "cam_T_cam": (outputs.T_source_from_target[:, 0], outputs.T_source_from_target[:, 1]),
+            "resflow": tuple(jnp.moveaxis(flow, (1, -1), (0, 2)) for flow in outputs.student.residuals),
+        }
+        trusted = reliable & ~outputs.student.augmented[:, None, None]
+        parts = {multi: as_logged(terms(said, multi, loss, trusted)) for multi in (True, False)}
+        losses = jnp.stack([jnp.mean(parts[multi]["loss"]) for multi in (True, False)])
+        model.pose(batch.inputs[:, 0], batch.inputs[:, 1])
+        return jnp.dot(weights, losses), (outputs, depth, reliable, parts, networks.split(model)[1])
 
-    outputs = run(state, batch)
+    with monkeypatch.context() as patch:
+        as_published(patch, lookups)
+        weights = jnp.array([1.0, 0.0 if frozen else 1.0])
+        grads, (outputs, depth, reliable, parts, batch_stats) = run(state.params, weights)
     check_disps(golden, "mono_", outputs.teacher_disps)
     check_poses(golden, outputs)
     golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
-    depth = disp_to_depth(outputs.teacher_disps[0], 0.1, 100.0)
     depth_range = state.depth_range
     if not frozen:
         depth_range = update_depth_range(depth_range, depth, config.cost_volume, config.model.min_depth, None)
     check_trackers(golden, depth_range)
     golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
-    for name in golden.names("out.*"):
-        if re.match(r"out\.(losses|disp_s|resflow|lowest|consistency|cost_volume|student_to|grad|stat_norm)", name):
-            golden.leave_out(name, OWN)
+    for scale, flow in enumerate(outputs.student.residuals):
+        for i, frame in enumerate(FRAMES):
+            golden.check(f"out.resflow_{frame}_s{scale}", jnp.moveaxis(flow[:, i], -1, 1))
+    volume = outputs.student.volume
+    for name, part in zip(("static", "dynamic"), jnp.split(volume.apart, 2, axis=-1), strict=True):
+        golden.check(f"out.cost_volume_{name}", nchw(part))
+    used = decided(volume) & (np.asarray(volume.confidence) > 0)  # of other pixels nobody asks for the cheapest bin
+    golden.check("out.lowest_cost", enlarged(volume.lowest), where=enlarged(used))
+    golden.check("out.consistency_mask", np.asarray(reliable, np.float32), where=enlarged(decided(volume)))
+    check_disps(golden, "", outputs.student.disps)
+
+    learning = [True] if frozen else [True, False]
+    for name in ("reproj_loss", "consistency_loss", "smooth_flow_loss", "loss"):
+        for scale in SCALES:
+            value = sum(parts[multi][name][scale] for multi in learning if name in parts[multi])
+            golden.check(f"out.losses.{name}_{scale}", value)
+    losses = {multi: jnp.mean(part["loss"]) for multi, part in parts.items()}
+    golden.check("out.losses.student_loss", losses[True])
+    golden.check("out.losses.teacher_loss", losses[False])
+    golden.check("out.losses.loss", sum(losses[multi] for multi in learning))
+    check_gradients(golden, grads, batch_stats)
+    if "out.student_to_teacher_pose_grad_norm" in golden:
+        gradient = flat_torch((run(state.params, jnp.array([1.0, 0.0]))[0], batch_stats))
+        of_network = {net: [key for key in golden.meta["grad_keys"] if key.startswith(f"{net}/")] for net in TEACHER_AND_POSE}
+        norms = [np.linalg.norm([np.linalg.norm(gradient[key]) for key in keys]) for keys in of_network.values()]
+        golden.check("out.student_to_teacher_pose_grad_norm", np.array(norms, np.float32))
+    statistics = flat_torch((state.params, batch_stats))
+    norms = [np.linalg.norm(statistics[key]) for key in golden.meta["stat_keys"]]
+    golden.check("out.stat_norm", np.array(norms, np.float32))
 
 
 @pytest.mark.golden("c13_ds_infer")
-def test_inference_agrees_up_to_the_flow(golden):
+def test_inference(golden, monkeypatch):
     config, state, batch = system_of(golden, (-1, 0))
     batch = batch.replace(inputs=batch.images)  # not augmented
 
@@ -349,10 +451,16 @@ def test_inference_agrees_up_to_the_flow(golden):
         model = networks.merge(state.params, state.batch_stats, config, None, train=False)
         return forward_module.forward(model, batch, state.depth_range, config, train=False)
 
-    outputs = run(state, batch)
+    with monkeypatch.context() as patch:
+        as_published(patch)
+        outputs = run(state, batch)
     golden.check("out.mono_disp_s0", outputs.teacher_disps[0][:, None])
     golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
-    golden.leave_out("out.as_training.*", OWN)
+    golden.check("out.as_training.resflow_s0", jnp.moveaxis(outputs.student.residuals[0][:, 0], -1, 1))
+    volume = outputs.student.volume
+    golden.check("out.as_training.lowest_cost", volume.lowest, where=decided(volume) & (np.asarray(volume.confidence) > 0))
+    golden.check("out.as_training.confidence_mask", volume.confidence)
+    golden.check("out.as_training.disp_s0", outputs.student.disps[0][:, None])
     golden.leave_out("out.script.*", "the evaluation script builds another input than training; ours builds the same")
 
 
