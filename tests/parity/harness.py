@@ -57,7 +57,7 @@ class Golden:
         return self._arrays[name]
 
     def _stop_without(self, name: str):
-        self.absent.append(f"{name} of {self.stem} (the rest of a test, which needs it, was not run)")
+        self.absent.append(f"{name} (a test needs it to go on)")
         pytest.skip(f"{self.stem} needs {name}, which is absent")
 
     def __contains__(self, name: str) -> bool:
