@@ -61,7 +61,7 @@ def test_cost_volume_parity(golden):
         golden.check(f"out.{case}.cost_volume", np.moveaxis(volume.costs, -1, 1))
         golden.check(f"out.{case}.missing_mask", np.moveaxis(~volume.observed, -1, 1))
         golden.check(f"out.{case}.confidence_mask", volume.confidence)
-        golden.check(f"out.{case}.lowest_cost", volume.lowest)
+        golden.check(f"out.{case}.lowest_cost", volume.lowest, where=decided(volume))
 
 
 def of_first_entries(maps):
@@ -74,3 +74,11 @@ def without_large_costs(volume, bins):
     """The volume as if costs of 1 and more were not observed: what the reference takes for missing with "min" (J14)."""
     costs, observed = (jnp.moveaxis(x, -1, 0) for x in (volume.costs, volume.observed))
     return cost_volume._finish(costs, observed & (costs < 1), bins)
+
+
+def decided(volume):
+    """Pixels whose cheapest bin is not up to rounding (equal costs are copies: the first of them is meant). There are so few
+    pixels, and enlarged maps have each of them 16 times, that two of the others would be too many."""
+    costs = np.sort(volume.costs, axis=-1)
+    gap = costs[..., 1] - costs[..., 0]
+    return (gap > 1e-5) | (gap == 0)

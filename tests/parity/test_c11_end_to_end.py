@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from harness import nchw, nhwc
-from test_c03_cost_volume import without_large_costs
+from test_c03_cost_volume import decided, without_large_costs
 from test_c04_domd import drawn_objects, with_published_inverse
 from test_c08_losses import loss_config, terms_as_published
 
@@ -283,14 +283,6 @@ def check_student(golden, outputs, config):
         depths = forward_module.full_size_depths(outputs.teacher_disps, config.model)
         reliable = np.asarray(total.reliable_pixels(volume, depths[0]), np.float32)
     golden.check("out.consistency_mask", reliable, where=same)
-
-
-def decided(volume):
-    """Pixels whose cheapest bin is not up to rounding (equal costs are copies: the first of them is meant); the pixels count 16
-    times in the recorded maps, so that two of them would be too many."""
-    costs = np.sort(volume.costs, axis=-1)
-    gap = costs[..., 1] - costs[..., 0]
-    return (gap > 1e-5) | (gap == 0)
 
 
 def enlarged(quarter):

@@ -15,6 +15,7 @@ import tiny
 from flax import nnx
 from harness import nchw, nhwc
 from test_c02_networks import exported, imported
+from test_c03_cost_volume import decided
 from test_c03_matching import exported as exported_encoder
 
 from dd_jax import dynamic_volume, reduce
@@ -141,12 +142,16 @@ def test_volumes_and_their_fusion(golden):
         golden.check(f"out.{case}.cost_volume_static", static)
         golden.check(f"out.{case}.cost_volume_dynamic", dynamic)
         golden.check(f"out.{case}.confidence_mask", volume.confidence)
-        # Where a bin is not seen the pixel is not used; what its cheapest bin would be is nobody's business.
-        golden.check(f"out.{case}.lowest_cost", volume.lowest, where=np.asarray(volume.confidence) > 0)
+        golden.check(f"out.{case}.lowest_cost", volume.lowest, where=used_and_decided(volume))
         if f"out.{case}.missing_static" in golden:
             golden.check(f"out.{case}.missing_static", 1 - nchw(volume.observed.astype(jnp.float32)))
             golden.check(f"out.{case}.missing_dynamic", 1 - nchw(volume.observed.astype(jnp.float32)))
         check_fusion(golden, case, model, f0, f1, volume)
+
+
+def used_and_decided(volume):
+    """Where a bin is not seen the pixel is not used; what its cheapest bin would be is nobody's business."""
+    return (np.asarray(volume.confidence) > 0) & decided(volume)
 
 
 def with_unmasked_convolution(volume):
@@ -187,7 +192,7 @@ def test_matching_encoder_in_training(golden):
     golden.check("out.cost_volume_static", static)
     golden.check("out.cost_volume_dynamic", dynamic)
     golden.check("out.confidence_mask", volume.confidence)
-    golden.check("out.lowest_cost", volume.lowest, where=np.asarray(volume.confidence) > 0)
+    golden.check("out.lowest_cost", volume.lowest, where=used_and_decided(volume))
     golden.check("out.volume_feature", nchw(feature))
     for i in (2, 3, 4):
         golden.check(f"out.feat{i}", nchw(fused[i]))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from harness import nchw, nhwc
+from test_c03_cost_volume import decided
 from test_c11_end_to_end import (
     batch_of,
     check_disps,
@@ -18,7 +19,6 @@ from test_c11_end_to_end import (
     check_poses,
     check_trackers,
     config_of,
-    decided,
     encode_second,
     enlarged,
     flat_torch,
@@ -32,6 +32,7 @@ from test_c13_ds_depth import (
     by_corners,
     losses_of,
     sample_up_to_a_pixel_off,
+    used_and_decided,
     with_unmasked_convolution,
 )
 
@@ -123,8 +124,7 @@ def test_training_step(golden, monkeypatch):
     volume = outputs.student.volume
     for name, part in zip(("static", "dynamic"), jnp.split(volume.apart, 2, axis=-1), strict=True):
         golden.check(f"out.cost_volume_{name}", nchw(part))
-    used = decided(volume) & (np.asarray(volume.confidence) > 0)  # of other pixels nobody asks for the cheapest bin
-    golden.check("out.lowest_cost", enlarged(volume.lowest), where=enlarged(used))
+    golden.check("out.lowest_cost", enlarged(volume.lowest), where=enlarged(used_and_decided(volume)))
     golden.check("out.consistency_mask", np.asarray(reliable, np.float32), where=enlarged(decided(volume)))
     check_disps(golden, "", outputs.student.disps)
 
@@ -165,7 +165,7 @@ def test_inference(golden, monkeypatch):
     golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
     golden.check("out.as_training.resflow_s0", jnp.moveaxis(outputs.student.residuals[0][:, 0], -1, 1))
     volume = outputs.student.volume
-    golden.check("out.as_training.lowest_cost", volume.lowest, where=decided(volume) & (np.asarray(volume.confidence) > 0))
+    golden.check("out.as_training.lowest_cost", volume.lowest, where=used_and_decided(volume))
     golden.check("out.as_training.confidence_mask", volume.confidence)
     golden.check("out.as_training.disp_s0", outputs.student.disps[0][:, None])
     golden.leave_out("out.script.*", "the evaluation script builds another input than training; ours builds the same")
