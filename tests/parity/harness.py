@@ -2,7 +2,9 @@
 
 A file ``NAME.npz`` holds ``in.*``, ``out.*``, checksums of weights that are regenerated from a recipe, and ``meta`` (JSON:
 arguments, cases, tolerances). A parity test compares the ``out.*`` arrays with ours or leaves them out by name and reason;
-an array that no test mentions fails the session. Sizes, prefixes and arguments always come from the file.
+an array that no test mentions fails the session, be it in a file of a known or of an unknown name. Sizes, prefixes and arguments
+always come from the file. A folder may hold less than the tests know: what is absent is named at the end and disagrees with
+nobody, but a folder named by ``--golden`` in which nothing can be compared fails the session.
 """
 
 import ast
@@ -45,10 +47,18 @@ class Golden:
         self.meta = json.loads(str(self._arrays.pop("meta")))
         self.checks: list[tuple] = []
         self.left_out: list[tuple[str, str]] = []
+        self.absent: list[str] = []
         self.failures: list[str] = []
 
     def __getitem__(self, name: str) -> np.ndarray:
+        """An array; if it is absent the test is skipped from here on (comparisons before count)."""
+        if name not in self:
+            self._stop_without(name)
         return self._arrays[name]
+
+    def _stop_without(self, name: str):
+        self.absent.append(f"{name} (a test needs it to go on)")
+        pytest.skip(f"{self.stem} needs {name}, which is absent")
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -61,18 +71,24 @@ class Golden:
         """Another file of the same folder (inputs only); skips the test if it is absent."""
         path = self.path.with_name(stem.removesuffix(".npz") + ".npz")
         if not path.exists():
-            pytest.skip(f"{self.stem} needs {path.name} beside it")
-        return Golden(path)
+            self._stop_without(path.name)
+        other = Golden(path)
+        other.absent = self.absent
+        return other
 
-    def check(self, name: str, value, where=None) -> None:
+    def check(self, name: str, value, where=None, at_least=0.0) -> None:
         """Compares ``value`` (in the golden's layout) under the file's own tolerance [atol, share of elements over it].
 
-        ``where`` restricts the comparison to the elements on which both methods agree by design; explain it in the test.
+        ``where`` restricts the comparison to the elements on which both methods agree by design; explain it in the test. So do
+        for ``at_least``, which raises atol, per element. An array that the file lacks is noted and nothing else.
         """
+        if name not in self:
+            self.absent.append(name)
+            return
         expected, value = self[name], np.asarray(value)
-        atol, allowed = self.meta["tolerance"][name.removeprefix("out.")]
+        atol, allowed = self.meta["tolerance"].get(name.removeprefix("out."), (0.0, 0.0))
         if value.shape != expected.shape:
-            self._record(name, np.inf, atol, 1.0, allowed, f"shape {value.shape} instead of {expected.shape}")
+            self._record(name, np.inf, atol, 1.0, allowed, 0.0, f"shape {value.shape} instead of {expected.shape}")
             return
         if expected.dtype.kind in "fc":
             with np.errstate(invalid="ignore"):  # inf - inf
@@ -81,14 +97,18 @@ class Golden:
             error[(value == expected) | (np.isnan(value) & np.isnan(expected))] = 0.0
         else:
             error, atol = np.asarray(np.abs(value.astype(np.int64) - expected.astype(np.int64))), 0
+        limit = np.broadcast_to(np.maximum(atol, at_least), expected.shape)
         if where is not None:
-            error = error[np.broadcast_to(where, expected.shape)]
-        over = float(np.mean(error > atol)) if error.size else 0.0
-        worst = float(error.max()) if error.size else 0.0
-        self._record(name, worst, atol, over, allowed, "" if over <= allowed else "too far")
+            error, limit = (x[np.broadcast_to(where, expected.shape)] for x in (error, limit))
+        if not error.size:
+            self._record(name, np.inf, atol, 1.0, allowed, 0.0, "no element is compared")
+            return
+        over = float(np.mean(error > limit))
+        problem = "" if over <= allowed else "too far"
+        self._record(name, float(error.max()), atol, over, allowed, error.size / expected.size, problem)
 
-    def _record(self, name, worst, atol, over, allowed, problem):
-        self.checks.append((name, worst, atol, over, allowed, not problem))
+    def _record(self, name, worst, atol, over, allowed, compared, problem):
+        self.checks.append((name, worst, atol, over, allowed, compared, not problem))
         if problem:
             self.failures.append(
                 f"{self.stem}: {name}: {problem}: largest error {worst:.3g}, {over:.4%} of the elements are off by more than "
@@ -99,7 +119,7 @@ class Golden:
         """Declares arrays that are not reproduced, and why."""
         names = self.names(pattern)
         if not names:
-            self.failures.append(f"{self.stem}: leave_out({pattern!r}) matches no array")
+            self.absent.append(pattern)
         self.left_out += [(name, reason) for name in names]
 
     def weights(self, net: str) -> dict[str, np.ndarray]:
@@ -114,7 +134,7 @@ class Golden:
 
     def as_json(self, module: str, test: str) -> str:
         """What the ledger needs to know about a finished test (text, so that it crosses process borders)."""
-        return json.dumps([module, test, self.stem, self.checks, self.left_out])
+        return json.dumps([module, test, self.stem, self.checks, self.left_out, self.absent])
 
 
 def _weight(key: str, shape: tuple[int, ...], recipe: dict) -> np.ndarray:
@@ -154,52 +174,79 @@ def registered_tests(folder: Path) -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 class Ledger:
-    """Pytest plugin: the table of all comparisons, and the failure when an output array is not accounted for."""
+    """Pytest plugin: the table of all comparisons, and the failure when an output array is not accounted for.
+
+    Raises:
+      pytest.UsageError: the folder named by ``--golden`` holds no golden file.
+    """
 
     def __init__(self, config):
-        self.config = config
-        self.checks, self.left_out, self.passed = defaultdict(list), defaultdict(list), defaultdict(set)
+        self.config, self.folder = config, Path(config.getoption("--golden"))
+        self.named = self.folder != Path(__file__).parent.parent / "golden"  # on the command line, not by default
+        if self.named and not any(self.folder.glob("*.npz")):
+            raise pytest.UsageError(f"--golden: no .npz file in {self.folder}: give the folder of the golden arrays")
+        self.asked = False  # for any parity test
+        self.checks, self.left_out, self.absent = defaultdict(list), defaultdict(list), defaultdict(dict)
+        self.passed = defaultdict(set)
 
     def pytest_runtest_logreport(self, report):
+        self.asked |= "golden" in report.keywords
         if report.when != "call":
             return
         for key, text in report.user_properties:
             if key == "golden":
-                module, test, stem, checks, left_out = json.loads(text)
+                module, test, stem, checks, left_out, absent = json.loads(text)
                 self.checks[stem] += checks
                 self.left_out[stem] += left_out
-                if report.passed:
-                    self.passed[stem].add((module, test))
+                self.absent[stem] |= dict.fromkeys(absent)
+                self.passed[stem] |= {(module, test)} if report.passed else set()
 
     def problems(self) -> tuple[list[str], list[str]]:
-        """Arrays not accounted for, in files all of whose tests passed; and files of which only some tests did."""
-        tests = registered_tests(Path(__file__).parent)
-        wrong, partial = [], []
-        for stem in sorted(self.checks.keys() | self.left_out.keys()):
+        """What fails the session: arrays not accounted for, in files all of whose tests passed or that no test knows, and that
+        nothing was compared; and the files of which only some tests passed."""
+        tests, wrong, partial = registered_tests(Path(__file__).parent), [], []
+        for stem in sorted(path.stem for path in self.folder.glob("*.npz")):
             needed = {test for test, patterns in tests.items() if any(fnmatch.fnmatchcase(stem, p) for p in patterns)}
+            if needed and not (self.checks[stem] or self.left_out[stem] or self.passed[stem]):
+                continue  # no test of this file was asked for, or none came as far as to compare
             if absent := sorted(test for _, test in needed - self.passed[stem]):
                 partial.append(f"{stem} (not run, or failed: {', '.join(absent)})")
                 continue
-            with np.load(Path(self.config.getoption("--golden")) / f"{stem}.npz") as archive:
+            with np.load(self.folder / f"{stem}.npz") as archive:
                 outputs = {name for name in archive.files if name.startswith("out.")}
+            if not needed and outputs:
+                wrong.append(f"{stem}: no test knows this file ({len(outputs)} arrays)")
+                continue
             checked, left = {name for name, *_ in self.checks[stem]}, {name for name, _ in self.left_out[stem]}
             wrong += [f"{stem}: {name} is neither checked nor left out" for name in sorted(outputs - checked - left)]
             wrong += [f"{stem}: {name} is both checked and left out" for name in sorted(checked & left)]
+        if self.named and not any(self.checks.values()):
+            wrong.append(f"nothing was compared: {self.folder} holds no array that the tests asked for know")
         return wrong, partial
 
+    def missing(self) -> list[str]:
+        """What the folder lacks of that which the tests know: arrays of files that were read, and whole files (of a folder that
+        was named: the committed one is a subset)."""
+        lines = [f"{stem} lacks {', '.join(names)}" for stem, names in sorted(self.absent.items()) if names]
+        patterns = {p for patterns in registered_tests(Path(__file__).parent).values() for p in patterns}
+        files = sorted(pattern for pattern in patterns if not any(self.folder.glob(f"{pattern}.npz")))
+        return lines + ([f"no file {', '.join(files)}"] if files and self.named else [])
+
     def pytest_sessionfinish(self, session):
-        if not hasattr(self.config, "workerinput") and self.problems()[0] and session.exitstatus == pytest.ExitCode.OK:
+        sums_up = self.asked and not hasattr(self.config, "workerinput")
+        if sums_up and session.exitstatus == pytest.ExitCode.OK and self.problems()[0]:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):
-        if not self.checks and not self.left_out:
+        if not self.asked:
             return
         out = terminalreporter
         out.section("golden arrays")
-        out.line(f"{'file':<28} {'array':<52} {'max error':>10} {'atol':>10} {'over':>9} {'allowed':>9}")
+        head = ("max error", "atol", "over", "allowed", "compared")
+        out.line(f"{'file':<28} {'array':<52} " + " ".join(f"{x:>10}" for x in head))
         for stem in sorted(self.checks):
-            for name, worst, atol, over, allowed, ok in self.checks[stem]:
-                row = f"{stem:<28} {name:<52} {worst:>10.2e} {atol:>10.2e} {over:>9.3%} {allowed:>9.3%}"
+            for name, worst, atol, over, allowed, compared, ok in self.checks[stem]:
+                row = f"{stem:<28} {name:<52} {worst:>10.2e} {atol:>10.2e} {over:>10.3%} {allowed:>10.3%} {compared:>10.1%}"
                 out.line(row if ok else row + "  FAILED", red=not ok)
         for stem in sorted(self.left_out):
             reasons = defaultdict(list)
@@ -210,9 +257,14 @@ class Ledger:
         wrong, partial = self.problems()
         if partial:
             out.line(f"not accounted for, because not all tests of the file ran and passed: {'; '.join(partial)}")
+        missing = self.missing()
+        for line in missing:
+            out.line(f"ABSENT: {line}", yellow=True)
         for line in wrong:
             out.line(f"ERROR {line}", red=True)
         count = sum(map(len, self.checks.values()))
-        passed = sum(ok for rows in self.checks.values() for *_, ok in rows)
-        left = sum(map(len, self.left_out.values()))
-        out.line(f"{passed} of {count} arrays agree, {left} left out, {len(wrong)} not accounted for")
+        passed = sum(row[-1] for rows in self.checks.values() for row in rows)
+        left, absent = (sum(map(len, found.values())) for found in (self.left_out, self.absent))
+        out.line(
+            f"{passed} of {count} arrays agree, {left} left out, {absent} absent from their files, {len(wrong)} not accounted for"
+        )

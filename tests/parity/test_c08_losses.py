@@ -106,20 +106,31 @@ def loss_terms(golden, options, multi, preds, disps, depths, weights=None):
         reliable &= jnp.asarray(golden["in.augmentation_mask"][:, 0] < 0.5)
     teacher_depths = jnp.stack(scalar_maps(golden, "in.mono_depth_s{}"))
 
-    dark = jax.lax.stop_gradient(preds).sum(-1) < 0.1
-    holes = None if loss.occlusion_rule == "min" else dark
-    if holes is None and weights is None and not options.get("zero_img", True):  # nothing differs from our semantics
+    if (
+        loss.occlusion_rule == "min" and weights is None and not options.get("zero_img", True)
+    ):  # nothing differs from our semantics
         fields = tuple(dataclasses.asdict(loss).items())
         if multi:
             return student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fields)
         return teacher(depths, preds, disps, pyramid, unwarped, exists, fields)
 
+    explained = (depths, teacher_depths, reliable) if multi else None
+    return terms_as_published(options, loss, preds, disps, pyramid, unwarped, exists, weights, explained)[0]
+
+
+def terms_as_published(options, loss, preds, disps, pyramid, unwarped, exists, weights=None, explained=None):
+    """Terms per scale from damaged pictures, and the target that is left in the end.
+
+    ``explained``, of the student's branch: its depths, the teacher's, and where no consistency is asked for.
+    """
+    dark = jax.lax.stop_gradient(preds).sum(-1) < 0.1
+    holes = None if loss.occlusion_rule == "min" else dark
     errors, identities, targets = blacked_out_errors(preds, unwarped, pyramid[0], options, loss)
     how = loss.occlusion_rule, loss.source_reduce
     error = combine(errors, exists, holes, how)  # the reference counts pixels seen by no source, with error 0
-    if multi:
-        mask = jnp.broadcast_to(reliable, error.shape)
-        terms = {"consistency": consistency(depths, teacher_depths, reliable, None)}
+    if explained is not None:
+        mask = jnp.broadcast_to(explained[2], error.shape)
+        terms = {"consistency": consistency(*explained, None)}
     else:
         mask, terms = jnp.ones_like(error, bool), {}
         if loss.automask:
@@ -127,10 +138,11 @@ def loss_terms(golden, options, multi, preds, disps, depths, weights=None):
     if weights is not None:
         error = error * weights[:, None, None]
     edges = edge_weights((targets[0], *pyramid[1:]))
-    return terms | {
+    terms |= {
         "photometric": reduce.masked_mean(error, mask.astype(error.dtype), None, dims=(1, 2, 3)),
         "smoothness": loss.smoothness * smoothness(disps, edges, None),
     }
+    return terms, targets[-1]
 
 
 def check_case(golden, case, terms, names=("reproj_loss", "consistency_loss", "loss")):

@@ -15,6 +15,16 @@ def errors(result, region="all"):
     return [result[region].get(name, 0.0) for name in ERRORS]
 
 
+def rounding(pixels, order=ERRORS):
+    """By how much errors over so many pixels may change, because rounding moves pixels across the limits of a1, a2 and a3: one
+    pixel, and of many pixels two in 100,000 (float32 moves their ratios by some 1e-6, and few of them lie so near)."""
+    return np.multiply.outer(1.5 / np.maximum(pixels, 1) + 2e-5, [name in ("a1", "a2", "a3") for name in order])
+
+
+def rounding_of(results, region="all"):
+    return np.stack([rounding(result[region]["pixels"]) for result in results])
+
+
 @pytest.mark.golden("c09_eval_kitti", "c09_eval_cityscapes")
 def test_evaluation(golden):
     named = protocol("eigen" if golden.stem.endswith("kitti") else "cityscapes")
@@ -29,18 +39,19 @@ def test_evaluation(golden):
 
     results = [evaluate_image(d[0], truth, {}, script) for d, truth in zip(disp, truths, strict=True)]
     summary = summarize(results)
-    golden.check("out.errors", [errors(result) for result in results])
-    golden.check("out.mean_errors", errors(summary))
+    golden.check("out.errors", [errors(result) for result in results], at_least=rounding_of(results))
+    golden.check("out.mean_errors", errors(summary), at_least=rounding_of(results).mean(axis=0))
     golden.check("out.ratios", [result["scale"]["ratio"] for result in results])
     golden.check("out.ratio_med_std", [summary["scale"]["median"], summary["scale"]["relative_std"]])
 
     unscaled = [evaluate_image(d[0], truth, {}, script, factor=1.0) for d, truth in zip(disp, truths, strict=True)]
-    golden.check("out.errors_no_median_scaling", [errors(result) for result in unscaled])
+    golden.check("out.errors_no_median_scaling", [errors(result) for result in unscaled], at_least=rounding_of(unscaled))
 
     results = [
         evaluate_image(d[0], truth, {"dynamic": mask}, validation) for d, truth, mask in zip(disp, truths, masks, strict=True)
     ]
-    golden.check("out.val.errors", [errors(result) for result in results])
-    golden.check("out.val.doj_errors", [errors(result, "dynamic") for result in results])
+    golden.check("out.val.errors", [errors(result) for result in results], at_least=rounding_of(results))
+    dynamic = [errors(result, "dynamic") for result in results]
+    golden.check("out.val.doj_errors", dynamic, at_least=rounding_of(results, "dynamic"))
     golden.check("out.val.pixels_all_doj", [[result[name]["pixels"] for name in ("all", "dynamic")] for result in results])
     golden.leave_out("out.flip_post_process", "averaging with the flipped image is not part of this evaluation")

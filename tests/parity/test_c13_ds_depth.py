@@ -6,7 +6,6 @@ and hand what they find to our functions.
 """
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +15,13 @@ import tiny
 from flax import nnx
 from harness import nchw, nhwc
 from test_c02_networks import exported, imported
+from test_c03_cost_volume import decided
 from test_c03_matching import exported as exported_encoder
-from test_c11_end_to_end import batch_of, check_disps, check_poses, check_trackers, config_of, set_matching_draws, state_of
 
 from dd_jax import dynamic_volume, reduce
 from dd_jax import forward as forward_module
 from dd_jax.config import CostVolumeConfig, DsDepthConfig, LossConfig
-from dd_jax.cost_volume import depth_bins, update_depth_range
+from dd_jax.cost_volume import depth_bins
 from dd_jax.geometry.camera import disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.warp import reproject
@@ -39,6 +38,12 @@ FRAMES, SCALES = (-1, 1), range(4)
 PUBLISHED = DsDepthConfig(own_mask=False)
 
 
+def sample_up_to_a_pixel_off(image, coords):
+    """The reference normalises coordinates by the size, not by the size less one."""
+    h, w = image.shape[1:3]
+    return sample_border(image, coords * jnp.array([(w - 1) / w, (h - 1) / h]))
+
+
 @pytest.mark.golden("c13_ds_flow_net")
 def test_flow_network_and_its_input(golden, monkeypatch):
     (name,) = golden.meta["weights"]
@@ -47,7 +52,6 @@ def test_flow_network_and_its_input(golden, monkeypatch):
     depth, K, T = (jnp.asarray(golden[f"in.{key}"]) for key in ("depth", "K", "cam_T_cam"))
     depth, K = depth[:, 0], K[:, :3, :3]
     h, w = depth.shape[1:]
-    shrink = jnp.array([(w - 1) / w, (h - 1) / h])
     u, v = pixel_grid(h, w)
     grid = jnp.stack(jnp.broadcast_arrays(u, v), axis=-1)
 
@@ -58,20 +62,24 @@ def test_flow_network_and_its_input(golden, monkeypatch):
         return (arrays[3],)
 
     with monkeypatch.context() as patch:  # what our flow network would be given, sampled where the reference samples
-        patch.setattr(forward_module, "sample_border", lambda image, coords: sample_border(image, coords * shrink))
+        patch.setattr(forward_module, "sample_border", sample_up_to_a_pixel_off)
         patch.setattr(FlowNet, "__call__", given)
         batch = tiny.batch(len(depth)).replace(inputs=jnp.stack([source, target, source], axis=1), K=K)
         model = networks.Model(tiny.config(ds={"enabled": True}, domd={"enabled": False}), Draws())
         forward_module.residual_flows(model, batch, T[:, None], depth)
     np.testing.assert_array_equal(parts[0], target)
     np.testing.assert_array_equal(parts[1], source)
-    for name, part in zip(("warped", "rigid_flow", "error_norm"), parts[2:], strict=True):
+    names = "warped", "rigid_flow", "error_norm"
+    for name, part in zip(names, parts[2:], strict=True):
         golden.check(f"out.{name}", nchw(part))
-    golden.check("out.zero_flow.warped", nchw(sample_border(target, jnp.broadcast_to(grid * shrink, (len(depth), h, w, 2)))))
+    golden.check("out.zero_flow.warped", nchw(sample_up_to_a_pixel_off(target, jnp.broadcast_to(grid, (len(depth), h, w, 2)))))
+
+    # The network itself is given what the reference gives it: rounding of its input may move it across a kink of its ReLUs.
+    seen = [jnp.asarray(nhwc(golden[f"out.{name}"])) for name in names]
 
     @jax.jit
     def run(params):
-        flows = nnx.merge(graph, params, nnx.State({}))(*parts)
+        flows = nnx.merge(graph, params, nnx.State({}))(target, source, *seen)
         return jnp.sum(flows[0] * nhwc(golden["in.grad_w"])), flows
 
     _, flows = run(params)
@@ -134,17 +142,25 @@ def test_volumes_and_their_fusion(golden):
         golden.check(f"out.{case}.cost_volume_static", static)
         golden.check(f"out.{case}.cost_volume_dynamic", dynamic)
         golden.check(f"out.{case}.confidence_mask", volume.confidence)
-        # Where a bin is not seen the pixel is not used; what its cheapest bin would be is nobody's business.
-        golden.check(f"out.{case}.lowest_cost", volume.lowest, where=np.asarray(volume.confidence) > 0)
+        golden.check(f"out.{case}.lowest_cost", volume.lowest, where=used_and_decided(volume))
         if f"out.{case}.missing_static" in golden:
             golden.check(f"out.{case}.missing_static", 1 - nchw(volume.observed.astype(jnp.float32)))
             golden.check(f"out.{case}.missing_dynamic", 1 - nchw(volume.observed.astype(jnp.float32)))
         check_fusion(golden, case, model, f0, f1, volume)
 
 
-def check_fusion(golden, case, model, f0, f1, volume):
+def used_and_decided(volume):
+    """Where a bin is not seen the pixel is not used; what its cheapest bin would be is nobody's business."""
+    return (np.asarray(volume.confidence) > 0) & decided(volume)
+
+
+def with_unmasked_convolution(volume):
     """The published encoder masks the cheaper costs but not their convolution; ours masks both."""
-    unmasked = volume.replace(costs=volume.costs * volume.confidence[..., None], confidence=jnp.ones_like(volume.confidence))
+    return volume.replace(costs=volume.costs * volume.confidence[..., None], confidence=jnp.ones_like(volume.confidence))
+
+
+def check_fusion(golden, case, model, f0, f1, volume):
+    unmasked = with_unmasked_convolution(volume)
     reduced = jax.jit(lambda apart: jax.nn.relu(model().fusion(apart)))(volume.apart)
     for name, value in (("volume_reduced", reduced), ("volume_feature", reduced + unmasked.costs)):
         if f"out.{case}.{name}" in golden:
@@ -166,7 +182,7 @@ def test_matching_encoder_in_training(golden):
         f0, f1 = model.features(jnp.asarray(nhwc(golden["in.current"])))
         _, lookup = model.features(jnp.asarray(nhwc(golden["in.lookups"][:, 0])))
         volume = jax.tree.map(jax.lax.stop_gradient, sweep(golden, f1, lookup, poses, residual))
-        unmasked = volume.replace(costs=volume.costs * volume.confidence[..., None], confidence=jnp.ones_like(volume.confidence))
+        unmasked = with_unmasked_convolution(volume)
         fused = model.fuse(f0, f1, unmasked)
         total = sum(jnp.sum(fused[i] * nhwc(golden[f"in.grad_w{i}"])) for i in (2, 3, 4))
         return total, (volume, unmasked.costs + jax.nn.relu(model.fusion(volume.apart)), fused)
@@ -176,7 +192,7 @@ def test_matching_encoder_in_training(golden):
     golden.check("out.cost_volume_static", static)
     golden.check("out.cost_volume_dynamic", dynamic)
     golden.check("out.confidence_mask", volume.confidence)
-    golden.check("out.lowest_cost", volume.lowest, where=np.asarray(volume.confidence) > 0)
+    golden.check("out.lowest_cost", volume.lowest, where=used_and_decided(volume))
     golden.check("out.volume_feature", nchw(feature))
     for i in (2, 3, 4):
         golden.check(f"out.feat{i}", nchw(fused[i]))
@@ -211,21 +227,12 @@ OPTIONS = {  # case -> LossConfig, does the motion mask count, does matching aug
 }
 
 
-@pytest.mark.golden("c13_ds_losses")
-def test_losses(golden):
-    pyramid = tuple(jnp.asarray(nhwc(golden[f"in.color_0_s{s}"])) for s in SCALES)
-    sources = jnp.stack([jnp.asarray(nhwc(golden[f"in.color_{f}_s0"])) for f in FRAMES])
+def losses_of(pyramid, sources, K):
+    """(views, terms) of a target at all scales and its sources (f, b, h, w, 3); all is brought to full size by its corners."""
     size = pyramid[0].shape[1:3]
-    K = jnp.asarray(golden["in.K"])[:, :3, :3]
     half = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
     statistics, edges = target_statistics(pyramid[0]), edge_weights(pyramid)
     exists = jnp.ones((len(pyramid[0]), 2), bool)
-    inputs = {
-        "mono_disp": tuple(jnp.asarray(golden[f"in.mono_disp_s{s}"][:, 0]) for s in SCALES),
-        "disp": tuple(jnp.asarray(golden[f"in.disp_s{s}"][:, 0]) for s in SCALES),
-        "cam_T_cam": tuple(jnp.asarray(golden[f"in.cam_T_cam_{f}"]) for f in FRAMES),
-        "resflow": tuple(jnp.stack([jnp.asarray(golden[f"in.resflow_{f}_s{s}"]) for f in FRAMES]) for s in SCALES),
-    }
 
     def views(disps, poses, flows):
         """Depths (s, b, h, w), pictures at the rigid points and at those moved by the flow (s, f, b, h, w, 3), moved points."""
@@ -236,6 +243,7 @@ def test_losses(golden):
         return depths, sample(sources, coords), sample(sources, coords + shifts), coords + shifts
 
     def terms(inputs, multi, loss, reliable):
+        """Per scale, weighted, of the student (``multi``) or of the teacher."""
         poses = jax.tree.map(jax.lax.stop_gradient, inputs["cam_T_cam"]) if multi else inputs["cam_T_cam"]
         flows = inputs["resflow"]
         disps = inputs["disp"] if multi else inputs["mono_disp"]
@@ -258,6 +266,29 @@ def test_losses(golden):
         found["reproj_loss"] = reduce.masked_mean(error, mask, None, dims=(1, 2, 3))
         return found
 
+    return views, terms
+
+
+def as_logged(terms):
+    """With their sum, the flow's smoothness without weight."""
+    found = terms | {"loss": sum(terms.values())}
+    if "smooth_flow_loss" in terms:
+        found["smooth_flow_loss"] = terms["smooth_flow_loss"] * 2 ** np.arange(4) / 1e-4
+    return found
+
+
+@pytest.mark.golden("c13_ds_losses")
+def test_losses(golden):
+    pyramid = tuple(jnp.asarray(nhwc(golden[f"in.color_0_s{s}"])) for s in SCALES)
+    sources = jnp.stack([jnp.asarray(nhwc(golden[f"in.color_{f}_s0"])) for f in FRAMES])
+    views, terms = losses_of(pyramid, sources, jnp.asarray(golden["in.K"])[:, :3, :3])
+    inputs = {
+        "mono_disp": tuple(jnp.asarray(golden[f"in.mono_disp_s{s}"][:, 0]) for s in SCALES),
+        "disp": tuple(jnp.asarray(golden[f"in.disp_s{s}"][:, 0]) for s in SCALES),
+        "cam_T_cam": tuple(jnp.asarray(golden[f"in.cam_T_cam_{f}"]) for f in FRAMES),
+        "resflow": tuple(jnp.stack([jnp.asarray(golden[f"in.resflow_{f}_s{s}"]) for f in FRAMES]) for s in SCALES),
+    }
+
     def total(inputs, loss, reliable):
         parts = {multi: terms(inputs, multi, loss, reliable) for multi in (False, True)}
         return sum(jnp.mean(sum(part.values())) for part in parts.values()), parts
@@ -271,9 +302,7 @@ def test_losses(golden):
         (_, parts), grads = run(inputs)
         for multi, part in parts.items():
             prefix = f"out.{case}.{'multi' if multi else 'mono'}"
-            part = part | {"loss": sum(part.values())}
-            if multi:  # logged without weight
-                part["smooth_flow_loss"] = part["smooth_flow_loss"] * 2 ** np.arange(4) / 1e-4
+            part = as_logged(part)
             for name in ("reproj_loss", "loss", "consistency_loss", "smooth_flow_loss"):
                 for scale in SCALES:
                     if f"{prefix}.{name}_{scale}" in golden:
@@ -288,6 +317,8 @@ def test_losses(golden):
                 for scale in SCALES:
                     golden.check(f"out.default.grad_resflow_{frame}_s{scale}", grads["resflow"][scale][i])
 
+    size, statistics = pyramid[0].shape[1:3], target_statistics(pyramid[0])
+    half = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
     _, rigid, moved, points = views(inputs["disp"], inputs["cam_T_cam"], inputs["resflow"])
     for i, frame in enumerate(FRAMES):
         golden.check(f"out.color_{frame}_s0", nchw(rigid[0, i]))
@@ -297,61 +328,3 @@ def test_losses(golden):
     distillation = 1e-3 * pyramid_distillation(jnp.stack([by_corners(disp, size) for disp in inputs["disp"]]), None)
     for scale in (1, 2, 3):
         golden.check(f"out.pyramid_distillation_s{scale}", distillation[scale])
-
-
-OWN = "the flow network's input is sampled where it should be and teaches no other network; all that follows differs"
-
-
-def system_of(golden, frames):
-    """(config, state, batch) of an end-to-end file."""
-    config = config_of(golden, many_depth=True)
-    config.ds.enabled = True
-    return config, state_of(golden, config), batch_of(golden.companion(golden.meta["inputs_file"]), frames)
-
-
-@pytest.mark.golden("c13_ds_train", "c13_ds_train_aug", "c13_ds_train_frozen")
-def test_training_step_agrees_up_to_the_flow(golden, monkeypatch):
-    frozen = golden.stem.endswith("frozen")
-    config, state, batch = system_of(golden, (-1, 0, 1))
-    set_matching_draws(golden, monkeypatch)
-
-    @jax.jit
-    def run(state, batch):
-        model = networks.merge(state.params, state.batch_stats, config, None, train=True, frozen=frozen)
-        return forward_module.forward(model, batch, state.depth_range, config, train=True)
-
-    outputs = run(state, batch)
-    check_disps(golden, "mono_", outputs.teacher_disps)
-    check_poses(golden, outputs)
-    golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
-    depth = disp_to_depth(outputs.teacher_disps[0], 0.1, 100.0)
-    depth_range = state.depth_range
-    if not frozen:
-        depth_range = update_depth_range(depth_range, depth, config.cost_volume, config.model.min_depth, None)
-    check_trackers(golden, depth_range)
-    golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
-    for name in golden.names("out.*"):
-        if re.match(r"out\.(losses|disp_s|resflow|lowest|consistency|cost_volume|student_to|grad|stat_norm)", name):
-            golden.leave_out(name, OWN)
-
-
-@pytest.mark.golden("c13_ds_infer")
-def test_inference_agrees_up_to_the_flow(golden):
-    config, state, batch = system_of(golden, (-1, 0))
-    batch = batch.replace(inputs=batch.images)  # not augmented
-
-    @jax.jit
-    def run(state, batch):
-        model = networks.merge(state.params, state.batch_stats, config, None, train=False)
-        return forward_module.forward(model, batch, state.depth_range, config, train=False)
-
-    outputs = run(state, batch)
-    golden.check("out.mono_disp_s0", outputs.teacher_disps[0][:, None])
-    golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
-    golden.leave_out("out.as_training.*", OWN)
-    golden.leave_out("out.script.*", "the evaluation script builds another input than training; ours builds the same")
-
-
-@pytest.mark.golden("c13_ds_batch")
-def test_inputs_hold_no_outputs(golden):
-    assert golden.names("out.*") == [] and golden.names("in.*")
