@@ -256,8 +256,10 @@ def test_two_processes_stopped_and_killed_get_the_result_of_one(drives, compiled
     with TwoProcesses(*arguments) as second:
         second.run_until(lambda: len(history(two)) >= stopped + 2)
         second.processes[1].kill()
-        assert "error: another process ended" in second.processes[0].communicate(timeout=300)[1]
-        assert second.processes[0].returncode == 1, "the first must not go on alone"
+        last_words = second.processes[0].communicate(timeout=300)[1]
+        by_us = second.processes[0].returncode == 1 and "error: another process ended" in last_words
+        by_jax = second.processes[0].returncode == -signal.SIGABRT and "another task died" in last_words  # the sum never fails
+        assert by_us or by_jax, "the first must not go on alone"
     assert len(history(two)) < 16
 
     with TwoProcesses(*arguments) as third:
