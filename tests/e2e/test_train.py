@@ -231,7 +231,7 @@ class TwoProcesses:
 @pytest.mark.slow
 def test_two_processes_stopped_and_killed_get_the_result_of_one(drives, compiled, tmp_path, monkeypatch):
     """Two of two devices against one of four: stopped by SIGTERM to one of them, then one is killed, then to the end."""
-    config = run_config(drives, 16, {"loss": tiny.SHARP["loss"]}, backend="jit")
+    config = run_config(drives, 16, tiny.SHARP, backend="jit")
     config.optim.learning_rate = 1e-4  # the published one: at ten times that, rounding grows tenfold in every step
     whole = train(config, tmp_path / "one", jax.devices()[:4])
     (tmp_path / "config.json").write_text(json.dumps(configs.to_dict(config)))
