@@ -88,11 +88,7 @@ def parts(config: Config, state: TrainState, batch: Batch, teacher: Part) -> Ite
     if config.model.student:
         outputs = yield from _student_parts(config, state, batch, outputs)
     yield _losses_part(config, state, batch, outputs)
-
-    def optimiser(_: None, grads: Tree, state: TrainState) -> tuple[Any, Any]:
-        return optim.update(grads, state.params, state.opt_state, config.optim), None
-
-    yield compile_part("optimiser", optimiser, None, state.params, state)
+    yield _optimiser_part(config, state)
 
 
 def _merge(state: TrainState, name: str, params: Tree, config: Config) -> networks.Model:
@@ -204,3 +200,20 @@ def _losses_part(config: Config, state: TrainState, batch: Batch, outputs: Outpu
     called = {name: state.params[name] for name, calls in again.items() if calls}
     taught = called, outputs.T_source_from_target, outputs.teacher_disps, disps
     return compile_part("losses", losses, taught, state, batch, outputs)
+
+
+def _optimiser_part(config: Config, state: TrainState) -> Part:
+    """Changes a copy of the parameters and moments in place, as the step does; fresh memory would cost more than the update."""
+    held = [jax.tree.map(jnp.copy, (state.params, state.opt_state))]
+
+    def update(held: tuple[Tree, Tree], grads: Tree) -> tuple[Tree, Tree]:
+        return optim.update(grads, *held, config.optim)
+
+    start = time.perf_counter()
+    compiled = jax.jit(update, donate_argnums=0).lower(held[0], state.params).compile()
+
+    def forward() -> tuple[Tree, Tree]:
+        held[0] = compiled(held[0], state.params)
+        return held[0]
+
+    return Part("optimiser", forward, None, time.perf_counter() - start)

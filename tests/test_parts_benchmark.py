@@ -2,6 +2,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
@@ -59,6 +60,9 @@ def test_the_parts_one_after_another_are_the_step(system, monkeypatch):
     terms = next(piece for piece in pieces if piece.name == "losses").forward()[1]
     total, (expected, *_) = jax.jit(lambda state: loss_fn(state.params, state, batch, config, None, False))(state)
     assert set(terms) == set(expected) and terms["total"] == pytest.approx(float(total), rel=1e-4)
+    for _ in range(2):  # in place, on a copy of its own
+        params, _ = pieces[-1].forward()
+    assert not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(state.params)))
 
 
 def test_a_part_runs_forward_and_backward():
