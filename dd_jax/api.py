@@ -176,7 +176,7 @@ class Model:
         """Depth of consecutive frames, one after another; reads one batch ahead, so that the device never waits.
 
         Arguments and errors are those of :meth:`predict`, here for all frames; ``masks`` has one for each. The frames come from
-        one camera and have one size. A GPU does ``batch_size`` frames at once in little more time than one.
+        one camera and have one size. ``batch_size`` frames are predicted at once, which suits a GPU.
         """
         check_batch_size(batch_size)
         if network == "student":
