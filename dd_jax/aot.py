@@ -66,7 +66,7 @@ class Needs:
 
 def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = False) -> Needs:
     """Compiles the step of ``config`` for every device of a topology such as ``v5e:2x4``; takes some twenty minutes of a core,
-    a minute for ``cpu``.
+    a minute for ``cpu``. Devices of several machines get backend "jit", as training requires of them.
 
     Args:
       frozen: the step in which teacher and pose are fixed.

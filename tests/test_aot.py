@@ -1,5 +1,6 @@
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +151,23 @@ def test_a_compiler_that_refuses_has_said_how_much_it_wanted(small_step, monkeyp
     message = "INTERNAL: something else"
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         aot.needs(tiny.config(), "v5e:1x2", 3)
+
+
+@pytest.mark.parametrize(("machines", "backend"), [([0, 0], "pmap"), ([0, 1], "jit")])
+def test_devices_of_several_machines_get_the_backend_that_they_need(monkeypatch, machines, backend):
+    class Lowered:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(REFUSALS[0])
+
+    config, compiled = tiny.config(), []
+    devices = [SimpleNamespace(process_index=machine, device_kind="any") for machine in machines]
+    monkeypatch.setattr(aot, "topology_devices", lambda _: devices)
+    monkeypatch.setattr(parallel, "compile_step", lambda config, *_: (compiled.append(config.train.backend), Lowered())[1])
+    aot.needs(config, "v5e:1x2", 1)
+    assert compiled == [backend]
 
 
 def test_a_column_for_each_topology():
