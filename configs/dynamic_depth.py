@@ -18,7 +18,7 @@ Published: KITTI (Eigen, raw ground truth) abs_rel 0.096, Cityscapes 0.103. Ours
 """
 
 from dd_jax.config import Config, ConfigError
-from dd_jax.protocols import protocol
+from dd_jax.config.protocols import protocol
 
 
 def get_config(variant: str = "synthetic") -> Config:

@@ -14,14 +14,14 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dd_jax.api import Model, Stream, camera_from_fov, load
     from dd_jax.config import ConfigError
-    from dd_jax.scaling import CameraHeight, Median, Speed
+    from dd_jax.inference.api import Model, Stream, camera_from_fov, load
+    from dd_jax.inference.metric_scale import CameraHeight, Median, Speed
 
 __all__ = ["CameraHeight", "ConfigError", "Median", "Model", "Speed", "Stream", "camera_from_fov", "load"]
 
-_HOMES = {"ConfigError": "config", "CameraHeight": "scaling", "Median": "scaling", "Speed": "scaling"}
-"""Modules of the public names; the others are of ``api``."""
+_MODULES = {"ConfigError": "config"} | dict.fromkeys(("CameraHeight", "Median", "Speed"), "inference.metric_scale")
+"""Modules of the public names; the others are in ``inference.api``."""
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> object:
     """The public names, imported when they are first asked for: ``import dd_jax`` alone stays cheap."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'inference.api')}"), name)
     return globals()[name]
 
 

@@ -16,15 +16,19 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from dd_jax import checkpoint, gallery, ground_plane, hosts, metrics, parallel, predictions, protocols, report, saved
-from dd_jax.baselines import mean_map, spread
-from dd_jax.config import Config, ConfigError, EvalConfig, to_dict
+from dd_jax import report
+from dd_jax.checkpoints import run_folder, saved
+from dd_jax.config import Config, ConfigError, EvalConfig, protocols, to_dict
+from dd_jax.config.rules import validate
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics, resize_mask
 from dd_jax.data.loader import TripletSource, eval_batches, list_split, open_split
-from dd_jax.predictions import InverseDepth
-from dd_jax.results import Results, make_folder, write_results
-from dd_jax.types import Batch, Predictions, TrainState
-from dd_jax.validation import validate
+from dd_jax.evaluation import external_predictions, ground_plane, metrics, panels
+from dd_jax.evaluation.baselines import mean_map, spread
+from dd_jax.evaluation.external_predictions import InverseDepth
+from dd_jax.evaluation.results import Results, make_folder, write_results
+from dd_jax.method import on_devices
+from dd_jax.runtime import hosts, parallel
+from dd_jax.types import Batch, Predictions
 
 REGIONS = ("all", "dynamic", "moving", "static")
 NETWORKS = ("student", "teacher")
@@ -33,14 +37,6 @@ PREDICTORS = (*NETWORKS, FOREIGN, "constant", "mean_map")
 
 EXTREMES = 4
 """Samples that the report shows as the worst, and as many as the best."""
-
-
-def make_predict(config: Config, devices: list[jax.Device] | None = None) -> Callable[[TrainState, Batch], Predictions]:
-    """The compiled prediction of a system: (state, two-frame batch as the loader yields it) -> Predictions.
-
-    ``devices`` (default: the first) divide each batch evenly; the state is on all of them, see ``parallel.replicate``.
-    """
-    return parallel.compile_predict(config, jax.local_devices()[:1] if devices is None else devices)
 
 
 def evaluate(
@@ -102,7 +98,7 @@ def evaluate(
                 if truth is None:
                     return {}
                 if FOREIGN in own:
-                    predictions.check_view(own[FOREIGN], truth.depth, source.name(index))
+                    external_predictions.check_view(own[FOREIGN], truth.depth, source.name(index))
                 return image_scores(own, baselines, truth, batch.K[position], config)
 
             scores = list(pool.map(measure, range(len(real))))
@@ -115,7 +111,7 @@ def evaluate(
     images = [image for own, _, _ in found for image in own]
     panels = {place: panel for _, own, _ in found for place, panel in own.items()}
 
-    worst, best = gallery.extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
+    worst, best = panels.extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
     remarkable = sorted({*worst, *best} - {*panels})  # known only now, so these are predicted once more
     again = [indices[place] for place in remarkable]
     for real, batch, prediction in predicted(predict_fn, source, again, config):
@@ -230,7 +226,7 @@ def picture(
     """The panel of sample ``index``, at ``position`` of a batch; ``maps`` as :func:`inverse_depths` has them."""
     own = {who: of(position, index) for who, of in maps.items()}
     truth = source.ground_truth(index, config.eval.ground_truth)
-    return gallery.sample_panel(position, batch, prediction, own, truth, scores, config.eval)
+    return panels.sample_panel(position, batch, prediction, own, truth, scores, config.eval)
 
 
 def has_truth(source: TripletSource | Listing, config: EvalConfig) -> bool:
@@ -300,7 +296,7 @@ def evaluate_checkpoint(
             predictors.append("mean_map")
 
     devices = jax.local_devices()
-    predict, state = make_predict(config, devices), parallel.replicate(restored.state, devices)
+    predict, state = on_devices.compile_predict_step(config, devices), parallel.replicate(restored.state, devices)
     results = evaluate(
         lambda batch: predict(state, batch),
         source,
@@ -338,7 +334,7 @@ def evaluate_predictions(
     out = place.with_name(f"{place.stem}_scores") if out is None else out
     source = open_split(config.data, split)
     names = [source.name(index) for index in range(len(source))]
-    foreign = predictions.open_predictions(place, names, kind, source.out_of_order)
+    foreign = external_predictions.open_predictions(place, names, kind, source.out_of_order)
     make_folder(out)
     results = evaluate(
         lambda batch: None,
@@ -350,5 +346,5 @@ def evaluate_predictions(
         num_extremes=EXTREMES,
         progress=True,
     )
-    write_results(results, out, f"{place.name}: {split} split", config, {}, [], checkpoint.versions())
+    write_results(results, out, f"{place.name}: {split} split", config, {}, [], run_folder.versions())
     return results

@@ -19,15 +19,15 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from dd_jax import trajectory, views
-from dd_jax.api import Model, check_batch_size
 from dd_jax.config import ConfigError
-from dd_jax.data import files
-from dd_jax.outputs import OF_ALL, Frame, Outputs
-from dd_jax.pipeline import Workers, in_groups, one_behind, read_ahead
+from dd_jax.inference import preprocess, trajectory
+from dd_jax.inference.api import Model, check_batch_size
+from dd_jax.inference.inputs import Picture, Source
+from dd_jax.inference.metric_scale import Prediction, Scale, Scaler, scaled
+from dd_jax.inference.outputs import OF_ALL, Frame, Outputs
 from dd_jax.report.pictures import depth_limits
-from dd_jax.scaling import Prediction, Scale, Scaler, scaled
-from dd_jax.sources import Picture, Source
+from dd_jax.runtime import files
+from dd_jax.runtime.pipeline import Workers, in_groups, one_behind, read_ahead
 from dd_jax.types import Batch
 
 SETTINGS, RECORDS, INPUT = "predict.json", ".predictions", "input"
@@ -35,7 +35,7 @@ SETTINGS, RECORDS, INPUT = "predict.json", ".predictions", "input"
 CALM = 0.1
 """Share of a frame's own colour limits in those it is drawn with; the rest is those before it, or a film would flicker."""
 
-Asked = tuple[Picture | None, views.View | None, Prediction | None]
+Asked = tuple[Picture | None, preprocess.View | None, Prediction | None]
 """A frame as read: as it is, for the networks, and what they said of it in an earlier run; None where not needed or known."""
 
 
@@ -132,23 +132,23 @@ def predictions(
         for place, picture in enumerate(source.read(lambda place: seen(place) or needs_picture(place))):
             view, where = None, source.where(place)
             if picture is not None:
-                views.check_size(picture.shape[:2], source.size, where)
+                preprocess.check_size(picture.shape[:2], source.size, where)
             if seen(place):
-                view = views.view(picture, mask_of(place), model.config.data, where)
+                view = preprocess.view(picture, mask_of(place), model.config.data, where)
             yield picture, view, records.read(place)
 
     def asked() -> Iterator[tuple[Picture | None, Batch | Prediction]]:
-        for before, now, after in views.neighbours(read_ahead(read()), future):
+        for before, now, after in preprocess.neighbours(read_ahead(read()), future):
             picture, view, known = now
             if known is None:
                 previous, following = (None if other is None else other[1] for other in (before, after))
-                known = views.assemble(previous, view, following, K, model.config)
+                known = preprocess.assemble(previous, view, following, K, model.config)
             yield picture, known
 
     def started() -> Iterator[tuple[list, Any]]:
         for group in in_groups(asked(), batch_size):
             samples = [asks for _, asks in group if isinstance(asks, Batch)]
-            yield group, model.start(views.together(samples, batch_size)) if samples else None
+            yield group, model.start(preprocess.together(samples, batch_size)) if samples else None
 
     place = itertools.count()
     for group, begun in one_behind(started()):

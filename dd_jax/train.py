@@ -8,14 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax import checkpoint, hosts, imagenet, optim, parallel, saved
+from dd_jax.checkpoints import imagenet, run_folder, saved
 from dd_jax.config import Config, to_dict
+from dd_jax.config.rules import validate
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
-from dd_jax.evaluate import evaluate, make_predict
+from dd_jax.evaluate import evaluate
+from dd_jax.method import on_devices, optimizer
+from dd_jax.method.train_step import create_state
 from dd_jax.report import Logger, NoLogger
-from dd_jax.train_step import create_state
+from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Metrics, TrainState
-from dd_jax.validation import validate
 
 AHEAD = 2
 """Steps that may have been started and not ended: enough for the device never to wait, few enough for their batches to fit it."""
@@ -46,10 +48,10 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
     require_same_run(config, train_source, val_source)
     host_batches = train_batches(train_source, config, jax.process_count(), jax.process_index())
     state = create_state(config)
-    newest = checkpoint.newest(workdir)
+    newest = run_folder.newest(workdir)
     hosts.require_same("the newest checkpoint that they find in --workdir", newest)
     if newest is not None:
-        restored = checkpoint.restore(workdir, parallel.replicate(state, devices), config)
+        restored = run_folder.restore(workdir, parallel.replicate(state, devices), config)
         state = restored.state
         host_batches.set_state(restored.data)
     else:
@@ -60,11 +62,11 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
     batches = prefetch(host_batches, 2, lambda batch: parallel.shard_batch(batch, config, devices))
 
     own = parallel.own_devices(devices)
-    predict = make_predict(config, own)
+    predict = on_devices.compile_predict_step(config, own)
     steps: dict[bool, parallel.Step] = {}
     with (
         hosts.StopSignal() as stop,
-        checkpoint.Writer(workdir, config) as writer,
+        run_folder.Writer(workdir, config) as writer,
         Logger(workdir, config.optim.steps, start, config.data.batch_size) if hosts.primary() else NoLogger() as logger,
     ):
         if start:
@@ -76,11 +78,11 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
         for step in range(start + 1, config.optim.steps + 1):
             frozen = 0 <= config.optim.freeze_step < step
             if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
-                state = state.replace(opt_state=optim.restart(state.opt_state, "student"))
+                state = state.replace(opt_state=optimizer.restart(state.opt_state, "student"))
             if frozen not in steps:
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
                 shapes = batch_shapes(train_source, config)
-                steps = {frozen: parallel.compile_step_now(config, frozen, state, shapes, devices)}
+                steps = {frozen: on_devices.compile_train_step_now(config, frozen, state, shapes, devices)}
             state, metrics = steps[frozen](state, next(batches))
             if len(under_way) == AHEAD:
                 jax.block_until_ready(under_way[0])

@@ -19,8 +19,9 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line, loader_benchmark
-from dd_jax.benchmark import benchmark
+from dd_jax.benchmarks import loader
+from dd_jax.benchmarks.step import benchmark
+from dd_jax.runtime import command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:cityscapes", "what to measure")
 BATCH = flags.DEFINE_integer("batch", None, "samples per step; default: 2, of the loader 12", lower_bound=1)
@@ -38,8 +39,8 @@ BATCHES = flags.DEFINE_integer("batches", 20, "of --loader: batches per round", 
 def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are those of the first run
     if LOADER.value:
-        config = loader_benchmark.prepare(ROOT.value, BATCH.value or 12)
-        result = loader_benchmark.benchmark(config, BATCHES.value, REPEATS.value)
+        config = loader.prepare(ROOT.value, BATCH.value or 12)
+        result = loader.benchmark(config, BATCHES.value, REPEATS.value)
     else:
         result = benchmark(
             CONFIG.value,

@@ -13,10 +13,9 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line
-from dd_jax.data import files
 from dd_jax.prepare.check import SPLITS, check
 from dd_jax.prepare.triplet import jpeg
+from dd_jax.runtime import command_line, files
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
 SPLIT = flags.DEFINE_multi_enum("split", list(SPLITS), SPLITS, "splits to look at; may be given several times")

@@ -19,7 +19,8 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import aot, command_line
+from dd_jax.benchmarks import compile_for
+from dd_jax.runtime import command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:kitti", "what to train")
 TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x4"], "KIND:SHAPE of the devices, or cpu; one or several separated by commas")
@@ -32,10 +33,10 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # libtpu is the compiler here and must not look for a TPU
     columns = []
     for topology in TOPOLOGY.value:
-        columns.append(aot.needs(CONFIG.value, topology, BATCH.value, FROZEN.value))
+        columns.append(compile_for.needs(CONFIG.value, topology, BATCH.value, FROZEN.value))
         done = columns[-1]
         print(f"{topology}: compiled in {done.compile_seconds:.0f} s, {'fits' if done.fits else 'does not fit'}", flush=True)
-    print(aot.table(columns))
+    print(compile_for.table(columns))
     text = json.dumps([dataclasses.asdict(needs) for needs in columns])
     if OUT.value:
         Path(OUT.value).write_text(text + "\n")

@@ -10,9 +10,11 @@ signature.json, which says what goes in and comes out. Each file is read again a
 
 from pathlib import Path
 
-from dd_jax import api, command_line, saved
-from dd_jax.export import FORMATS, export, table
-from dd_jax.programs import PIXELS
+from dd_jax.checkpoints import saved
+from dd_jax.export.artifacts import FORMATS, export, table
+from dd_jax.export.programs import PIXELS
+from dd_jax.inference import api
+from dd_jax.runtime import command_line
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,9 +8,10 @@ field's gt_depths.npz, for other programs; give --split_dir with the published l
 
 from pathlib import Path
 
-from dd_jax import command_line
 from dd_jax.config import DataConfig
-from dd_jax.data import depth_file, kitti
+from dd_jax.data import ground_truth_file
+from dd_jax.data.kitti import raw
+from dd_jax.runtime import command_line
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     data = DataConfig(root=flags.root, split=flags.split, split_dir=flags.split_dir, masks="none", intrinsics="nominal")
     with command_line.one_sentence():
-        written = depth_file.export(kitti.list_split(data, flags.part), flags.kind, flags.out, flags.objects)
+        written = ground_truth_file.export(raw.list_split(data, flags.part), flags.kind, flags.out, flags.objects)
     print(f"{flags.out}: ground truth of {written} frames")
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line, imports, saved
+from dd_jax.checkpoints import published, saved
 from dd_jax.config import ConfigError
+from dd_jax.runtime import command_line
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,11 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
         if flags.export is not None:
             if config_flags:
                 raise ConfigError(f"{config_flags[0]} is no flag of --export, which knows its config; --help has them all")
-            print(*imports.export(flags.out, saved.restore(flags.export, flags.which)), sep="\n")
+            print(*published.export(flags.out, saved.restore(flags.export, flags.which)), sep="\n")
             return
         if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
             raise ConfigError("which system is it? give --config=configs/NAME.py:VARIANT")
-        imported = imports.read(flags.places, command_line.config_of(config_flags))
+        imported = published.read(flags.places, command_line.config_of(config_flags))
         saved.write(flags.out, imported.restored)
         print(*imported.remarks, f"{flags.out}: {imported.restored.config.name}, to be read by dd_jax.load", sep="\n")
 

@@ -8,10 +8,10 @@ Pictures that have a mask already are left alone, so an interrupted run goes on.
 Needs PyTorch: pip install -e '.[prepare]'.
 """
 
-from dd_jax import command_line
 from dd_jax.data.masks import CLASSES
 from dd_jax.prepare import runner
-from dd_jax.prepare.make_masks import DEFAULT_MODEL, segmenter
+from dd_jax.prepare.masks import DEFAULT_MODEL, segmenter
+from dd_jax.runtime import command_line
 
 
 def main(argv: list[str] | None = None) -> None:

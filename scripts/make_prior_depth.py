@@ -8,9 +8,9 @@ Pictures that have a prior already are left alone, so an interrupted run goes on
 Needs PyTorch: pip install -e '.[prepare]'.
 """
 
-from dd_jax import command_line
 from dd_jax.prepare import runner
-from dd_jax.prepare.make_priors import DEFAULT_MODEL, estimator
+from dd_jax.prepare.priors import DEFAULT_MODEL, estimator
+from dd_jax.runtime import command_line
 
 
 def main(argv: list[str] | None = None) -> None:

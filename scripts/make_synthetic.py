@@ -3,8 +3,8 @@
     python scripts/make_synthetic.py --out DIR --preset demo
 """
 
-from dd_jax import command_line
 from dd_jax.data.synthetic import PRESETS, make
+from dd_jax.runtime import command_line
 
 
 def main(arguments: list[str] | None = None) -> None:

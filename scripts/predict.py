@@ -23,8 +23,8 @@ import os
 import re
 from pathlib import Path
 
-from dd_jax import api, scaling, sources
 from dd_jax.config import ConfigError
+from dd_jax.inference import api, inputs, metric_scale
 from dd_jax.predict import predict
 
 TOLD = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "camera_pitch", "speed", "truth")
@@ -51,17 +51,17 @@ def speed(text: str) -> float | str:
     return text if text == "oxts" else float(text)
 
 
-def scale_of(flags: argparse.Namespace, source: sources.Source) -> scaling.Scale:
+def scale_of(flags: argparse.Namespace, source: inputs.Source) -> metric_scale.Scale:
     """What the flags say about the scale."""
     if flags.camera_height is not None:
-        return scaling.CameraHeight(flags.camera_height, flags.camera_pitch or 0.0)
+        return metric_scale.CameraHeight(flags.camera_height, flags.camera_pitch or 0.0)
     if flags.camera_pitch is not None:
         raise ConfigError("--camera-pitch says how the camera of --camera-height is mounted: give both, or neither")
     if flags.speed is not None:
-        told = sources.speeds_of(source) if flags.speed == "oxts" else flags.speed
-        return scaling.Speed(told, source.rate)
+        told = inputs.speeds_of(source) if flags.speed == "oxts" else flags.speed
+        return metric_scale.Speed(told, source.rate)
     if flags.truth is not None:
-        return scaling.Median(sources.truths_of(source, flags.truth))
+        return metric_scale.Median(inputs.truths_of(source, flags.truth))
     return 1.0 if flags.scale is None else flags.scale
 
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--save", default="npy,colour", help="formats, separated by commas (default: npy,colour)")
     parser.add_argument("--viewer", action="store_true", help="write viewer.html besides")
-    parser.add_argument("--frames", type=frames, default=sources.EVERY, metavar="START:END:STEP", help="only these")
+    parser.add_argument("--frames", type=frames, default=inputs.EVERY, metavar="START:END:STEP", help="only these")
     parser.add_argument("--rate", type=float, help="frames per second, if not that of the video or 10")
     parser.add_argument("--camera", type=int, choices=(2, 3), help="of a KITTI drive: 2 = left (default), 3 = right")
     parser.add_argument("--masks", type=Path, help="folder with NAME.png or NAME.npy, nonzero = may move by itself")
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """The job that the flags ask for."""
-    source = sources.open_source(
+    source = inputs.open_source(
         flags.inputs, chosen=flags.frames, camera=flags.camera, intrinsics=flags.intrinsics, fov=flags.fov, rate=flags.rate
     )
     print(f"{source.title}: {len(source.names)} frames of {source.size[1]} x {source.size[0]}; camera: {source.camera}")
@@ -118,7 +118,7 @@ def run(flags: argparse.Namespace) -> None:
         formats=[*filter(None, flags.save.split(",")), *["viewer"] * flags.viewer],
         scale=scale_of(flags, source),
         network=flags.network,
-        mask_of=sources.masks_of(source, flags.masks),
+        mask_of=inputs.masks_of(source, flags.masks),
         farthest=flags.cloud_depth,
         batch_size=flags.batch_size,
         settings={name: str(value) for name, value in vars(flags).items() if name in TOLD and value is not None},

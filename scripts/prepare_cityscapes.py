@@ -11,8 +11,8 @@ unless given. May be interrupted: the next call goes on where it stopped. Train 
 import os
 from pathlib import Path
 
-from dd_jax import command_line
-from dd_jax.data.cityscapes_prepare import Settings, prepare
+from dd_jax.prepare.cityscapes import Settings, prepare
+from dd_jax.runtime import command_line
 
 
 def main(argv: list[str] | None = None) -> None:

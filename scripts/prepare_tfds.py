@@ -16,8 +16,8 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line
-from dd_jax.data.store_write import build
+from dd_jax.prepare.tfds_store import build
+from dd_jax.runtime import command_line
 
 SPLITS = ["train", "val", "test"]
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")

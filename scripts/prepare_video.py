@@ -11,11 +11,10 @@ import math
 import os
 from pathlib import Path
 
-from dd_jax import command_line
-from dd_jax.data import files
-from dd_jax.data.video import MIN_MOTION, Prepared, prepare
 from dd_jax.prepare.triplet import jpeg
+from dd_jax.prepare.video import MIN_MOTION, Prepared, prepare
 from dd_jax.prepare.video_report import check_picture, sentences
+from dd_jax.runtime import command_line, files
 
 
 def numbers(*counts: int):

@@ -17,10 +17,10 @@ import jax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line
 from dd_jax.ablations import costs, plan, runs, table
 from dd_jax.config import Config, ConfigError
-from dd_jax.validation import validate
+from dd_jax.config.rules import validate
+from dd_jax.runtime import command_line
 
 
 def main() -> None:

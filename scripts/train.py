@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import command_line, compilation_cache, hosts
+from dd_jax.runtime import command_line, compilation_cache, hosts
 from dd_jax.train import TrainingError, train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")

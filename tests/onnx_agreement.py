@@ -8,7 +8,7 @@ NEEDS = "needs onnx and onnxruntime: pip install -e '.[export]'"
 pytest.importorskip("onnx", reason=NEEDS)
 onnxruntime = pytest.importorskip("onnxruntime", reason=NEEDS)
 
-from dd_jax.to_onnx.convert import convert  # noqa: E402
+from dd_jax.export.onnx.convert import convert  # noqa: E402
 
 
 def model(function, *arrays, symbolic=False):

@@ -10,7 +10,8 @@ import pytest
 import tiny
 
 import dd_jax
-from dd_jax import export, imports, programs, saved
+from dd_jax.checkpoints import published, saved
+from dd_jax.export import artifacts, programs
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -39,7 +40,7 @@ def workspace(tmp_path, monkeypatch):
     """A folder in which the names of the documents exist."""
     system = tiny.restored(tiny.config())
     saved.write(tmp_path / "runs/kitti", system)
-    imports.export(tmp_path / "DIR", system)
+    published.export(tmp_path / "DIR", system)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -73,7 +74,7 @@ def test_the_examples_of_the_export_run(workspace):
     for package in ("flatbuffers", "onnx", "onnxruntime"):
         pytest.importorskip(package, reason="pip install -e '.[export]'")
     system = tiny.restored(tiny.config())
-    export.export(system, workspace / "exported", network="student")
+    artifacts.export(system, workspace / "exported", network="student")
     (student,) = programs.programs(system, "student")
     given = programs.arguments(student, tiny.batch(1, frames=2))
     renamed = {"previous_image": "previous", "has_previous_image": "has"}

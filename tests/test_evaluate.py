@@ -8,8 +8,11 @@ import pytest
 import tiny
 from fakes import FakeSource, oracle, settings
 
-from dd_jax import checkpoint, evaluate, metrics, report, saved
+from dd_jax import evaluate, report
+from dd_jax.checkpoints import run_folder, saved
 from dd_jax.config import ConfigError
+from dd_jax.evaluation import metrics
+from dd_jax.method import on_devices
 from dd_jax.types import TrainState
 
 ERRORS = (*metrics.ERRORS, *metrics.FURTHER)
@@ -138,18 +141,18 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     state = TrainState(
         step=jnp.int32(7), params={"teacher": {"w": jnp.ones(2)}}, batch_stats={}, opt_state=(), depth_range=jnp.ones(2)
     )
-    with checkpoint.Writer(tmp_path, cfg) as writer:
+    with run_folder.Writer(tmp_path, cfg) as writer:
         writer.save(state, {}, score=0.1)
     opened = []
     for name in ("open_split", "list_split"):
         monkeypatch.setattr(evaluate, name, lambda data, split: (opened.append((data.root, split)), source)[1])
-    monkeypatch.setattr(evaluate, "make_predict", lambda config, devices: lambda state, images: oracle(source)(images))
+    monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images))
     results = evaluate.evaluate_checkpoint(tmp_path / "checkpoints", out=tmp_path / "out", data_root="/here")
     assert opened == [("/here", "test"), ("/here", "train")]
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == tiny.as_written(results.metrics)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert checkpoint.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # even, worst, best
+    assert run_folder.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # even, worst, best
 
 
 def test_a_saved_system_is_measured_into_its_folder(tmp_path, monkeypatch):
@@ -160,7 +163,7 @@ def test_a_saved_system_is_measured_into_its_folder(tmp_path, monkeypatch):
     saved.write(tmp_path / "system", tiny.restored(config))
     monkeypatch.setattr(evaluate, "open_split", lambda data, split: source)
     monkeypatch.setattr(evaluate, "list_split", lambda data, split: source)
-    monkeypatch.setattr(evaluate, "make_predict", lambda config, devices: lambda state, images: oracle(source)(images))
+    monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images))
     with pytest.raises(ConfigError, match=r"--config\.data\.root is empty: .* \(of evaluate\.py: --data_root\)"):
         evaluate.evaluate_checkpoint(tmp_path / "system")
     results = evaluate.evaluate_checkpoint(tmp_path / "system", data_root="/here")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import outputs, pointcloud, sources, trajectory
 from dd_jax.config import ConfigError
+from dd_jax.inference import inputs, outputs, pointcloud, trajectory
+from dd_jax.inference.metric_scale import CameraHeight, Speed
 from dd_jax.predict import RECORDS, SETTINGS, claim, predict
-from dd_jax.scaling import CameraHeight, Speed
 
 FRAMES = tiny.frames(6)
 SCRIPT = Path(__file__).parents[1] / "scripts/predict.py"
@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 
 def opened(folder, **options):
-    return sources.open_source([str(folder)], fov=64.0, **options)
+    return inputs.open_source([str(folder)], fov=64.0, **options)
 
 
 def contents(out):
@@ -180,7 +180,7 @@ def test_frames_that_are_matched_with_the_next_one_need_that_one_too(tmp_path):
 
 def test_a_video_of_which_nothing_is_left_leaves_nothing(model, tmp_path, monkeypatch):
     source = opened(write_frames(tmp_path / "drive"))
-    empty = sources.dataclasses.replace(source, read=lambda wanted: iter(()))
+    empty = inputs.dataclasses.replace(source, read=lambda wanted: iter(()))
     with pytest.raises(ConfigError, match=r"0.png cannot be read, nor what comes after it: it is cut off or damaged there"):
         predict(model, empty, tmp_path / "out", formats=outputs.FORMATS, progress=False)
     assert set(contents(tmp_path / "out")) == {SETTINGS}

@@ -5,8 +5,10 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import api, checkpoint, metrics
+from dd_jax.checkpoints import run_folder
 from dd_jax.config import Config
+from dd_jax.evaluation import metrics
+from dd_jax.inference import api
 from dd_jax.networks import model as networks
 from dd_jax.types import Batch, TrainState
 
@@ -57,11 +59,11 @@ def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
     )
 
 
-def restored(config: Config) -> checkpoint.Restored:
+def restored(config: Config) -> run_folder.Restored:
     """Fresh networks, as if they had been read from a checkpoint."""
     params, batch_stats = networks.initialise(config, seed=1)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, None, jnp.array([0.4, 2.4], jnp.float32))
-    return checkpoint.Restored(state, None, 0, None, config, checkpoint.versions())
+    return run_folder.Restored(state, None, 0, None, config, run_folder.versions())
 
 
 @functools.cache

@@ -11,10 +11,10 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from tqdm import tqdm
 
 from dd_jax.ablations.runs import Run, computed, read_kept, write_kept
-from dd_jax.checkpoint import versions
+from dd_jax.checkpoints.run_folder import versions
 from dd_jax.config import Config
 from dd_jax.data.random_batch import random_batch
-from dd_jax.train_step import create_state, train_step
+from dd_jax.method.train_step import create_state, train_step
 
 
 @dataclasses.dataclass

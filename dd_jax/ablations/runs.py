@@ -25,7 +25,7 @@ from typing import Any, TextIO, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from dd_jax.checkpoint import versions
+from dd_jax.checkpoints.run_folder import versions
 from dd_jax.config import Config, ConfigError, from_dict, to_dict
 from dd_jax.evaluate import NETWORKS, REGIONS
 from dd_jax.report import read_history

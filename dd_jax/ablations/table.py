@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from dd_jax import metrics
 from dd_jax.ablations import costs
 from dd_jax.ablations.runs import Result, Run
 from dd_jax.config import ConfigError
 from dd_jax.evaluate import REGIONS
+from dd_jax.evaluation import metrics
 
 DRAWS = 10_000
 """Resamplings of the test frames behind an interval."""

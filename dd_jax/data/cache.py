@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames
-from dd_jax.data.files import Folders
 from dd_jax.data.frames import WHOLE, FrameFile, Listing, UnreadableFrame
 from dd_jax.data.masks import SEGMENTS
+from dd_jax.runtime.files import Folders
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data.files import Folders, natural_key
 from dd_jax.data.frames import MISSING, FrameFile, FrameTable, Listing, first_readable, frame_file, intrinsics
 from dd_jax.data.splits import keep_once, read_lines, refuse_absent, refuse_outside, split_file
+from dd_jax.runtime.files import Folders, natural_key
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 VAL_SHARE = 10

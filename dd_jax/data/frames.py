@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError
 from dd_jax.data import masks
-from dd_jax.data.files import Found
+from dd_jax.runtime.files import Found
 
 MISSING = -1
 """Entry of ``Listing.triplets`` where there is no such frame."""

@@ -17,9 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt16
 
 from dd_jax.config import Config, ConfigError, DataConfig
-from dd_jax.data import cityscapes, folder, kitti
+from dd_jax.data import folder
 from dd_jax.data.cache import open_cache, warn_of_misfits
+from dd_jax.data.cityscapes import dataset as cityscapes
 from dd_jax.data.frames import MISSING, GroundTruth, Listing, Sample
+from dd_jax.data.kitti import raw as kitti
 from dd_jax.types import TARGET, Batch
 
 log = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
         config = dataclasses.replace(config, priors="none")  # they teach; nothing else looks at them
     store = None
     if config.source == "tfds":
-        from dd_jax.data.store import open_store  # half a second of imports that the other sources can do without
+        from dd_jax.data.tfds.store import open_store  # half a second of imports that the other sources can do without
 
         listing, store = open_store(config, split)
     else:
@@ -123,7 +125,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
         case "folder":
             listing = folder.list_split(config, split)
         case "tfds":
-            from dd_jax.data.store import open_store  # half a second of imports that the other sources can do without
+            from dd_jax.data.tfds.store import open_store  # half a second of imports that the other sources can do without
 
             return open_store(config, split)[0]
         case other:

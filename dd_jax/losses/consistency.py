@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from dd_jax import reduce
+from dd_jax.runtime import reduce
 from dd_jax.types import CostVolume
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from dd_jax import reduce
+from dd_jax.runtime import reduce
 
 RANKING_STREAM = 4
 """Random stream folded into a sample's seed; 3 is the normals'."""

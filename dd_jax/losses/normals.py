@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dd_jax import reduce
 from dd_jax.config import LossConfig
+from dd_jax.runtime import reduce
 
 NORMALS_STREAM = 3
 """Random stream folded into a sample's seed; 0 to 2 are the augmentation's, the matching's and the automask's."""

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dd_jax import reduce
+from dd_jax.runtime import reduce
 from dd_jax.types import NUM_SCALES
 
 EdgeWeights = tuple[tuple[Float[Array, "b _ _"], Float[Array, "b _ _"]], ...]

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from dd_jax import reduce
 from dd_jax.config import Config, LossConfig
 from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, pyramid_distillation, reliable_pixels
 from dd_jax.losses.depth_ranking import depth_ranking
+from dd_jax.losses.mask_weight import mask_weights
 from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
-from dd_jax.losses.pairwise import Comparison, sc_terms, static_weight
 from dd_jax.losses.photometric import (
     TargetStatistics,
     adaptive_error,
@@ -19,8 +18,9 @@ from dd_jax.losses.photometric import (
     photometric_error,
     target_statistics,
 )
-from dd_jax.losses.sample_weight import mask_weights
+from dd_jax.losses.sc_depth import Comparison, sc_terms, static_weight
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
+from dd_jax.runtime import reduce
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views, frames_at
 
 Terms = dict[str, Float[Array, " s"]]

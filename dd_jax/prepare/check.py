@@ -15,13 +15,14 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from dd_jax.config import Config, ConfigError, DataConfig
-from dd_jax.data import files, frames, loader
+from dd_jax.config.rules import validate
+from dd_jax.data import frames, loader
 from dd_jax.data.folder import is_picture
 from dd_jax.data.frames import FrameFile, Listing, Picture, UnreadableFrame
 from dd_jax.prepare import triplet
 from dd_jax.report.pictures import colorize_depth, grid, label
+from dd_jax.runtime import files
 from dd_jax.types import TARGET
-from dd_jax.validation import validate
 
 SPLITS = ("train", "val", "test")
 FIELD_OF_VIEW = (20.0, 150.0)

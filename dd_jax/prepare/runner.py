@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from tqdm import tqdm
 
-from dd_jax.command_line import Parser, positive
 from dd_jax.config import ConfigError
-from dd_jax.data import files, frames
+from dd_jax.data import frames
 from dd_jax.data.folder import SUFFIXES, is_picture
+from dd_jax.runtime import files
+from dd_jax.runtime.command_line import Parser, positive
 
 Images = UInt8[np.ndarray, "b h w 3"]
 

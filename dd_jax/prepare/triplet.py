@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from dd_jax.data import motion
+from dd_jax.prepare import motion
 from dd_jax.report.pictures import Picture, label
 
 TILE_WIDTH = 640

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dd_jax.config import ConfigError
-from dd_jax.data import frames, motion
-from dd_jax.data.video import DELETED, KEPT, REMEDY, RESIZED, UNREADABLE, Prepared, Row
-from dd_jax.prepare import triplet
+from dd_jax.data import frames
+from dd_jax.prepare import motion, triplet
+from dd_jax.prepare.video import DELETED, KEPT, REMEDY, RESIZED, UNREADABLE, Prepared, Row
 from dd_jax.report.pictures import grid
 
 KITTI_INTERVAL = 0.1

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import metrics
 from dd_jax.ablations.runs import Run, read_result, write_kept
 from dd_jax.evaluate import REGIONS
+from dd_jax.evaluation import metrics
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import tiny
 
 from dd_jax.ablations import costs
 from dd_jax.ablations.runs import Run
-from dd_jax.train_step import create_state, train_step
+from dd_jax.method.train_step import create_state, train_step
 
 
 def operations(program, *arguments):

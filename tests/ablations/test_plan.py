@@ -6,7 +6,7 @@ from configs import ablations as file
 from dd_jax.ablations import plan
 from dd_jax.ablations.runs import Run
 from dd_jax.config import ConfigError
-from dd_jax.validation import validate
+from dd_jax.config.rules import validate
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 WITHOUT_DOMD = {"no_domd", "objects_excluded", "rule_union", "rule_min", "fill_none", "fill_one", "fill_cost", "many_depth"}

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from dd_jax import metrics
 from dd_jax.ablations import runs as of_runs
 from dd_jax.ablations.runs import execute
 from dd_jax.config import ConfigError
 from dd_jax.evaluate import REGIONS
+from dd_jax.evaluation import metrics
 
 TRAIN = """
 import json, os, pathlib, signal, sys, time

@@ -14,10 +14,10 @@ import pytest
 import tiny
 
 from configs import ablations as file
-from dd_jax import checkpoint
 from dd_jax import config as configs
 from dd_jax.ablations.costs import Cost
 from dd_jax.ablations.runs import Run, write_kept
+from dd_jax.checkpoints import run_folder
 from dd_jax.data.synthetic import make
 from dd_jax.report import read_history
 
@@ -140,7 +140,7 @@ def test_a_table_that_is_stopped_goes_on(tmp_path):
         text, said = first.communicate(timeout=120)
     assert first.returncode == 1 and not text and "Traceback" not in said
     assert "error: stopped by a signal: 2 of 2 runs are unfinished, the same command goes on" in said
-    stopped = [checkpoint.restore_params(folder, "latest").step for folder in folders]
+    stopped = [run_folder.restore_params(folder, "latest").step for folder in folders]
     assert all(step == steps(folder)[-1] and 3 <= step < 60 for step, folder in zip(stopped, folders, strict=True))
 
     second = subprocess.run(command, **how, check=False)

@@ -16,18 +16,18 @@ import pytest
 import tiny
 from safetensors.numpy import save_file
 
-from dd_jax import checkpoint, parallel, saved
 from dd_jax import config as configs
 from dd_jax import train as train_module
+from dd_jax.checkpoints import run_folder, saved, torch_names
 from dd_jax.config import ConfigError
 from dd_jax.data.loader import Prefetch
 from dd_jax.data.synthetic import make
 from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.method import on_devices
+from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
-from dd_jax.networks import pretrained
 from dd_jax.report import Logger, read_history
 from dd_jax.train import started, train
-from dd_jax.train_step import create_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,7 +149,7 @@ def test_the_loop_lets_the_device_have_two_steps_to_do(drives, monkeypatch, tmp_
 
     watch("block_until_ready", finished)
     watch("device_get", fetched)
-    monkeypatch.setattr(parallel, "compile_step_now", lambda *_: step)
+    monkeypatch.setattr(on_devices, "compile_train_step_now", lambda *_: step)
     monkeypatch.setattr(train_module, "validation_score", lambda *_: None)
     train(run_config(drives, 9, log_every=4, checkpoint_every=100), tmp_path / "run", jax.devices()[:1])
     assert finished == {(number, number + 2) for number in range(1, 8)}
@@ -174,14 +174,14 @@ def test_killed_run_continues_as_if_nothing_had_happened(drives, compiled, tmp_p
     assert start(str(tmp_path / "whole")).wait(timeout=900) == 0
     run = start(str(tmp_path / "killed"))
     deadline = time.monotonic() + 600
-    while not (checkpoint.newest(tmp_path / "killed") and len(history(tmp_path / "killed")) > 3):
+    while not (run_folder.newest(tmp_path / "killed") and len(history(tmp_path / "killed")) > 3):
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     run.send_signal(how)
     assert run.wait(timeout=120) == (0 if how == signal.SIGTERM else -signal.SIGKILL)
     assert start(str(tmp_path / "killed")).wait(timeout=900) == 0
 
-    whole, killed = (checkpoint.restore_params(tmp_path / name, "latest") for name in ("whole", "killed"))
+    whole, killed = (run_folder.restore_params(tmp_path / name, "latest") for name in ("whole", "killed"))
     assert whole.step == killed.step == 12
     jax.tree.map(np.testing.assert_array_equal, whole.state, killed.state)
     assert history(tmp_path / "whole") == history(tmp_path / "killed")
@@ -250,7 +250,7 @@ def test_two_processes_stopped_and_killed_get_the_result_of_one(drives, compiled
         first.processes[1].send_signal(signal.SIGTERM)
         (_, log), (_, silence) = first.finish()
     assert "compiling the step" in log and "stopped by a signal" in log and "compiling the step" not in silence
-    stopped = checkpoint.restore_params(two, "latest").step
+    stopped = run_folder.restore_params(two, "latest").step
     assert 3 <= stopped == history(two)[-1]["step"] < 14
 
     with TwoProcesses(*arguments) as second:
@@ -268,7 +268,7 @@ def test_two_processes_stopped_and_killed_get_the_result_of_one(drives, compiled
     found, expected = (np.array([row["total"] for row in history(folder)]) for folder in (two, tmp_path / "one"))
     assert found[0] == pytest.approx(expected[0], rel=1e-5)
     assert np.mean(np.abs(found - expected)) <= 1e-3 * np.mean(expected)
-    restored = checkpoint.restore_params(two, "latest")
+    restored = run_folder.restore_params(two, "latest")
     assert restored.step == 16
     for network, params in whole.params.items():
         found = restored.state.params[network]
@@ -302,7 +302,7 @@ def test_a_start_from_another_system(tmp_path):
 
 
 def test_a_start_from_encoders(tmp_path):
-    state = pretrained.to_torch(*networks.initialise(tiny.config(), 5))["mono_encoder"]
+    state = torch_names.to_torch(*networks.initialise(tiny.config(), 5))["mono_encoder"]
     classifier = {key.removeprefix("encoder."): np.asarray(value, order="C") for key, value in state.items()}
     save_file(classifier, tmp_path / "resnet18.safetensors")
     fresh = create_state(tiny.config())

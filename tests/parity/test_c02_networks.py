@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from harness import nchw, nhwc
 
+from dd_jax.checkpoints import torch_names
 from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
-from dd_jax.networks import pretrained
 from dd_jax.networks.depth_decoder import DepthDecoder
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.pose import PoseNet
@@ -21,7 +21,7 @@ def imported(module, place, state_dicts):
     trees = [nnx.to_pure_dict(state) for state in states]
     for name in reversed(place.split("/")):
         trees = [{name: tree} if tree else {} for tree in trees]
-    trees = pretrained.from_torch(state_dicts, tuple(trees))
+    trees = torch_names.from_torch(state_dicts, tuple(trees))
     for name in place.split("/"):
         trees = [tree.get(name, {}) for tree in trees]
     return graph, *trees
@@ -31,7 +31,7 @@ def exported(place, *trees):
     """``{key: array}`` of one network, PyTorch's names and layout."""
     for name in reversed(place.split("/")):
         trees = [{name: tree} for tree in trees]
-    (state,) = pretrained.to_torch(*trees).values()
+    (state,) = torch_names.to_torch(*trees).values()
     return state
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from harness import nhwc
 
-from dd_jax import cost_volume
 from dd_jax.config import CostVolumeConfig
+from dd_jax.method import cost_volume
 
 
 @functools.partial(jax.jit, static_argnames="options")

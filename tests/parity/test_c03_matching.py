@@ -8,9 +8,9 @@ from flax import nnx
 from harness import nchw, nhwc
 from test_c03_cost_volume import decided
 
-from dd_jax import cost_volume
+from dd_jax.checkpoints import torch_names
 from dd_jax.config import CostVolumeConfig
-from dd_jax.networks import pretrained
+from dd_jax.method import cost_volume
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.types import CostVolume
@@ -21,13 +21,13 @@ def imported(golden):
     encoder = MatchingEncoder(18, 64, golden.meta["num_depth_bins"], draws=Draws())
     graph, *states = nnx.split(encoder, nnx.Param, nnx.BatchStat)
     trees = tuple({"student": {"encoder": nnx.to_pure_dict(state)}} for state in states)
-    trees = pretrained.from_torch({"encoder": golden.weights("encoder")}, trees)
+    trees = torch_names.from_torch({"encoder": golden.weights("encoder")}, trees)
     return graph, *(tree["student"]["encoder"] for tree in trees)
 
 
 def exported(tree):
     """``{key: array}`` with PyTorch's names and layout."""
-    return pretrained.to_torch({"student": {"encoder": tree}})["encoder"]
+    return torch_names.to_torch({"student": {"encoder": tree}})["encoder"]
 
 
 def flat_lookups(golden):

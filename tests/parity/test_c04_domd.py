@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from harness import nchw, nhwc
 
-from dd_jax import domd
 from dd_jax.config import DomdConfig
 from dd_jax.geometry import splat
 from dd_jax.geometry.se3 import invert_pose, pose_from_euler
+from dd_jax.method import domd
 from dd_jax.types import TARGET, Batch
 
 forward_warp = jax.jit(splat.forward_warp, static_argnums=4)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import reduce
 from dd_jax.config import LossConfig
 from dd_jax.geometry.se3 import compose, invert_pose, pose_from_parameters
 from dd_jax.losses.consistency import pose_cycle
-from dd_jax.losses.sample_weight import mask_weights
+from dd_jax.losses.mask_weight import mask_weights
+from dd_jax.runtime import reduce
 
 VARIANTS = {  # area, power
     "less.report": ("target", 1.0),

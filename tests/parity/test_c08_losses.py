@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import pytest
 from harness import nchw, nhwc
 
-from dd_jax import reduce
 from dd_jax.config import LossConfig
 from dd_jax.geometry.camera import disp_to_depth
 from dd_jax.geometry.normals import depth_to_normals
@@ -21,11 +20,12 @@ from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
 from dd_jax.geometry.warp import reproject
 from dd_jax.losses.consistency import consistency, pose_cycle
+from dd_jax.losses.mask_weight import mask_weights
 from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, points_across, turn_error
 from dd_jax.losses.photometric import combine_sources, photometric_error, target_statistics
-from dd_jax.losses.sample_weight import mask_weights
 from dd_jax.losses.smoothness import edge_weights, smoothness
 from dd_jax.losses.total import describe_target, student_terms, teacher_terms
+from dd_jax.runtime import reduce
 from dd_jax.types import Views
 
 FRAMES, SCALES = (-1, 1), range(4)

@@ -1,6 +1,6 @@
 import pytest
 
-from dd_jax.data.kitti import depth_map
+from dd_jax.data.kitti.raw import depth_map
 
 
 @pytest.mark.golden("c09_kitti_depth_map")

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dd_jax.config.protocols import protocol
+from dd_jax.evaluation.metrics import ERRORS, evaluate_image, summarize
 from dd_jax.geometry.camera import disp_to_depth
-from dd_jax.metrics import ERRORS, evaluate_image, summarize
-from dd_jax.protocols import protocol
 
 
 def errors(result, region="all"):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import cost_volume
 from dd_jax.config import CostVolumeConfig
+from dd_jax.method import cost_volume
 
 
 @pytest.mark.golden("c10_depth_bin_tracker")

@@ -17,12 +17,12 @@ from test_c03_cost_volume import decided, without_large_costs
 from test_c04_domd import drawn_objects, with_published_inverse
 from test_c08_losses import loss_config, terms_as_published
 
-from dd_jax import cost_volume, domd, train_step
-from dd_jax import forward as forward_module
+from dd_jax.checkpoints import torch_names
 from dd_jax.config import Config
 from dd_jax.losses import total
+from dd_jax.method import cost_volume, domd, train_step
+from dd_jax.method import forward as forward_module
 from dd_jax.networks import model as networks
-from dd_jax.networks import pretrained
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Disentangled
 
@@ -64,7 +64,7 @@ def batch_of(inputs, frames=FRAMES):
 
 def state_of(golden, config):
     state_dicts = {net: golden.weights(net) for net in golden.meta["weights"]}
-    params, batch_stats = pretrained.from_torch(state_dicts, networks.initialise(config, 0))
+    params, batch_stats = torch_names.from_torch(state_dicts, networks.initialise(config, 0))
     depth_range = jnp.array([golden.meta["min_depth_tracker"], golden.meta["max_depth_tracker"]], jnp.float32)
     return train_step.create_state(config).replace(params=params, batch_stats=batch_stats, depth_range=depth_range)
 
@@ -174,7 +174,7 @@ def projection(golden, key, gradient):
 
 def flat_torch(trees):
     """{network/key: array} in PyTorch's layout."""
-    return {f"{net}/{key}": value for net, state in pretrained.to_torch(*trees).items() for key, value in state.items()}
+    return {f"{net}/{key}": value for net, state in torch_names.to_torch(*trees).items() for key, value in state.items()}
 
 
 @pytest.mark.golden("c11_train_manydepth")

@@ -17,18 +17,19 @@ from test_c02_networks import exported, imported
 from test_c09_evaluation import rounding
 from test_c11_end_to_end import projection
 
-from dd_jax import metrics, ssim
+from dd_jax.checkpoints import torch_names
 from dd_jax.config import Config, EvalConfig, ScDepthConfig
+from dd_jax.evaluation import metrics
 from dd_jax.geometry.camera import backproject, disp_to_depth
 from dd_jax.geometry.normals import depth_to_normals
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.se3 import pose_from_euler
 from dd_jax.geometry.warp import reproject
+from dd_jax.losses import ssim
 from dd_jax.losses.depth_ranking import UNRELIABLE, ranking, ranking_mean
 from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, points_across, turn_error
-from dd_jax.losses.pairwise import compare, sc_terms, static_weight
+from dd_jax.losses.sc_depth import compare, sc_terms, static_weight
 from dd_jax.networks import model as networks
-from dd_jax.networks import pretrained
 from dd_jax.networks.depth_decoder import DepthDecoder
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.pose import PoseNet
@@ -194,7 +195,7 @@ def test_ranking(golden):
 
 @pytest.mark.golden("c12_sc_pose_net")
 def test_pose_net(golden):
-    state = pretrained.split_sc_depth({f"pose_net.{key}": value for key, value in golden.weights("pose_net").items()})
+    state = torch_names.split_sc_depth({f"pose_net.{key}": value for key, value in golden.weights("pose_net").items()})
     graph, params, stats = imported(PoseNet(64, draws=Draws()), "pose", state)
     images = [raw(golden[f"in.image_{name}"]) for name in "ab"]
 
@@ -220,7 +221,7 @@ def test_pose_net(golden):
 
 @pytest.mark.golden("c12_sc_depth_net")
 def test_depth_net(golden):
-    state = pretrained.split_sc_depth({f"depth_net.{key}": value for key, value in golden.weights("depth_net").items()})
+    state = torch_names.split_sc_depth({f"depth_net.{key}": value for key, value in golden.weights("depth_net").items()})
     encoder = imported(ResNet(18, 64, draws=Draws()), "teacher/encoder", {"mono_encoder": state["mono_encoder"]})
     decoder = imported(
         DepthDecoder(feature_channels(18, 64), smooth=True, draws=Draws()), "teacher/decoder", {"mono_depth": state["mono_depth"]}
@@ -256,7 +257,7 @@ def test_depth_net(golden):
 
 def published(state_dicts, key):
     """The array that the published code calls ``key``, of {network: {our exported key: array}}."""
-    ((network, names),) = pretrained.split_sc_depth({key: np.zeros(1)}).items()
+    ((network, names),) = torch_names.split_sc_depth({key: np.zeros(1)}).items()
     (name,) = names
     value = state_dicts[network][name]
     return np.concatenate([value[3:6], value[:3]]) if network == "pose" and name.startswith("net.3.") else value
@@ -267,7 +268,7 @@ def test_training_step(golden):
     config = Config()
     config.sc.enabled, config.model.student = True, False
     state = {f"{net}.{key}": value for net in ("depth_net", "pose_net") for key, value in golden.weights(net).items()}
-    params, stats = pretrained.from_torch(pretrained.split_sc_depth(state), networks.initialise(config, 0))
+    params, stats = torch_names.from_torch(torch_names.split_sc_depth(state), networks.initialise(config, 0))
     names = "tgt_img", "ref_img_0", "ref_img_1"
     pictures = [jnp.asarray(nhwc(golden[f"in.{name}"])) for name in names]
     prior, K = jnp.asarray(golden["in.pseudo_depth"][:, 0]), jnp.asarray(golden["in.intrinsics"])
@@ -317,7 +318,7 @@ def test_training_step(golden):
             golden.check(f"out.grad_{name}", by_vectors[name])
     golden.check("out.dynamic_mask", weight[:, None])
     golden.check("out.unreliable_mask", least(weight)[:, None])
-    arrays = pretrained.to_torch(by_params, running)
+    arrays = torch_names.to_torch(by_params, running)
     gradients = {key: published(arrays, key.replace("/", ".", 1)) for key in golden.meta["grad_keys"]}
     golden.check("out.grad_norm", np.array([np.linalg.norm(value) for value in gradients.values()], np.float32))
     golden.check("out.grad_proj", np.array([projection(golden, *item) for item in gradients.items()], np.float32))

@@ -18,21 +18,22 @@ from test_c02_networks import exported, imported
 from test_c03_cost_volume import decided
 from test_c03_matching import exported as exported_encoder
 
-from dd_jax import dynamic_volume, reduce
-from dd_jax import forward as forward_module
+from dd_jax.checkpoints import torch_names
 from dd_jax.config import CostVolumeConfig, DsDepthConfig, LossConfig
-from dd_jax.cost_volume import depth_bins
 from dd_jax.geometry.camera import disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.warp import reproject
 from dd_jax.losses.consistency import consistency, pyramid_distillation
 from dd_jax.losses.photometric import adaptive_error, combine_sources, photometric_error, target_statistics
 from dd_jax.losses.smoothness import edge_weights, flow_smoothness, smoothness
+from dd_jax.method import dynamic_volume
+from dd_jax.method import forward as forward_module
+from dd_jax.method.cost_volume import depth_bins
 from dd_jax.networks import model as networks
-from dd_jax.networks import pretrained
 from dd_jax.networks.flow_net import FlowNet
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.matching import MatchingEncoder
+from dd_jax.runtime import reduce
 
 FRAMES, SCALES = (-1, 1), range(4)
 PUBLISHED = DsDepthConfig(own_mask=False)
@@ -100,7 +101,7 @@ def encoder_of(golden):
     graph, *states = nnx.split(encoder, nnx.Param, nnx.BatchStat)
     trees = tuple({"student": {"encoder": nnx.to_pure_dict(state)}} for state in states)
     (name,) = golden.meta["weights"]
-    trees = pretrained.from_torch({"encoder": golden.weights(name)}, trees)
+    trees = torch_names.from_torch({"encoder": golden.weights(name)}, trees)
     return graph, *(tree["student"]["encoder"] for tree in trees)
 
 

@@ -36,12 +36,12 @@ from test_c13_ds_depth import (
     with_unmasked_convolution,
 )
 
-from dd_jax import dynamic_volume
-from dd_jax import forward as forward_module
 from dd_jax.config import LossConfig
-from dd_jax.cost_volume import update_depth_range
 from dd_jax.geometry.camera import disp_to_depth
 from dd_jax.losses.consistency import reliable_pixels
+from dd_jax.method import dynamic_volume
+from dd_jax.method import forward as forward_module
+from dd_jax.method.cost_volume import update_depth_range
 from dd_jax.networks import model as networks
 from dd_jax.networks.matching import MatchingEncoder
 

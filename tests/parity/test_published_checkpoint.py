@@ -9,13 +9,13 @@ from test_c12_sc_depth import raw
 
 import dd_jax
 from configs import ds_depth, dynamic_depth, sc_depth_v3
-from dd_jax import imports, saved
+from dd_jax.checkpoints import published, saved
 from dd_jax.types import Batch
 
 
 def system_of(folder, config, remarks):
     """The system of a folder of files, after all that a user does to get it."""
-    imported = imports.read([folder], config)
+    imported = published.read([folder], config)
     assert {remark.split()[0] for remark in imported.remarks} <= remarks  # fewer where the config says the same
     saved.write(folder / "system", imported.restored)
     return dd_jax.load(folder / "system")

@@ -10,8 +10,8 @@ import pytest
 from odd_pictures import bomb
 
 from dd_jax.config import Config, DataConfig
-from dd_jax.data.store_write import build
 from dd_jax.prepare.check import check
+from dd_jax.prepare.tfds_store import build
 
 ROOT = Path(__file__).parents[2]
 CAMERA = {"width": 64, "height": 32, "fx": 50.0, "fy": 50.0, "cx": 31.5, "cy": 15.5}

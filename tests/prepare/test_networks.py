@@ -4,8 +4,8 @@ import pytest
 
 from dd_jax.config import ConfigError
 from dd_jax.prepare import networks
-from dd_jax.prepare.make_masks import segmenter
-from dd_jax.prepare.make_priors import estimator
+from dd_jax.prepare.masks import segmenter
+from dd_jax.prepare.priors import estimator
 
 
 @pytest.mark.parametrize("make", [segmenter, estimator])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import ConfigError
-from dd_jax.data.video import DELETED, KEPT, RESIZED, STATIC, UNREADABLE, Prepared, Row
+from dd_jax.prepare.video import DELETED, KEPT, RESIZED, STATIC, UNREADABLE, Prepared, Row
 from dd_jax.prepare.video_report import check_picture, sentences
 
 

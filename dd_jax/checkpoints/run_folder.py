@@ -1,0 +1,298 @@
+"""Saving and restoring runs; the only file that knows Orbax (its v1 API).
+
+One checkpoint is one folder, committed by one rename: the train state, where the data iterator stands, the config, the
+versions of what wrote it and its score on the validation split. A run killed while it saves leaves the folders that were
+complete, and nothing else is ever read.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+import dd_jax
+from dd_jax import config as configs
+from dd_jax.config import Config, ConfigError
+from dd_jax.types import TrainState
+
+SCORE = "abs_rel"
+"""What "best" means: the lowest ``abs_rel`` on the validation split."""
+
+MAY_DIFFER = {
+    "optim.steps", "optim.max_nonfinite",
+    "train.backend", "train.remat", "train.log_every", "train.eval_every", "train.eval_frames", "train.checkpoint_every",
+    "train.keep", "train.init_from", "train.init_encoders", "eval.batch_size",
+    "data.root", "data.split_dir", "data.cache_dir", "data.threads", "data.max_unreadable",
+    "data.ground_truth_file", "data.allow_pickle",
+}  # fmt: skip
+"""Fields of the config that change no number of a resumed run."""
+
+
+@dataclasses.dataclass
+class Restored:
+    """One checkpoint, read back."""
+
+    state: TrainState
+    data: Any  # what the data iterator's ``get_state()`` returned
+    step: int
+    score: float | None  # abs_rel on the validation split, where it was taken
+    config: Config
+    versions: dict[str, str]
+
+
+class Writer:
+    """Keeps the newest ``config.train.keep`` checkpoints of a run and the best one; saving goes on behind the training."""
+
+    def __init__(self, workdir: str | pathlib.Path, config: Config):
+        policies = ocp.training.preservation_policies
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[SCORE], reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        self._config = configs.to_dict(config)
+        self._checkpointer = ocp.training.Checkpointer(
+            _absolute(workdir) / "checkpoints",
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.train.keep), best]),
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, state: TrainState | dict[str, Any], data: Any, score: float | None = None) -> bool:
+        """Start saving; returns once the arrays are copied, False if this step is on disk already (validate before saving).
+
+        Args:
+          state: unstacked (one copy of every array), on devices or in NumPy; its step names the checkpoint.
+          data: ``get_state()`` of the data iterator, taken when the batch of this step was drawn: a prefetching iterator
+            runs ahead of the training. Anything that JSON can hold.
+          score: abs_rel on the validation split, lower is better; None or not finite: not a candidate for the best.
+        """
+        tree = _as_dict(state)
+        step = int(tree["step"])
+        if step in self.steps:
+            return False
+        score = float(score) if score is not None and math.isfinite(score) else None
+        about = {"config": self._config, "versions": versions(), "data": data, "score": score}
+        about["integer_keys"] = any(isinstance(key, int) for key in _dict_keys(tree))
+        self._checkpointer.save_checkpointables_async(
+            step,
+            {"state": tree},
+            metrics=None if score is None else {SCORE: score},
+            custom_metadata=json.loads(json.dumps(about)),
+            force=True,
+        )
+        return True
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are kept, oldest first."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def wait(self) -> None:
+        """Return when everything is on disk; raises what went wrong in the background."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Finish saving and let go of the folder."""
+        self._checkpointer.close()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def newest(directory: str | pathlib.Path) -> int | None:
+    """Step of the newest complete checkpoint in the folder (a run, or its ``checkpoints``); None where there is none."""
+    return max(_steps(_folder(directory)), default=None)
+
+
+def restore(directory: str | pathlib.Path, abstract_state: TrainState | dict[str, Any], config: Config | None = None) -> Restored:
+    """The newest checkpoint, bit for bit, to go on training.
+
+    Args:
+      directory: the run's workdir, or the ``checkpoints`` folder in it.
+      abstract_state: the state as a fresh start would make it, or a dict of its fields, with arrays or shapes for leaves;
+        leaves that carry a sharding keep it, the others go to the first device. How many devices wrote the checkpoint does
+        not matter.
+      config: of the resuming run; every field that changes a number must be what it was (:data:`MAY_DIFFER` lists the rest).
+
+    Raises:
+      ConfigError: no checkpoint there, another config, or other networks than ``abstract_state`` describes.
+    """
+    with _reader(directory) as reader:
+        metadata, about = _read_about(reader, "latest")
+        if config is not None:
+            _check_config(about["config"], config, metadata.path)
+        wanted = _as_dict(abstract_state)
+        check_tree(metadata.metadata["state"], wanted, metadata.path, about["config"])
+        state = reader.load_checkpointables(metadata.step, {"state": jax.tree.map(_where_wanted, wanted)})["state"]
+    return _restored(state, metadata, about)
+
+
+def restore_params(directory: str | pathlib.Path, which: str | int = "best", expected: dict[str, Any] | None = None) -> Restored:
+    """Networks without the optimiser state (``state.opt_state`` is None), to evaluate, predict or start from.
+
+    Args:
+      directory: the run's workdir, or the ``checkpoints`` folder in it.
+      which: "best" (the latest, where no checkpoint has a score) | "latest" | a step.
+      expected: ``{"params": ..., "batch_stats": ...}`` of the networks to be filled, to be checked against.
+
+    Raises:
+      ConfigError: no such checkpoint, or other networks than expected.
+    """
+    with _reader(directory) as reader:
+        metadata, about = _read_about(reader, which)
+        stored = metadata.metadata["state"]
+        for name, tree in (expected or {}).items():
+            check_tree({name: stored[name]}, {name: tree}, metadata.path, about["config"])
+        abstract = jax.tree.map(_on_one_device, stored, is_leaf=_is_array)
+        abstract["opt_state"] = jax.tree.map(lambda _: ocp.PLACEHOLDER, stored["opt_state"], is_leaf=_is_array)
+        state = reader.load_checkpointables(metadata.step, {"state": abstract})["state"]
+    if about["integer_keys"]:
+        state = _restore_integer_keys(state)
+    return _restored(state | {"opt_state": None}, metadata, about)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of everything that decides a number, and the git commit where the package is a checkout."""
+    found = {"python": platform.python_version(), "dd_jax": dd_jax.__version__}
+    for package in ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
+        found[package] = importlib.metadata.version(package)
+    checkout = pathlib.Path(__file__).resolve().parents[2]
+    if (checkout / ".git").exists():
+        git = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        if git.returncode == 0:
+            found["git"] = git.stdout.strip()
+    return found
+
+
+def _absolute(directory: str | pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(directory).expanduser().resolve()
+
+
+def _folder(directory: str | pathlib.Path) -> pathlib.Path:
+    path = _absolute(directory)
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    """Complete checkpoints only: until its commit a folder bears another name."""
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+
+def _reader(directory: str | pathlib.Path) -> ocp.training.Checkpointer:
+    folder = _folder(directory)
+    if not _steps(folder):
+        raise ConfigError(f"no checkpoint in {folder}: name the folder of a run that saved at least one")
+    return ocp.training.Checkpointer(folder)
+
+
+def _read_about(reader: ocp.training.Checkpointer, which: str | int) -> tuple[Any, dict[str, Any]]:
+    """Orbax's metadata of the chosen checkpoint, and ours."""
+    found = {checkpoint.step: (checkpoint.metrics or {}).get(SCORE) for checkpoint in reader.checkpoints}
+    scored = [step for step, score in found.items() if score is not None]
+    if which == "best" and scored:
+        step = min(scored, key=lambda s: (found[s], -s))
+    elif which in ("best", "latest"):
+        step = max(found)
+    elif str(which).isdigit() and int(which) in found:
+        step = int(which)
+    else:
+        raise ConfigError(f"no checkpoint {which!r} in {reader.directory}: it has the steps {sorted(found)}, 'best' and 'latest'")
+    metadata = reader.checkpointables_metadata(step)
+    about = metadata.custom_metadata
+    if not about or "config" not in about or "state" not in metadata.metadata:
+        raise ConfigError(f"{reader.directory / str(step)} is a checkpoint, but not one that dd_jax wrote")
+    return metadata, about
+
+
+def _restored(state: dict[str, Any], metadata: Any, about: dict[str, Any]) -> Restored:
+    config = configs.from_dict(about["config"])
+    return Restored(TrainState(**state), about["data"], metadata.step, about["score"], config, about["versions"])
+
+
+def _as_dict(state: TrainState | dict[str, Any]) -> dict[str, Any]:
+    """The plain tree that is stored, so that no class of ours is part of the format."""
+    return state if isinstance(state, dict) else {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "shape") and hasattr(x, "dtype")
+
+
+def _on_one_device(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+
+
+def _where_wanted(x: Any) -> jax.ShapeDtypeStruct:
+    """Never where the checkpoint's metadata says: those devices may not exist here."""
+    sharding = getattr(x, "sharding", None)
+    return _on_one_device(x) if sharding is None else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _by_path(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_array)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(x.shape), str(x.dtype)) for path, x in leaves}
+
+
+def differences(stored: Any, wanted: Any) -> str:
+    """The first few key paths that only one tree has, or whose arrays differ in shape or type; empty where none does."""
+    there, here = _by_path(stored), _by_path(wanted)
+    different = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
+    named = [f"{key} is {_shape(there.get(key))} there and {_shape(here.get(key))} here" for key in different[:3]]
+    return "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+
+
+def check_tree(stored: Any, wanted: Any, path: Any, config: dict[str, Any]) -> None:
+    """Compares key paths, shapes and types of what is in ``path``, made by ``config``, with what is wanted.
+
+    Raises:
+      ConfigError: names the first few that differ, and the flags that made them.
+    """
+    different = differences(stored, wanted)
+    if different:
+        flags = " ".join(f"--config.model.{key}={value}" for key, value in config["model"].items())
+        raise ConfigError(
+            f"the checkpoint {path} holds other arrays: {different}. It was made with {flags} "
+            f"--config.cost_volume.bins={config['cost_volume']['bins']}: pass the same, or train in an empty --workdir"
+        )
+
+
+def _shape(entry: tuple[tuple[int, ...], str] | None) -> str:
+    return "absent" if entry is None else f"{entry[1]}{list(entry[0])}"
+
+
+def _check_config(stored: dict[str, Any], config: Config, path: Any) -> None:
+    there, here = _flatten(configs.to_dict(configs.from_dict(stored))), _flatten(configs.to_dict(config))
+    different = [key for key in here if key not in MAY_DIFFER and there[key] != here[key]]
+    if different:
+        fields = "; ".join(f"{key} was {there[key]!r} and is {here[key]!r}" for key in different)
+        flags = " ".join(f"--config.{key}={there[key]}" for key in different)
+        raise ConfigError(f"{path} was trained with another config: {fields}. Pass {flags}, or train in an empty --workdir")
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _dict_keys(tree: Any) -> list[Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [key.key for path, _ in leaves for key in path if isinstance(key, jax.tree_util.DictKey)]
+
+
+def _restore_integer_keys(tree: Any) -> Any:
+    """Lists of layers are dicts with integer keys in NNX; without a template Orbax returns these keys as text."""
+    if not isinstance(tree, dict):
+        return tree
+    return {int(key) if key.isdigit() else key: _restore_integer_keys(value) for key, value in tree.items()}

@@ -1,0 +1,267 @@
+"""A trained system as a folder to keep and to give away: ``model.safetensors``, ``config.json`` and a card, ``README.md``.
+
+The arrays are those of ``params``, ``batch_stats`` and ``depth_range`` under their paths, ``params/teacher/encoder/...``; the
+JSON says which networks they belong to, and where they come from. Where the system was measured, ``metrics.json`` is there too.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from dd_jax import config as configs
+from dd_jax.checkpoints import hub, model_card, run_folder
+from dd_jax.checkpoints.run_folder import Restored
+from dd_jax.config import Config, ConfigError
+from dd_jax.config.rules import validate
+from dd_jax.networks import model as networks
+from dd_jax.runtime import files
+from dd_jax.types import TrainState
+
+INCLUDED = Path(__file__).parent / "trained"
+"""Folders of the systems that come with the library."""
+
+WEIGHTS, ABOUT, CARD, SCORES = "model.safetensors", "config.json", "README.md", "metrics.json"
+FORMAT = 1
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether :func:`write` made this folder, or somebody else a folder like it."""
+    return (folder / WEIGHTS).is_file() or (folder / ABOUT).is_file()
+
+
+def included() -> list[str]:
+    """Names of the systems that come with the library."""
+    return sorted(path.parent.name for path in INCLUDED.glob(f"*/{WEIGHTS}"))
+
+
+def is_name(place: str | Path) -> bool:
+    """Whether this means a repository of the hub or a system that comes with the library, and no folder of the user's."""
+    return hub.is_address(place) or (str(place) in included() and not Path(place).is_dir())
+
+
+def find(place: str | Path) -> Path:
+    """The local folder of a run or of a saved system, also of one that is asked for by name (:func:`is_name`).
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if hub.is_address(place):
+        return hub.fetch(place, (WEIGHTS, ABOUT), (SCORES,))
+    folder = INCLUDED / place if is_name(place) else Path(place).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{place} is no folder: name that of a run, one that model.save wrote, hf://owner/name, "
+            "or rendered, which comes with the library"
+        )
+    return folder
+
+
+def restore(place: str | Path, which: str | int = "best", expected: dict[str, Any] | None = None) -> Restored:
+    """A trained system, wherever it is.
+
+    Args:
+      place: a run's folder or the checkpoints folder in it, a folder that :func:`write` made, such a one on the hub,
+        ``hf://owner/name`` or ``hf://owner/name@revision``, or the name of one that comes with the library.
+      which: of a run: "best" on its validation split | "latest" | a step.
+      expected: ``{"params": ..., "batch_stats": ...}`` of the networks to be filled, to be checked against.
+
+    Raises:
+      ConfigError: no such place, nothing in it, something damaged, or other networks than expected.
+    """
+    folder = find(place)
+    if not is_saved(folder):
+        return run_folder.restore_params(folder, which, expected)
+    restored = read(folder)
+    if str(which) not in ("best", "latest", str(restored.step)):
+        raise ConfigError(f"{place} is one system, of step {restored.step}: which={which!r} is for the checkpoints of a run")
+    if expected is not None:
+        stored = {name: getattr(restored.state, name) for name in expected}
+        run_folder.check_tree(stored, expected, place, configs.to_dict(restored.config))
+    return restored
+
+
+def write(folder: Path, restored: Restored, scores: model_card.Scores | None = None, half: bool = False) -> None:
+    """Writes the files, each complete or not at all; paths of the machine that trained are left out.
+
+    A card of these weights into which somebody wrote, the licence above all, is kept; one of other weights is replaced.
+
+    Args:
+      scores: as ``metrics.json`` has them; without, those in the folder stay where they belong to the same weights.
+      half: kernels in 16 bits, which halves the file; :func:`read` makes 32 of them again.
+
+    Raises:
+      ConfigError: the folder cannot be written, is that of a run or has a ``README.md`` that is no card; or a kernel is too
+        large for 16 bits.
+    """
+    if (folder / "checkpoints").is_dir() or folder.name == "checkpoints":
+        raise ConfigError(f"{folder} is the folder of a run, whose checkpoints would be found no more: name another folder")
+    config = _without_paths(restored.config)
+    about = {
+        "format": FORMAT,
+        "step": restored.step,
+        "score": restored.score,
+        "versions": restored.versions,
+        "config": configs.to_dict(config),
+    }
+    arrays = {key: np.ascontiguousarray(value) for key, value in _arrays(restored.state).items()}
+    if half:
+        arrays = {key: _halved(key, value) for key, value in arrays.items()}
+    data = save(arrays, metadata={"format": "dd_jax"})
+    sha256 = hashlib.sha256(data).hexdigest()
+    described = dataclasses.replace(restored, config=config)
+    try:
+        there = (folder / CARD).read_text(errors="replace") if (folder / CARD).is_file() else ""
+        if there and model_card.DIGEST not in there:
+            raise ConfigError(f"{folder / CARD} is there and no card that model.save wrote: name another folder, or move it")
+        if scores is None and sha256 in there:
+            scores = scores_of(folder)
+        files.replace(folder / WEIGHTS, data)
+        files.replace(folder / ABOUT, json.dumps(about, indent=2) + "\n")
+        if scores is not None:
+            files.replace(folder / SCORES, json.dumps(scores, indent=2) + "\n")
+        elif there:
+            (folder / SCORES).unlink(missing_ok=True)  # those of the weights before
+        if sha256 not in there or there == model_card.text(described, sha256, None):
+            files.replace(folder / CARD, model_card.text(described, sha256, scores))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror or error}): name another folder") from error
+
+
+def scores_of(folder: Path) -> model_card.Scores | None:
+    """What an evaluation wrote into the folder of a run or of a saved system; None where it wrote nothing.
+
+    Raises:
+      ConfigError: the file is damaged.
+    """
+    path = (folder.parent if folder.name == "checkpoints" else folder) / SCORES
+    if not path.is_file():
+        return None
+    try:
+        scores = json.loads(path.read_text())
+        model_card.measured(scores)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} is no result of an evaluation ({error!r}): evaluate again, or delete it") from error
+    return scores
+
+
+def read(folder: Path) -> Restored:
+    """Inverse of :func:`write`; ``state.opt_state`` is None.
+
+    Raises:
+      ConfigError: a file is missing, damaged or of another version, or the arrays are not those of the config's networks.
+    """
+    about = _read_about(folder / ABOUT)
+    config = _config_of(about, folder / ABOUT)
+    arrays = _read_arrays(folder / WEIGHTS)
+    params, batch_stats = jax.eval_shape(lambda: networks.initialise(config, 0))
+    wanted = {"params": params, "batch_stats": batch_stats, "depth_range": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    different = run_folder.differences(arrays, _flat(wanted))
+    if different:
+        raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of the {ABOUT} beside it: {different}")
+    damaged = [key for key in _flat(wanted) if not np.isfinite(arrays[key]).all()]
+    if damaged:
+        raise ConfigError(f"{folder / WEIGHTS} has values in {damaged[0]} that are no finite numbers: it is damaged")
+    near, far = arrays["depth_range"]
+    if not 0 < near < far:
+        raise ConfigError(f"{folder / WEIGHTS} has {near:g} to {far:g} as its range of depth: it is damaged")
+    leaves = [jnp.asarray(arrays[key]) for key in _flat(wanted)]
+    tree = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+    state = TrainState(step=jnp.asarray(about["step"], jnp.int32), opt_state=None, **tree)
+    return Restored(state, None, about["step"], about["score"], config, about["versions"])
+
+
+def _halved(key: str, value: np.ndarray) -> np.ndarray:
+    if value.ndim < 2:
+        return value
+    with np.errstate(over="ignore"):
+        found = value.astype(np.float16)
+    if not np.isfinite(found).all():
+        raise ConfigError(f"{key} has values beyond the 65504 of 16 bits: save it without half=True")
+    return found
+
+
+def digest(restored: Restored) -> str:
+    """Of all that decides about a prediction: arrays and config. Equal for a run's checkpoint and what was saved of it."""
+    found = hashlib.sha256(json.dumps(configs.to_dict(_without_paths(restored.config)), sort_keys=True).encode())
+    for key, value in sorted(_arrays(restored.state).items()):
+        found.update(key.encode())
+        found.update(np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    return _flat({"params": state.params, "batch_stats": state.batch_stats, "depth_range": state.depth_range})
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Arrays by their paths, in the tree's own order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _without_paths(config: Config) -> Config:
+    config = configs.from_dict(configs.to_dict(config))
+    config.data.root = config.data.split_dir = config.data.cache_dir = config.data.ground_truth_file = ""
+    config.train.init_from = _without_folder(config.train.init_from)
+    config.train.init_encoders = ",".join(_without_folder(entry) for entry in config.train.init_encoders.split(","))
+    return config
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text())
+        kinds = {"format": int, "step": int, "score": (float, int, type(None)), "versions": dict, "config": dict}
+        wrong = [name for name, kind in kinds.items() if isinstance(about[name], bool) or not isinstance(about[name], kind)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read as what model.save writes ({error!r}): copy the folder again") from error
+    if about["format"] != FORMAT:
+        raise ConfigError(f"{path} has the format {about['format']!r}, this version reads {FORMAT}: update dd_jax")
+    if not wrong and not 0 <= about["step"] < 2**31:
+        wrong.append("step")
+    if wrong:
+        raise ConfigError(f"{path} has {wrong[0]}={about[wrong[0]]!r}, which model.save does not write: copy the folder again")
+    return about
+
+
+def _without_folder(entry: str) -> str:
+    return entry if hub.is_address(entry) else entry.rstrip("/").rpartition("/")[2]
+
+
+def check(config: Config) -> None:
+    """The rules of ``validation`` for a system that is to be used and not trained: where its data are does not matter.
+
+    Raises:
+      ConfigError: one sentence.
+    """
+    checked = configs.from_dict(configs.to_dict(config))
+    checked.data.root = "unused"
+    if checked.eval.ground_truth == "file":
+        checked.data.ground_truth_file = "unused"
+    if checked.optim.freeze_step == 0:
+        checked.train.init_from = "unused"
+    validate(checked)
+
+
+def _config_of(about: dict[str, Any], path: Path) -> Config:
+    try:
+        config = configs.from_dict(about["config"])
+        check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        arrays = load(path.read_bytes())
+        return {key: value.astype(np.float32) if value.dtype == np.float16 else value for key, value in arrays.items()}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ConfigError(f"{path} is missing, cut off or damaged ({error}): copy it again") from error

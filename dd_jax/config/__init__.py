@@ -1,0 +1,37 @@
+"""The whole experiment: every option (``schema``), the rules between them (``rules``), the ways to measure (``protocols``)."""
+
+from dd_jax.config.schema import (
+    AugmentConfig,
+    Config,
+    ConfigError,
+    CostVolumeConfig,
+    DataConfig,
+    DomdConfig,
+    DsDepthConfig,
+    EvalConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ScDepthConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "ConfigError",
+    "CostVolumeConfig",
+    "DataConfig",
+    "DomdConfig",
+    "DsDepthConfig",
+    "EvalConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ScDepthConfig",
+    "TrainConfig",
+    "from_dict",
+    "to_dict",
+]

@@ -1,0 +1,1 @@
+"""Cityscapes: sequences and preprocessed triplets, cameras, published splits."""

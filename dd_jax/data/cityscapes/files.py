@@ -1,0 +1,207 @@
+"""Names, numbers and cameras in Cityscapes' folders, read from a folder or from the zip archives as they are offered.
+
+::
+
+    leftImg8bit_sequence/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_leftImg8bit.png   2048 x 1024, 17 Hz, all frames
+    leftImg8bit/{train,val,test}/CITY/...                                           annotated frames only
+    camera/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_camera.json                     annotated frames only
+    disparity/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_disparity.png                annotated frames only
+
+A snippet is 30 frames, the annotated one is its 20th. In some cities SSSSSS is a long recording and FFFFFF runs on.
+Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", 2016.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float32
+from numpy import ndarray
+
+from dd_jax.config import ConfigError
+from dd_jax.data.frames import intrinsics
+from dd_jax.runtime.files import Folders
+
+STEP = 2
+"""Every second frame of the 17 Hz recording, close to KITTI's 10 Hz."""
+
+ORIGINAL_SIZE = (1024, 2048)
+KEPT_ROWS = 768
+"""Below are the car's bonnet and the star on it."""
+
+KEPT = (0.0, 1.0, 0.0, KEPT_ROWS / ORIGINAL_SIZE[0])
+"""The kept part of a picture, as ``FrameFile.box`` has it."""
+
+HOMES = ("train", "val", "test")
+"""Cityscapes' own division; each city belongs to one part."""
+
+CAMERA_FOLDERS = ("camera", "camera_trainvaltest/camera")
+
+NOTE, UNFINISHED = "triplets.json", "unfinished"
+"""Beside preprocessed triplets: how they were made, and of which cities some may still be missing."""
+
+Entry = tuple[str, str, int]  # city, sequence, frame
+Numbers = dict[str, set[int]]  # sequence -> its frames
+
+
+class Tree:
+    """A folder, and zip archives that stand for folders in it."""
+
+    def __init__(self, root: Path, archives: Iterable[Path] = ()):
+        self.root, self.folders = root, Folders(root)
+        self.names, self.subfolders = functools.cache(self._names), functools.cache(self._subfolders)
+        self._archives: list[zipfile.ZipFile] = []
+        self._members: dict[str, dict[str, zipfile.ZipFile]] = {}  # folder -> name -> archive
+        for path in archives:
+            try:
+                archive = zipfile.ZipFile(path)
+            except (OSError, zipfile.BadZipFile) as error:
+                self.close()
+                raise ConfigError(f"{path} is not a complete zip archive ({error}): fetch it again, or move it away") from error
+            self._archives.append(archive)
+            for member in archive.namelist():
+                folder, _, name = member.rpartition("/")
+                if name:
+                    self._members.setdefault(folder, {})[name] = archive
+
+    def close(self) -> None:
+        """Closes the archives."""
+        for archive in self._archives:
+            archive.close()
+
+    def _names(self, folder: str) -> list[str]:
+        return sorted({*self.folders.stamps(folder), *self._members.get(folder, ())})
+
+    def _subfolders(self, folder: str) -> list[str]:
+        path = self.root / folder
+        found = {entry.name for entry in path.iterdir() if entry.is_dir()} if path.is_dir() else set()
+        inner = (name[len(folder) + 1 :] for name in self._members if name.startswith(f"{folder}/"))
+        return sorted(found | {name.split("/")[0] for name in inner})
+
+    def read(self, path: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+          OSError: no such file, or its archive is damaged there.
+        """
+        if (self.root / path).is_file():
+            return (self.root / path).read_bytes()
+        folder, _, name = path.rpartition("/")
+        archive = self._members.get(folder, {}).get(name)
+        if archive is None:
+            raise FileNotFoundError(path)
+        try:
+            return archive.read(path)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise OSError(str(error)) from error
+
+
+def frame_numbers(names: Iterable[str], city: str, ending: str) -> Numbers:
+    """The frames of a city among the names of a folder."""
+    pattern, found = re.compile(rf"{re.escape(city)}_(\d{{6}})_(\d{{6}}){re.escape(ending)}"), {}
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match:
+            found.setdefault(match[1], set()).add(int(match[2]))
+    return found
+
+
+def full_triplets(city: str, numbers: Numbers) -> list[Entry]:
+    """Every frame t of a city for which t-2 and t+2 exist, in order."""
+    return [
+        (city, sequence, number)
+        for sequence, present in sorted(numbers.items())
+        for number in sorted(present)
+        if number - STEP in present and number + STEP in present
+    ]
+
+
+def triplets_in(folders: Folders, cities: Iterable[str], base: str = "") -> list[Entry]:
+    """The preprocessed triplets, ``BASE/CITY/*.jpg``, in order."""
+    found = ((city, frame_numbers(folders.stamps(f"{base}{city}"), city, ".jpg")) for city in sorted(cities))
+    return [(city, s, n) for city, numbers in found for s, frames in sorted(numbers.items()) for n in sorted(frames)]
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What is noted beside preprocessed triplets; empty where nothing is.
+
+    Raises:
+      ConfigError: the note is damaged.
+    """
+    note = folder / NOTE
+    try:
+        return dict(json.loads(note.read_bytes())) if note.is_file() else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{note} cannot be read: remove {folder}, and make the triplets again") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """What a camera file says, in pixels of the original picture and metres."""
+
+    path: Path
+    fx: float
+    fy: float
+    u0: float
+    v0: float
+    baseline: float  # of the stereo pair; nan where the file has none
+
+    def matrix(self, target: tuple[int, int]) -> Float32[ndarray, "3 3"]:
+        """Intrinsics of the kept rows at the ``target`` size (height, width)."""
+        return intrinsics(self.fx, self.fy, self.u0, self.v0, (KEPT_ROWS, ORIGINAL_SIZE[1]), target, str(self.path))
+
+
+class Cameras:
+    """Camera of any frame: files exist for annotated frames only, the nearest in number of the same sequence serves."""
+
+    def __init__(self, tree: Tree):
+        self._tree = tree
+        self._numbers, self._read = functools.cache(self._find), functools.cache(self._parse)
+
+    def of(self, home: str, city: str, sequence: str, number: int) -> Camera:
+        """The camera of a frame of the part ``home``.
+
+        Raises:
+          ConfigError: no camera file of that sequence, or one that makes no sense.
+        """
+        folder, numbers = self._numbers(home, city)
+        if sequence not in numbers:
+            raise ConfigError(
+                f"no camera file {self._tree.root / folder}/{city}_{sequence}_*_camera.json: "
+                "unpack Cityscapes' camera archive (camera_trainvaltest.zip) there"
+            )
+        nearest = min(numbers[sequence], key=lambda other: (abs(other - number), other))
+        return self._read(f"{folder}/{city}_{sequence}_{nearest:06d}_camera.json")
+
+    def annotated(self, home: str) -> list[Entry]:
+        """The frames that have a camera file of their own, in order."""
+        cities = sorted({city for base in CAMERA_FOLDERS for city in self._tree.subfolders(f"{base}/{home}")})
+        found = ((city, self._numbers(home, city)[1]) for city in cities)
+        return [(city, s, n) for city, numbers in found for s, frames in sorted(numbers.items()) for n in sorted(frames)]
+
+    def _find(self, home: str, city: str) -> tuple[str, Numbers]:
+        for base in CAMERA_FOLDERS:
+            folder = f"{base}/{home}/{city}"
+            numbers = frame_numbers(self._tree.names(folder), city, "_camera.json")
+            if numbers:
+                return folder, numbers
+        return f"{CAMERA_FOLDERS[0]}/{home}/{city}", {}
+
+    def _parse(self, name: str) -> Camera:
+        path = self._tree.root / name
+        try:
+            values = json.loads(self._tree.read(name))
+            fx, fy, u0, v0 = (float(values["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0"))
+            baseline = float(values.get("extrinsic", {}).get("baseline", math.nan))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise ConfigError(f"{path} has no intrinsic fx, fy, u0, v0: unpack Cityscapes' camera archive again") from error
+        if not all(map(math.isfinite, (fx, fy, u0, v0))):
+            raise ConfigError(f"{path}: intrinsic fx={fx:g} fy={fy:g} u0={u0:g} v0={v0:g} must be finite numbers")
+        return Camera(path, fx, fy, u0, v0, baseline)

@@ -1,0 +1,166 @@
+"""Ground truth of a whole split in one ``.npz``, so that evaluation needs no laser scans.
+
+* Written and read here: ``names`` (lines of the split) and a plain float array ``depth_000000``, ... for each.
+* The field's ``gt_depths.npz``: one array ``data`` in the order of the list. Pictures of several sizes make it an array of
+  objects, which only unpickling can read, and that runs whatever code the file contains. So it needs ``data.allow_pickle``.
+"""
+
+import contextlib
+import functools
+import os
+import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from tqdm import tqdm
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data import published_order
+from dd_jax.data.frames import Listing
+
+Depth = Float32[np.ndarray, "H W"]
+
+DAMAGE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading an archive ends in that is damaged, encrypted (RuntimeError) or packed in a way that is not known here."""
+
+UNPICKLING = (pickle.UnpicklingError, ImportError, AttributeError, TypeError)
+"""What objects that are no depths end in, with leave to unpickle them."""
+
+
+def export(listing: Listing, kind: str, out: Path, objects: bool = False) -> int:
+    """Writes the ground truth of a split to ``out`` and returns of how many frames.
+
+    ``objects`` writes the field's format, for other programs. The file appears when it is complete; its bytes depend on the
+    depths alone.
+
+    Raises:
+      ConfigError: no frame has ground truth, or, for the field's format, one has none or the order is not the field's; or
+        ``out`` cannot be written.
+    """
+    if objects:
+        published_order.refuse_other(listing.out_of_order, "a file with --objects", "leave out --objects")
+    depths, missing, written = [], [], []
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for index, name in enumerate(tqdm(listing.names, desc=out.name, unit="frame", disable=None)):
+                depth = listing.measured(index, kind)
+                if depth is None:
+                    missing.append(name)
+                elif objects:
+                    depths.append(depth)
+                else:
+                    _write(archive, f"depth_{len(written):06d}", depth)
+                    written.append(name)
+            if missing and (objects or not written):
+                raise ConfigError(
+                    f"{len(missing)} of {len(listing.names)} frames below {listing.root} have no {kind} ground truth, the first "
+                    f"is {missing[0]!r}: unpack it, or choose another kind"
+                )
+            if objects:
+                data = np.empty(len(depths), object)
+                for index, depth in enumerate(depths):  # an assignment at once would stack pictures of one size
+                    data[index] = depth
+                _write(archive, "data", data)
+            else:
+                _write(archive, "names", np.array(written))
+        partial.replace(out)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror or error}): name another file with --out") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return len(listing.names) - len(missing)
+
+
+def of_split(config: DataConfig, part: str, names: list[str], out_of_order: str) -> Callable[[int], Depth | None]:
+    """Depth by position in ``names`` from ``config.ground_truth_file``; None where the file has none.
+
+    A file without names is for "test" alone, in the order of its list; ``out_of_order`` as in ``Listing``.
+
+    Raises:
+      ConfigError: the file is absent, damaged, pickled without leave, of another split, or of another order.
+    """
+    if not config.ground_truth_file:
+        return lambda index: None
+    path = Path(config.ground_truth_file)
+    members = _members(path)
+    if "names" in members:
+        known = {str(name): index for index, name in enumerate(_load(path, "names"))}
+        if part == "test" and not any(name in known for name in names):
+            raise ConfigError(f"{path} has none of the {len(names)} test frames, like {names[0]!r}: export that split's")
+        return lambda index: _depth(path, f"depth_{known[names[index]]:06d}") if names[index] in known else None
+    if "data" not in members:
+        raise ConfigError(f"{path} has neither names nor data in it: write it with scripts/export_ground_truth.py")
+    if part != "test":
+        return lambda index: None
+    published_order.refuse_other(out_of_order, f"{path} has no names: it", "write one with scripts/export_ground_truth.py")
+    shape, dtype = members["data"]
+    if dtype.hasobject and not config.allow_pickle:
+        raise ConfigError(
+            f"{path} holds pickled objects, and reading them runs whatever code is in the file: set "
+            "--config.data.allow_pickle=True if you trust it, or write a plain one with scripts/export_ground_truth.py"
+        )
+    if shape[:1] != (len(names),):
+        raise ConfigError(
+            f"{path} has depths of {shape[0] if shape else 0} frames, in the order of a list of as many, but the test split has "
+            f"{len(names)}: put that list into --config.data.split_dir"
+        )
+    data = functools.cache(lambda: _load(path, "data", dtype.hasobject))
+    return lambda index: _sound(data()[index], path, f"data[{index}]")
+
+
+def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date
+    member.compress_type = archive.compression
+    with archive.open(member, "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, array, allow_pickle=array.dtype.hasobject)
+
+
+def _members(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Names of the arrays in a file; of ``names`` and ``data`` also shape and type, without reading what is in them."""
+    if not path.is_file():
+        raise ConfigError(f"--config.data.ground_truth_file={os.fspath(path)!r} does not exist")
+    members = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                members[name.removesuffix(".npy")] = (), np.dtype(float)
+            for name in {"names", "data"} & {*members}:
+                with archive.open(f"{name}.npy") as file:
+                    version = np.lib.format.read_magic(file)
+                    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = header(file)
+                    members[name] = shape, dtype
+    except DAMAGE as error:
+        raise _damaged(path) from error
+    return members
+
+
+def _load(path: Path, name: str, allow_pickle: bool = False) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=allow_pickle) as arrays:
+            return arrays[name]
+    except (*DAMAGE, *UNPICKLING) as error:
+        raise _damaged(path, name) from error
+
+
+def _depth(path: Path, name: str) -> Depth:
+    return _sound(_load(path, name), path, name)
+
+
+def _sound(depth: np.ndarray, path: Path, name: str) -> Depth:
+    depth = np.asarray(depth)
+    if depth.ndim != 2 or depth.dtype.kind not in "fiu" or not np.isfinite(depth).all():
+        raise ConfigError(f"{path}: {name} is no map of finite depths: write the file again with scripts/export_ground_truth.py")
+    return depth.astype(np.float32)
+
+
+def _damaged(path: Path, name: str = "") -> ConfigError:
+    where = f" ({name})" if name else ""
+    return ConfigError(f"{path} is damaged or no .npz file{where}: write it again with scripts/export_ground_truth.py")

@@ -1,0 +1,74 @@
+"""KITTI odometry: ``ROOT/sequences/%02d/image_2/%06d.png|jpg`` (left), ``image_3`` (right), and ``calib.txt`` per sequence.
+
+Masks and prior depth lie beside the images as ``mask_2/%06d.png`` and ``prior_2/%06d.png``, as in ``kitti``. The benchmark has
+no depth maps, so there is no ground truth. Geiger et al., "Are we ready for Autonomous Driving?", 2012.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data.frames import FrameFile, Listing, first_readable, frame_file, intrinsics
+from dd_jax.data.kitti import splits
+from dd_jax.data.kitti.calibration import AGAIN, list_triplets, nominal_camera, read_calibration
+from dd_jax.runtime.files import Folders
+
+
+def list_split(config: DataConfig, split: str) -> Listing:
+    """Triplets (t-1, t, t+1) of the sequences 00 to 08 (train, val), or 09 and 10 (test).
+
+    Raises:
+      ConfigError: folder, lists, target images or calibration files are absent or make no sense.
+    """
+    entries, source = splits.read(config, split)
+    root, folders = Path(config.root), Folders(Path(config.root))
+    size = (config.height, config.width)
+
+    def file_of(sequence: str, frame: int, camera: int) -> FrameFile | None:
+        base, name = sequence_folder(sequence), f"{frame:06d}"
+        image = folders.find(f"{base}/image_{camera}", f"{name}.jpg", f"{name}.png")
+        mask = folders.find(f"{base}/mask_{camera}", f"{name}.png", f"{name}.npy") if config.masks == "files" else None
+        prior = folders.find(f"{base}/prior_{camera}", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
+        return frame_file(image, mask, prior)
+
+    def picture(sequence: str, frame: int, camera: int) -> str:
+        return f"{root}/{sequence_folder(sequence)}/image_{camera}/{frame:06d}.jpg|.png"
+
+    files, triplets = list_triplets(entries, file_of, picture, source)
+    pictures: dict[tuple[str, int], list[Path]] = {}  # of a sequence and camera; any of them tells the size
+    for (sequence, _, camera), row in zip(entries, triplets):
+        pictures.setdefault((sequence, camera), []).append(root / files[row[1]].image)
+
+    @functools.cache
+    def camera_of(sequence: str, camera: int) -> Float32[np.ndarray, "3 3"]:
+        if config.intrinsics == "nominal":
+            return nominal_camera(size)
+        return _sequence_camera(root / sequence_folder(sequence), camera, pictures[sequence, camera], size)
+
+    return Listing(
+        root=root,
+        files=files,
+        triplets=triplets,
+        K=np.stack([camera_of(sequence, camera) for sequence, _, camera in entries]),
+        names=splits.lines(entries),
+        ground_truth=lambda index, kind: None,
+    )
+
+
+def sequence_folder(sequence: str) -> str:
+    """Below the root."""
+    return f"sequences/{int(sequence):02d}"
+
+
+def _sequence_camera(folder: Path, camera: int, pictures: list[Path], size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    path, key = folder / "calib.txt", f"P{camera}"
+    (fx, _, cx, _), (_, fy, cy, _), _ = read_calibration(path, **{key: 12})[key].reshape(3, 4)
+    found = first_readable(pictures)
+    if found is None:
+        raise ConfigError(
+            f"none of {len(pictures)} frames like {pictures[0]} can be read, and they tell the size of their sequence: {AGAIN}"
+        )
+    return intrinsics(fx, fy, cx, cy, found[1], size, f"{path} ({key})")

@@ -1,0 +1,189 @@
+"""KITTI raw: ``ROOT/DATE/DRIVE_sync/image_02/data/%010d.png|jpg`` and calibration per date.
+
+Beside the images this library keeps ``mask_02/data/%010d.png`` (potentially dynamic objects, nonzero = object; no file = no
+object), ``prior_02`` (16-bit inverse depth by another network) and ``moving_02`` (objects that really move, for evaluation).
+Camera 3 has its own ``image_03``, ``mask_03``, ...
+Geiger et al., "Vision meets Robotics: The KITTI Dataset", 2013.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data import ground_truth_file, published_order
+from dd_jax.data.frames import FrameFile, GroundTruth, Listing, UnreadableFrame, decode_depth, frame_file, intrinsics, object_mask
+from dd_jax.data.kitti import odometry, splits
+from dd_jax.data.kitti.calibration import AGAIN, list_triplets, nominal_camera, parse_calibration, read_calibration
+from dd_jax.data.kitti.splits import Entry
+from dd_jax.runtime.files import Folders
+
+
+def depth_map(
+    cam_to_cam: str, velo_to_cam: str, points: Float32[np.ndarray, "n 4"], camera: int = 2, forward: bool = True
+) -> Float32[np.ndarray, "H W"]:
+    """A laser scan seen from a rectified colour camera: metres, 0 = no measurement, the nearest point of a pixel wins.
+
+    ``cam_to_cam`` and ``velo_to_cam`` are the texts of the calibration files. ``forward`` stores the scanner's forward
+    coordinate, as the ground truth of the Eigen split does, instead of the camera's depth. Pixels are ``round(u) - 1``,
+    the convention of KITTI's Matlab tools (Eigen et al. 2014; Monodepth2's ground-truth export).
+    """
+    cameras, scanner = parse_calibration(cam_to_cam), parse_calibration(velo_to_cam)
+    rectify, camera_from_velo = np.eye(4), np.eye(4)
+    rectify[:3, :3] = cameras["R_rect_00"].reshape(3, 3)
+    camera_from_velo[:3, :3] = scanner["R"].reshape(3, 3)
+    camera_from_velo[:3, 3] = scanner["T"]
+    projection = cameras[f"P_rect_0{camera}"].reshape(3, 4) @ rectify @ camera_from_velo
+    width, height = cameras["S_rect_02"].astype(int)
+
+    points = points[points[:, 0] >= 0]
+    homogeneous = np.column_stack([points[:, :3], np.ones(len(points))])
+    x, y, z = projection @ homogeneous.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u, v = np.round(x / z) - 1, np.round(y / z) - 1
+    inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)
+    pixels = (v[inside] * width + u[inside]).astype(int)
+    depth = np.full(width * height, np.inf)
+    np.minimum.at(depth, pixels, (points[:, 0] if forward else z)[inside])
+    depth[np.isinf(depth)] = 0
+    return np.maximum(depth, 0).reshape(height, width).astype(np.float32)
+
+
+def list_split(config: DataConfig, split: str) -> Listing:
+    """Triplets (t-1, t, t+1) of a split; neighbours that do not exist are marked missing.
+
+    Raises:
+      ConfigError: folder, split file, target images or calibration files are absent or make no sense.
+    """
+    if config.split == "odom":
+        return odometry.list_split(config, split)
+    entries, source = splits.read(config, split)
+    root, folders = Path(config.root), Folders(Path(config.root))
+    size = (config.height, config.width)
+
+    def file_of(folder: str, frame: int, camera: int) -> FrameFile | None:
+        name = f"{frame:010d}"
+        image = folders.find(f"{folder}/image_0{camera}/data", f"{name}.jpg", f"{name}.png")
+        mask = folders.find(f"{folder}/mask_0{camera}/data", f"{name}.png", f"{name}.npy") if config.masks == "files" else None
+        prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
+        return frame_file(image, mask, prior)
+
+    def picture(folder: str, frame: int, camera: int) -> str:
+        return f"{root}/{folder}/image_0{camera}/data/{frame:010d}.jpg|.png"
+
+    files, triplets = list_triplets(entries, file_of, picture, source)
+
+    @functools.cache
+    def camera_of(date: str, camera: int) -> Float32[np.ndarray, "3 3"]:
+        nominal = config.intrinsics == "nominal"
+        return nominal_camera(size) if nominal else drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
+
+    names = splits.lines(entries)
+    out_of_order = published_order.other_order(names) if config.split else ""  # lists of one's own have an order of one's own
+    truth = _GroundTruth(root, entries, ground_truth_file.of_split(config, split, names, out_of_order), config.mask_format)
+    return Listing(
+        root=root,
+        files=files,
+        triplets=triplets,
+        K=np.stack([camera_of(folder.split("/")[0], camera) for folder, _, camera in entries]),
+        names=names,
+        ground_truth=truth,
+        truth_files=truth.files,
+        out_of_order=out_of_order,
+        measured=truth.depth,
+    )
+
+
+def read_scan(path: Path) -> Float32[np.ndarray, "n 4"]:
+    """A laser scan: x forward, y left, z up in metres, and reflectance.
+
+    Raises:
+      ConfigError: empty, cut off, or with values that are no numbers.
+    """
+    data = path.read_bytes()
+    if not data or len(data) % 16:
+        raise ConfigError(f"{path} has {len(data)} bytes, but a laser scan has 16 per point and is not empty: {AGAIN}")
+    points = np.frombuffer(data, "<f4").reshape(-1, 4)
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        raise ConfigError(f"{path}: {bad.sum()} of {len(points)} points are not finite, the first is {bad.argmax()}: {AGAIN}")
+    return points
+
+
+def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
+    """KITTI's annotated depth, 16-bit PNG, metres = value / 256, 0 = none (Uhrig et al. 2017).
+
+    Raises:
+      ConfigError: damaged, or not a 16-bit picture.
+    """
+    try:
+        return decode_depth(path).astype(np.float32) / 256
+    except UnreadableFrame as error:
+        raise ConfigError(f"{path} is not a 16-bit grey PNG, or not all of it: {AGAIN}") from error
+
+
+def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics of a rectified colour camera at ``size`` (height, width) from ``calib_cam_to_cam.txt``.
+
+    Raises:
+      ConfigError: no such file, or values that make no sense.
+    """
+    values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
+    (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
+    rectified = tuple(values[f"S_rect_0{camera}"][::-1])
+    return intrinsics(fx, fy, cx, cy, rectified, size, f"{path} (P_rect_0{camera})")
+
+
+class _GroundTruth:
+    """What is measured of the target frames of ``entries``, and in which files."""
+
+    def __init__(
+        self, root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None], mask_format: str
+    ):
+        self.root, self.entries, self.from_file, self.mask_format = root, entries, from_file, mask_format
+        self.texts = functools.cache(self._texts)
+
+    def _texts(self, date: str, camera: int) -> tuple[str, str]:
+        cameras, scanner = self.root / date / "calib_cam_to_cam.txt", self.root / date / "calib_velo_to_cam.txt"
+        read_calibration(cameras, **{"R_rect_00": 9, f"P_rect_0{camera}": 12, "S_rect_02": 2})
+        read_calibration(scanner, R=9, T=3)
+        return cameras.read_text(errors="replace"), scanner.read_text(errors="replace")
+
+    def _measured(self, index: int) -> dict[str, list[Path]]:
+        """Where the depth of each kind may lie, the first one that exists counts."""
+        folder, frame, camera = self.entries[index]
+        place = f"proj_depth/groundtruth/image_0{camera}/{frame:010d}.png"
+        drive = folder.split("/")[-1]
+        annotated = [self.root / home / place for home in (folder, f"train/{drive}", f"val/{drive}")]
+        return {"velodyne": [self.root / folder / f"velodyne_points/data/{frame:010d}.bin"], "annotated": annotated}
+
+    def _mask(self, index: int, kind: str) -> str:
+        folder, frame, camera = self.entries[index]
+        return f"{folder}/{kind}_0{camera}/data/{frame:010d}.png"
+
+    def files(self, index: int) -> list[Path]:
+        """Files that a frame's ground truth may be made of; some do not exist."""
+        measured = self._measured(index)
+        masks = [self.root / self._mask(index, kind) for kind in ("mask", "moving")]
+        return [*measured["velodyne"], *measured["annotated"], *masks, *(path.with_suffix(".npy") for path in masks)]
+
+    def __call__(self, index: int, kind: str) -> GroundTruth | None:
+        """Depth of a kind, with the objects that may move and those that do; None where there is no such file."""
+        depth = self.depth(index, kind)
+        if depth is None:
+            return None
+        dynamic = object_mask(self.root, self._mask(index, "mask"), depth.shape, self.mask_format)
+        return GroundTruth(depth, dynamic, object_mask(self.root, self._mask(index, "moving"), depth.shape))
+
+    def depth(self, index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
+        """Depth of a kind, whatever the masks beside it are."""
+        if kind == "file":
+            return self.from_file(index)
+        folder, _, camera = self.entries[index]
+        found = next((path for path in self._measured(index)[kind] if path.is_file()), None)
+        if found is None or kind == "annotated":
+            return None if found is None else read_annotated(found)
+        return depth_map(*self.texts(folder.split("/")[0], camera), read_scan(found), camera)

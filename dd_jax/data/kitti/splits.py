@@ -1,0 +1,196 @@
+"""KITTI's published splits by name: from the published lists where they are, otherwise from rules and tables.
+
+A list is looked for as ``{split_dir or ROOT/splits}/eigen_zhou/train_files.txt``, as the public repositories have it, and
+without the folder's name. Its set is compared with the published one: frames that lack, or another division into train and
+val, are a warning. So are frames that do not belong to the split at all, but in a folder of its name they are refused.
+
+Without a list the set follows from a rule. Which tenth of it is "val" was drawn at random and cannot be derived; so val is
+a tenth by :func:`in_val` (both cameras of an instant on one side), the rest is train, and a warning says so. The sets of
+"test" are exact; their published order, which depth files of other programs depend on, only the lists have.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data.kitti.split_tables import EIGEN_TEST, EIGEN_TRAIN, KNOWN, ODOMETRY_TEST, ODOMETRY_TRAIN, EigenTest, EigenTrain
+from dd_jax.data.splits import list_digest, read_kitti, split_file, split_folder
+
+log = logging.getLogger(__name__)
+
+Entry = tuple[str, int, int]  # folder (raw: date/drive_sync, odometry: number of the sequence), frame, camera
+
+LEFT, RIGHT = 2, 3
+
+LISTS = {
+    "eigen_zhou": ("eigen_zhou", ("eigen/test_files.txt",)),
+    "eigen_full": ("eigen_full", ("eigen/test_files.txt",)),
+    "benchmark": ("benchmark", ("eigen_benchmark/test_files.txt",)),
+    "odom": ("odom", ("odom/test_files_09.txt", "odom/test_files_10.txt")),
+}
+"""Value of ``data.split`` -> folder of its train and val lists, and its test lists."""
+
+COPY = "copy it from the splits folder of the public Monodepth2 or ManyDepth repository"
+
+
+def read(config: DataConfig, part: str) -> tuple[list[Entry], str]:
+    """The frames of "train", "val" or "test" of ``config.split``, and where they come from, for messages.
+
+    Raises:
+      ConfigError: the split needs a list that is not there, or the list is damaged or that of something else.
+    """
+    if not config.split:
+        path = split_file(config, part)
+        return read_kitti(path), str(path)
+    if config.split not in LISTS:
+        raise ConfigError(f"--config.data.split={config.split!r} is not one of {', '.join(map(repr, ('', *LISTS)))}")
+    if config.split == "benchmark" and part == "train":
+        log.warning("data.split=benchmark trains on drives of the Eigen test split: do not report Eigen figures of this run")
+    folder, tests = LISTS[config.split]
+    lists = tests if part == "test" else (f"{folder}/{part}_files.txt",)
+    found = [(name, _find(config, name)) for name in lists]
+    entries = [entry for name, path in found for entry in (_by_rule(config, name) if path is None else _checked(path, name))]
+    return entries, " and ".join(name if path is None else str(path) for name, path in found)
+
+
+def lines(entries: Iterable[Entry]) -> list[str]:
+    """The entries in the field's line format, frames as plain integers."""
+    return [f"{folder} {frame} {'lr'[camera - LEFT]}" for folder, frame, camera in entries]
+
+
+def digest(entries: Iterable[Entry]) -> str:
+    """SHA-256 of the set of lines, as in ``kitti_tables.KNOWN``."""
+    return list_digest(lines(entries))
+
+
+def in_val(drive: str, frame: int) -> bool:
+    """This library's own draw of one frame in ten, the same everywhere."""
+    return int(hashlib.sha1(f"{drive} {frame}".encode()).hexdigest()[:8], 16) % 10 == 0
+
+
+def eigen_test() -> list[Entry]:
+    """The 697 test frames of Eigen et al. (2014), left camera."""
+    return [(_folder(drive), frame, LEFT) for drive in EIGEN_TEST for frame in _test_frames(drive)]
+
+
+def eigen_benchmark() -> list[Entry]:
+    """Those 652 of them that have improved ground truth."""
+    return [
+        (_folder(drive), frame, LEFT)
+        for drive in EIGEN_TEST
+        for frame in _test_frames(drive)
+        if frame not in numbers(drive.bare)
+    ]
+
+
+def eigen_zhou() -> list[Entry]:
+    """Train and val of Zhou et al. (2017): frames with both neighbours, without those in which the car stands."""
+    return _both_cameras((_folder(d), sorted({*range(1, d.length - 1)} - {*numbers(d.static)})) for d in EIGEN_TRAIN)
+
+
+def eigen_full() -> list[Entry]:
+    """Train and val of the full Eigen split: every frame of the training drives."""
+    return _both_cameras((_folder(drive), range(drive.length)) for drive in EIGEN_TRAIN)
+
+
+def odometry() -> list[Entry]:
+    """Train and val of the odometry split: sequences 00 to 08 without the first and the last two frames."""
+    return _both_cameras((str(number), range(2, length - 2)) for number, length in enumerate(ODOMETRY_TRAIN))
+
+
+def odometry_test(number: int) -> list[Entry]:
+    """First frames of all pairs of sequence 9 or 10, left camera."""
+    return [(str(number), frame, LEFT) for frame in range(ODOMETRY_TEST[number])]
+
+
+def numbers(text: str, step: int = 1) -> list[int]:
+    """The numbers that ``"3 10-14"`` names: ranges with that step, ends included."""
+    ranges = (word.partition("-") for word in text.split())
+    return [number for first, _, last in ranges for number in range(int(first), int(last or first) + 1, step)]
+
+
+def _folder(drive: EigenTest | EigenTrain) -> str:
+    return f"{drive.date}/{drive.date}_drive_{drive.number:04d}_sync"
+
+
+def _test_frames(drive: EigenTest) -> list[int]:
+    skipped = numbers(drive.skipped)
+    return [frame for frame in numbers(drive.frames, drive.step) if frame not in skipped]
+
+
+def _both_cameras(drives: Iterable[tuple[str, Iterable[int]]]) -> list[Entry]:
+    return [(folder, frame, camera) for folder, frames in drives for frame in frames for camera in (LEFT, RIGHT)]
+
+
+def _whole(name: str) -> list[Entry] | None:
+    """The set that the published list ``name`` is (test), or is drawn from (train, val); None where it is not known."""
+    match name.split("/"):
+        case "eigen", _:
+            return eigen_test()
+        case "eigen_benchmark", _:
+            return eigen_benchmark()
+        case "eigen_zhou", _:
+            return eigen_zhou()
+        case "eigen_full", _:
+            return eigen_full()
+        case "odom", "test_files_09.txt":
+            return odometry_test(9)
+        case "odom", "test_files_10.txt":
+            return odometry_test(10)
+        case "odom", _:
+            return odometry()
+    return None
+
+
+def _find(config: DataConfig, name: str) -> Path | None:
+    base = split_folder(config)
+    return next((path for path in (base / name, base / Path(name).name) if path.is_file()), None)
+
+
+def _checked(path: Path, name: str) -> list[Entry]:
+    """The entries of the list ``path``, which ought to be the published ``name``."""
+    entries, known, whole = read_kitti(path), KNOWN[name], _whole(name)
+    if name.startswith("odom/"):
+        entries = [(folder.lstrip("0") or "0", frame, camera) for folder, frame, camera in entries]
+    found = digest(entries)
+    if found == known.digest:
+        return entries
+    foreign = [] if whole is None else sorted({*entries} - {*whole})
+    if foreign:
+        problem = (
+            f"{path}: {len(foreign)} of {len(entries)} frames do not belong to the split of {name}, the first is "
+            f"{lines(foreign)[0]!r}: {COPY}, or set --config.data.split='' to use lists of your own"
+        )
+        numbered = all(folder.isdigit() for folder, _, _ in foreign)  # as the sequences of the odometry are
+        if path.parent.name == name.split("/")[0] or numbered != name.startswith("odom/"):
+            raise ConfigError(problem)
+        log.warning(problem)
+        return entries
+    log.warning(
+        "%s has %d frames with the digest %.8s, but the published %s has %d with %.8s: for figures that can be compared, %s",
+        path, len(entries), found, name, known.lines, known.digest, COPY,
+    )  # fmt: skip
+    return entries
+
+
+def _by_rule(config: DataConfig, name: str) -> list[Entry]:
+    """The entries of a list that is not there."""
+    whole, base = _whole(name), split_folder(config)
+    if "/test" in name:
+        return whole
+    part, other = ("train", "val") if "/train" in name else ("val", "train")
+    sibling = _find(config, name.replace(part, other))
+    if whole is None or sibling is not None or config.split_dir:
+        there = f", though {sibling} is there" if sibling is not None else ""
+        raise ConfigError(
+            f"the split file {base / name} does not exist{there}: how {config.split} is divided into train and val can't be "
+            f"derived, so {COPY}" + ("" if whole is None else ", or leave out both files and --config.data.split_dir")
+        )
+    log.warning(
+        "%s: the frames of train and val together are the published ones, divided anew, since their division can't be derived: "
+        "for the published one put %s there",
+        config.split, base / name,
+    )  # fmt: skip
+    return [entry for entry in whole if in_val(entry[0].split("/")[-1], entry[1]) == (part == "val")]

@@ -1,0 +1,1 @@
+"""Stores of TensorFlow Datasets, read without TensorFlow."""

@@ -1,0 +1,184 @@
+"""A trained system as functions of plain named arrays, weights inside: what is exported."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.checkpoints.run_folder import Restored
+from dd_jax.config import Config, ConfigError
+from dd_jax.inference.api import NETWORKS
+from dd_jax.method.forward import full_size_depth
+from dd_jax.method.train_step import predict_augmented
+from dd_jax.networks import model as networks
+from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Predictions
+
+PIXELS = ("float32", "uint8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """One array that goes in or comes out; its first axis is the batch."""
+
+    shape: tuple[int, ...]  # of one sample
+    dtype: str
+    unit: str
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One network of a system."""
+
+    network: str  # "teacher" | "student"
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+    run: Callable[..., dict[str, jax.Array]]  # the inputs by name
+
+    def abstract(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of the inputs, for any number of samples or a symbolic one."""
+        return {name: jax.ShapeDtypeStruct((batch, *port.shape), port.dtype) for name, port in self.inputs.items()}
+
+
+def programs(restored: Restored, network: str = "auto", pixels: str = "float32") -> list[Program]:
+    """The programs of a trained system.
+
+    Args:
+      network: "teacher": one frame | "student": two frames | "auto": all that there are.
+      pixels: how images come in: "float32" in [0, 1] | "uint8".
+
+    Raises:
+      ConfigError: no such network or kind of pixels, or a student is asked of a single-frame system.
+    """
+    if network not in NETWORKS:
+        raise ConfigError(f"--network={network} is not one of {', '.join(NETWORKS)}")
+    if pixels not in PIXELS:
+        raise ConfigError(f"--pixels={pixels} is not one of {', '.join(PIXELS)}")
+    has_student = restored.config.model.student
+    if network == "student" and not has_student:
+        raise ConfigError("--network=student: this system has no student, only a single-frame network: leave --network=auto")
+    found = []
+    if network != "student":
+        found.append(_teacher(restored, pixels))
+    if network != "teacher" and has_student:
+        found.append(_student(restored, pixels))
+    return found
+
+
+def in_float32(restored: Restored) -> Restored:
+    """The same system with networks that compute in float32, the type of their parameters."""
+    if restored.config.model.precision == "float32":
+        return restored
+    model = dataclasses.replace(restored.config.model, precision="float32")
+    return dataclasses.replace(restored, config=dataclasses.replace(restored.config, model=model))
+
+
+def arguments(program: Program, batch: Batch) -> dict[str, np.ndarray]:
+    """What a program is given for a batch as the loader yields it."""
+    found = {"K": np.asarray(batch.K)}
+    for prefix, place in _frames(batch.images.shape[1]):
+        picture = np.asarray(batch.images[:, place])
+        whole = program.inputs["image"].dtype == "uint8"
+        found[f"{prefix}image"] = picture if whole else picture.astype(np.float32) / np.float32(255)
+        found[f"{prefix}mask"] = np.asarray(batch.masks[:, place])
+        found[f"has_{prefix}image"] = np.asarray(batch.exists[:, place])
+    return {name: found[name] for name in program.inputs}
+
+
+def expected(program: Program, predictions: Predictions, batch: Batch) -> dict[str, np.ndarray]:
+    """What it must answer, from what the whole system predicts."""
+    teacher, has = np.asarray(predictions.teacher), np.asarray(batch.exists[:, PREVIOUS])
+    if program.network == "teacher":
+        return {"inverse_depth": teacher}
+    return {
+        "inverse_depth": np.where(has[:, None, None], np.asarray(predictions.student), teacher),
+        "T_previous_from_target": np.where(has[:, None, None], np.asarray(predictions.T_previous_from_target), np.eye(4)),
+    }
+
+
+def _frames(count: int) -> list[tuple[str, int]]:
+    """What the names of a frame's inputs begin with, and its place in a batch."""
+    return [("", TARGET), ("previous_", PREVIOUS), ("next_", NEXT)][:count]
+
+
+def _image(config: Config, pixels: str, which: str) -> Port:
+    unit = "RGB in [0, 1]" if pixels == "float32" else "RGB in 0 ... 255"
+    return Port((config.data.height, config.data.width, 3), pixels, unit, which)
+
+
+def _inverse_depth(config: Config, who: str) -> Port:
+    return Port((config.data.height, config.data.width), "float32", "1 / unit of depth", f"inverse depth {who}")
+
+
+def _as_float(picture: jax.Array) -> jax.Array:
+    return picture.astype(jnp.float32) / 255 if picture.dtype == jnp.uint8 else picture
+
+
+def _teacher(restored: Restored, pixels: str) -> Program:
+    config, state = restored.config, restored.state
+
+    def run(image: jax.Array) -> dict[str, jax.Array]:
+        params = state.params | {"teacher": jax.lax.optimization_barrier(state.params["teacher"])}
+        model = networks.merge(params, state.batch_stats, config, None, train=False)
+        disp = model.teacher(_as_float(image))[0]
+        return {"inverse_depth": 1.0 / full_size_depth(disp, image.shape[1:3], config.model)}
+
+    inputs = {"image": _image(config, pixels, "the frame")}
+    return Program("teacher", inputs, {"inverse_depth": _inverse_depth(config, "of the frame, from it alone")}, run)
+
+
+def _student(restored: Restored, pixels: str) -> Program:
+    config = restored.config
+    frames = _frames(3 if config.cost_volume.future_frame else 2)
+
+    def run(**arrays: jax.Array) -> dict[str, jax.Array]:
+        batch = _batch(arrays, len(frames))
+        state = restored.state.replace(params=jax.lax.optimization_barrier(restored.state.params))
+        found, has = predict_augmented(state, batch, config), batch.exists[:, PREVIOUS, None, None]
+        return {
+            "inverse_depth": jnp.where(has, found.student, found.teacher),
+            "T_previous_from_target": jnp.where(has, found.T_previous_from_target, jnp.eye(4)),
+        }
+
+    inputs = {}
+    for prefix, _ in frames:
+        name = f"the {prefix.removesuffix('_')} frame" if prefix else "the frame"
+        inputs[f"{prefix}image"] = _image(config, pixels, name)
+        if config.domd.enabled:
+            size = config.data.height, config.data.width
+            inputs[f"{prefix}mask"] = Port(size, "bool", "", f"what may move by itself in {name}; all False: nothing")
+        if prefix:
+            inputs[f"has_{prefix}image"] = Port(
+                (), "bool", "", f"whether there is {name}; if not, its image and mask do not count"
+            )
+    camera = "camera, ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), of the image at this size; integers at pixel centres"
+    inputs["K"] = Port((3, 3), "float32", "pixels", camera)
+    outputs = {
+        "inverse_depth": _inverse_depth(config, "of the frame; from it alone where there is no previous one"),
+        "T_previous_from_target": Port(
+            (4, 4),
+            "float32",
+            "unit of depth",
+            "takes points of the frame's camera to the previous one's; identity if there is none",
+        ),
+    }
+    return Program("student", inputs, outputs, run)
+
+
+def _batch(arrays: dict[str, jax.Array], count: int) -> Batch:
+    """A student's inputs as augmentation would return them."""
+    b, height, width, _ = arrays["image"].shape
+    in_order = [prefix for prefix, _ in sorted(_frames(count), key=lambda frame: frame[1])]
+    nothing, here = jnp.zeros((b, height, width), bool), jnp.ones(b, bool)
+    images = jnp.stack([_as_float(arrays[f"{prefix}image"]) for prefix in in_order], axis=1)
+    return Batch(
+        images=images,
+        inputs=images,
+        masks=jnp.stack([arrays.get(f"{prefix}mask", nothing) for prefix in in_order], axis=1),
+        K=arrays["K"],
+        exists=jnp.stack([arrays.get(f"has_{prefix}image", here) for prefix in in_order], axis=1),
+        seed=jnp.zeros(b, jnp.uint32),
+    )

@@ -1,0 +1,254 @@
+"""Frames to predict: an image, several, a folder, a pattern, a video or a KITTI drive, with the camera that took them."""
+
+import dataclasses
+import functools
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from dd_jax.config import ConfigError
+from dd_jax.data import frames, video_camera, video_reader
+from dd_jax.data.folder import SUFFIXES, is_picture, read_camera
+from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
+from dd_jax.data.kitti.raw import drive_camera, read_annotated
+from dd_jax.data.video_camera import Intrinsics
+from dd_jax.data.video_reader import Picture
+from dd_jax.runtime.files import natural_key
+
+EVERY = slice(None)
+RATE = 10.0
+"""Frames per second of drives, and of pictures that nobody knows better about."""
+
+FASTEST = 1000.0
+"""Frames per second of the fastest camera that is believed."""
+
+LEFT = 2
+"""Which of a KITTI drive's cameras is meant where nobody says."""
+
+FORWARD_SPEED = 8
+"""Column of KITTI's oxts files with the speed ahead, in m/s."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Consecutive frames of one camera."""
+
+    title: str
+    names: list[str]  # of the frames, unique; what is written is called so
+    stamps: list[str]  # of the file of each frame: another one where it was changed
+    read: Callable[[Callable[[int], bool]], Iterator[Picture | None]]  # all frames in order; None for those not wanted
+    where: Callable[[int], str]  # how a message calls a frame
+    size: tuple[int, int]  # (height, width)
+    K: Float32[np.ndarray, "3 3"]  # in pixels of the frames
+    camera: str  # a sentence about where K comes from
+    rate: float  # frames per second
+    drive: Path | None = None  # the folder of a KITTI drive
+    mask_folder: Path | None = None  # of the data set
+
+
+def open_source(
+    inputs: Sequence[str],
+    *,
+    chosen: slice = EVERY,
+    camera: int | None = None,
+    intrinsics: Intrinsics | None = None,
+    fov: float | None = None,
+    rate: float | None = None,
+) -> Source:
+    """Finds out what ``inputs`` are and looks at the first frame.
+
+    Args:
+      inputs: a picture; several, consecutive ones in this order; a folder or a pattern (``drive/*.jpg``), in the order of
+        their names; a video; or the folder of a KITTI raw drive.
+      chosen: of the frames, like ``slice(100, 200, 2)``.
+      camera: of a drive, 2 (left, the default) or 3.
+      intrinsics, fov: of the camera: in pixels, or the horizontal field of view in degrees. Default: a drive's calibration, a
+        folder's ``intrinsics.json``, or a guess.
+      rate: frames per second, if not that of the video or 10.
+
+    Raises:
+      ConfigError: there is no frame, the first one cannot be decoded, or the camera or the rate makes no sense.
+    """
+    if rate is not None and not 1 / FASTEST <= rate <= FASTEST:
+        raise ConfigError(f"--rate={rate:g} must be frames per second, between {1 / FASTEST:g} and {FASTEST:g}")
+    only = Path(inputs[0]).expanduser() if len(inputs) == 1 else None
+    drive, masks = None, None
+    given, camera = camera is not None, camera or LEFT
+    if only is not None and only.is_dir() and (only / f"image_0{camera}").is_dir():
+        drive, masks = only, only / f"mask_0{camera}" / "data"
+        files = _pictures(only / f"image_0{camera}" / "data")
+    elif given:
+        raise ConfigError(f"--camera={camera} is for KITTI drives: {inputs[0]} has no folder image_0{camera}")
+    elif only is not None and only.is_dir():
+        files = _pictures(only)
+    elif only is not None and only.is_file() and only.suffix.lower() not in SUFFIXES:
+        return _video(only, chosen, intrinsics, fov, rate)
+    else:
+        files = _files(inputs)
+
+    names = [path.stem for path in files]
+    twice = next((name for name, after in zip(sorted(names), sorted(names)[1:]) if name == after), None)
+    if twice is not None:
+        raise ConfigError(f"two of the pictures are called {twice}, and so would be what is written: predict them apart")
+    files, names, count = files[chosen], names[chosen], len(files)
+    if not files:
+        raise ConfigError(f"--frames leaves none of the {count} frames of {inputs[0]}")
+    height, width = _decode(files[0]).shape[:2]
+    known = _given_camera(intrinsics, fov, (height, width))
+    if known is None and drive is not None:
+        calibration = drive.resolve().parent / "calib_cam_to_cam.txt"
+        known = drive_camera(calibration, camera, (height, width)), f"calibration of the drive, {calibration}"
+    beside = files[0].parent / "intrinsics.json"
+    if known is None and beside.is_file():
+        known = read_camera(beside, files[:1], (height, width)), f"from {beside}"
+    K, sentence = known or _guessed_camera(files[0], (height, width))
+
+    def read(wanted: Callable[[int], bool]) -> Iterator[Picture | None]:
+        for place, path in enumerate(files):
+            yield _decode(path) if wanted(place) else None
+
+    step = chosen.step or 1
+    rate = (RATE if rate is None else rate) / step
+    title = only.name if only is not None else f"{names[0]} to {names[-1]}"
+    return Source(
+        title=title,
+        names=names,
+        stamps=[_stamp(path) for path in files],
+        read=read,
+        where=lambda place: str(files[place]),
+        size=(height, width),
+        K=K,
+        camera=sentence,
+        rate=rate,
+        drive=drive,
+        mask_folder=masks,
+    )
+
+
+def masks_of(source: Source, folder: Path | None) -> Callable[[int], Bool[np.ndarray, "H W"] | None]:
+    """The object mask of a frame, ``NAME.png`` or ``NAME.npy`` in ``folder`` (default: a drive's); None where there is no file.
+
+    Raises:
+      ConfigError: no such folder; and, from the function that is returned, a mask that cannot be decoded.
+    """
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--masks={folder} is no folder")
+    folder = source.mask_folder if folder is None else folder
+    if folder is None or not folder.is_dir():
+        return lambda place: None
+    return lambda place: object_mask(folder, f"{source.names[place]}.png", source.size)
+
+
+def truths_of(source: Source, folder: Path) -> Iterator[np.ndarray | None]:
+    """Ground-truth depth of the frames, ``NAME.npy`` in metres or KITTI's 16-bit ``NAME.png``; None where there is no file.
+
+    Raises:
+      ConfigError: no such folder, or a file that cannot be read.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"--truth={folder} is no folder")
+    return (_truth(folder, name) for name in source.names)
+
+
+def speeds_of(source: Source) -> list[float]:
+    """Metres per second at each frame, as a KITTI drive's ``oxts`` has measured them.
+
+    Raises:
+      ConfigError: no drive, or no such files.
+    """
+    if source.drive is None:
+        raise ConfigError("--speed=oxts is for KITTI drives: give the speed in metres per second")
+    speeds = []
+    for name in source.names:
+        path = source.drive / "oxts" / "data" / f"{name}.txt"
+        try:
+            speeds.append(float(path.read_text().split()[FORWARD_SPEED]))
+        except (OSError, ValueError, IndexError) as error:
+            raise ConfigError(f"{path} says no speed in its column {FORWARD_SPEED + 1}: give --speed in m/s") from error
+    return speeds
+
+
+def _video(path: Path, chosen: slice, intrinsics: Intrinsics | None, fov: float | None, rate: float | None) -> Source:
+    own_rate = video_reader.opened(path).get(cv2.CAP_PROP_FPS)
+    announced = video_reader.length(path)
+    numbers = range(announced)[chosen]
+    if not numbers:
+        raise ConfigError(f"--frames leaves none of the {announced} frames of {path}")
+    size = video_reader.size(path, announced)
+    K, sentence = _given_camera(intrinsics, fov, size) or _guessed_camera(path, size)
+    rate = rate if rate is not None else own_rate if 0 < own_rate < FASTEST else 25.0
+    return Source(
+        title=path.name,
+        names=[f"{number:06d}" for number in numbers],
+        stamps=[_stamp(path)] * len(numbers),
+        read=functools.partial(video_reader.read, path, numbers, announced),
+        where=lambda place: f"frame {numbers[place]} of {path}",
+        size=size,
+        K=K,
+        camera=sentence,
+        rate=rate / numbers.step,
+    )
+
+
+def _stamp(path: Path) -> str:
+    """What changes when a file does: its size and when it was written."""
+    about = path.stat()
+    return f"{about.st_size}-{about.st_mtime_ns}"
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = [path for path in folder.iterdir() if is_picture(path.name)] if folder.is_dir() else []
+    if not found:
+        raise ConfigError(f"{folder} holds no {', '.join(SUFFIXES)} pictures")
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def _files(inputs: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for text in inputs:
+        path = Path(text).expanduser()
+        matches = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
+        if not matches:
+            raise ConfigError(f"{text} does not exist: name pictures, a folder, a pattern in quotes, a video or a KITTI drive")
+        found += sorted(matches, key=lambda path: natural_key(str(path)))
+    other = next((path for path in found if path.suffix.lower() not in SUFFIXES), None)
+    if other is not None:
+        raise ConfigError(f"{other} is no {', '.join(SUFFIXES)} picture; a folder or a video is predicted by itself")
+    return found
+
+
+def _decode(path: Path) -> Picture:
+    try:
+        return decode_image(path)
+    except UnreadableFrame as error:
+        raise ConfigError(f"the picture {path} is damaged or cut off: replace it or take it away, then run this again") from error
+
+
+def _truth(folder: Path, name: str) -> np.ndarray | None:
+    array, picture = folder / f"{name}.npy", folder / f"{name}.png"
+    if array.is_file():
+        try:
+            return np.asarray(load_array(array))
+        except UnreadableFrame as error:
+            raise ConfigError(f"{array} is no complete array") from error
+    return read_annotated(picture) if picture.is_file() else None
+
+
+def _given_camera(
+    intrinsics: Intrinsics | None, fov: float | None, size: tuple[int, int]
+) -> tuple[Float32[np.ndarray, "3 3"], str] | None:
+    if intrinsics is not None:
+        return frames.intrinsics(*intrinsics, size, size, "--intrinsics"), "as given"
+    if fov is None:
+        return None
+    camera = video_camera.from_fov(fov, size[1], size[0])
+    return frames.intrinsics(*camera, size, size, "--fov"), f"horizontal field of view {fov:g} degrees, as given"
+
+
+def _guessed_camera(path: Path, size: tuple[int, int]) -> tuple[Float32[np.ndarray, "3 3"], str]:
+    camera, sentence = video_camera.guess(path, size[1], size[0])
+    return frames.intrinsics(*camera, size, size, "the guessed camera"), sentence

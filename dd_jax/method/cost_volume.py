@@ -1,0 +1,227 @@
+"""Plane sweep of a lookup frame's features against the target's, with occluded features filled (ManyDepth, DynamicDepth).
+
+For each depth bin every target pixel is moved to that depth and projected into the lookup frame; the cost is the mean
+absolute difference of the features found there. Nothing in here carries a gradient: callers stop it.
+"""
+
+import copy
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from dd_jax.config import CostVolumeConfig
+from dd_jax.geometry.camera import divide
+from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_zeros
+from dd_jax.geometry.warp import pixel_rays, plane_motion
+from dd_jax.runtime import reduce
+from dd_jax.types import CostVolume
+
+MARGIN = 2
+"""Costs closer than this many feature pixels to a border, in either frame, count as unobserved."""
+
+_POOL_CHUNK = 2048
+"""Occluded positions that are filled at a time."""
+
+
+def depth_bins(depth_range: Float[Array, "2"], config: CostVolumeConfig) -> Float[Array, " k"]:
+    """Increasing bin depths from the nearest to the farthest tracked depth, evenly spaced in depth, 1 / depth or log depth."""
+    near, far = depth_range[0], depth_range[1]
+    step = jnp.arange(config.bins, dtype=jnp.float32) / max(config.bins - 1, 1)
+    if config.binning == "inverse":
+        return 1.0 / (1.0 / near + step * (1.0 / far - 1.0 / near))
+    if config.binning == "log":
+        return near * (far / near) ** step
+    return near + step * (far - near)
+
+
+def update_depth_range(
+    depth_range: Float[Array, "2"],
+    teacher_depth: Float[Array, "b h w"],
+    config: CostVolumeConfig,
+    min_depth: float,
+    axis: str | None,
+) -> Float[Array, "2"]:
+    """Moving average of the (nearest, farthest) depth the teacher sees, with 10 % to spare (ManyDepth, section 3.2).
+
+    Extremes are taken per image and averaged over the samples of every device of ``axis``.
+    """
+    near = jnp.maximum(min_depth, 0.9 * reduce.mean(jnp.min(teacher_depth, axis=(1, 2)), axis))
+    far = 1.1 * reduce.mean(jnp.max(teacher_depth, axis=(1, 2)), axis)
+    return config.tracker_momentum * depth_range + (1.0 - config.tracker_momentum) * jnp.stack([near, far])
+
+
+def build(
+    target_features: Float[Array, "b hq wq c"],
+    lookup_features: Float[Array, "b n hq wq c"],
+    T_lookup_from_target: Float[Array, "b n 4 4"],
+    present: Bool[Array, "b n"],
+    holes: Float[Array, "b n hq wq"] | None,
+    K_quarter: Float[Array, "b 3 3"],
+    bins: Float[Array, " k"],
+    config: CostVolumeConfig,
+) -> CostVolume:
+    """Cost of every depth bin at every pixel.
+
+    Args:
+      present: whether the sample has this lookup frame; an absent one observes nothing.
+      holes: 1 where DOMD removed an object from the lookup frame and nothing is known; None where frames have no holes.
+      K_quarter: intrinsics in pixels of the feature maps.
+      bins: increasing depths.
+
+    A pixel that no lookup frame observes at a depth takes its largest observed cost (0 where there is none). A frame
+    observes a pixel if it exists and both ends of the match lie two pixels inside. Source: ManyDepth eq. 2 and 3;
+    occlusion filling: DynamicDepth section 3.3.
+    """
+    batch, frames, *size, channels = lookup_features.shape
+    sweep = _Sweep(
+        target=jnp.repeat(target_features, frames, axis=0),
+        lookup=lookup_features.reshape(-1, *size, channels),
+        T=T_lookup_from_target.reshape(-1, 4, 4),
+        K=jnp.repeat(K_quarter, frames, axis=0),
+        holes=None if config.occlusion == "none" or holes is None else holes.reshape(-1, *size),
+        bins=bins,
+        config=config,
+    )
+    costs, occluded, seen = jax.lax.map(sweep.match, jnp.arange(bins.shape[0], dtype=jnp.int32))
+    if sweep.holes is not None and config.occlusion == "feature_pool":
+        pool = sweep.pool if isinstance(batch, int) else sweep.pool_each
+        costs = pool(costs, occluded, seen)
+    if sweep.holes is not None and config.occlusion == "cost_fill":
+        costs, seen = _fill_costs(costs, seen & ~occluded, seen, config.pool_radius)
+
+    by_frame = (bins.shape[0], batch, frames, *size)
+    costs, seen = costs.reshape(by_frame), seen.reshape(by_frame) & present[:, :, None, None]
+    observed = jnp.any(seen, axis=2)
+    if config.aggregate == "mean":
+        costs = jnp.sum(jnp.where(seen, costs, 0.0), axis=2) / jnp.maximum(jnp.sum(seen, axis=2), 1)
+    else:
+        costs = jnp.min(jnp.where(seen, costs, jnp.inf), axis=2)
+    return _finish(costs, observed, bins)
+
+
+def _finish(costs, observed, bins):
+    """From arrays (k, b, h, w)."""
+    worst = jnp.max(jnp.where(observed, costs, 0.0), axis=0)
+    costs = jnp.where(observed, costs, worst)
+    cheapest = costs <= jnp.min(costs, axis=0)
+    return CostVolume(
+        costs=jnp.moveaxis(costs, 0, -1),
+        observed=jnp.moveaxis(observed, 0, -1),
+        confidence=jnp.all(observed, axis=0).astype(jnp.float32),
+        lowest=jnp.max(jnp.where(cheapest, 1.0 / bins[:, None, None, None], 0.0), axis=0),  # bins increase: first of equals
+    )
+
+
+class _Sweep:
+    """One target and one lookup image per entry ``m`` (sample and lookup frame)."""
+
+    def __init__(self, target, lookup, T, K, holes, bins, config):
+        self.target, self.holes, self.bins, self.config = target, holes, bins, config
+        self.lookup = pad_zeros(lookup)
+        homography, self.shift = plane_motion(K, T)
+        self.rays = jnp.stack(pixel_rays(homography, *target.shape[1:3]), axis=-1)  # (m, h, w, 3), shared by all bins
+
+    def match(self, k):
+        """Costs, occlusion and visibility of bin ``k``: (m, h, w) each. Occluded features count as 0 (set_one: as 1)."""
+        height, width = self.target.shape[1:3]
+        points = self.bins[k] * self.rays + self.shift[:, None, None]
+        coords = divide(points[..., 0], points[..., 1], points[..., 2])
+        u, v = jnp.arange(width), jnp.arange(height)[:, None]
+        inner = (u >= MARGIN) & (u < width - MARGIN) & (v >= MARGIN) & (v < height - MARGIN)
+        limits = jnp.array([width, height], jnp.float32) - MARGIN
+        seen = inner & jnp.all((coords >= MARGIN) & (coords <= limits), axis=-1)
+
+        corner, fx, fy = corners(self.lookup.shape, coords + 1.0)
+        weights = corner_weights(fx, fy)
+        if self.holes is None:
+            return self._difference(interpolate(self.lookup, corner, weights), self.target), jnp.zeros_like(seen), seen
+        occluded = interpolate(pad_zeros(self.holes[..., None]), corner, weights)[..., 0] > self.config.pool_threshold
+        if self.config.occlusion != "cost_fill":
+            weights = [jnp.where(occluded, 0.0, weight) for weight in weights]
+        warped = interpolate(self.lookup, corner, weights)
+        if self.config.occlusion == "set_one":
+            warped = warped + occluded[..., None]
+        return self._difference(warped, self.target), occluded, seen
+
+    def pool(self, costs, occluded, seen):
+        """Costs (k, m, h, w) with each occluded feature replaced by the channelwise maximum of the visible features around
+        it, over neighbouring bins, rows and columns.
+
+        Occluded features without visible neighbours stay 0, so only a thin rim of every hole needs work: its positions
+        are counted, looked up and filled in chunks, which costs next to nothing where there is no hole.
+        """
+        radius = self.config.pool_radius
+        rim = occluded & seen & _dilate(~occluded, radius)
+        rank = jnp.cumsum(rim.ravel(), dtype=jnp.int32)
+        around = jnp.array(list(itertools.product(range(-radius, radius + 1), repeat=3)), jnp.int32)
+
+        def fill(chunk, costs):
+            position = jnp.searchsorted(rank, chunk * _POOL_CHUNK + 1 + jnp.arange(_POOL_CHUNK, dtype=jnp.int32))
+            k, m, y, x = jnp.unravel_index(position, rim.shape)
+
+            def visit(step, pooled):
+                # A neighbour beyond the volume becomes the border's own position, which the neighbourhood holds anyway.
+                near = [jnp.clip(i + around[step, a], 0, rim.shape[b] - 1) for a, (i, b) in enumerate([(k, 0), (y, 2), (x, 3)])]
+                return jnp.maximum(pooled, self._visible_features(near[0], m, near[1], near[2], occluded))
+
+            pooled = jax.lax.fori_loop(0, around.shape[0], visit, jnp.zeros((_POOL_CHUNK, self.target.shape[-1])))
+            return costs.at[position].set(self._difference(pooled, self.target[m, y, x]), mode="drop")
+
+        chunks = (rank[-1] + _POOL_CHUNK - 1) // _POOL_CHUNK
+        return jax.lax.fori_loop(0, chunks, fill, costs.ravel()).reshape(costs.shape)
+
+    def pool_each(self, costs, occluded, seen):
+        """:meth:`pool` entry after entry, for programs that are compiled before the batch size is known (``jax.export``)."""
+
+        def one(entry):
+            own, (own.target, own.lookup, own.rays, own.shift, *volumes) = copy.copy(self), (x[None] for x in entry)
+            return own.pool(*(jnp.moveaxis(volume, 0, 1) for volume in volumes))[:, 0]
+
+        by_entry = (jnp.moveaxis(volume, 1, 0) for volume in (costs, occluded, seen))
+        return jnp.moveaxis(jax.lax.map(one, (self.target, self.lookup, self.rays, self.shift, *by_entry)), 0, 1)
+
+    def _visible_features(self, k, m, y, x, occluded):
+        """Warped features (p, c) at positions given by four index vectors (p,), 0 where occluded."""
+        point = self.bins[k][:, None] * self.rays[m, y, x] + self.shift[m]
+        coords = divide(point[:, 0], point[:, 1], point[:, 2])[None, :, None] + 1.0
+        corner, fx, fy = corners(self.lookup.shape, coords)
+        first = m[None, :, None] * (self.lookup.shape[1] * self.lookup.shape[2])
+        hidden = occluded[k, m, y, x][None, :, None]
+        weights = [jnp.where(hidden, 0.0, weight) for weight in corner_weights(fx, fy)]
+        in_a_row = self.lookup.reshape(1, -1, *self.lookup.shape[2:])
+        return interpolate(in_a_row, first + corner, weights)[0, :, 0]
+
+    @staticmethod
+    def _difference(a, b):
+        # A product with a constant vector: a reduction over the minor axis runs slower on a CPU.
+        share = jnp.full((a.shape[-1],), 1.0 / a.shape[-1], a.dtype)
+        return jnp.einsum("...c,c->...", jnp.abs(a - b), share, precision=jax.lax.Precision.HIGHEST)
+
+
+def _dilate(mask, radius):
+    """Maximum over a cube of side ``2 radius + 1`` in (k, y, x) of a mask (k, m, h, w)."""
+    grown = mask.astype(jnp.float32)
+    for axis in (0, 2, 3):
+        window, margin = [1, 1, 1, 1], [(0, 0)] * 4
+        window[axis], margin[axis] = 2 * radius + 1, (radius, radius)
+        grown = jax.lax.reduce_window(grown, 0.0, jax.lax.max, window, (1, 1, 1, 1), margin)
+    return grown > 0.5
+
+
+def _fill_costs(costs, known, seen, radius):
+    """Unknown costs become the mean of their known 4-neighbours in the image, ``radius`` times over; the rest stays unseen."""
+    for _ in range(radius):
+        near = functools.partial(_shifted, jnp.where(known, costs, 0.0)), functools.partial(_shifted, known.astype(costs.dtype))
+        total, count = (sum(shift(dy, dx) for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))) for shift in near)
+        costs = jnp.where(known, costs, total / jnp.maximum(count, 1.0))
+        known = known | (count > 0)
+    return costs, seen & known
+
+
+def _shifted(volume, dy, dx):
+    height, width = volume.shape[-2:]
+    padded = jnp.pad(volume, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return padded[:, :, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]

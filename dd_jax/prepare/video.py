@@ -1,0 +1,293 @@
+"""A driving video as a folder that ``--config.data.source=folder`` reads.
+
+Beside the pictures lie ``video.json``, how the video was cut, and ``frames.csv``, what became of each frame looked at. A cut
+that was interrupted reads both and goes on behind the last line.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+from tqdm import tqdm
+
+from dd_jax.config import ConfigError
+from dd_jax.data import video_camera
+from dd_jax.data.video_camera import Intrinsics, Picture
+from dd_jax.prepare import motion
+from dd_jax.runtime import files
+
+PATIENCE = 100
+"""Frames in a row that cannot be decoded, after which a video is believed to have ended."""
+
+MIN_MOTION = 0.001
+"""A frame in which the median corner moved by less than this share of the width has no parallax to learn from."""
+
+SETTINGS, JOURNAL = "video.json", "frames.csv"
+KEPT, STATIC, UNREADABLE, RESIZED, DELETED = "kept", "static", "unreadable", "resized", "deleted"
+
+FOUND = {"rate": float, "width": int, "height": int, "camera": str, "missing": int}
+"""What the ``video.json`` of a finished cut says under "found"."""
+
+REMEDY = "remove the folder to cut the video again, or choose another --out"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What became of one frame, and how it differs from the last one kept (see :mod:`dd_jax.data.motion`)."""
+
+    frame: int  # number in the video, from 0
+    outcome: str  # kept | static (the camera hardly moved) | unreadable | resized (not of the first frame's size) | deleted
+    motion: float = math.nan
+    parallax: float = math.nan
+    sharpness: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What became of a video."""
+
+    folder: Path
+    rows: list[Row]
+    rate: float  # frames a second of the video
+    every: int
+    width: int
+    height: int
+    camera: str  # a sentence about a guessed camera, else ""
+    missing: int  # frames at the end that the file announces and that cannot be read
+
+    def count(self, outcome: str) -> int:
+        """Frames with this outcome."""
+        return sum(row.outcome == outcome for row in self.rows)
+
+    @property
+    def kept(self) -> int:
+        """Frames written, and there."""
+        return self.count(KEPT)
+
+    @property
+    def static(self) -> int:
+        """Frames left out because the camera hardly moved since the last one kept."""
+        return self.count(STATIC)
+
+
+def prepare(
+    video: Path,
+    out: Path,
+    *,
+    fov: float | None = None,
+    intrinsics: Intrinsics | None = None,
+    guess: bool = False,
+    distortion: tuple[float, ...] = (),
+    every: int = 1,
+    start: float = 0.0,
+    end: float = math.inf,
+    min_motion: float = MIN_MOTION,
+    suffix: str = "jpg",
+) -> Prepared:
+    """Writes ``OUT/frames/NAME/%06d.jpg`` and ``OUT/frames/NAME/intrinsics.json``; NAME is the video's.
+
+    Takes every ``every``-th frame between ``start`` and ``end`` (seconds) and leaves out those in which the camera hardly
+    moved since the last one kept. Several videos may share an ``out``: each is a clip of its own. An interrupted cut is
+    continued, a finished one is left alone; the files are the same either way.
+
+    Args:
+      fov: horizontal field of view in degrees; or ``intrinsics`` in pixels of the video; or ``guess`` one.
+      distortion: k1, k2, p1, p2[, k3]: the pictures are undistorted, and so is the camera written.
+
+    Raises:
+      ConfigError: the video or the camera cannot be read or makes no sense, or the clip's folder holds other files.
+    """
+    if (fov is not None) + (intrinsics is not None) + guess != 1:
+        raise ConfigError(
+            "give the camera as --intrinsics=fx,fy,cx,cy (in pixels of the video), as --fov (horizontal, in degrees), or --guess"
+        )
+    if distortion and (intrinsics is None or len(distortion) not in (4, 5)):
+        raise ConfigError("--distortion=k1,k2,p1,p2[,k3] belongs to a calibrated camera: give --intrinsics=fx,fy,cx,cy with it")
+    if every < 1 or not 0 <= start < end:
+        raise ConfigError(f"--every={every} must be at least 1, and 0 <= --start={start:g} < --end={end:g} seconds")
+    capture = cv2.VideoCapture(str(video)) if video.is_file() else None
+    if capture is None or not capture.isOpened():
+        raise ConfigError(f"{video} cannot be read as a video")
+    settings = {
+        "video": video.name, "bytes": video.stat().st_size, "every": every, "start": start,
+        "end": None if math.isinf(end) else end, "min_motion": min_motion, "suffix": suffix, "fov": fov,
+        "intrinsics": intrinsics and list(intrinsics), "guess": guess, "distortion": list(distortion),
+    }  # fmt: skip
+    folder = out / "frames" / video.stem
+    known = _known(folder, settings)
+    if known is None:
+        try:
+            with contextlib.closing(_Cutter(video, folder, settings)) as cutter:
+                known = _cut(capture, cutter, video.name)
+            files.replace(folder / SETTINGS, json.dumps(known) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written ({error.strerror or error}): make room and run it again") from error
+    capture.release()
+    there = {path.name for path in folder.iterdir()}
+    rows = [
+        dataclasses.replace(row, outcome=DELETED) if row.outcome == KEPT and f"{row.frame:06d}.{suffix}" not in there else row
+        for row in read_journal(folder)
+    ]
+    return Prepared(folder, rows, every=every, **known["found"])
+
+
+def read_journal(folder: Path) -> list[Row]:
+    """The rows of a clip's ``frames.csv``, up to a last line that a killed process left unfinished.
+
+    Raises:
+      ConfigError: the lines before are not what a cut writes.
+    """
+    path = folder / JOURNAL
+    try:
+        text = path.read_text() if path.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        return [
+            Row(int(row["frame"]), row["outcome"], *(float(row[name]) for name in ("motion", "parallax", "sharpness")))
+            for row in csv.DictReader(io.StringIO(whole), strict=True)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}): {REMEDY}") from error
+
+
+def _known(folder: Path, settings: dict) -> dict | None:
+    """Content of the ``video.json`` of a finished cut; None where there is work to do.
+
+    Raises:
+      ConfigError: the folder holds files of another origin, or of the same video cut otherwise.
+    """
+    if not folder.is_dir() or all(path.name.endswith(files.PARTIAL) for path in folder.iterdir()):
+        return None
+    try:
+        known = json.loads((folder / SETTINGS).read_text())
+        differing = [f"{name} {known.get(name)} instead of {value}" for name, value in settings.items() if known[name] != value]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{folder} holds files already that no cut of this video left there: {REMEDY}") from error
+    if differing:
+        raise ConfigError(f"{folder} holds the frames of another cut ({', '.join(differing)}): {REMEDY}")
+    if "found" not in known:
+        return None
+    found = known["found"]
+    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != FOUND:
+        raise ConfigError(f"{folder / SETTINGS} is damaged, 'found' must hold {', '.join(FOUND)}: {REMEDY}")
+    return known
+
+
+def _cut(capture: Any, cutter: "_Cutter", name: str) -> dict:
+    """Looks at every chosen frame that the journal does not know yet; returns the content of the finished ``video.json``.
+
+    ``capture`` is a ``cv2.VideoCapture``.
+    """
+    settings = cutter.settings
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    rate = rate if 0 < rate < 1000 else 25.0
+    announced = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
+    first, last = settings["start"] * rate, math.inf if settings["end"] is None else settings["end"] * rate
+    number, undecided = -1, 0  # frames up to ``number`` that cannot be decoded: damage if a later one can, else the end
+    with tqdm(total=math.ceil(min(last, announced)) or None, desc=name, unit="frame", disable=None) as progress:
+        while undecided < PATIENCE and number + 1 < last:
+            number += 1
+            if not capture.grab():
+                undecided += 1
+                continue
+            for place in range(number - undecided, number + 1):
+                progress.update()
+                if place >= first and place % settings["every"] == 0 and cutter.wants(place):
+                    cutter.look(place, *(capture.retrieve() if place == number else (False, None)))
+            undecided = 0
+    number -= undecided
+    if cutter.before is None:
+        raise ConfigError(f"{name} has no readable frame between --start={first / rate:g} and --end={last / rate:g} seconds")
+    missing = announced - number - 1 if number + 1 < last else 0
+    found = {"rate": rate, "width": cutter.size[0], "height": cutter.size[1], "camera": cutter.camera_note}
+    return settings | {"found": found | {"missing": missing if missing > max(2, announced // 100) else 0}}
+
+
+class _Cutter:
+    """Decides about frames in order, writes those it keeps and then a line of the journal for each."""
+
+    def __init__(self, video: Path, folder: Path, settings: dict):
+        self.video, self.folder, self.settings = video, folder, settings
+        rows = read_journal(folder)
+        self._done = rows[-1].frame if rows else -1
+        self._last_kept = next((row.frame for row in reversed(rows) if row.outcome == KEPT), -1)
+        self._text = _csv([[field.name for field in dataclasses.fields(Row)], *(dataclasses.astuple(row) for row in rows)])
+        self.before: motion.Grey | None = None  # the last frame kept
+        self.size, self.camera_note = (0, 0), ""
+        self._journal: TextIO | None = None  # open from the first picture on
+        self._straighten = lambda picture: picture
+
+    def close(self) -> None:
+        """Closes the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def wants(self, number: int) -> bool:
+        """Whether the frame is new, or the one that the next new one is compared with."""
+        return number > self._done or number == self._last_kept
+
+    def look(self, number: int, readable: bool, picture: Picture | None) -> None:
+        """Decides about a frame."""
+        known = number <= self._done
+        if not readable or picture is None:
+            self._note(Row(number, UNREADABLE))
+            return
+        if self.before is None:
+            self._begin(picture.shape[1], picture.shape[0])
+        if (picture.shape[1], picture.shape[0]) != self.size:
+            self._note(Row(number, RESIZED))
+            return
+        picture = self._straighten(picture)
+        grey = motion.shrink(picture)
+        if known:
+            self.before = grey
+            return
+        between = motion.Difference(math.nan, math.nan) if self.before is None else motion.compare(self.before, grey)
+        static = between.motion < self.settings["min_motion"]
+        if not static:
+            self._write(number, picture)
+            self.before = grey
+        outcome = STATIC if static else KEPT
+        self._note(Row(number, outcome, between.motion, between.parallax, motion.sharpness(grey)))
+
+    def _begin(self, width: int, height: int) -> None:
+        """The camera, at the first picture, for only this says how large pictures are; files, once nothing can be refused."""
+        settings, self.size = self.settings, (width, height)
+        if settings["guess"]:
+            camera, self.camera_note = video_camera.guess(self.video, width, height)
+        elif settings["fov"] is not None:
+            camera = video_camera.from_fov(settings["fov"], width, height)
+        else:
+            camera = tuple(settings["intrinsics"])
+            video_camera.describe(camera, width, height, "--intrinsics")
+        if settings["distortion"]:
+            camera, self._straighten = video_camera.undistortion(camera, tuple(settings["distortion"]), width, height)
+        content = video_camera.describe(camera, width, height, "--distortion" if settings["distortion"] else "--fov")
+        files.replace(self.folder / SETTINGS, json.dumps(settings) + "\n")
+        files.replace(self.folder / "intrinsics.json", json.dumps(content) + "\n")
+        files.replace(self.folder / JOURNAL, self._text)  # without an unfinished last line
+        self._journal = (self.folder / JOURNAL).open("a")
+
+    def _write(self, number: int, picture: Picture) -> None:
+        encoded, data = cv2.imencode(f".{self.settings['suffix']}", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        if not encoded:
+            raise ConfigError(f"frame {number} cannot be written as {self.settings['suffix']}")
+        files.replace(self.folder / f"{number:06d}.{self.settings['suffix']}", data.tobytes())
+
+    def _note(self, row: Row) -> None:
+        line = _csv([dataclasses.astuple(row)])
+        if self._journal is None:
+            self._text += line
+        else:
+            self._journal.write(line)
+            self._journal.flush()
+
+
+def _csv(rows: list) -> str:
+    cells = ([f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)
+    return "".join(f"{','.join(row)}\n" for row in cells)

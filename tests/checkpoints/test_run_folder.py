@@ -1,0 +1,269 @@
+"""A checkpoint gives back every bit, survives a kill at any moment, and refuses what it does not fit."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dd_jax.checkpoints import run_folder
+from dd_jax.config import Config, ConfigError
+from dd_jax.types import TrainState
+
+TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.piecewise_constant_schedule(1e-3, {10: 0.1})))
+
+
+def make_state(step: int, width: int = 4) -> TrainState:
+    """Every array is a function of the step, with values that a rounding on the way would change."""
+    rng = np.random.default_rng(step)
+    params = {
+        "teacher": {"convs": {0: {"kernel": rng.normal(size=(3, 3, 2, width))}, 10: {"bias": rng.normal(size=width)}}},
+        "pose": {"scale": rng.normal(size=())},
+    }
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    opt_state = jax.tree.map(lambda x: x + jnp.asarray(0.1 * step, x.dtype), TX.init(params))
+    return TrainState(
+        step=jnp.int32(step),
+        params=params,
+        batch_stats={"teacher": {"mean": jnp.full(width, 1 / 3)}, "pose": {}},
+        opt_state=opt_state,
+        depth_range=jnp.array([0.1, 10.0 + step]),
+    )
+
+
+def config_with_keep(keep: int) -> Config:
+    config = Config()
+    config.train.keep = keep
+    return config
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def save_steps(directory, scores, config):
+    with run_folder.Writer(directory, config) as writer:
+        for step, score in scores.items():
+            assert writer.save(make_state(step), {"next_index": step}, score)
+        writer.wait()
+        return writer.steps
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path):
+    config = Config()
+    config.optim.learning_rate = 0.1 + 0.2
+    state = make_state(7)
+    data = {"next_index": 70, "nested": [{"buffer": "text"}, None, 1.5]}
+    with run_folder.Writer(tmp_path, config) as writer:
+        writer.save(state, data, score=0.25)
+    for directory in (tmp_path, tmp_path / "checkpoints"):
+        restored = run_folder.restore(directory, make_state(0), config)
+        assert_same(restored.state, state)
+        assert (restored.data, restored.step, restored.score) == (data, 7, 0.25)
+        assert restored.config == config
+        assert restored.versions == run_folder.versions()
+        assert restored.versions["jax"] == jax.__version__
+
+
+def test_networks_without_template_keep_integer_keys(tmp_path):
+    save_steps(tmp_path, {3: None}, Config())
+    restored = run_folder.restore_params(tmp_path)
+    state = make_state(3)
+    assert_same(restored.state.params, state.params)
+    assert_same(restored.state.depth_range, state.depth_range)
+    assert_same(restored.state.batch_stats["teacher"], state.batch_stats["teacher"])
+    assert restored.state.opt_state is None
+    assert restored.config == Config()
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    scores = {1: 0.5, 2: 0.2, 3: 0.3, 4: None, 5: float("nan"), 6: 0.4, 7: None}
+    assert save_steps(tmp_path, scores, config_with_keep(2)) == [2, 6, 7]
+    assert run_folder.restore_params(tmp_path).step == 2
+    assert run_folder.restore_params(tmp_path, "best").score == 0.2
+    assert run_folder.restore_params(tmp_path, "latest").step == 7
+    assert run_folder.restore_params(tmp_path, 6).score == 0.4
+    assert run_folder.restore_params(tmp_path, "6").step == 6
+    with pytest.raises(ConfigError, match=r"no checkpoint '5' .* \[2, 6, 7\]"):
+        run_folder.restore_params(tmp_path, "5")
+    # A resumed run goes on with what the first one knew: step 2 stays the best.
+    assert save_steps(tmp_path, {8: 0.3, 9: None}, config_with_keep(1)) == [2, 9]
+
+
+def test_without_scores_the_best_is_the_latest(tmp_path):
+    save_steps(tmp_path, {1: None, 2: None}, Config())
+    assert run_folder.restore_params(tmp_path, "best").step == 2
+
+
+def test_a_step_is_saved_once(tmp_path):
+    with run_folder.Writer(tmp_path, Config()) as writer:
+        assert writer.save(make_state(1), {}, 0.5)
+        assert not writer.save(make_state(1), {}, 0.1)
+    assert run_folder.restore_params(tmp_path).score == 0.5
+
+
+def test_saving_does_not_see_later_steps(tmp_path):
+    """The step after a save reuses (donates) the buffers that are being written."""
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x + jnp.ones_like(x), s), donate_argnums=0)
+    state = make_state(1, width=4096)
+    expected = jax.tree.map(np.array, vars(state))
+    with run_folder.Writer(tmp_path, Config()) as writer:
+        writer.save(state, {})
+        for _ in range(20):
+            state = step(state)
+        jax.block_until_ready(state)
+    assert_same(vars(run_folder.restore(tmp_path, expected).state), expected)
+
+
+def test_numpy_state_is_the_same_checkpoint(tmp_path):
+    state = make_state(2)
+    with run_folder.Writer(tmp_path, Config()) as writer:
+        writer.save(jax.tree.map(np.asarray, vars(state)), {})
+    assert_same(run_folder.restore(tmp_path, make_state(0)).state, state)
+    assert_same(run_folder.restore_params(tmp_path).state.params, state.params)
+
+
+def test_missing_or_foreign_folder_is_one_sentence(tmp_path):
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    for name in ("missing", "empty"):
+        assert run_folder.newest(tmp_path / name) is None
+        with pytest.raises(ConfigError, match=f"no checkpoint in .*{name}"):
+            run_folder.restore(tmp_path / name, make_state(0))
+        with pytest.raises(ConfigError, match=f"no checkpoint in .*{name}"):
+            run_folder.restore_params(tmp_path / name)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_other_networks_name_the_first_difference_and_the_flag(tmp_path):
+    save_steps(tmp_path, {1: None}, Config())
+    message = (
+        r"batch_stats/teacher/mean is float32\[4\] there and float32\[8\] here.*; and \d+ more\. "
+        r".*--config\.model\.width=64"
+    )
+    with pytest.raises(ConfigError, match=message):
+        run_folder.restore(tmp_path, make_state(0, width=8))
+    extra = make_state(1)
+    extra.params["student"] = {"kernel": jnp.ones(3)}
+    with pytest.raises(ConfigError, match=r"params/student/kernel is absent there and float32\[3\] here"):
+        run_folder.restore_params(tmp_path, expected={"params": extra.params})
+    same = make_state(0)
+    run_folder.restore_params(tmp_path, expected={"params": same.params, "batch_stats": same.batch_stats})
+
+
+def test_resume_with_another_config_is_reported_field_by_field(tmp_path):
+    save_steps(tmp_path, {1: None}, Config())
+    allowed = Config()
+    allowed.optim.steps = 5
+    allowed.data.root = "/elsewhere"
+    allowed.train.log_every = 1
+    run_folder.restore(tmp_path, make_state(0), allowed)
+
+    refused = Config()
+    refused.loss.smoothness = 0.5
+    refused.data.batch_size = 3
+    with pytest.raises(ConfigError) as error:
+        run_folder.restore(tmp_path, make_state(0), refused)
+    assert "data.batch_size was 12 and is 3; loss.smoothness was 0.001 and is 0.5" in str(error.value)
+    assert "--config.data.batch_size=12 --config.loss.smoothness=0.001" in str(error.value)
+
+
+def test_fields_that_may_differ_exist():
+    known = run_folder._flatten(Config().__dict__ | {k: v.__dict__ for k, v in Config().__dict__.items() if k != "name"})
+    assert set(known) >= run_folder.MAY_DIFFER
+
+
+def test_half_written_folder_is_ignored_and_removed_by_the_next_run(tmp_path):
+    save_steps(tmp_path, {1: None, 2: None}, Config())
+    folder = tmp_path / "checkpoints"
+    half = folder / "3.orbax-checkpoint-tmp"
+    shutil.copytree(folder / "2", half)
+    (half / "_CHECKPOINT_METADATA").unlink()
+    assert run_folder.restore(tmp_path, make_state(0)).step == 2
+    assert half.exists()  # reading changes nothing: somebody may be training
+    with run_folder.Writer(tmp_path, Config()) as writer:
+        assert writer.steps == [1, 2]
+        assert writer.save(make_state(3), {})
+    assert not half.exists()
+    assert run_folder.restore(tmp_path, make_state(0)).step == 3
+
+
+LOAD_HELPERS = """
+import importlib.util, sys
+sys.path.insert(0, {root!r})
+spec = importlib.util.spec_from_file_location("helpers", {tests!r})
+helpers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(helpers)
+"""
+
+
+def program_with_helpers(body: str, workdir: pathlib.Path) -> str:
+    """Code for another process, which finds the functions of this file under ``helpers``."""
+    return (LOAD_HELPERS + body).format(root=str(pathlib.Path(__file__).parents[2]), tests=__file__, workdir=str(workdir))
+
+
+SAVE_FOREVER = """
+with helpers.checkpoint.Writer({workdir!r}, helpers.config_with_keep(2)) as writer:
+    step = max(writer.steps, default=0)
+    while True:
+        step += 1
+        writer.save(helpers.make_state(step, width=5_000), {{"next_index": step}})
+"""
+
+
+def test_killed_while_saving(tmp_path):
+    """SIGKILL with a half-written folder on disk: the last committed checkpoint is whole, and saving goes on."""
+    folder = tmp_path / "checkpoints"
+    process = subprocess.Popen([sys.executable, "-c", program_with_helpers(SAVE_FOREVER, tmp_path)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    interrupted = False
+    while not interrupted and process.poll() is None and time.monotonic() < deadline:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        interrupted = sum(name.isdigit() for name in names) >= 2 and any("tmp" in name for name in names)
+    process.send_signal(signal.SIGKILL)
+    errors = process.communicate()[1].decode()
+    assert interrupted, errors
+
+    restored = run_folder.restore(tmp_path, make_state(0, width=5_000))
+    assert restored.step >= 2
+    assert restored.data == {"next_index": restored.step}
+    assert_same(restored.state, make_state(restored.step, width=5_000))
+    with run_folder.Writer(tmp_path, config_with_keep(2)) as writer:
+        assert writer.save(make_state(restored.step + 1, width=5_000), {})
+    assert sorted(path.name for path in folder.iterdir()) == [str(restored.step), str(restored.step + 1)]
+
+
+RESTORE_ON_ONE = """
+import jax
+assert len(jax.devices()) == 1
+expected = helpers.make_state(5)
+helpers.assert_same(helpers.checkpoint.restore({workdir!r}, expected).state, expected)
+helpers.assert_same(helpers.checkpoint.restore_params({workdir!r}).state.params, expected.params)
+"""
+
+
+def test_other_number_of_devices(tmp_path):
+    """One device to four, and four to a process that has only one."""
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    save_steps(tmp_path / "one", {5: None}, Config())
+    spread = run_folder.restore(tmp_path / "one", jax.device_put(make_state(0), everywhere)).state
+    assert all(leaf.sharding == everywhere for leaf in jax.tree.leaves(spread))
+    assert_same(spread, make_state(5))
+
+    with run_folder.Writer(tmp_path / "four", Config()) as writer:
+        writer.save(spread, {})
+    program = program_with_helpers(RESTORE_ON_ONE, tmp_path / "four")
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

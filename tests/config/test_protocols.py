@@ -1,0 +1,64 @@
+"""A name stands for a group of fields; single fields can differ, and then it is no longer that protocol."""
+
+import dataclasses
+
+import pytest
+
+from configs import dynamic_depth
+from dd_jax.config import ConfigError, EvalConfig, protocols
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_every_name_is_known_again(name):
+    config = protocols.protocol(name)
+    assert protocols.name_of(config) == name
+    assert protocols.name_of(dataclasses.replace(config, batch_size=3)) == name
+    assert protocols.name_of(dataclasses.replace(config, max_depth=79.0)) == "own"
+    assert f"Protocol {name}: " in protocols.describe(config)
+
+
+def test_what_the_papers_do():
+    """Method section I.2: the crop and range of Eigen et al.; the improved maps without crop or cap."""
+    fields = ("crop", "ground_truth", "resize", "median", "far_truth", "scaling", "min_depth", "max_depth")
+    found = {name: tuple(getattr(protocols.protocol(name), field) for field in fields) for name in protocols.PROTOCOLS}
+    assert found["eigen"] == ("eigen", "velodyne", "disparity", "average", False, "median", 1e-3, 80.0)
+    assert found["eigen_improved"] == ("none", "annotated", "disparity", "average", True, "median", 1e-3, 80.0)
+    assert found["cityscapes"][:1] + found["cityscapes"][2:] == ("cityscapes", "depth", "lower", False, "median", 1e-3, 80.0)
+    assert found["synthetic"] == ("none", "annotated", "disparity", "average", False, "median", 1e-3, 80.0)
+    masks = {name: protocols.protocol(name).object_masks for name in protocols.PROTOCOLS}  # method section I.3
+    assert masks == dict.fromkeys(protocols.PROTOCOLS, "native") | {"cityscapes": "network"}
+    assert found["make3d"] == (*found["synthetic"][:-1], 70.0)
+
+
+def test_fields_go_on_top_and_the_batch_size_stays():
+    current = EvalConfig(batch_size=3, crop="none")
+    assert protocols.choose(current) == current
+    assert protocols.choose(current, "eigen") == EvalConfig(batch_size=3)
+    changed = protocols.choose(current, "make3d", {"min_depth": 1.0, "scaling": "given", "scale": 5.4})
+    assert changed == dataclasses.replace(protocols.protocol("make3d"), batch_size=3, min_depth=1.0, scaling="given", scale=5.4)
+    with pytest.raises(ConfigError, match="no evaluation protocol 'kitti': eigen, eigen_improved"):
+        protocols.choose(current, "kitti")
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"), [("kitti", "eigen"), ("cityscapes", "cityscapes"), ("synthetic", "synthetic"), ("demo", "synthetic")]
+)
+def test_configs_use_them(variant, name):
+    assert protocols.name_of(dynamic_depth.get_config(variant).eval) == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({}, "velodyne ground truth from 0.001 to 80 m, crop eigen; predicted disparity"),
+        ({"median": "lower"}, "ratio of medians (of an even count: lower)"),
+        ({"scaling": "given", "scale": 5.4}, "multiplied by 5.4"),
+        ({"scaling": "camera_height"}, "the camera is 1.65 m above the road."),
+        ({"scaling": "camera_height", "camera_pitch": 2.2}, "1.65 m above the road, looking down by 2.2 degrees."),
+        ({"far_truth": True}, "from 0.001 on, predictions clamped to 80 m"),
+        ({"crop": "cityscapes"}, "Protocol own: ground truth"),
+        ({"object_masks": "network"}, "(of an even count: average); object masks by way of the training size."),
+    ],
+)
+def test_the_report_says_how_is_measured(fields, says):
+    assert says in protocols.describe(EvalConfig(**fields))

@@ -1,0 +1,275 @@
+"""Reading Cityscapes' original tree."""
+
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from cityscapes_tree import CAMERA, CityscapesTree
+
+from dd_jax.config import ConfigError
+from dd_jax.data.cityscapes import splits as rules
+from dd_jax.data.cityscapes.files import full_triplets
+from dd_jax.data.loader import open_split
+
+SEQUENCE = "000064"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return CityscapesTree(tmp_path)
+
+
+@pytest.fixture
+def snippet(tree):
+    """Twelve frames with one camera file at the tenth."""
+    tree.frames(range(12))
+    tree.camera(9)
+    return tree
+
+
+def by_rule(config):
+    """The samples of train and val together: the draw between them is fixed by names."""
+    found = {}
+    for split in ("train", "val"):
+        try:
+            source = open_split(config, split)
+        except ConfigError as error:
+            assert "no frames for" in str(error)
+            continue
+        found |= {source.name(i): source[i] for i in range(len(source))}
+    return found
+
+
+def test_every_frame_with_both_neighbours_is_a_triplet_of_kept_rows(snippet):
+    samples = by_rule(snippet.config)
+    assert sorted(samples) == [f"ulm ulm_{SEQUENCE}_{number:06d}" for number in range(2, 10)]
+    for name, sample in samples.items():
+        number = int(name[-6:])
+        assert sample.exists.all()
+        for image, step in zip(sample.images, (-2, 0, 2)):
+            np.testing.assert_array_equal(image, snippet.kept(number + step))
+        scale = 256 / 2048
+        np.testing.assert_allclose(sample.K[0], [2262.52 * scale, 0, 1097.48 * scale - 0.5], rtol=1e-6)
+        np.testing.assert_allclose(sample.K[1], [0, 2265.3018 * scale, 513.637 * scale - 0.5], rtol=1e-6)
+
+
+def test_a_list_decides_where_there_is_one_and_ends_of_snippets_lack_neighbours(snippet):
+    snippet.split("train", [("ulm", SEQUENCE, 5), ("ulm", SEQUENCE, 0), ("ulm", SEQUENCE, 11)])
+    source = open_split(snippet.config, "train")
+    assert [source.name(i)[-6:] for i in range(3)] == ["000005", "000000", "000011"]
+    assert [source[i].exists.tolist() for i in range(3)] == [[True] * 3, [False, True, True], [True, True, False]]
+    assert not source[1].images[0].any()
+
+
+def test_the_camera_is_that_of_the_nearest_annotated_frame_of_the_sequence(tree):
+    tree.frames(range(5)), tree.frames(range(5), sequence="000065")
+    far = {"intrinsic": CAMERA["intrinsic"] | {"fx": 2000.0}}
+    tree.camera(19, far, kind="camera_trainvaltest/camera")
+    tree.camera(7, kind="camera_trainvaltest/camera")
+    tree.camera(2, far, kind="camera_trainvaltest/camera", sequence="000065")
+    tree.split("train", [("ulm", SEQUENCE, 2), ("ulm", "000065", 2)])
+    source = open_split(tree.config, "train")
+    np.testing.assert_allclose([source[i].K[0, 0] * 8 for i in range(2)], [2262.52, 2000], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"intrinsic": {"fx": 22', r"000009_camera.json has no intrinsic fx, fy, u0, v0"),
+        ("[1, 2]", r"has no intrinsic"),
+        (json.dumps({"intrinsic": {"fx": 1.0}}), r"has no intrinsic"),
+        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": float("nan")}}), r"000009_camera.json.*u0=nan.*must be finite"),
+        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"fy": float("inf")}}), r"fy=inf.*must be finite"),
+        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"fx": -1}}), r"fx=-1 .*must be positive"),
+        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": 3000}}), r"cx=3000.*outside the image of 2048 x 768"),
+    ],
+)
+def test_cameras_that_make_no_sense_are_named(snippet, text, message):
+    snippet.path("camera", 9).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        open_split(snippet.config, "train")
+
+
+def test_absent_cameras_frames_and_trees_are_named(snippet, tmp_path):
+    snippet.split("train", [("ulm", SEQUENCE, 4), ("ulm", SEQUENCE, 40)])
+    with pytest.raises(
+        ConfigError, match=r"1 of 2 target images .*leftImg8bit_sequence/train/ulm/ulm_000064_000040_leftImg8bit.png"
+    ):
+        open_split(snippet.config, "train")
+    snippet.split("train", [("ulm", SEQUENCE, 4)])
+    snippet.path("camera", 9).unlink()
+    with pytest.raises(ConfigError, match=r"no camera file .*camera/train/ulm/ulm_000064_\*_camera.json"):
+        open_split(snippet.config, "train")
+    empty = CityscapesTree(tmp_path / "empty")
+    empty.root.mkdir()
+    with pytest.raises(ConfigError, match=r"no frames for the train split .*prepare_cityscapes"):
+        open_split(empty.config, "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("../ulm ../ulm_000064_000004", r"'../ulm' is no folder of the data set"),
+        ("u-l-m u-l-m_000064_000004", r"'u-l-m' is no city"),
+    ],
+)
+def test_hostile_lists_are_refused(snippet, line, message):
+    snippet.split("train", [])
+    (snippet.root / "splits/train_files.txt").write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match=message):
+        open_split(snippet.config, "train")
+
+
+def test_pictures_that_are_no_cityscapes_pictures_count_as_unreadable(snippet, caplog):
+    cv2.imwrite(str(snippet.path("leftImg8bit_sequence", 4)), np.zeros((30, 50, 3), np.uint8))
+    data = snippet.path("leftImg8bit_sequence", 6).read_bytes()
+    snippet.path("leftImg8bit_sequence", 6).write_bytes(data[: len(data) // 2])
+    snippet.split("train", [("ulm", SEQUENCE, number) for number in range(2, 10)])
+    source = open_split(snippet.config, "train")
+    assert [source.name(i)[-1] for i in range(len(source))] == ["2", "3", "5", "7", "8", "9"]
+    assert "2 unreadable frames are left out" in caplog.text and "000004_leftImg8bit.png" in caplog.text
+    snippet.config.max_unreadable = 1
+    with pytest.raises(ConfigError, match=r"2 frames cannot be decoded, more than --config.data.max_unreadable=1"):
+        open_split(snippet.config, "train")
+
+
+def test_masks_and_priors_beside_the_pictures_are_cut_like_them(snippet):
+    rng = np.random.default_rng(0)
+    masks = {number: rng.integers(0, 2, snippet.size, dtype=np.uint8) * 7 for number in (2, 4, 6)}
+    priors = {number: rng.integers(0, 2**16, snippet.size, dtype=np.uint16) for number in masks}
+    for number in masks:
+        snippet.array("mask_sequence", number, masks[number])
+        snippet.array("prior_sequence", number, priors[number])
+    snippet.split("train", [("ulm", SEQUENCE, 4)])
+    snippet.config.priors = "files"
+    sample = open_split(snippet.config, "train")[0]
+    for place, number in enumerate((2, 4, 6)):
+        np.testing.assert_array_equal(sample.masks[place], masks[number][:96] > 0)
+    np.testing.assert_array_equal(sample.prior, priors[4][:96])
+
+
+def test_masks_of_dynamicdepth_serve_too_and_are_of_the_kept_rows(snippet):
+    rng = np.random.default_rng(0)
+    masks = {name: rng.random((24, 64)) < 0.5 for name in ("4-1", "4", "4+1")}
+    (snippet.root / "train_mask").mkdir()
+    for name, mask in masks.items():
+        np.save(snippet.root / f"train_mask/ulm_{SEQUENCE}_{name}.npy", mask)
+    snippet.split("train", [("ulm", SEQUENCE, 4)])
+    found = open_split(snippet.config, "train")[0].masks
+    for place, name in enumerate(masks):
+        np.testing.assert_array_equal(found[place], np.kron(masks[name], np.ones((4, 4), bool)))
+
+
+def test_by_rule_a_triplet_without_its_three_masks_is_left_out(snippet, caplog):
+    for number in (2, 3, 4, 6):
+        snippet.array("mask_sequence", number, np.zeros(snippet.size, np.uint8))
+    assert list(by_rule(snippet.config)) == [f"ulm ulm_{SEQUENCE}_000004"]
+    assert "7 of 8 triplets are left out: a frame has no object mask" in caplog.text
+    snippet.config.masks = "none"
+    assert len(by_rule(snippet.config)) == 8
+
+
+def test_disparity_becomes_depth_of_the_kept_rows(snippet):
+    values = np.random.default_rng(0).integers(0, 2**15, snippet.size).astype(np.uint16)
+    values[0, :3] = 0, 1, 257  # none, zero disparity, one pixel
+    snippet.array("disparity", 5, values)
+    snippet.split("train", [("ulm", SEQUENCE, 5), ("ulm", SEQUENCE, 6)])
+    source = open_split(snippet.config, "train")
+    truth = source.ground_truth(0, "annotated")
+    focal_baseline = 2262.52 * 0.209313
+    assert truth.depth.shape == (96, 256) and truth.dynamic is None
+    np.testing.assert_allclose(truth.depth[0, :3], [0, 0, focal_baseline], rtol=1e-6)
+    disparity = (values[1:96].astype(float) - 1) / 256
+    np.testing.assert_allclose(truth.depth[1:], np.where(disparity > 0, focal_baseline / disparity, 0), rtol=1e-5)
+    assert source.ground_truth(1, "annotated") is None
+    for baseline in (float("nan"), 0.0, float("inf")):
+        snippet.camera(9, {**CAMERA, "extrinsic": {"baseline": baseline}})
+        with pytest.raises(ConfigError, match=r"camera.json: the baseline .* must be positive"):
+            open_split(snippet.config, "train").ground_truth(0, "annotated")
+    snippet.camera(9)
+    snippet.path("disparity", 5).write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"000005_disparity.png is not a 16-bit grey PNG"):
+        open_split(snippet.config, "train").ground_truth(0, "annotated")
+
+
+@pytest.fixture
+def test_set(tree):
+    for city, number in (("mainz", 30), ("bonn", 19)):
+        tree.frames((number - 2, number), city=city, sequence="000001", home="test")
+        tree.camera(number, city=city, sequence="000001", home="test")
+    return tree
+
+
+def test_the_test_set_by_rule_is_what_is_annotated(test_set):
+    names = ["bonn bonn_000001_000019", "mainz mainz_000001_000030"]
+    source = open_split(test_set.config, "test")
+    assert [source.name(i) for i in range(len(source))] == names
+    np.testing.assert_array_equal(source[0].images[0], test_set.kept(17, city="bonn", sequence="000001"))
+    test_set.frames((30,), kind="leftImg8bit", city="mainz", sequence="000001", home="test")
+    source = open_split(test_set.config, "test")
+    assert [source.name(i) for i in range(len(source))] == names[1:]
+
+
+def test_published_depth_needs_the_lists_order(test_set, caplog):
+    (test_set.root / "gt_depths").mkdir()
+    depth = np.full((64, 128), 7.0)
+    depth[0, :2] = np.nan, np.inf
+    np.save(test_set.root / "gt_depths/000_depth.npy", depth)
+    assert open_split(test_set.config, "test").ground_truth(0, "annotated") is None
+    assert "gt_depths is not used" in caplog.text and "--config.data.split_dir" in caplog.text
+    test_set.split("test", [("mainz", "000001", 30)])
+    mask = np.zeros(test_set.size, np.uint8)
+    mask[:64] = 1
+    test_set.array("mask_sequence", 30, mask, city="mainz", sequence="000001", home="test")
+    truth = open_split(test_set.config, "test").ground_truth(0, "annotated")
+    assert truth.depth.shape == (48, 128) and not truth.depth[0, :2].any() and (truth.depth[1:] == 7).all()
+    np.testing.assert_array_equal(truth.dynamic, np.arange(48)[:, None].repeat(128, 1) < 32)
+
+
+@pytest.mark.parametrize("content", ["pickled", "three dimensions", "cut off"])
+def test_a_strange_depth_file_is_named_and_never_unpickled(test_set, content):
+    (test_set.root / "gt_depths").mkdir()
+    path = test_set.root / "gt_depths/000_depth.npy"
+    if content == "pickled":
+        np.save(path, np.array([{}], object), allow_pickle=True)
+    else:
+        np.save(path, np.zeros((4, 4, 4) if content == "three dimensions" else (64, 64)))
+    if content == "cut off":
+        path.write_bytes(path.read_bytes()[:200])
+    test_set.split("test", [("mainz", "000001", 30)])
+    with pytest.raises(ConfigError, match=r"000_depth.npy (is damaged or of objects|holds float64 values of shape \[4, 4, 4\])"):
+        open_split(test_set.config, "test").ground_truth(0, "annotated")
+
+
+def test_layouts_are_chosen_by_what_is_there_or_by_the_config(snippet):
+    (snippet.root / "preprocessed/ulm").mkdir(parents=True)
+    triplet = np.concatenate([snippet.kept(number) for number in (1, 3, 5)], axis=1)
+    cv2.imwrite(str(snippet.root / f"preprocessed/ulm/ulm_{SEQUENCE}_000003.jpg"), triplet[..., ::-1])
+    (snippet.root / f"preprocessed/ulm/ulm_{SEQUENCE}_000003_cam.txt").write_text("1131.26,0,548.24,0,1132.65,256.3,0,0,1")
+    assert list(by_rule(snippet.config)) == [f"ulm ulm_{SEQUENCE}_000003"]
+    snippet.config.layout = "sequence"
+    assert len(by_rule(snippet.config)) == 8
+
+
+def test_the_rule_draws_a_tenth_for_val_and_joins_touching_snippets():
+    entries = full_triplets("strasbourg", {"000000": {*range(29000, 29030), *range(29030, 29060)}, "000001": {0, 2, 3, 4, 7}})
+    assert [number for _, _, number in entries] == [*range(29002, 29058), 2]
+    many = [("ulm", f"{sequence:06d}", number) for sequence in range(100) for number in range(26)]
+    train, val = rules.draw(many, "train"), rules.draw(many, "val")
+    assert sorted(train + val) == many and 0.07 < len(val) / len(many) < 0.13
+
+
+def test_a_complete_list_of_cities_with_missing_frames_is_remarked(caplog):
+    rules.draw([(city, "000000", 2) for city in sorted(rules.CITIES)], "train")
+    assert "give 18 triplets, and the complete data set would give 77352" in caplog.text
+
+
+def test_lists_as_long_as_a_published_one_are_checked(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    path = tmp_path / "test_files.txt"
+    path.write_text("".join(f"berlin berlin_000000_{number:06d}\n" for number in range(1525)))
+    entries = rules.read_list(path)
+    assert "has as many lines as the test list but other frames" in caplog.text
+    assert rules.digest(entries) == rules.digest(entries[::-1]) != rules.digest(entries[::-1], ordered=True)

@@ -1,0 +1,170 @@
+"""Files of any other program: found under every customary name, read without trust, refused in one sentence."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from dd_jax.config import ConfigError
+from dd_jax.evaluation.external_predictions import check_view, open_predictions
+
+KITTI = [f"2011_09_26/2011_09_26_drive_0002_sync {frame} l" for frame in (69, 54, 42)]
+CITYSCAPES = [f"munich munich_000000_{frame:06d}" for frame in (19, 29, 39)]
+CLIP = [f"{frame:06d}" for frame in (7, 8, 9)]
+
+RNG = np.random.default_rng(0)
+MAPS = [RNG.uniform(2, 60, (6, 9)).astype(np.float32) for _ in range(3)]
+
+
+def save(folder, stems, maps=MAPS):
+    folder.mkdir(exist_ok=True)
+    for stem, values in zip(stems, maps, strict=True):
+        np.save(folder / f"{stem}.npy", values)
+    return folder
+
+
+def refusal(place, names=KITTI, kind="depth", ask=None):
+    with pytest.raises(ConfigError) as error:
+        found = open_predictions(place, names, kind)
+        if ask is not None:
+            found(ask)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "stems"),
+    [
+        (KITTI, ["0000", "0001", "0002"]),
+        (KITTI, ["000000", "000001", "000002"]),
+        (KITTI, ["0000000000", "0000000001", "0000000002"]),
+        (KITTI, ["2011_09_26_drive_0002_sync_69_l", "2011_09_26_drive_0002_sync_54_l", "2011_09_26_drive_0002_sync_42_l"]),
+        (CITYSCAPES, ["munich_000000_000019", "munich_000000_000029", "munich_000000_000039"]),
+        (CITYSCAPES, ["munich_munich_000000_000019", "munich_munich_000000_000029", "munich_munich_000000_000039"]),
+        (CLIP, ["000007", "000008", "000009"]),
+        (CLIP, ["000000", "000001", "000002"]),
+    ],
+)
+def test_samples_find_their_file_under_any_customary_name(tmp_path, names, stems):
+    save(tmp_path / "out", stems)
+    (tmp_path / "out" / "readme.txt").write_text("not a prediction")
+    found = open_predictions(tmp_path / "out", names, "depth")
+    for index, depth in enumerate(MAPS):
+        np.testing.assert_allclose(found(index), 1 / depth, rtol=1e-6)
+
+
+def test_by_frame_there_may_be_more(tmp_path):
+    """A whole clip was predicted, the split is a part of it."""
+    save(tmp_path / "out", [f"{frame:06d}" for frame in range(12)], [np.full((2, 3), 1 + frame) for frame in range(12)])
+    found = open_predictions(tmp_path / "out", CLIP, "disparity")
+    assert [found(index)[0, 0] for index in range(3)] == [8, 9, 10]
+
+
+def test_depth_and_disparity_in_all_formats(tmp_path):
+    save(tmp_path / "npy", ["000000", "000001", "000002"], [MAPS[0][None, None], MAPS[1].astype(np.float64), MAPS[2][..., None]])
+    (tmp_path / "png").mkdir()
+    for index, values in enumerate(MAPS):
+        cv2.imwrite(str(tmp_path / "png" / f"{index:010d}.png"), (values * 256).round().astype(np.uint16))
+    np.save(tmp_path / "all.npy", np.stack(MAPS)[:, None])
+    for place, tolerance in (("npy", 1e-6), ("png", 2e-3), ("all.npy", 1e-6)):
+        for kind in ("depth", "disparity"):
+            found = open_predictions(tmp_path / place, KITTI, kind)
+            for index, values in enumerate(MAPS):
+                assert found(index).dtype == np.float32
+                np.testing.assert_allclose(found(index), 1 / values if kind == "depth" else values, rtol=tolerance)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    assert "neither a folder nor" in refusal(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "holds no .npy or .png files" in refusal(tmp_path / "empty")
+    save(tmp_path / "out", ["000000", "000002"], MAPS[:2])
+    assert "lacks the predictions of 1 of 3 samples, the first is 000001.npy or .png" in refusal(tmp_path / "out")
+    said = refusal(save(tmp_path / "other", ["a", "b", "c"]))
+    assert "2011_09_26_drive_0002_sync_69_l.npy or 000000.npy" in said and "3 of 3" in said
+    assert "--predictions_are=metres is not one of depth, disparity" in refusal(tmp_path / "out", kind="metres")
+
+
+def test_another_number_of_predictions_is_another_split(tmp_path):
+    save(tmp_path / "out", [f"{index:06d}" for index in range(5)], MAPS + MAPS[:2])
+    assert "holds 5 predictions for the 3 samples" in refusal(tmp_path / "out")
+    np.save(tmp_path / "all.npy", np.stack(MAPS[:2]))
+    assert "shape [2, 6, 9], not that of a map for each of the 3 samples" in refusal(tmp_path / "all.npy")
+    np.save(tmp_path / "one.npy", MAPS[0])
+    assert "shape [6, 9]" in refusal(tmp_path / "one.npy")
+
+
+def test_two_files_for_one_sample_are_refused(tmp_path):
+    save(tmp_path / "out", ["0000", "0001", "0002"])
+    cv2.imwrite(str(tmp_path / "out" / "0001.png"), np.ones((2, 2), np.uint16))
+    assert "two predictions of one sample, 0001.npy and 0001.png" in refusal(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [(np.nan, "NaN or inf"), (np.inf, "NaN or inf"), (1e300, "NaN or inf"), (0, "zero or neg"), (-1, "zero or neg"),
+     (1e-40, "zero or neg")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["depth", "disparity"])
+def test_values_that_are_no_depth_are_refused(tmp_path, value, problem, kind):
+    bad = MAPS[1].astype(np.float64)
+    bad[3, 4] = value
+    folder = save(tmp_path / "out", ["0000", "0001", "0002"], [MAPS[0], bad, MAPS[2]])
+    said = refusal(folder, kind=kind, ask=1)
+    assert f"0001.npy: 1 of 54 values are {problem}" in said and "row 3, column 4" in said
+    open_predictions(folder, KITTI, kind)(0)  # the others are still good
+
+
+def test_a_png_with_gaps_is_refused(tmp_path):
+    gaps = (MAPS[0] * 256).astype(np.uint16)
+    gaps[0] = 0
+    (tmp_path / "out").mkdir()
+    cv2.imwrite(str(tmp_path / "out" / "0000.png"), gaps)
+    assert "9 of 54 values are zero or negative" in refusal(tmp_path / "out", KITTI[:1], ask=0)
+    cv2.imwrite(str(tmp_path / "out" / "0000.png"), gaps.astype(np.uint8))
+    assert "is not a 16-bit grey PNG" in refusal(tmp_path / "out", KITTI[:1], ask=0)
+
+
+class Trap:
+    """Would show that it was unpickled."""
+
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+@pytest.mark.parametrize("content", ["pickle", "objects", "empty", "cut off", "archive", "text"])
+def test_damaged_and_hostile_files_are_refused_and_nothing_is_unpickled(tmp_path, content, capsys):
+    folder = save(tmp_path / "out", ["0000", "0001", "0002"])
+    path = folder / "0001.npy"
+    match content:
+        case "pickle":
+            path.write_bytes(pickle.dumps(Trap()))
+        case "objects":
+            np.save(path, np.array([[Trap()]], object), allow_pickle=True)
+        case "empty":
+            path.write_bytes(b"")
+        case "cut off":
+            path.write_bytes(path.read_bytes()[:-20])
+        case "archive":
+            np.savez(folder / "archive.npz", a=MAPS[0])
+            (folder / "archive.npz").rename(path)
+        case _:
+            np.save(path, np.array([["a", "b"]]))
+    said = refusal(folder, ask=1)
+    assert "0001.npy" in said and ("no complete array of numbers" in said or "not numbers" in said)
+    assert capsys.readouterr().out == ""
+
+
+def test_arrays_that_are_no_map_are_refused(tmp_path):
+    folder = save(tmp_path / "out", ["0000", "0001", "0002"], [np.ones((2, 3, 4)), MAPS[1], MAPS[2] + 1j])
+    assert "shape [2, 3, 4], not that of a map" in refusal(folder, ask=0)
+    assert "complex64 values, not numbers" in refusal(folder, ask=2)
+
+
+def test_a_map_of_another_part_of_the_picture_is_noticed():
+    truth = np.zeros((48, 128), np.float32)
+    check_view(np.ones((48, 128), np.float32), truth, "a")
+    check_view(np.ones((12, 40), np.float32), truth, "a")
+    with pytest.raises(ConfigError, match="prediction for a has 64 x 128 pixels, its ground truth 48 x 128"):
+        check_view(np.ones((64, 128), np.float32), truth, "a")

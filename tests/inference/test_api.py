@@ -1,0 +1,288 @@
+"""Three lines from a frame to its depth, which is the depth that the evaluation would measure."""
+
+import doctest
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+
+import dd_jax
+from dd_jax.checkpoints import hub, run_folder, saved
+from dd_jax.config import ConfigError, EvalConfig
+from dd_jax.data.loader import eval_batches, open_split
+from dd_jax.evaluation import ground_plane, metrics
+from dd_jax.inference import api, preprocess
+from dd_jax.method import on_devices
+from dd_jax.report.html import METRIC_NAMES
+
+FRAMES = tiny.frames(5)
+SIZE = FRAMES[0].shape[:2]
+K = np.array([[120.0, 0, 74.5], [0, 118.0, 40.0], [0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.model()
+
+
+@pytest.fixture(scope="module")
+def streamed(model):
+    stream = model.stream(FRAMES, K=K)
+    return list(stream), stream.trajectory
+
+
+def test_depth_is_that_of_the_evaluation(model, tmp_path):
+    """The same frames as a data set, through the loader and the evaluation's own compiled prediction."""
+    (tmp_path / "frames").mkdir()
+    for place, frame in enumerate(FRAMES):
+        cv2.imwrite(str(tmp_path / f"frames/{place}.png"), frame[..., ::-1])
+    camera = {"height": 90, "width": 150, "fx": 120.0, "fy": 118.0, "cx": 74.5, "cy": 40.0}
+    (tmp_path / "intrinsics.json").write_text(json.dumps(camera))
+    (tmp_path / "train_files.txt").write_text("2\n")
+    config = tiny.config(data={"source": "folder", "root": str(tmp_path), "split_dir": str(tmp_path)})
+    _, batch = next(iter(eval_batches(open_split(config.data, "train"), [0], 1, 2)))
+    found = on_devices.compile_predict_step(config)(model._restored.state, batch)
+    for depth, disp in (
+        (model.predict(FRAMES[2], previous=FRAMES[1], K=K), found.student),
+        (model.predict(FRAMES[2], previous=FRAMES[1], K=K, network="teacher"), found.teacher),
+        (model.predict(FRAMES[2]), found.teacher),
+    ):
+        np.testing.assert_allclose(depth, metrics.depth_at(np.asarray(disp[0]), SIZE, EvalConfig()), rtol=1e-5)
+        assert depth.shape == SIZE and depth.dtype == np.float32
+
+
+def test_a_stream_predicts_frame_by_frame(model, streamed):
+    depths, _ = streamed
+    assert len(depths) == len(FRAMES)
+    np.testing.assert_array_equal(depths[0], model.predict(FRAMES[0]))
+    for place in (1, 4):
+        np.testing.assert_array_equal(depths[place], model.predict(FRAMES[place], previous=FRAMES[place - 1], K=K))
+
+
+def test_a_stream_in_batches_is_the_same(model, streamed):
+    """Five frames by three: the second batch is filled up."""
+    depths, poses = streamed
+    stream = model.stream(iter(FRAMES), K=K, batch_size=3)
+    for depth, alone in zip(stream, depths, strict=True):
+        np.testing.assert_allclose(depth, alone, rtol=1e-5)
+    np.testing.assert_allclose(stream.trajectory, poses, atol=1e-6)
+
+
+def test_the_trajectory_chains_what_the_pose_network_says(model, streamed):
+    _, poses = streamed
+    expected = np.eye(4)
+    camera = preprocess.camera(K, SIZE, model.config.data)
+    seen = [preprocess.view(frame, None, model.config.data, "x") for frame in FRAMES]
+    for place in range(5):
+        if place:
+            batch = preprocess.assemble(seen[place - 1], seen[place], None, camera, model.config)
+            T = model.finish(model.start(batch), "auto")[0].T_previous_from_target
+            expected = expected @ T
+        np.testing.assert_allclose(poses[place], expected, atol=1e-6)
+    assert poses.shape == (5, 4, 4)
+
+
+def test_the_scale_is_that_of_depth_and_way(model, streamed):
+    depths, poses = streamed
+    stream = model.stream(FRAMES, K=K, scale=3.0)
+    for depth, unscaled in zip(stream, depths, strict=True):
+        np.testing.assert_allclose(depth, 3 * unscaled, rtol=1e-6)
+    np.testing.assert_allclose(stream.trajectory[:, :3, 3], 3 * poses[:, :3, 3], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(stream.trajectory[:, :3, :3], poses[:, :3, :3], atol=1e-9)
+
+
+def test_metres_by_what_is_known(model):
+    truth = np.random.default_rng(0).uniform(2, 60, SIZE).astype(np.float32)
+    depth = model.predict(FRAMES[1], previous=FRAMES[0], K=K, scale=dd_jax.Median(truth))
+    valid = metrics.valid_pixels(truth, model.config.eval)
+    assert np.median(depth[valid]) == pytest.approx(np.median(truth[valid]), rel=1e-5)
+
+    frame, camera = tiny.frames(1, *model.size)[0], dd_jax.camera_from_fov(80.0, model.size)
+    depth = model.predict(frame, K=camera, scale=dd_jax.CameraHeight(1.5))
+    assert ground_plane.camera_height(1 / depth, camera) == pytest.approx(1.5, rel=1e-3)
+
+    stream = model.stream(FRAMES[:2], K=K, scale=dd_jax.Speed(20.0, rate=10.0))
+    assert len(list(stream)) == 2 and np.linalg.norm(stream.trajectory[1, :3, 3]) == pytest.approx(2.0, rel=1e-5)
+
+
+def test_masks_reach_the_networks(model):
+    mask = np.zeros(SIZE, bool)
+    mask[30:70, 40:110] = True
+    free = model.predict(FRAMES[1], previous=FRAMES[0], K=K)
+    disentangled = model.predict(FRAMES[1], previous=FRAMES[0], K=K, mask=mask, previous_mask=mask)
+    assert np.abs(disentangled / free - 1).max() > 1e-4
+    last = list(model.stream(FRAMES[:2], K=K, masks=[mask, mask]))[1]
+    np.testing.assert_array_equal(last, disentangled)
+
+
+def test_saved_and_loaded_it_is_the_same(model, tmp_path):
+    model.save(tmp_path / "given")
+    again = dd_jax.load(tmp_path / "given")
+    assert again.digest == model.digest and again.size == (64, 96) and again.step == 0
+    np.testing.assert_array_equal(again.predict(FRAMES[0]), model.predict(FRAMES[0]))
+
+
+def test_runs_are_loaded_by_their_folder_or_that_of_their_checkpoints(model, tmp_path):
+    with run_folder.Writer(tmp_path / "run", model.config) as writer:
+        writer.save(model._restored.state.replace(opt_state={}), {})
+    for path in (tmp_path / "run", str(tmp_path / "run/checkpoints")):
+        assert dd_jax.load(path).digest == model.digest
+
+
+def test_the_camera_of_a_field_of_view():
+    found = dd_jax.camera_from_fov(90.0, (40, 100))
+    np.testing.assert_allclose(found, [[50, 0, 49.5], [0, 50, 19.5], [0, 0, 1]])
+    with pytest.raises(ConfigError, match="between 0 and 180 degrees"):
+        dd_jax.camera_from_fov(200.0, (40, 100))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"frame": FRAMES[0].astype(int)}, "the frame must be uint8, or float in .0, 1.: it is int64"),
+        ({"frame": FRAMES[0][..., :1]}, r"the frame must be an array of shape \(H, W, 3\), RGB: it is \[90, 150, 1\]"),
+        ({"previous": FRAMES[0][:80]}, "the previous frame has 150 x 80 pixels, the frames before it 150 x 90"),
+        ({"previous": FRAMES[0], "K": None}, "matching with the previous frame needs the camera: give K"),
+        ({"previous": FRAMES[0], "K": np.eye(4)}, r"K must be an array of shape \(3, 3\)"),
+        ({"K": None, "scale": dd_jax.CameraHeight()}, "CameraHeight needs the camera: give K"),
+        ({"network": "student"}, "the student matches with the previous frame: give previous="),
+        ({"network": "flow"}, "network='flow' is not one of 'auto', 'student', 'teacher'"),
+        ({"following": FRAMES[1]}, "this system does not look at the following frame"),
+        ({"previous_mask": np.zeros((3, 3), bool)}, "previous_mask= belongs to a frame that is not there: give previous= too"),
+        ({"following_mask": np.zeros(SIZE, bool)}, "following_mask= belongs to a frame that is not there: give following= too"),
+        ({"K": np.array([[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]])}, "fx=0.58 for frames that are 150 pixels wide, a view"),
+        ({"mask": np.zeros((3, 3), bool)}, r"the mask of the frame must be an array of shape \[90, 150\]"),
+        ({"scale": dd_jax.Speed(5.0, rate=10.0)}, "the frame does not tell the scale: Speed needs two frames"),
+        ({"scale": dd_jax.Median(np.zeros(SIZE))}, "the frame does not tell the scale: Median needs ground truth with pixels"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(model, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        model.predict(**{"frame": FRAMES[1], "K": K} | arguments)
+
+
+def test_streams_refuse_in_sentences_too(model):
+    for arguments, message in (
+        ({"frames": [FRAMES[0], FRAMES[1][:80]]}, "frame 1 has 150 x 80 pixels, the frames before it 150 x 90"),
+        ({"frames": FRAMES, "masks": [None]}, "masks end before frame 1: give one for each frame"),
+        ({"frames": FRAMES, "K": None}, "matching with the previous frame needs the camera"),
+        ({"frames": FRAMES, "batch_size": 0}, "batch_size=0 must be positive"),
+        ({"frames": FRAMES, "network": "student"}, "the first frame of a stream has no previous one"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            list(model.stream(**{"K": K} | arguments))
+    empty = model.stream([], K=K)
+    assert list(empty) == [] and empty.trajectory.shape == (0, 4, 4)
+
+
+def test_systems_of_the_hub(model, tmp_path, monkeypatch):
+    saved.write(tmp_path / "cached", model._restored)
+    asked = []
+    monkeypatch.setattr(hub, "fetch", lambda *arguments: (asked.append(arguments), tmp_path / "cached")[1])
+    assert dd_jax.load("hf://owner/name@v1").digest == model.digest
+    assert asked == [("hf://owner/name@v1", (saved.WEIGHTS, saved.ABOUT), (saved.SCORES,))]
+
+
+def test_what_is_saved_of_an_evaluated_run_says_so(model, tmp_path):
+    with run_folder.Writer(tmp_path / "run", model.config) as writer:
+        writer.save(model._restored.state.replace(opt_state={}), {})
+    row = dict.fromkeys(METRIC_NAMES, 0.125) | {"pixels": 3}
+    (tmp_path / "run/metrics.json").write_text(json.dumps({"student": {"all": row}}))
+    for place in ("run", "run/checkpoints", "first"):  # what was saved of it knows as much
+        dd_jax.load(tmp_path / place).save(tmp_path / "first")
+        assert "| student | all | 0.1250 |" in (tmp_path / "first/README.md").read_text()
+    (tmp_path / "run/metrics.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run/metrics\.json is no result of an evaluation"):
+        dd_jax.load(tmp_path / "run").save(tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+def test_places_without_a_system_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, hf"):
+        dd_jax.load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="no checkpoint in"):
+        dd_jax.load(tmp_path)
+
+
+def test_single_frame_systems_and_those_that_see_the_future():
+    """One compilation each: what they ask for, and what they refuse."""
+    single = api.Model(tiny.restored(tiny.config(model={"student": False}, domd={"enabled": False})))
+    with pytest.raises(ConfigError, match="this system has no student"):
+        single.predict(FRAMES[1], previous=FRAMES[0], K=K, network="student")
+    stream = single.stream(FRAMES[:2])  # and no camera either
+    np.testing.assert_array_equal(list(stream)[1], single.predict(FRAMES[1]))
+    assert np.abs(stream.trajectory[1] - np.eye(4)).max() > 0
+
+    config = tiny.config(cost_volume={"future_frame": True})
+    model = api.Model(tiny.restored(config))
+    depths = list(model.stream(FRAMES[:3], K=K))
+    seen = model.predict(FRAMES[1], previous=FRAMES[0], following=FRAMES[2], K=K)
+    np.testing.assert_array_equal(depths[1], seen)
+    np.testing.assert_array_equal(depths[2], model.predict(FRAMES[2], previous=FRAMES[1], K=K))
+    assert np.abs(seen / model.predict(FRAMES[1], previous=FRAMES[0], K=K) - 1).max() > 1e-6
+
+
+def test_the_example_works(model, tmp_path, monkeypatch):
+    saved.write(tmp_path / "runs/kitti", model._restored)
+    monkeypatch.chdir(tmp_path)
+    examples = doctest.DocTestFinder().find(api.Model, "Model", globs={"frames": FRAMES[:3]})
+    runner = doctest.DocTestRunner()
+    results = [runner.run(example) for example in examples]
+    assert sum(result.failed for result in results) == 0 and sum(result.attempted for result in results) >= 8
+
+
+def test_the_names_of_the_package():
+    assert set(dd_jax.__all__) <= set(dir(dd_jax)) and dd_jax.load is api.load
+    with pytest.raises(AttributeError, match="'dd_jax' has no attribute 'nothing'"):
+        _ = dd_jax.nothing
+
+
+def test_without_type_checks():
+    """Tests check types of their own accord; a user's mistakes end in sentences all the same, and importing is cheap."""
+    code = """
+import sys, types, dd_jax
+assert not {"jax", "flax", "numpy", "cv2"} & set(sys.modules)
+import numpy as np
+from dd_jax.inference import api, metric_scale, preprocess
+from dd_jax import config
+def said(function, *arguments):
+    try: function(*arguments)
+    except config.ConfigError as error: print(error)
+data = config.DataConfig()
+said(scaling.Scaler, "metres", config.EvalConfig())
+said(scaling.Scaler, scaling.CameraHeight("high"), config.EvalConfig())
+for scale in (scaling.Speed("10", 10), scaling.Speed(None, 10), scaling.Speed(np.array(20.0), 10), scaling.Median(None)):
+    said(scaling.Scaler, scale, config.EvalConfig())
+said(scaling.Scaler, scaling.CameraHeight(1.5, "x"), config.EvalConfig())
+prediction = scaling.Prediction(np.ones((4, 4), np.float32), np.eye(4), "student")
+for scale in (scaling.Speed(["fast"], 10), scaling.Median(np.zeros((0, 4))), scaling.Median(["map"])):
+    said(scaling.Scaler(scale, config.EvalConfig()).factor, prediction, np.eye(3))
+model = types.SimpleNamespace(config=config.Config(), choose=lambda *_: None)
+said(lambda: api.Model.stream(model, None))
+said(lambda: api.Model.stream(model, [], masks=3))
+said(views.as_uint8, "frame.png", "the frame")
+said(views.camera, [[1, 0, 0]], (10, 10), data)
+said(views.view, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=api.__file__.rsplit("/", 2)[0])
+    assert run.returncode == 0, run.stderr
+    speeds = "Speed takes a number of metres per second, or one for each frame"
+    truths = "Median takes a map of depth in metres, 0 = unknown, or one for each frame"
+    assert run.stdout.splitlines() == [
+        "scale='metres' is not a number, Median, CameraHeight or Speed",
+        "the height of the camera must be a positive number: it is 'high'",
+        *(f"{speeds}: it was given {given}" for given in ("'10'", None, "array(20.)")),
+        f"{truths}: it was given None",
+        "the pitch of the camera is 'x': degrees by which it looks down, between -90 and 90",
+        f"{speeds}: 'fast' is no number",
+        *[f"{truths}: each must be a two-dimensional array"] * 2,
+        "frames must be arrays one after another, in a list or from a generator: it is None",
+        "masks must be arrays one after another, in a list or from a generator: it is 3",
+        "the frame must be an array of shape (H, W, 3), RGB: it is str",
+        "K must be an array of shape (3, 3), in pixels of the frame: it is list",
+        "the mask of frame 3 must be an array of shape [4, 4]: it is str",
+    ]

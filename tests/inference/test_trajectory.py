@@ -1,0 +1,100 @@
+"""Motions are chained with the right hand, and written as the tools of the field read them."""
+
+import functools
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dd_jax.geometry import se3
+from dd_jax.inference import trajectory
+from dd_jax.inference.metric_scale import Prediction
+
+
+@functools.cache
+def motion(seed):
+    draws = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 3)), jnp.float32)
+    return np.asarray(se3.pose_from_parameters(0.3 * draws[0], draws[1]))
+
+
+def prediction(T):
+    return Prediction(np.ones((2, 3), np.float32), T, "student")
+
+
+def poses(count=5, factor=2.5):
+    found = [trajectory.follow(None, prediction(None), factor)]
+    for seed in range(count - 1):
+        found.append(trajectory.follow(found[-1], prediction(motion(seed)), factor))
+    return found
+
+
+def test_a_point_of_the_last_camera_ends_in_the_first():
+    """Through one motion after the other, as through the pose; the factor scales translations alone."""
+    point = np.array([0.3, -0.2, 4.0])
+    moved = point
+    for seed in reversed(range(4)):
+        T = motion(seed).astype(np.float64)
+        moved = T[:3, :3] @ moved + 2.5 * T[:3, 3]
+    last = poses()[-1]
+    np.testing.assert_allclose(last[:3, :3] @ point + last[:3, 3], moved, atol=1e-5)
+
+
+def test_the_first_camera_is_the_origin_and_one_without_a_past_stays():
+    first, second = poses(2)
+    np.testing.assert_array_equal(first, np.eye(4))
+    np.testing.assert_array_equal(trajectory.follow(second, prediction(None), 1.0), second)
+
+
+def test_long_chains_stay_rigid():
+    pose = np.eye(4)
+    for seed in range(2000):
+        pose = trajectory.follow(pose, prediction(motion(seed % 4)), 1.0)
+    np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-4, 0.3, 2.0, 3.14159265])
+def test_quaternions_turn_like_their_rotations(angle):
+    for seed in range(5):
+        axis = np.random.default_rng(seed).normal(size=3)
+        axis /= np.linalg.norm(axis)
+        R = np.asarray(se3.rotation_from_axis_angle(jnp.asarray(axis * angle, jnp.float32)), np.float64)
+        x, y, z, w = q = trajectory.quaternion(R)
+        assert w >= 0 and np.linalg.norm(q) == pytest.approx(1)
+        again = np.eye(3) + 2 * w * _cross((x, y, z)) + 2 * _cross((x, y, z)) @ _cross((x, y, z))
+        np.testing.assert_allclose(again, R, atol=1e-6)
+
+
+def _cross(v):
+    x, y, z = v
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def numbers(text):
+    return np.array([[float(word) for word in line.split()] for line in text.splitlines()])
+
+
+def test_the_two_formats():
+    found = poses()
+    rows = numbers(trajectory.kitti(found))
+    np.testing.assert_allclose(rows.reshape(-1, 3, 4), [pose[:3] for pose in found], rtol=1e-8, atol=1e-12)
+    rows = numbers(trajectory.tum(found, [0.1 * place for place in range(5)]))
+    np.testing.assert_allclose(rows[:, 0], [0, 0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(rows[:, 1:4], [pose[:3, 3] for pose in found], atol=1e-8)
+    np.testing.assert_allclose(np.linalg.norm(rows[:, 4:], axis=1), 1, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_evo_reads_both(tmp_path):
+    """An independent tool finds the same trajectory in both files, whose error against one another is nothing."""
+    file_interface = pytest.importorskip("evo.tools.file_interface", reason="needs pip install -e '.[test]'")
+    found = poses(8)
+    (tmp_path / "kitti.txt").write_text(trajectory.kitti(found))
+    (tmp_path / "tum.txt").write_text(trajectory.tum(found, [0.1 * place for place in range(8)]))
+    kitti = file_interface.read_kitti_poses_file(tmp_path / "kitti.txt")
+    tum = file_interface.read_tum_trajectory_file(tmp_path / "tum.txt")
+    assert kitti.check()[0] and tum.check()[0] and kitti.num_poses == tum.num_poses == 8
+    np.testing.assert_allclose(kitti.poses_se3, found, atol=1e-8)
+    np.testing.assert_allclose(tum.poses_se3, found, atol=1e-7)
+    way = sum(np.linalg.norm(after[:3, 3] - before[:3, 3]) for before, after in itertools.pairwise(found))
+    assert tum.path_length == pytest.approx(way, rel=1e-6)

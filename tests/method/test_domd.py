@@ -1,0 +1,143 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dd_jax.config import DomdConfig
+from dd_jax.geometry import se3
+from dd_jax.method import domd
+from dd_jax.types import Batch
+
+K = np.float32([[20.0, 0.0, 15.5], [0.0, 20.0, 11.5], [0.0, 0.0, 1.0]])
+OBJECT = np.s_[8:16, 10:20]  # in the target, at depth 4 before a wall at depth 10
+STATIC = np.s_[8:16, 13:23]  # where it would be seen from the source had it not moved (3 columns to the right)
+MOVED = np.s_[8:16, 4:14]  # where it really is in the source
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.3, 0.9, (2, 3, 24, 32, 3)).astype(np.float32)
+    masks = np.zeros((2, 3, 24, 32), bool)
+    masks[:, 1][:, *OBJECT] = True
+    masks[:, ::2][:, :, *MOVED] = True
+    arrays = [images, masks, np.tile(K, (2, 1, 1)), np.ones((2, 3), bool), np.zeros(2, np.uint32), images * 0.5]
+    return Batch(*map(jnp.asarray, arrays))
+
+
+@pytest.fixture
+def depth():
+    depth = np.full((2, 24, 32), 10.0, np.float32)
+    depth[:, *OBJECT] = 4.0
+    return jnp.asarray(depth)
+
+
+@pytest.fixture
+def poses():
+    return se3.pose_from_parameters(jnp.zeros((2, 2, 3)), jnp.tile(jnp.array([0.6, 0.0, 0.0]), (2, 2, 1)))
+
+
+@functools.cache
+def compiled(frames, exclude, lookups):
+    config = DomdConfig(exclude_from_loss=exclude)
+    return jax.jit(lambda batch, depth, T, lookup: domd.disentangle(batch, frames, lookups, depth, T, lookup, config))
+
+
+def run(batch, depth, poses, lookup=(True, True), frames=(0, 2), exclude_from_loss=False, lookups=1):
+    return compiled(frames, exclude_from_loss, lookups)(batch, depth, poses, jnp.array(lookup))
+
+
+def test_object_is_drawn_where_it_would_be(batch, depth, poses):
+    result = run(batch, depth, poses)
+    target = np.asarray(batch.images)[:, 1][:, *OBJECT]
+    for f in range(2):
+        np.testing.assert_allclose(np.asarray(result.images)[:, f][:, *STATIC], target, atol=2e-3)
+    np.testing.assert_allclose(np.asarray(result.lookups)[:, 0, *STATIC], 0.5 * target, atol=2e-3)
+
+
+def test_removed_and_not_covered_is_a_black_hole(batch, depth, poses):
+    result = run(batch, depth, poses)
+    holes = np.zeros((24, 32), bool)
+    holes[MOVED], holes[STATIC] = True, False
+    np.testing.assert_array_equal(result.holes, np.broadcast_to(holes, (2, 2, 24, 32)))
+    np.testing.assert_array_equal(result.lookup_holes, np.broadcast_to(holes, (2, 1, 24, 32)))
+    assert np.all(np.asarray(result.images)[:, :, holes] == 0) and np.all(np.asarray(result.lookups)[:, 0, holes] == 0)
+
+
+def test_the_rest_is_untouched(batch, depth, poses):
+    result = run(batch, depth, poses)
+    rest = np.ones((24, 32), bool)
+    rest[MOVED] = rest[STATIC] = False
+    np.testing.assert_array_equal(np.asarray(result.images)[:, :, rest], np.asarray(batch.images)[:, ::2][:, :, rest])
+    np.testing.assert_array_equal(np.asarray(result.lookups)[:, 0, rest], np.asarray(batch.inputs)[:, 0][:, rest])
+
+
+def test_no_objects_is_the_identity(batch, depth, poses):
+    result = run(batch.replace(masks=jnp.zeros_like(batch.masks)), depth, poses)
+    np.testing.assert_array_equal(result.images, batch.images[:, ::2])
+    np.testing.assert_array_equal(result.lookups[:, 0], batch.inputs[:, 0])
+    assert not np.any(result.holes) and not np.any(result.lookup_holes)
+
+
+def test_object_borders_are_not_darkened(batch, depth):
+    """A motion of half a pixel mixes the object's border with the black around it; the colour must not show it."""
+    half = se3.pose_from_parameters(jnp.zeros((2, 2, 3)), jnp.tile(jnp.array([0.5, 0.1, 0.0]), (2, 2, 1)))
+    white = batch.replace(images=jnp.where(batch.masks[:, 1, None, :, :, None], 1.0, 0.25 * jnp.ones_like(batch.images)))
+    images = np.asarray(run(white, depth, half).images)
+    assert not np.any((images > 0.26) & (images < 0.99))
+
+
+def test_missing_frames_stay_as_they_are(batch, depth, poses):
+    exists = jnp.array([[False, True, True], [True, True, False]])
+    result, whole = run(batch.replace(exists=exists), depth, poses), run(batch, depth, poses)
+    for b, f, frame in ((0, 0, 0), (1, 1, 2)):
+        np.testing.assert_array_equal(result.images[b, f], batch.images[b, frame])
+        assert not np.any(result.holes[b, f])
+        np.testing.assert_array_equal(result.images[b, 1 - f], whole.images[b, 1 - f])
+    np.testing.assert_array_equal(result.lookups[0, 0], batch.inputs[0, 0])
+    np.testing.assert_array_equal(result.lookups[1, 0], whole.lookups[1, 0])
+    assert not np.any(result.lookup_holes[0])
+
+
+def test_lookup_is_left_alone_where_told_so(batch, depth, poses):
+    result, whole = run(batch, depth, poses, lookup=(False, True)), run(batch, depth, poses)
+    np.testing.assert_array_equal(result.lookups[0, 0], batch.inputs[0, 0])
+    assert not np.any(result.lookup_holes[0])
+    np.testing.assert_array_equal(result.lookups[1, 0], whole.lookups[1, 0])
+    np.testing.assert_array_equal(result.images, whole.images)
+
+
+def test_both_neighbours_may_be_matched_with(batch, depth, poses):
+    """Their jittered versions are treated like the frames of the loss; the first of them as if it were alone."""
+    result, one = run(batch, depth, poses, lookups=2), run(batch, depth, poses)
+    np.testing.assert_array_equal(result.lookups[:, :1], one.lookups)
+    np.testing.assert_array_equal(result.lookup_holes, result.holes)
+    np.testing.assert_allclose(result.lookups, 0.5 * result.images, atol=1e-6)
+
+
+def test_excluding_objects_from_the_loss(batch, depth, poses):
+    result, whole = run(batch, depth, poses, exclude_from_loss=True), run(batch, depth, poses)
+    unknown = np.zeros((24, 32), bool)
+    unknown[MOVED] = unknown[STATIC] = True
+    np.testing.assert_array_equal(result.holes, np.broadcast_to(unknown, (2, 2, 24, 32)))
+    assert np.all(np.asarray(result.images)[:, :, unknown] == 0)
+    np.testing.assert_array_equal(result.lookups, whole.lookups)
+    np.testing.assert_array_equal(result.lookup_holes, whole.lookup_holes)
+
+
+def test_evaluation_needs_only_the_previous_frame(batch, depth, poses):
+    two = Batch(**{k: v[:, :2] if k in ("images", "masks", "exists", "inputs") else v for k, v in vars(batch).items()})
+    result, whole = run(two, depth, poses[:, :1], frames=(0,)), run(batch, depth, poses)
+    np.testing.assert_array_equal(result.images[:, 0], whole.images[:, 0])
+    np.testing.assert_array_equal(result.lookups, whole.lookups)
+
+
+def test_no_gradient_passes(batch, depth, poses):
+    gradients = jax.jit(
+        jax.grad(
+            lambda depth, T: domd.disentangle(batch, (0, 2), 1, depth, T, jnp.ones(2, bool), DomdConfig()).images.sum(), (0, 1)
+        )
+    )(depth, poses)
+    assert not any(np.any(g) for g in gradients)

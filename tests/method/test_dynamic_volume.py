@@ -1,0 +1,65 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dd_jax.config import DsDepthConfig
+from dd_jax.method import dynamic_volume
+from dd_jax.method.cost_volume import MARGIN
+
+H, W, C = 12, 20, 6
+DS = DsDepthConfig()
+K = jnp.array([[[10.0, 0, 9.5], [0, 10, 5.5], [0, 0, 1]]])
+BINS = jnp.array([1.0, 2.0, 4.0, 8.0])
+HERE = jnp.array([True])
+
+
+def features(seed=0):
+    return jnp.asarray(np.random.default_rng(seed).uniform(size=(1, H, W, C)).astype(np.float32))
+
+
+def sideways(step):
+    return jnp.eye(4)[None].at[0, 0, 3].set(step)
+
+
+def build(target, lookup, T, residual, config=DS, present=HERE):
+    return dynamic_volume.build(target, lookup, T, present, residual, K, BINS, config)
+
+
+def test_without_flow_both_volumes_are_one():
+    found = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))
+    static, dynamic = jnp.split(found.apart, 2, axis=-1)
+    np.testing.assert_array_equal(static, dynamic)
+    sure = found.confidence[..., None]
+    np.testing.assert_allclose(found.costs, static * sure)
+
+
+def test_a_point_that_moved_is_found_at_its_depth_along_the_flow():
+    target = features()
+    T, residual = sideways(0.4), jnp.zeros((1, H, W, 2)).at[..., 0].set(3.0)
+    lookup = jnp.roll(target, 2 + 3, axis=2)  # depth 2 moves a point by two pixels, and itself by three more
+    found = build(target, lookup, T, residual)
+    inside = found.confidence[0] > 0
+    assert inside.sum() > 20
+    np.testing.assert_allclose(found.lowest[0][inside], 1 / 2)
+    np.testing.assert_allclose(found.costs[0][..., 1][inside][5:10], 0, atol=1e-5)
+    blind = build(target, lookup, T, jnp.zeros((1, H, W, 2)))
+    assert (blind.lowest[0][inside] != 1 / 2).mean() > 0.5
+
+
+def test_the_volume_that_sees_the_pixel_speaks_for_both():
+    residual = jnp.zeros((1, H, W, 2)).at[..., 0].set(100.0)  # out of the picture
+    found = build(features(), features(1), sideways(0.4), residual)
+    rigid = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))
+    np.testing.assert_array_equal(found.confidence, rigid.confidence)
+    shared = build(features(), features(1), sideways(0.4), residual, DsDepthConfig(own_mask=False))
+    np.testing.assert_array_equal(shared.confidence, rigid.confidence)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_an_absent_frame_and_the_border_observe_nothing(present):
+    found = build(features(), features(1), sideways(0.0), jnp.zeros((1, H, W, 2)), present=jnp.array([present]))
+    sure = np.array(found.confidence[0] > 0)
+    assert (sure[MARGIN + 1 : -MARGIN, MARGIN + 1 : -MARGIN] == present).all()
+    sure[MARGIN:-MARGIN, MARGIN:-MARGIN] = False
+    assert not sure.any()
+    assert jnp.isfinite(found.costs).all() and jnp.isfinite(found.apart).all() and jnp.isfinite(found.lowest).all()

@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.config import OptimConfig
+from dd_jax.method import optimizer
+
+
+def reference_adam(gradients, rates):
+    """Kingma and Ba's algorithm 1 in float64."""
+    value, m, v = np.zeros(3), np.zeros(3), np.zeros(3)
+    for t, (g, rate) in enumerate(zip(gradients, rates), start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        value = value - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return value
+
+
+def test_adam_with_a_stepped_rate():
+    config = OptimConfig(learning_rate=0.1, decay_steps=3, decay_factor=0.5)
+    gradients = np.random.default_rng(0).normal(size=(7, 3))
+    params = {"student": {"w": jnp.zeros(3)}}
+    state = optimizer.initialise(params, config)
+    for g in gradients:
+        params, state = optimizer.update({"student": {"w": jnp.asarray(g, jnp.float32)}}, params, state, config)
+    expected = reference_adam(gradients, [0.1 * 0.5 ** (t // 3) for t in range(7)])
+    np.testing.assert_allclose(params["student"]["w"], expected, rtol=1e-5)
+
+
+def test_networks_without_gradients_are_left_alone():
+    params = {"student": {"w": jnp.ones(2)}, "teacher": {"w": jnp.ones(2)}}
+    state = optimizer.initialise(params, OptimConfig())
+    new, new_state = optimizer.update({"student": {"w": jnp.ones(2)}}, params, state, OptimConfig())
+    assert new["teacher"] is params["teacher"] and new_state["teacher"] is state["teacher"]
+    assert not np.array_equal(new["student"]["w"], params["student"]["w"])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.shape, b.shape), state, new_state)
+
+
+def test_restart_forgets_everything_about_one_network():
+    config = OptimConfig(decay_steps=2)
+    params = {"student": {"w": jnp.ones(2)}, "teacher": {"w": jnp.ones(2)}}
+    fresh = optimizer.initialise(params, config)
+    _, used = optimizer.update(params, params, fresh, config)
+    again = optimizer.restart(used, "student")
+    jax.tree.map(np.testing.assert_array_equal, again["student"], fresh["student"])
+    assert again["teacher"] is used["teacher"]

@@ -1,0 +1,278 @@
+import json
+import math
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data import video_camera
+from dd_jax.data.loader import open_split
+from dd_jax.prepare import video
+
+SCRIPT = Path(__file__).parents[2] / "scripts/prepare_video.py"
+
+
+@pytest.fixture
+def clip(tmp_path, picture):
+    """A view sliding over a wide picture: it moves for 10 frames, stands for 8, moves for 6. A block crosses it all along."""
+
+    def write(name="drive.avi", height=96, width=160):
+        path = tmp_path / name
+        wide = picture(0, height, width * 2)
+        noise = np.random.default_rng(1).integers(0, 256, (height // 4, width // 2), dtype=np.uint8)
+        wide = wide // 2 + cv2.resize(noise, (width * 2, height))[..., None] // 2
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height))
+        assert writer.isOpened()
+        offset = 0
+        for frame in range(24):
+            view = wide[:, offset : offset + width].copy()
+            view[40:60, frame * 5 : frame * 5 + 20] = (0, 0, 255)
+            writer.write(view)
+            offset += 0 if 9 <= frame < 17 else 3
+        writer.release()
+        return path
+
+    return write
+
+
+CAMERA = (150.0, 150.0, 80.0, 48.0)
+
+
+def names(folder):
+    return sorted(path.stem for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_frames_of_a_standing_camera_are_left_out(clip, tmp_path):
+    result = video.prepare(clip(), tmp_path / "out", fov=60.0)
+    assert names(result.folder) == [f"{frame:06d}" for frame in [*range(10), *range(18, 24)]]
+    assert (result.kept, result.static) == (16, 8)
+
+
+def test_what_is_written_can_be_trained_on(clip, tmp_path):
+    video.prepare(clip(), tmp_path / "out", fov=60.0)
+    video.prepare(clip("second.avi"), tmp_path / "out", intrinsics=(100.0, 101.0, 80.0, 48.0))
+    source = open_split(DataConfig(source="folder", root=str(tmp_path / "out"), height=96, width=160), "train")
+    focal = 80 / math.tan(math.radians(30))
+    np.testing.assert_allclose(source[0].K, [[focal, 0, 79.5], [0, focal, 47.5], [0, 0, 1]], rtol=1e-5)
+    np.testing.assert_allclose(source[len(source) - 1].K, [[100, 0, 80], [0, 101, 48], [0, 0, 1]], rtol=1e-5)
+    assert source.name(0) == "drive 000001" and source[0].exists.all()
+
+
+def test_every_start_and_end_choose_frames(clip, tmp_path):
+    result = video.prepare(clip(), tmp_path / "out", fov=60.0, every=2, start=0.4, end=2.0, min_motion=0.0, suffix="png")
+    assert names(result.folder) == [f"{frame:06d}" for frame in range(4, 20, 2)] and result.static == 0
+    assert (result.folder / "000004.png").is_file()
+
+
+def test_what_cannot_be_read_is_refused_in_one_sentence(clip, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    for name in ("text.mp4", "absent.mp4"):
+        with pytest.raises(ConfigError, match=f"{name} cannot be read as a video"):
+            video.prepare(tmp_path / name, tmp_path / "out", fov=60.0)
+    path = clip()
+    with pytest.raises(ConfigError, match=r"--fov=200"):
+        video.prepare(path, tmp_path / "out", fov=200.0)
+    with pytest.raises(ConfigError, match=r"--intrinsics.*cx=200.*160 x 96"):
+        video.prepare(path, tmp_path / "out", intrinsics=(100.0, 100.0, 200.0, 48.0))
+    for camera in ({}, {"fov": 60.0, "guess": True}):
+        with pytest.raises(ConfigError, match=r"give the camera as --intrinsics.*--fov.*--guess"):
+            video.prepare(path, tmp_path / "out", **camera)
+    for camera in ({"fov": 60.0, "distortion": (0.1, 0.0, 0.0, 0.0)}, {"intrinsics": CAMERA, "distortion": (0.1,)}):
+        with pytest.raises(ConfigError, match=r"--distortion=k1,k2,p1,p2\[,k3\] belongs to a calibrated camera"):
+            video.prepare(path, tmp_path / "out", **camera)
+    with pytest.raises(ConfigError, match=r"no readable frame between --start=9"):
+        video.prepare(path, tmp_path / "out", fov=60.0, start=9.0)
+    with pytest.raises(ConfigError, match=r"--every=0"):
+        video.prepare(path, tmp_path / "out", fov=60.0, every=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_peoples_files_and_other_cuts_are_left_alone(clip, tmp_path):
+    path = clip()
+    video.prepare(path, tmp_path / "out", fov=60.0)
+    with pytest.raises(ConfigError, match=r"drive holds the frames of another cut \(every 1 instead of 2\): remove the folder"):
+        video.prepare(path, tmp_path / "out", fov=60.0, every=2)
+    (tmp_path / "out/frames/drive/video.json").unlink()
+    with pytest.raises(ConfigError, match=r"drive holds files already that no cut of this video left there: remove the folder"):
+        video.prepare(path, tmp_path / "out", fov=60.0)
+
+
+def test_a_finished_cut_is_left_alone(clip, tmp_path, monkeypatch):
+    path = clip()
+    first = video.prepare(path, tmp_path / "out", fov=60.0)
+    before = contents(first.folder)
+    monkeypatch.setattr(video, "_cut", None)  # would be called
+    assert repr(video.prepare(path, tmp_path / "out", fov=60.0)) == repr(first)  # NaN equals nothing
+    assert contents(first.folder) == before
+
+
+def test_frames_deleted_since_a_finished_cut_are_no_longer_kept(clip, tmp_path):
+    path = clip()
+    folder = video.prepare(path, tmp_path / "out", fov=60.0).folder
+    for frame in (3, 4):
+        (folder / f"{frame:06d}.jpg").unlink()
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert (result.kept, result.static, result.count(video.DELETED)) == (14, 8, 2)
+    assert [row.frame for row in result.rows if row.outcome == video.DELETED] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("frames.csv", "garbage\n1,2\n", r"frames.csv is damaged \(KeyError\('frame'\)\): remove the folder to cut"),
+        ("frames.csv", "frame,outcome,motion,parallax,sharpness\n1,kept\n", r"frames.csv is damaged \(TypeError"),
+        ("frames.csv", "frame,outcome,motion,parallax,sharpness\n1,kept,a,b,c\n", r"frames.csv is damaged \(ValueError"),
+        ("found", {"rate": 1.0}, r"video.json is damaged, 'found' must hold rate, .*, missing: remove the folder to cut"),
+        ("found", None, r"video.json is damaged, 'found' must hold rate"),
+        ("found", {"rate": 1.0, "width": "w", "height": 9, "camera": "", "missing": 0}, r"video.json is damaged"),
+    ],
+)
+def test_damaged_notes_of_a_finished_cut_are_named(clip, tmp_path, name, content, complaint):
+    path = clip()
+    folder = video.prepare(path, tmp_path / "out", fov=60.0).folder
+    if name == "found":
+        settings = json.loads((folder / "video.json").read_text())
+        (folder / "video.json").write_text(json.dumps(settings | {"found": content}))
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(ConfigError, match=complaint):
+        video.prepare(path, tmp_path / "out", fov=60.0)
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 7, 12, 40, 43])
+def test_a_cut_that_was_killed_goes_on_and_ends_with_the_same_files(clip, tmp_path, monkeypatch, killed_at):
+    """Killed at the n-th of the things written: settings, camera, journal, then a picture and a line for each frame."""
+    path, options = clip(), {"intrinsics": CAMERA, "distortion": (-0.1, 0.0, 0.0, 0.0)}
+    whole = video.prepare(path, tmp_path / "whole", **options)
+    written = []
+
+    def mortal(function):
+        def call(*arguments):
+            written.append(arguments)
+            if len(written) > killed_at:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(video.files, "replace", mortal(video.files.replace))
+        patch.setattr(video._Cutter, "_note", mortal(video._Cutter._note))
+        video.prepare(path, tmp_path / "parts", **options)
+    journal = tmp_path / "parts/frames/drive/frames.csv"
+    if journal.is_file():
+        with journal.open("a") as file:
+            file.write("23,ke")  # a line that was being written
+    parts = video.prepare(path, tmp_path / "parts", **options)
+    assert contents(parts.folder) == contents(whole.folder)
+    assert repr(parts.rows) == repr(whole.rows)
+
+
+class Capture:
+    """A video whose frames are given: pictures, or None for one that cannot be decoded."""
+
+    def __init__(self, pictures, announced):
+        self.pictures, self.announced, self.place = pictures, announced, -1
+
+    def get(self, what):
+        return {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: float(self.announced)}[what]
+
+    def isOpened(self):
+        return True
+
+    def grab(self):
+        self.place += 1
+        return self.place < len(self.pictures)
+
+    def retrieve(self):
+        picture = self.pictures[self.place]
+        return picture is not None, picture
+
+    def release(self):
+        pass
+
+
+def test_damaged_frames_and_frames_of_another_size_are_counted_and_left_out(clip, tmp_path, monkeypatch):
+    path = clip()
+    reader = cv2.VideoCapture(str(path))
+    pictures = [reader.read()[1] for _ in range(9)]
+    pictures[0] = pictures[4] = None
+    pictures[6] = pictures[6][:48, :80]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Capture(pictures, announced=24))
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert names(result.folder) == [f"{frame:06d}" for frame in (1, 2, 3, 5, 7, 8)]
+    assert (result.count(video.UNREADABLE), result.count(video.RESIZED), result.missing) == (2, 1, 15)
+    sizes = {cv2.imread(str(file)).shape for file in result.folder.glob("*.jpg")}
+    assert sizes == {(96, 160, 3)} and (result.width, result.height) == (160, 96)
+    assert len(open_split(DataConfig(source="folder", root=str(tmp_path / "out"), height=96, width=160), "train"))
+
+
+def test_a_video_that_was_cut_off_gives_the_frames_that_are_left(clip, tmp_path):
+    path = clip()
+    data = path.read_bytes()
+    starts = [place for place in range(len(data) - 1) if data[place : place + 2] == b"\xff\xd8"]
+    path.write_bytes(data[: starts[7] + 50])
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert result.kept == 7 and result.missing == 17
+
+
+def test_damage_in_the_middle_is_no_end(clip, tmp_path):
+    path = clip()
+    data = bytearray(path.read_bytes())
+    starts = [place for place in range(len(data) - 1) if data[place : place + 2] == b"\xff\xd8"]
+    for place in (0, 7, 8):
+        count = int.from_bytes(data[starts[place] - 4 : starts[place]], "little")
+        data[starts[place] : starts[place] + count] = bytes(count)
+    path.write_bytes(data)
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert [row.frame for row in result.rows if row.outcome == video.UNREADABLE] == [0, 7, 8]
+    assert (len(result.rows), result.missing) == (len(starts), 0) and result.kept > 9
+
+
+def test_undistorted_frames_come_with_their_own_camera(clip, tmp_path):
+    result = video.prepare(clip(), tmp_path / "out", intrinsics=CAMERA, distortion=(-0.2, 0.02, 0.0, 0.0))
+    camera = json.loads((result.folder / "intrinsics.json").read_text())
+    expected, _ = video_camera.undistortion(CAMERA, (-0.2, 0.02, 0.0, 0.0), 160, 96)
+    assert tuple(camera[key] for key in ("fx", "fy", "cx", "cy")) == expected != CAMERA
+
+
+def test_a_guess_says_so(clip, tmp_path):
+    result = video.prepare(clip(), tmp_path / "out", guess=True)
+    camera = json.loads((result.folder / "intrinsics.json").read_text())
+    assert camera["fx"] == pytest.approx(80 / math.tan(math.radians(30)))
+    assert "60 degrees" in result.camera
+
+
+def test_a_full_disk_is_one_sentence(clip, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video.files, "replace", full)
+    with pytest.raises(ConfigError, match=r"drive cannot be written \(No space left on device\): make room and run it again"):
+        video.prepare(clip(), tmp_path / "out", fov=60.0)
+
+
+def test_the_script_says_what_it_did(clip, tmp_path, capsys):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    main([str(clip()), "--out", str(tmp_path / "out"), "--intrinsics=100,101,80,48", "--every", "3"])
+    out = capsys.readouterr().out
+    assert "6 kept of 8 looked at, 2 left out" in out and "every 3rd frame taken" in out
+    picture = cv2.imread(str(tmp_path / "out/check_drive.jpg"))
+    assert picture.shape == (3 * 96 + 8, 2 * 160 + 4, 3)
+    assert json.loads((tmp_path / "out/frames/drive/intrinsics.json").read_text())["fy"] == 101
+
+
+def test_the_script_fails_with_one_line(tmp_path):
+    path = tmp_path / "text.mp4"
+    path.write_text("no video")
+    run = subprocess.run([sys.executable, SCRIPT, path, "--out", tmp_path, "--fov=60"], capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr == f"error: {path} cannot be read as a video\n"

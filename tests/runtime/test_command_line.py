@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dd_jax.config import ConfigError
+from dd_jax.runtime import command_line
+
+ROOT = Path(__file__).parents[2]
+DEMO = "--config=configs/dynamic_depth.py:demo"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([DEMO, "--config.loss.sim=1"], r"--config\.loss\.sim is not a field of the config; did you mean --config\.loss\.ssim"),
+        ([DEMO, "--config.nothing.like.it=1"], r"--config\.nothing\.like\.it is not a field"),
+        ([DEMO, "--config.data=here"], r"--config\.data is not a field"),
+        ([DEMO, "--config.optim.steps=many"], r"--config\.optim\.steps=many: .*int"),
+        ([DEMO, "--config.domd.enabled=maybe"], r"--config\.domd\.enabled=maybe: .*boolean"),
+        (["--config=configs/dynamic_depth.py:none"], r"has no variant 'none'"),
+        (["--config=configs/none.py"], r"configs/none\.py"),
+        (["--config=configs/none.py", "--config.data.height=64"], r"configs/none\.py"),
+        ([DEMO, "--confg=1"], r"confg"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_command_line_refuses_in_one_sentence(arguments, says, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=says) as error:
+        command_line.config_of(arguments)
+    assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_command_line_sets_fields(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = command_line.config_of([DEMO, "--config.data.height=96", "--config.domd.enabled=False"])
+    assert (config.data.height, config.domd.enabled) == (96, False)
+
+
+def test_train_script_prints_the_sentence_alone():
+    given = [DEMO, "--workdir=unused", "--config.loss.sim=1"]
+    result = subprocess.run([sys.executable, "scripts/train.py", *given], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stderr.startswith("error: --config.loss.sim") and result.stderr.count("\n") == 1
+    assert not (ROOT / "unused").exists()
+
+
+def test_flags_without_a_config_are_refused_in_one_sentence(capsys):
+    parser = command_line.Parser("What it does.")
+    parser.add_argument("--count", type=int)
+    for given in (["--count=many"], ["--cou=1"]):
+        with pytest.raises(SystemExit, match=r"^error: .*--cou.*; --help explains the flags$"):
+            parser.parse_args(given)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    says = r"^error: .*/file/folder cannot be read or written \(Not a directory\): name another"
+    with pytest.raises(SystemExit, match=says), command_line.one_sentence():
+        (tmp_path / "file/folder").mkdir()
+    with pytest.raises(SystemExit, match=r"^error: what, where, what to do$"), command_line.one_sentence():
+        raise ConfigError("what, where, what to do")

@@ -1,0 +1,135 @@
+"""What several processes share; two real ones train and evaluate in ``e2e/test_train.py``."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from dd_jax.config import ConfigError
+from dd_jax.runtime import hosts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"coordinator": "a:1"}, "belong together"),
+        ({"processes": 2}, "belong together"),
+        ({"process": 0, "processes": 2}, "belong together"),
+        ({"coordinator": "a:1", "processes": 2, "process": 2}, "--process=2 must lie between 0 and 1"),
+        ({"coordinator": "a:1", "processes": 2, "process": -2}, "--process=-2 must lie between 0 and 1"),
+        ({"coordinator": "host", "processes": 2, "process": 0}, "--coordinator=host must be HOST:PORT"),
+        ({"coordinator": ":1", "processes": 2, "process": 0}, "--coordinator=:1 must be HOST:PORT"),
+        ({"coordinator": "host:x", "processes": 2, "process": 0}, "--coordinator=host:x must be HOST:PORT"),
+        ({"automatic": True, "process": 0}, "leave out --coordinator, --processes and --process"),
+    ],
+)
+def test_flags_that_do_not_fit_are_one_sentence(arguments, says, monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("nobody may be called"))
+    with pytest.raises(ConfigError, match=says) as error:
+        hosts.connect(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_without_flags_nobody_is_called(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("nobody may be called"))
+    hosts.connect()
+
+
+def test_processes_that_do_not_find_each_other_are_one_sentence(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("DEADLINE_EXCEEDED: nobody there\nand much more")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ConfigError, match=r"did not find each other: DEADLINE_EXCEEDED: nobody there$"):
+        hosts.connect("a:1", 2, 1)
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+def test_scripts_say_that_nobody_describes_the_processes(script, tmp_path):
+    given = {
+        "train": ["--config=configs/dynamic_depth.py:demo", f"--workdir={tmp_path / 'run'}"],
+        "evaluate": [f"--checkpoint={tmp_path}"],
+    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OMPI_"))}
+    result = subprocess.run(
+        [sys.executable, ROOT / f"scripts/{script}.py", *given[script], "--distributed"],
+        cwd=ROOT,
+        env=environment | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1 and result.stderr.startswith("error: --distributed finds neither SLURM")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("items", "processes"), [(10, 1), (10, 3), (2, 4), (0, 2), (12, 4)])
+def test_parts_are_the_whole_in_order(items, processes, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    parts = []
+    for process in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        parts.append(list(hosts.share(range(items))))
+    assert [item for part in parts for item in part] == list(range(items))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_one_process_is_the_first_and_has_all():
+    assert hosts.primary()
+    value = {"any": object()}
+    assert hosts.gather(value) == [value]
+    hosts.require_same("anything", value)
+
+
+def test_processes_that_differ_are_refused(monkeypatch):
+    monkeypatch.setattr(hosts, "gather", lambda value: [value, "another"])
+    with pytest.raises(ConfigError, match="differ in the samples: give all of them the same"):
+        hosts.require_same("the samples", ["a"])
+
+
+def test_stop_signal_is_remembered_and_the_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with hosts.StopSignal() as stop:
+        assert not stop.reached(1)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.reached(2) and stop.reached(3)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize("error", [SystemExit("error: a sentence"), SystemExit(0), ValueError("a bug")])
+def test_alone_a_process_ends_as_usual(error):
+    with pytest.raises(type(error)) as caught, hosts.no_farewell():
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (SystemExit("error: a sentence"), "error: a sentence\n"),
+        (jax.errors.JaxRuntimeError("peer gone\nmuch more"), "another process ended, or failed as this one.*peer gone"),
+        (ValueError("a bug"), "Traceback.*ValueError: a bug"),
+    ],
+)
+def test_among_several_a_failing_process_does_not_wait_for_the_others(error, says, monkeypatch, capsys):
+    class Ended(BaseException):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended, match="1"), hosts.no_farewell():
+        raise error
+    assert re.search(says, capsys.readouterr().err, re.DOTALL)
