@@ -22,9 +22,10 @@ from dd_jax.config import Config, ConfigError, EvalConfig, protocols, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics, resize_mask
 from dd_jax.data.loader import TripletSource, eval_batches, list_split, open_split
-from dd_jax.evaluation import external_predictions, ground_plane, metrics, panels
-from dd_jax.evaluation.baselines import mean_map, spread
+from dd_jax.evaluation import external_predictions, ground_plane, metrics
+from dd_jax.evaluation.baselines import evenly_spaced_indices, mean_map
 from dd_jax.evaluation.external_predictions import InverseDepth
+from dd_jax.evaluation.panels import extremes, sample_panel
 from dd_jax.evaluation.results import Results, make_folder, write_results
 from dd_jax.method import on_devices
 from dd_jax.runtime import hosts, parallel
@@ -75,10 +76,10 @@ def evaluate(
     if "mean_map" in predictors:
         baselines["mean_map"] = mean_map(train_truth, config)
 
-    indices = spread(len(source), max_frames)
+    indices = evenly_spaced_indices(len(source), max_frames)
     hosts.require_same("the images they find", [source.name(index) for index in indices])
     own_places = hosts.share(range(len(indices)))
-    pictured = spread(len(indices), num_panels) if num_panels else []
+    pictured = evenly_spaced_indices(len(indices), num_panels) if num_panels else []
     panels: dict[int, np.ndarray] = {}
     images: list[tuple[str, dict[str, metrics.Result]]] = []
     started, counted = time.perf_counter(), len(own_places)
@@ -111,7 +112,7 @@ def evaluate(
     images = [image for own, _, _ in found for image in own]
     panels = {place: panel for _, own, _ in found for place, panel in own.items()}
 
-    worst, best = panels.extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
+    worst, best = extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
     remarkable = sorted({*worst, *best} - {*panels})  # known only now, so these are predicted once more
     again = [indices[place] for place in remarkable]
     for real, batch, prediction in predicted(predict_fn, source, again, config):
@@ -226,12 +227,12 @@ def picture(
     """The panel of sample ``index``, at ``position`` of a batch; ``maps`` as :func:`inverse_depths` has them."""
     own = {who: of(position, index) for who, of in maps.items()}
     truth = source.ground_truth(index, config.eval.ground_truth)
-    return panels.sample_panel(position, batch, prediction, own, truth, scores, config.eval)
+    return sample_panel(position, batch, prediction, own, truth, scores, config.eval)
 
 
 def has_truth(source: TripletSource | Listing, config: EvalConfig) -> bool:
     """Whether any of a few samples, evenly spread, has the ground truth that is asked for."""
-    return any(source.ground_truth(index, config.ground_truth) is not None for index in spread(len(source), 8))
+    return any(source.ground_truth(index, config.ground_truth) is not None for index in evenly_spaced_indices(len(source), 8))
 
 
 def evaluate_checkpoint(

@@ -24,7 +24,7 @@ from dd_jax.inference import preprocess, trajectory
 from dd_jax.inference.api import Model, check_batch_size
 from dd_jax.inference.inputs import Picture, Source
 from dd_jax.inference.metric_scale import Prediction, Scale, Scaler, scaled
-from dd_jax.inference.outputs import OF_ALL, Frame, Outputs
+from dd_jax.inference.outputs import OF_ALL, Frame, PredictionWriter
 from dd_jax.report.pictures import depth_limits
 from dd_jax.runtime import files
 from dd_jax.runtime.pipeline import Workers, in_groups, one_behind, read_ahead
@@ -80,7 +80,7 @@ def predict(
       ConfigError: a frame that cannot be read or has another size, an ``out`` that cannot be written, or one that holds files
         of another model, camera or ``settings``. What is written so far stays.
     """
-    outputs = Outputs(out, source, formats, farthest, "" if scale == 1 else "m")
+    writer = PredictionWriter(out, source, formats, farthest, "" if scale == 1 else "m")
     if network not in ("auto", "teacher"):
         raise ConfigError(f"network={network!r} is neither 'auto' nor 'teacher'")
     check_batch_size(batch_size)
@@ -92,21 +92,21 @@ def predict(
     }  # fmt: skip
     try:
         claim(out, json.loads(json.dumps(about)), model.config.cost_volume.future_frame)
-        if outputs.complete:
-            return Summary(outputs.places, len(source.names), 0, 0, 0.0)
+        if writer.complete:
+            return Summary(writer.places, len(source.names), 0, 0, 0.0)
         records, count = Records(out / RECORDS, source.names), 0
         bar = tqdm(total=len(source.names), unit="frame", disable=None if progress else True)
-        with bar, Workers(1) as keeper, outputs:
-            said = predictions(model, source, K, records, keeper, outputs.needs, mask_of, network, batch_size)
+        with bar, Workers(1) as keeper, writer:
+            said = predictions(model, source, K, records, keeper, writer.needs, mask_of, network, batch_size)
             for count, frame in enumerate(frames_of(source, scaled(said, scaler, K)), start=1):
-                outputs.add(count - 1, frame)
+                writer.add(count - 1, frame)
                 bar.update()
             if not count:
                 raise ConfigError(f"{source.where(0)} cannot be read, nor what comes after it: it is cut off or damaged there")
     except OSError as error:
         place = error.filename or out
         raise ConfigError(f"{place} cannot be written ({error.strerror or error}); what is written so far stays") from error
-    return Summary(outputs.places, count, records.made, len(source.names) - count, records.rate)
+    return Summary(writer.places, count, records.made, len(source.names) - count, records.rate)
 
 
 def predictions(

@@ -91,5 +91,5 @@ def boolean(word: str) -> bool:
 
 if __name__ == "__main__":
     compilation_cache.enable()
-    with hosts.no_farewell():
+    with hosts.exit_without_barrier():
         main()

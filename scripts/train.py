@@ -38,5 +38,5 @@ def main() -> None:
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
     compilation_cache.enable()
-    with hosts.no_farewell():
+    with hosts.exit_without_barrier():
         command_line.run(main, TrainingError)

@@ -279,7 +279,7 @@ def parts_table(parts: list[dict[str, Any]]) -> str:
 
 
 def peer_table(what: str, rows: dict[str, dict[str, float]], unit: float) -> str:
-    lines = [f"{what:32} {'ours':>9} {'theirs':>9}   theirs / ours   ({peer_benchmark.versions()})"]
+    lines = [f"{what:32} {'ours':>9} {'theirs':>9}   theirs / ours   ({pytorch_peer.versions()})"]
     for name, row in rows.items():
         lines.append(f"{name:32} {unit * row['ours_seconds']:9.3f} {unit * row['peer_seconds']:9.3f} {row['ratio']:15.2f}")
     return "\n".join(lines)

@@ -53,7 +53,7 @@ def read(places: Sequence[str | Path], config: Config) -> Imported:
 
     Args:
       places: its folder, its repository on the hub (``hf://owner/name``, ``hf://owner/name@revision``), or its files, whose
-        names are those of :data:`pretrained.NETWORKS`. ``PLACE#DIGEST``: only if its :func:`digest` begins so.
+        names are those of :data:`torch_names.NETWORKS`. ``PLACE#DIGEST``: only if its :func:`digest` begins so.
       config: which system, and whatever the files do not say.
 
     Raises:
@@ -145,7 +145,7 @@ def _find_all(places: Sequence[Path]) -> dict[str, Path]:
                 raise ConfigError(f"{found[path.stem]} and {path} are both called {path.stem}: name the files one by one")
             found[path.stem] = path
         elif path in places:
-            raise ConfigError(f"{path} is no network of a published system, which are {', '.join(pretrained.NETWORKS)}")
+            raise ConfigError(f"{path} is no network of a published system, which are {', '.join(torch_names.NETWORKS)}")
     return found
 
 

@@ -21,7 +21,7 @@ def mean_map(source: TripletSource | Listing | None, config: Config) -> Float[np
     """
     height, width = config.data.height, config.data.width
     total, count = np.zeros(height * width), np.zeros(height * width)
-    for index in spread(len(source), MEAN_MAP_FRAMES) if source is not None else ():
+    for index in evenly_spaced_indices(len(source), MEAN_MAP_FRAMES) if source is not None else ():
         truth = source.ground_truth(index, config.eval.ground_truth)
         if truth is None:
             continue
@@ -40,6 +40,6 @@ def mean_map(source: TripletSource | Listing | None, config: Config) -> Float[np
     return (1.0 / filled).astype(np.float32)
 
 
-def spread(total: int, wanted: int) -> list[int]:
+def evenly_spaced_indices(total: int, wanted: int) -> list[int]:
     """``wanted`` of ``total`` positions, evenly spread over all of them; all where ``wanted`` is 0 or too many."""
     return [(i * total + total // 2) // wanted for i in range(wanted)] if 0 < wanted < total else list(range(total))

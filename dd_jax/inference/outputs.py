@@ -53,7 +53,7 @@ class Frame:
     pose: Float[np.ndarray, "4 4"]  # T_first_from_camera, scaled
 
 
-class Outputs:
+class PredictionWriter:
     """The files of one job, as a context manager that is left when all are written.
 
     Args:
@@ -109,7 +109,7 @@ class Outputs:
         if self._movie is not None:
             self._operator.submit(_film, self._movie, frame.image, written)
 
-    def __enter__(self) -> "Outputs":
+    def __enter__(self) -> "PredictionWriter":
         with contextlib.ExitStack() as stack:
             self._operator = stack.enter_context(Workers(1))  # pictures of a film have an order
             self._writers = stack.enter_context(Workers(os.cpu_count() or 1))

@@ -64,8 +64,8 @@ def normal_ranking(
         candidates = edge_pixels(edges.strength)
         count = jnp.sum(candidates, axis=(1, 2), dtype=jnp.int32)
         ranks, distances = draw(seed, stream, count, loss.normal_anchors)
-        chain = points_across(candidates, edges.direction, ranks, distances)
-        totals.append(count * jnp.mean(turn_error(surfaces.student[0], surfaces.prior[0], chain), axis=(1, 2)))
+        chain = sample_across_edges(candidates, edges.direction, ranks, distances)
+        totals.append(count * jnp.mean(relative_normal_error(surfaces.student[0], surfaces.prior[0], chain), axis=(1, 2)))
         counts.append(count)
     total = reduce.psum(jnp.sum(jnp.stack(totals)), axis)
     return total / reduce.psum(jnp.sum(jnp.stack(counts)), axis)
@@ -75,7 +75,7 @@ def find_edges(
     image: Float[Array, "b h w 3"], depth: Float[Array, "b h w"], normals: Float[Array, "b h w 3"], axis: str | None
 ) -> tuple[Edges, Edges]:
     """Edges of the picture's luminance and of the normals, away from those of the depth."""
-    ends = surface_ends(depth, axis)
+    ends = depth_edges(depth, axis)
     gx, gy = sobel(image @ jnp.array(_LUMINANCE, image.dtype))
     picture = edges_from(gx, gy)
 
@@ -90,7 +90,7 @@ def find_edges(
     )
 
 
-def surface_ends(depth: Float[Array, "b h w"], axis: str | None) -> Bool[Array, "b h w"]:
+def depth_edges(depth: Float[Array, "b h w"], axis: str | None) -> Bool[Array, "b h w"]:
     """Pixels next to a depth edge: at least a tenth of the strongest of the whole batch."""
     strength = jnp.hypot(*sobel(depth))
     ends = strength >= _EDGE * reduce.maximum(strength, axis)
@@ -134,7 +134,7 @@ def draw(
     return jax.vmap(one)(seed, count)
 
 
-def points_across(
+def sample_across_edges(
     candidates: Bool[Array, "b h w"],
     direction: Float[Array, "b h w 2"],
     ranks: Int[Array, "b a"],
@@ -154,7 +154,7 @@ def points_across(
     return jnp.clip(row, 0, h - 1) * w + jnp.clip(column, 0, w - 1)
 
 
-def turn_error(
+def relative_normal_error(
     normals: Float[Array, "b h w 3"], prior: Float[Array, "b h w 3"], chain: Int[Array, "b 4 a"]
 ) -> Float[Array, "b 3 a"]:
     """Difference of ``|cos|`` of the angle between successive points' normals, by the student and by the prior."""

@@ -52,7 +52,7 @@ def teacher_terms(
     axis: str | None,
 ) -> Terms:
     """Auto-masked photometric error and smoothness of the single-frame network (Monodepth2, eq. 6)."""
-    error, mask = _explain(views, target, exists, loss)
+    error, mask = reprojection_error(views, target, exists, loss)
     if loss.automask:
         mask = mask & auto_mask(jax.lax.stop_gradient(error), originals, target.statistics, exists, noise, loss)
     return {"photometric": _masked_mean(error, mask, target, axis)} | _pyramid_terms(disps, target, loss, axis)
@@ -69,7 +69,7 @@ def student_terms(
     axis: str | None,
 ) -> Terms:
     """Photometric error on ``reliable`` pixels, consistency with the teacher elsewhere, smoothness (ManyDepth, sec. 3.3)."""
-    error, seen = _explain(views, target, exists, loss)
+    error, seen = reprojection_error(views, target, exists, loss)
     terms = {"photometric": _masked_mean(error, seen & reliable, target, axis)}
     if loss.consistency > 0:
         terms["consistency"] = loss.consistency * consistency(views.depths, teacher_depths, reliable, axis)
@@ -185,7 +185,7 @@ def compute_sc_losses(
     return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
 
 
-def _explain(
+def reprojection_error(
     views: Views, target: Target, exists: Bool[Array, "b f"], loss: LossConfig
 ) -> tuple[Float[Array, "s b h w"], Bool[Array, "*#s b #h #w"]]:
     """How badly the sources explain each target pixel, and the pixels that any source shows."""

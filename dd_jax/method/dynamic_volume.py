@@ -69,5 +69,5 @@ def build(
         observed=jnp.moveaxis(jnp.any(seen, axis=1), 0, -1),
         confidence=confident.astype(jnp.float32),
         lowest=jnp.max(jnp.where(cheapest, 1.0 / bins[:, None, None, None], 0.0), axis=0),
-        apart=jnp.concatenate([jnp.moveaxis(costs[:, i], 0, -1) for i in range(2)], axis=-1),
+        static_and_dynamic=jnp.concatenate([jnp.moveaxis(costs[:, i], 0, -1) for i in range(2)], axis=-1),
     )

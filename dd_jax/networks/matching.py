@@ -39,7 +39,7 @@ class MatchingEncoder(nnx.Module):
         """
         costs = volume.costs if self.take_costs else 0.0
         if self.fusion is not None:
-            costs = costs + jax.nn.relu(self.fusion(volume.apart))
+            costs = costs + jax.nn.relu(self.fusion(volume.static_and_dynamic))
         costs = (costs * volume.confidence[..., None]).astype(f1.dtype)
         fused = jax.nn.relu(self.reduce(jnp.concatenate([f1, costs], axis=-1)))
         return f0, f1, *self.resnet.deep(fused)

@@ -92,7 +92,7 @@ def require_same(what: str, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def no_farewell() -> Iterator[None]:
+def exit_without_barrier() -> Iterator[None]:
     """Ends this process at once where it fails as one of several: the usual end waits for the others, and they for it."""
     try:
         yield

@@ -167,7 +167,12 @@ def test_devices_of_several_machines_get_the_backend_that_they_need(monkeypatch,
     config, compiled = tiny.config(), []
     devices = [SimpleNamespace(process_index=machine, device_kind="any") for machine in machines]
     monkeypatch.setattr(compile_for, "topology_devices", lambda _: devices)
-    monkeypatch.setattr(on_devices, "compile_train_step", lambda config, *_: (compiled.append(config.train.backend), Lowered())[1])
+
+    def compile_train_step(config, *_):
+        compiled.append(config.train.backend)
+        return Lowered()
+
+    monkeypatch.setattr(on_devices, "compile_train_step", compile_train_step)
     compile_for.needs(config, "v5e:1x2", 1)
     assert compiled == [backend]
 

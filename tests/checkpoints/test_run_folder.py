@@ -213,7 +213,7 @@ def program_with_helpers(body: str, workdir: pathlib.Path) -> str:
 
 
 SAVE_FOREVER = """
-with helpers.checkpoint.Writer({workdir!r}, helpers.config_with_keep(2)) as writer:
+with helpers.run_folder.Writer({workdir!r}, helpers.config_with_keep(2)) as writer:
     step = max(writer.steps, default=0)
     while True:
         step += 1
@@ -247,8 +247,8 @@ RESTORE_ON_ONE = """
 import jax
 assert len(jax.devices()) == 1
 expected = helpers.make_state(5)
-helpers.assert_same(helpers.checkpoint.restore({workdir!r}, expected).state, expected)
-helpers.assert_same(helpers.checkpoint.restore_params({workdir!r}).state.params, expected.params)
+helpers.assert_same(helpers.run_folder.restore({workdir!r}, expected).state, expected)
+helpers.assert_same(helpers.run_folder.restore_params({workdir!r}).state.params, expected.params)
 """
 
 

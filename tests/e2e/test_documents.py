@@ -31,7 +31,7 @@ ELSEWHERE = {
     "python scripts/train.py --config=configs/dynamic_depth.py:kitti --config.train.init_encoders": "needs ImageNet weights",
     "python scripts/compile_for.py": "takes the compiler for TPUs half an hour; tests/test_aot.py",
     "python scripts/train.py ...": "is one of two processes; tests/e2e/test_train.py starts both",
-    "python scripts/benchmark.py --peer": "needs PyTorch and manydepth; tests/test_peer_benchmark.py",
+    "python scripts/benchmark.py --peer": "needs PyTorch and manydepth; tests/benchmarks/test_pytorch_peer.py",
 }
 """How commands begin that are not run here, and why; those without a reason are run."""
 

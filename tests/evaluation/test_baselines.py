@@ -27,7 +27,7 @@ def test_mean_map_fills_what_was_never_measured():
 
 @pytest.mark.parametrize(("total", "wanted"), [(10, 3), (697, 300), (5, 5), (5, 9), (5, 0), (1, 1)])
 def test_spread_is_even_and_distinct(total, wanted):
-    chosen = baselines.spread(total, wanted)
+    chosen = baselines.evenly_spaced_indices(total, wanted)
     assert len(chosen) == (wanted if 0 < wanted < total else total)
     assert len(set(chosen)) == len(chosen) and min(chosen) >= 0 and max(chosen) < total
     assert np.ptp(np.diff([*chosen, chosen[0] + total])) <= 1

@@ -253,22 +253,24 @@ def said(function, *arguments):
     try: function(*arguments)
     except config.ConfigError as error: print(error)
 data = config.DataConfig()
-said(scaling.Scaler, "metres", config.EvalConfig())
-said(scaling.Scaler, scaling.CameraHeight("high"), config.EvalConfig())
-for scale in (scaling.Speed("10", 10), scaling.Speed(None, 10), scaling.Speed(np.array(20.0), 10), scaling.Median(None)):
-    said(scaling.Scaler, scale, config.EvalConfig())
-said(scaling.Scaler, scaling.CameraHeight(1.5, "x"), config.EvalConfig())
-prediction = scaling.Prediction(np.ones((4, 4), np.float32), np.eye(4), "student")
-for scale in (scaling.Speed(["fast"], 10), scaling.Median(np.zeros((0, 4))), scaling.Median(["map"])):
-    said(scaling.Scaler(scale, config.EvalConfig()).factor, prediction, np.eye(3))
+said(metric_scale.Scaler, "metres", config.EvalConfig())
+said(metric_scale.Scaler, metric_scale.CameraHeight("high"), config.EvalConfig())
+for given in ("10", None, np.array(20.0)):
+    said(metric_scale.Scaler, metric_scale.Speed(given, 10), config.EvalConfig())
+for scale in (metric_scale.Median(None),):
+    said(metric_scale.Scaler, scale, config.EvalConfig())
+said(metric_scale.Scaler, metric_scale.CameraHeight(1.5, "x"), config.EvalConfig())
+prediction = metric_scale.Prediction(np.ones((4, 4), np.float32), np.eye(4), "student")
+for scale in (metric_scale.Speed(["fast"], 10), metric_scale.Median(np.zeros((0, 4))), metric_scale.Median(["map"])):
+    said(metric_scale.Scaler(scale, config.EvalConfig()).factor, prediction, np.eye(3))
 model = types.SimpleNamespace(config=config.Config(), choose=lambda *_: None)
 said(lambda: api.Model.stream(model, None))
 said(lambda: api.Model.stream(model, [], masks=3))
-said(views.as_uint8, "frame.png", "the frame")
-said(views.camera, [[1, 0, 0]], (10, 10), data)
-said(views.view, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
+said(preprocess.as_uint8, "frame.png", "the frame")
+said(preprocess.camera, [[1, 0, 0]], (10, 10), data)
+said(preprocess.view, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=api.__file__.rsplit("/", 2)[0])
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=api.__file__.rsplit("/", 3)[0])
     assert run.returncode == 0, run.stderr
     speeds = "Speed takes a number of metres per second, or one for each frame"
     truths = "Median takes a map of depth in metres, 0 = unknown, or one for each frame"

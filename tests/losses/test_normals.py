@@ -7,7 +7,7 @@ import pytest
 
 from dd_jax.config import LossConfig
 from dd_jax.losses import normals as module
-from dd_jax.losses.normals import Surfaces, draw, edge_pixels, normal_l1, points_across
+from dd_jax.losses.normals import Surfaces, draw, edge_pixels, normal_l1, sample_across_edges
 
 H, W = 24, 40
 LOSS = LossConfig(normal_anchors=256)
@@ -72,7 +72,7 @@ def test_anchors_are_candidates_and_points_lie_across_the_edge():
     ranks, distances = draw(jnp.array([7], jnp.uint32), 0, count, 500)
     assert ranks.min() >= 0 and ranks.max() < count[0] and len(np.unique(ranks)) > 30
     assert distances.min() == 3 and distances.max() == 19
-    chain = np.asarray(points_across(candidates, edges.direction, ranks, distances))[0]
+    chain = np.asarray(sample_across_edges(candidates, edges.direction, ranks, distances))[0]
     rows, columns = chain // W, chain % W
     assert (rows == rows[0]).all() and (rows[0] > 0).all() and (rows[0] < H - 1).all()
     assert (columns[:2] <= 17).all() and (columns[2:] >= 22).all()

@@ -27,7 +27,7 @@ def build(target, lookup, T, residual, config=DS, present=HERE):
 
 def test_without_flow_both_volumes_are_one():
     found = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))
-    static, dynamic = jnp.split(found.apart, 2, axis=-1)
+    static, dynamic = jnp.split(found.static_and_dynamic, 2, axis=-1)
     np.testing.assert_array_equal(static, dynamic)
     sure = found.confidence[..., None]
     np.testing.assert_allclose(found.costs, static * sure)
@@ -62,4 +62,4 @@ def test_an_absent_frame_and_the_border_observe_nothing(present):
     assert (sure[MARGIN + 1 : -MARGIN, MARGIN + 1 : -MARGIN] == present).all()
     sure[MARGIN:-MARGIN, MARGIN:-MARGIN] = False
     assert not sure.any()
-    assert jnp.isfinite(found.costs).all() and jnp.isfinite(found.apart).all() and jnp.isfinite(found.lowest).all()
+    assert jnp.isfinite(found.costs).all() and jnp.isfinite(found.static_and_dynamic).all() and jnp.isfinite(found.lowest).all()

@@ -8,7 +8,16 @@ from harness import nchw, nhwc
 
 from dd_jax.geometry.camera import backproject
 from dd_jax.geometry.normals import depth_to_normals
-from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, points_across, sobel, surface_ends, turn_error
+from dd_jax.losses.normals import (
+    Surfaces,
+    depth_edges,
+    edge_pixels,
+    find_edges,
+    normal_l1,
+    relative_normal_error,
+    sample_across_edges,
+    sobel,
+)
 
 KINDS = ("image", "normal")
 
@@ -38,7 +47,7 @@ def test_ranking(golden):
     strength = jnp.hypot(*sobel(depth))
     golden.check("out.edges_depth", strength[:, None])
     golden.check("out.threshold_depth", 0.1 * jnp.max(strength))
-    golden.check("out.depth_edge_mask_dilated", surface_ends(depth, None)[:, None])
+    golden.check("out.depth_edge_mask_dilated", depth_edges(depth, None)[:, None])
     red = jnp.asarray(golden["in.images"][:, :1]).transpose(0, 2, 3, 1)  # the reference looks at one channel only
     edges = dict(zip(KINDS, find_edges(jnp.repeat(red, 3, axis=-1), depth, prior, None), strict=True))
     chains = {}
@@ -53,13 +62,13 @@ def test_ranking(golden):
         for b in range(len(depth)):
             golden.check(f"out.edge_mask.{b}.{kind}", candidates[b])
             anchors, distances = (jnp.asarray(golden[f"in.rand.{b}.{kind}.{name}"]) for name in ("anchor", "distance"))
-            chain = points_across(candidates[b, None], direction[b, None], anchors[None], distances[None])
+            chain = sample_across_edges(candidates[b, None], direction[b, None], anchors[None], distances[None])
             golden.check(f"out.pairs.{b}.{kind}.A", chain[0, :3].ravel())
             golden.check(f"out.pairs.{b}.{kind}.B", chain[0, 1:].ravel())
             chains[b, kind] = chain
 
     def ranking(student):
-        errors = [turn_error(student[b, None], prior[b, None], chain).ravel() for (b, _), chain in chains.items()]
+        errors = [relative_normal_error(student[b, None], prior[b, None], chain).ravel() for (b, _), chain in chains.items()]
         return jnp.mean(jnp.concatenate(errors))
 
     value, gradient = jax.value_and_grad(ranking)(student)

@@ -21,7 +21,7 @@ from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
 from dd_jax.geometry.warp import reproject
 from dd_jax.losses.consistency import consistency, pose_cycle
 from dd_jax.losses.mask_weight import mask_weights
-from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, points_across, turn_error
+from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, relative_normal_error, sample_across_edges
 from dd_jax.losses.photometric import combine_sources, photometric_error, target_statistics
 from dd_jax.losses.smoothness import edge_weights, smoothness
 from dd_jax.losses.total import describe_target, student_terms, teacher_terms
@@ -273,13 +273,13 @@ def test_losses_of_the_poster_with_normals(golden):
         candidates, direction = edge_pixels(edge.strength), jnp.abs(edge.direction)  # it loses the sign of the slope
         for b in range(len(picture)):
             anchors, distances = (jnp.asarray(golden[f"in.rand.{b}.{kind}.{name}"]) for name in ("anchor", "distance"))
-            chains.append((b, points_across(candidates[b, None], direction[b, None], anchors[None], distances[None])))
+            chains.append((b, sample_across_edges(candidates[b, None], direction[b, None], anchors[None], distances[None])))
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def total(depths):
         terms = loss_terms(golden, {}, True, preds, disps, depths)
         normals = normals_of(depths)
-        errors = [turn_error(normals[0, b, None], prior[0, b, None], chain).ravel() for b, chain in chains]
+        errors = [relative_normal_error(normals[0, b, None], prior[0, b, None], chain).ravel() for b, chain in chains]
         terms["normal_l1"] = 0.1 * normal_l1(Surfaces(normals, prior), None)
         ranking = 0.1 * jnp.mean(jnp.concatenate(errors))
         return jnp.mean(sum(terms.values())) + ranking / len(SCALES), (terms, ranking)

@@ -27,7 +27,7 @@ from dd_jax.geometry.se3 import pose_from_euler
 from dd_jax.geometry.warp import reproject
 from dd_jax.losses import ssim
 from dd_jax.losses.depth_ranking import UNRELIABLE, ranking, ranking_mean
-from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, points_across, turn_error
+from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, relative_normal_error, sample_across_edges
 from dd_jax.losses.sc_depth import compare, sc_terms, static_weight
 from dd_jax.networks import model as networks
 from dd_jax.networks.depth_decoder import DepthDecoder
@@ -280,7 +280,7 @@ def test_training_step(golden):
         for b in range(len(prior)):
             ranks, distances = (jnp.asarray(golden[f"in.rand.{b}.{kind}.{name}"])[None] for name in ("anchor", "distance"))
             direction = jnp.abs(edge.direction[b, None])  # the reference loses the sign of the slope
-            chains.append((b, points_across(candidates[b, None], direction, ranks, distances)))
+            chains.append((b, sample_across_edges(candidates[b, None], direction, ranks, distances)))
     pairs = [[np.concatenate(ends) for ends in zip(*kinds, strict=True)] for kinds in zip(*drawn_pairs(golden), strict=True)]
 
     def objective(params, depths, vectors):
@@ -292,7 +292,7 @@ def test_training_step(golden):
             vectors[name] += jnp.concatenate(model.pose(images[one], images[other])[::-1], axis=-1)
         photometric, geometry, weight = published_terms(pictures, depths, K, vectors, ScDepthConfig())
         normals = depth_to_normals(depths[0], K)
-        turns = [turn_error(normals[b, None], prior_normals[b, None], chain).ravel() for b, chain in chains]
+        turns = [relative_normal_error(normals[b, None], prior_normals[b, None], chain).ravel() for b, chain in chains]
         terms = {
             "photo": photometric,
             "geometry": geometry,

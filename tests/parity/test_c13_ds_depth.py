@@ -139,7 +139,7 @@ def test_volumes_and_their_fusion(golden):
     cases = {"default": ("poses", residual), "zero_pose": ("poses_one_zero", residual), "zero_flow": ("poses", 0 * residual)}
     for case, (poses, flow) in cases.items():
         volume = jax.jit(functools.partial(sweep, golden))(f1, lookup, jnp.asarray(golden[f"in.{poses}"][:, 0]), flow)
-        static, dynamic = (nchw(part) for part in jnp.split(volume.apart, 2, axis=-1))
+        static, dynamic = (nchw(part) for part in jnp.split(volume.static_and_dynamic, 2, axis=-1))
         golden.check(f"out.{case}.cost_volume_static", static)
         golden.check(f"out.{case}.cost_volume_dynamic", dynamic)
         golden.check(f"out.{case}.confidence_mask", volume.confidence)
@@ -162,7 +162,7 @@ def with_unmasked_convolution(volume):
 
 def check_fusion(golden, case, model, f0, f1, volume):
     unmasked = with_unmasked_convolution(volume)
-    reduced = jax.jit(lambda apart: jax.nn.relu(model().fusion(apart)))(volume.apart)
+    reduced = jax.jit(lambda apart: jax.nn.relu(model().fusion(apart)))(volume.static_and_dynamic)
     for name, value in (("volume_reduced", reduced), ("volume_feature", reduced + unmasked.costs)):
         if f"out.{case}.{name}" in golden:
             golden.check(f"out.{case}.{name}", nchw(value))
@@ -186,10 +186,10 @@ def test_matching_encoder_in_training(golden):
         unmasked = with_unmasked_convolution(volume)
         fused = model.fuse(f0, f1, unmasked)
         total = sum(jnp.sum(fused[i] * nhwc(golden[f"in.grad_w{i}"])) for i in (2, 3, 4))
-        return total, (volume, unmasked.costs + jax.nn.relu(model.fusion(volume.apart)), fused)
+        return total, (volume, unmasked.costs + jax.nn.relu(model.fusion(volume.static_and_dynamic)), fused)
 
     grads, (volume, feature, fused) = jax.jit(jax.grad(objective, has_aux=True))(params)
-    static, dynamic = (nchw(part) for part in jnp.split(volume.apart, 2, axis=-1))
+    static, dynamic = (nchw(part) for part in jnp.split(volume.static_and_dynamic, 2, axis=-1))
     golden.check("out.cost_volume_static", static)
     golden.check("out.cost_volume_dynamic", dynamic)
     golden.check("out.confidence_mask", volume.confidence)

@@ -122,7 +122,7 @@ def test_training_step(golden, monkeypatch):
         for i, frame in enumerate(FRAMES):
             golden.check(f"out.resflow_{frame}_s{scale}", jnp.moveaxis(flow[:, i], -1, 1))
     volume = outputs.student.volume
-    for name, part in zip(("static", "dynamic"), jnp.split(volume.apart, 2, axis=-1), strict=True):
+    for name, part in zip(("static", "dynamic"), jnp.split(volume.static_and_dynamic, 2, axis=-1), strict=True):
         golden.check(f"out.cost_volume_{name}", nchw(part))
     golden.check("out.lowest_cost", enlarged(volume.lowest), where=enlarged(used_and_decided(volume)))
     golden.check("out.consistency_mask", np.asarray(reliable, np.float32), where=enlarged(decided(volume)))

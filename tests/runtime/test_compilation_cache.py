@@ -64,7 +64,7 @@ def test_it_can_be_turned_off(tmp_path, monkeypatch):
 
 def test_a_second_program_finds_what_the_first_compiled(tmp_path):
     program = (
-        "import jax; from dd_jax import compilation_cache; compilation_cache.enable();"
+        "import jax; from dd_jax.runtime import compilation_cache; compilation_cache.enable();"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
         "jax.jit(lambda x: x * 2 + 1)(1.0)"
     )

@@ -107,7 +107,7 @@ def test_stop_signal_is_remembered_and_the_handlers_come_back():
 
 @pytest.mark.parametrize("error", [SystemExit("error: a sentence"), SystemExit(0), ValueError("a bug")])
 def test_alone_a_process_ends_as_usual(error):
-    with pytest.raises(type(error)) as caught, hosts.no_farewell():
+    with pytest.raises(type(error)) as caught, hosts.exit_without_barrier():
         raise error
     assert caught.value is error
 
@@ -130,6 +130,6 @@ def test_among_several_a_failing_process_does_not_wait_for_the_others(error, say
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(os, "_exit", end)
-    with pytest.raises(Ended, match="1"), hosts.no_farewell():
+    with pytest.raises(Ended, match="1"), hosts.exit_without_barrier():
         raise error
     assert re.search(says, capsys.readouterr().err, re.DOTALL)
