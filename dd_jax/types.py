@@ -52,7 +52,7 @@ class CostVolume:
     observed: Bool[Array, "b hq wq k"]  # whether the lookup frame shows the pixel at this depth
     confidence: Float[Array, "b hq wq"]  # 1 where every bin is observed, else 0
     lowest: Float[Array, "b hq wq"]  # 1 / depth of the cheapest bin
-    static_and_dynamic: Float[Array, "b hq wq 2*k"] | None = None  # DS-Depth: the static, then the dynamic volume, before their fusion
+    static_and_dynamic: Float[Array, "b hq wq 2*k"] | None = None  # DS-Depth: both volumes, before they are fused
 
 
 @no_type_check
