@@ -119,7 +119,6 @@ class Predictions:
     student: Float[Array, "b h w"] | None
     disentangled: Float[Array, "b h w 3"] | None  # previous frame after DOMD
     holes: Bool[Array, "b h w"] | None
-    offsets: Float[Array, "b h w 3"] | None  # motion of each point until the previous frame, by the flow network
     T_previous_from_target: Float[Array, "b 4 4"]
 
 

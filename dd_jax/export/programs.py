@@ -11,8 +11,8 @@ import numpy as np
 from dd_jax.checkpoints.run_folder import Restored
 from dd_jax.config import Config, ConfigError
 from dd_jax.inference.api import NETWORKS
-from dd_jax.method.forward import full_size_depth
-from dd_jax.method.train_step import predict_augmented
+from dd_jax.method.predict_step import predict_augmented
+from dd_jax.method.view_synthesis import full_size_depth
 from dd_jax.networks import model as networks
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Predictions
 

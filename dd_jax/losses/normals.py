@@ -13,9 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dd_jax.config import LossConfig
 from dd_jax.runtime import reduce
-
-NORMALS_STREAM = 3
-"""Random stream folded into a sample's seed; 0 to 2 are the augmentation's, the matching's and the automask's."""
+from dd_jax.runtime.random_streams import Stream, stream_key
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 _EDGE = 0.1  # of the strongest edge
@@ -126,7 +124,7 @@ def draw(
     """Which of ``count`` candidates are anchors, with replacement, and the distances of their four points in pixels."""
 
     def one(seed, count):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), NORMALS_STREAM), stream)
+        key = jax.random.fold_in(stream_key(seed, Stream.NORMALS), stream)
         place, distance = jax.random.split(key)
         ranks = (jax.random.uniform(place, (anchors,)) * count).astype(jnp.int32)
         return jnp.minimum(ranks, count - 1), jax.random.randint(distance, (4, anchors), _NEAREST, _FARTHEST + 1)

@@ -1,8 +1,4 @@
-"""How well warped source frames explain the target frame, and which pixels may be asked.
-
-Pictures are handled as rows of ``w * 3`` numbers: a shift by one pixel is then a shift by three contiguous numbers, which
-vectorises, whereas arrays whose last axis has length 3 do not.
-"""
+"""Photometric error between warped source frames and the target frame, and the pixels it is taken over."""
 
 import functools
 
@@ -12,55 +8,42 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from dd_jax.config import LossConfig
+from dd_jax.losses import ssim
+from dd_jax.runtime import reduce
+from dd_jax.types import Views
 
-_C1, _C2 = 0.01**2, 0.03**2
-_GREY = 0.5  # variances are taken of differences from it: of values near 1 they would lose ten times more digits
 _UNUSABLE = 1e6  # error of a source that must not win a minimum; finite, so that gradients stay finite
 
 
 @struct.dataclass
-class TargetStatistics:
-    """The target's side of SSIM, the same for every network, scale and source."""
+class Target:
+    """The target frame as every network, scale and source is compared with it."""
 
-    rows: Float[Array, "b h w3"]
-    mean: Float[Array, "b h w3"]  # less mid-grey
-    variance: Float[Array, "b h w3"]
-
-
-def _part(x: jax.Array, start: int, stop: int, axis: int, step: int) -> jax.Array:
-    return jax.lax.slice_in_dim(x, start * step, stop * step, axis=axis)
+    statistics: ssim.Reference
+    weights: Float[Array, " b"] | None = None  # of the samples' photometric errors; None: all equal
 
 
-def _sum3(x: jax.Array, axis: int, step: int) -> jax.Array:
-    """Sum over a pixel and its two neighbours, the border reflected."""
-    n, part = x.shape[axis] // step, functools.partial(_part, x, axis=axis, step=step)
-    first = part(0, 1) + 2 * part(1, 2)
-    inner = part(0, n - 2) + part(1, n - 1) + part(2, n)
-    last = part(n - 1, n) + 2 * part(n - 2, n - 1)
-    return jnp.concatenate([first, inner, last], axis)
+def reprojection_error(
+    views: Views, target: Target, exists: Bool[Array, "b f"], loss: LossConfig
+) -> tuple[Float[Array, "s b h w"], Bool[Array, "*#s b #h #w"]]:
+    """Photometric error of every target pixel, reduced over the sources, and the pixels that any source shows."""
+    warped = views.warped
+    if views.holes is not None and loss.occlusion_rule != "min":
+        # SSIM windows around a hole reach into it. Filled with the target's own pixels, the hole adds no difference.
+        warped = jnp.where(views.holes[..., None], target.statistics.values.reshape(warped.shape[2:]), warped)
+    if views.moved is None:
+        error = photometric_error(warped, target.statistics, loss.ssim)
+    else:
+        error = adaptive_error(warped, views.moved, target.statistics, loss.ssim)
+    return combine_sources(error, exists, views.holes, loss)
 
 
-def _sum3_transposed(g: jax.Array, axis: int, step: int) -> jax.Array:
-    n, part = g.shape[axis] // step, functools.partial(_part, g, axis=axis, step=step)
-    first = part(0, 1) + part(1, 2)
-    second = 2 * part(0, 1) + part(1, 2) + part(2, 3)
-    inner = part(1, n - 3) + part(2, n - 2) + part(3, n - 1)
-    before_last = part(n - 3, n - 2) + part(n - 2, n - 1) + 2 * part(n - 1, n)
-    last = part(n - 2, n - 1) + part(n - 1, n)
-    return jnp.concatenate([first, second, inner, before_last, last], axis)
-
-
-def _box(rows: jax.Array) -> jax.Array:
-    """3x3 mean of each channel, the border reflected; rows (..., h, w * 3)."""
-    return _sum3(_sum3(rows, rows.ndim - 1, 3), rows.ndim - 2, 1) * (1 / 9)
-
-
-def _box_transposed(g: jax.Array) -> jax.Array:
-    return _sum3_transposed(_sum3_transposed(g, g.ndim - 1, 3), g.ndim - 2, 1) * (1 / 9)
-
-
-def _rows(image: jax.Array) -> jax.Array:
-    return image.reshape(*image.shape[:-2], -1)
+def masked_mean(error: Float[Array, "s b h w"], mask: Bool[Array, "*#s b #h #w"], target: Target, axis: str | None) -> jax.Array:
+    """Mean of the (weighted) error over the pixels of ``mask``, per scale."""
+    if target.weights is not None:
+        error = error * target.weights[:, None, None]
+    mask = jnp.broadcast_to(mask, error.shape).astype(error.dtype)
+    return reduce.masked_mean(error, mask, axis, dims=(1, 2, 3))
 
 
 def channel_mean(rows: Float[Array, "*n w3"]) -> Float[Array, "*n w"]:
@@ -68,99 +51,44 @@ def channel_mean(rows: Float[Array, "*n w3"]) -> Float[Array, "*n w"]:
     return (rows[..., 0::3] + rows[..., 1::3] + rows[..., 2::3]) * (1 / 3)
 
 
-def target_statistics(target: Float[Array, "b h w 3"]) -> TargetStatistics:
-    """Local mean and variance of the target.
-
-    Raises:
-      ValueError: an image with a side below 4 pixels.
-    """
-    if min(target.shape[1:3]) < 4:
-        raise ValueError(f"SSIM needs images of at least 4x4 pixels, not {target.shape[1]}x{target.shape[2]}")
-    rows = _rows(target)
-    mean, square = _box(jnp.stack([rows - _GREY, (rows - _GREY) ** 2]))
-    return TargetStatistics(rows, mean, square - mean * mean)
-
-
-Moments = Float[Array, "3 *n b h w3"]
-"""Local means of the prediction, its square and its product with the target, both less mid-grey."""
-
-
-def _moments(rows: jax.Array, target: TargetStatistics) -> Moments:
-    rows = rows - _GREY
-    return _box(jnp.stack([rows, rows * rows, rows * (target.rows - _GREY)]))
-
-
-def _ssim_factors(moments: Moments, target: TargetStatistics) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """SSIM is the product of the first two over the product of the last two."""
-    mean, square, product = moments[0], moments[1], moments[2]
-    light, target_light = mean + _GREY, target.mean + _GREY
-    return (
-        2 * light * target_light + _C1,
-        2 * (product - mean * target.mean) + _C2,
-        light * light + target_light * target_light + _C1,
-        square - mean * mean + target.variance + _C2,
-    )
-
-
-def _ssim_distance(moments: Moments, target: TargetStatistics) -> jax.Array:
-    n1, n2, d1, d2 = _ssim_factors(moments, target)
-    return jnp.clip((1 - n1 * n2 / (d1 * d2)) * 0.5, 0, 1)
-
-
-def ssim_distance(pred: Float[Array, "*n b h w 3"], target: TargetStatistics) -> Float[Array, "*n b h w 3"]:
-    """(1 - SSIM) / 2 in [0, 1] per channel, 3x3 mean filter, reflected border (Monodepth2, eq. 3)."""
-    return _ssim_distance(_moments(_rows(pred), target), target).reshape(pred.shape)
-
-
-def photometric_error(pred: Float[Array, "*n b h w 3"], target: TargetStatistics, ssim: float) -> Float[Array, "*n b h w"]:
-    """``ssim`` * SSIM distance + (1 - ``ssim``) * absolute difference, channels averaged (Monodepth2, eq. 3).
+def photometric_error(pred: Float[Array, "*n b h w 3"], target: ssim.Reference, ssim_share: float) -> Float[Array, "*n b h w"]:
+    """``ssim_share`` * SSIM distance + (1 - ``ssim_share``) * absolute difference, averaged over channels (Monodepth2, eq. 3).
 
     The gradient goes to ``pred`` alone.
     """
-    rows = _rows(pred)
-    if ssim == 0:
-        return channel_mean(jnp.abs(rows - jax.lax.stop_gradient(target.rows)))
-    return _mixed_error(rows, (target.rows, target.mean, target.variance), ssim)
+    rows = ssim.as_rows(pred)
+    if ssim_share == 0:
+        return channel_mean(jnp.abs(rows - jax.lax.stop_gradient(target.values)))
+    return _mixed_error(rows, (target.values, target.mean, target.variance), ssim_share)
 
 
 def adaptive_error(
-    rigid: Float[Array, "*n b h w 3"], moved: Float[Array, "*n b h w 3"], target: TargetStatistics, ssim: float
+    rigid: Float[Array, "*n b h w 3"], moved: Float[Array, "*n b h w 3"], target: ssim.Reference, ssim_share: float
 ) -> Float[Array, "*n b h w"]:
-    """The mean of two views' SSIM distances, and per channel the smaller of their differences (DS-Depth, section 3.4)."""
+    """Mean SSIM distance of two views, and per channel the smaller of their absolute differences (DS-Depth, section 3.4)."""
     similar = (photometric_error(rigid, target, 1.0) + photometric_error(moved, target, 1.0)) / 2
-    rows = jax.lax.stop_gradient(target.rows)
-    nearest = channel_mean(_smaller(jnp.abs(_rows(rigid) - rows), jnp.abs(_rows(moved) - rows)))
-    return ssim * similar + (1 - ssim) * nearest
+    rows = jax.lax.stop_gradient(target.values)
+    nearest = channel_mean(_smaller(jnp.abs(ssim.as_rows(rigid) - rows), jnp.abs(ssim.as_rows(moved) - rows)))
+    return ssim_share * similar + (1 - ssim_share) * nearest
 
 
-# The gradient is written out: automatic differentiation turns each of the many slices into a padded copy of the whole array,
-# which takes three times as long to compile, half as long again to run and twice the memory.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mixed_error(rows: jax.Array, target: tuple[jax.Array, ...], ssim: float) -> jax.Array:
-    return _mixed_error_forward(rows, target, ssim)[0]
+def _mixed_error(rows: jax.Array, target: tuple[jax.Array, ...], ssim_share: float) -> jax.Array:
+    return _mixed_error_forward(rows, target, ssim_share)[0]
 
 
-def _mixed_error_forward(rows, target, ssim):
-    target = TargetStatistics(*target)
-    moments = _moments(rows, target)
-    error = channel_mean(ssim * _ssim_distance(moments, target) + (1 - ssim) * jnp.abs(rows - target.rows))
+def _mixed_error_forward(rows, target, ssim_share):
+    target = ssim.Reference(*target)
+    moments = ssim.moments(rows, target)
+    error = channel_mean(ssim_share * ssim.distance_of(moments, target) + (1 - ssim_share) * jnp.abs(rows - target.values))
     return error, (rows, target, moments)
 
 
-def _mixed_error_backward(ssim, residuals, gradient):
+def _mixed_error_backward(ssim_share, residuals, gradient):
     rows, target, moments = residuals
-    mean = moments[0]
     gradient = jnp.broadcast_to((gradient * (1 / 3))[..., None], (*gradient.shape, 3)).reshape(rows.shape)
-    n1, n2, d1, d2 = _ssim_factors(moments, target)
-    scale = 1 / (d1 * d2)
-    value = n1 * n2 * scale
-    outer = jnp.where(jnp.abs(value) < 1, (-0.5 * ssim) * gradient, 0) * scale  # clipped elsewhere
-    by_light, by_shift = (target.mean + _GREY) * n2 - (mean + _GREY) * value * d2, mean * value * d1 - target.mean * n1
-    by_mean = 2 * outer * (by_light + by_shift)
-    by_square, by_product = -outer * value * d1, 2 * outer * n1
-    through = _box_transposed(jnp.stack([by_mean, by_square, by_product]))
-    by_rows = through[0] + 2 * (rows - _GREY) * through[1] + (target.rows - _GREY) * through[2]
-    return by_rows + (1 - ssim) * gradient * jnp.sign(rows - target.rows), None
+    by_ssim = ssim.distance_gradient(rows, moments, target, ssim_share * gradient)
+    return by_ssim + (1 - ssim_share) * gradient * jnp.sign(rows - target.values), None
 
 
 _mixed_error.defvjp(_mixed_error_forward, _mixed_error_backward)
@@ -172,11 +100,11 @@ def combine_sources(
     holes: Bool[Array, "*n f b h w"] | None,
     loss: LossConfig,
 ) -> tuple[Float[Array, "*n b h w"], Bool[Array, "*#n b #h #w"]]:
-    """One error per pixel from those of all sources, and the pixels for which there is one.
+    """One error per pixel from those of all sources, and the mask of pixels that have one.
 
-    A source frame that does not exist never takes part. ``loss.occlusion_rule`` says what a hole (an object removed, nothing
-    known behind it) does: "switch" asks the other sources (DynamicDepth, sec. 3.4), "union" gives the pixel up, "min" treats
-    it like any other content. Pixels without an answer have error 0 and are False in the second result.
+    Missing source frames are ignored. ``loss.occlusion_rule`` decides about holes (a removed object with nothing known behind
+    it): "switch" uses the other sources (DynamicDepth, sec. 3.4), "union" drops the pixel, "min" treats a hole like any other
+    content. Pixels without an error have the value 0 and are False in the mask.
     """
     present = exists.T[:, :, None, None]  # (f, b, 1, 1)
     use_holes = holes is not None and loss.occlusion_rule != "min"
@@ -202,14 +130,14 @@ def _smaller(a: jax.Array, b: jax.Array) -> jax.Array:
 def auto_mask(
     error: Float[Array, "s b h w"],
     originals: Float[Array, "f b h w 3"],
-    target: TargetStatistics,
+    target: ssim.Reference,
     exists: Bool[Array, "b f"],
     noise: Float[Array, "b h w"],
     loss: LossConfig,
 ) -> Bool[Array, "s b h w"]:
-    """Pixels that no unwarped source explains better (Monodepth2, eq. 5); drops a standing camera and its fellow travellers.
+    """Pixels whose warped error is below that of every unwarped source (Monodepth2, eq. 5).
 
-    ``noise`` is added to the identity error and decides between equal errors.
+    Drops frames of a standing camera and objects that move with it. ``noise`` is added to the identity error to break ties.
     """
     identity, seen = combine_sources(photometric_error(originals, target, loss.ssim), exists, None, loss)
     return error <= jnp.where(seen, identity, _UNUSABLE) + noise

@@ -1,6 +1,4 @@
-"""SC-Depth: every frame explains its neighbour and the neighbour it, and their depths must agree (Bian et al., IJCV 2021)."""
-
-import functools
+"""SC-Depth: photometric error and depth inconsistency between two frames (Bian et al., IJCV 2021)."""
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +9,18 @@ from dd_jax.config import ScDepthConfig
 from dd_jax.losses import ssim
 from dd_jax.runtime import reduce
 
-_REACH = 3  # pixels on either side in SSIM's window
-_FEWEST = 100  # valid pixels, of all devices, below which a mean says nothing
+_RADIUS = 3  # of SSIM's window
+_FEWEST = 100  # valid pixels, of all devices, below which no mean is taken
 
 
 @struct.dataclass
 class Comparison:
-    """What one frame of a pair says about the other, on the plane of the first; ``n`` may be any axes."""
+    """One frame of a pair against the other, on the image plane of the first; ``n`` may be any axes."""
 
     colour: Float[Array, "*n b h w"]  # mean absolute difference of the colours
-    photometric: Float[Array, "*n b h w"]  # with SSIM, and less where the depths disagree
+    photometric: Float[Array, "*n b h w"]  # with SSIM; smaller weight where the depths disagree
     inconsistency: Float[Array, "*n b h w"]  # |a - b| / (a + b) of the two depths of a point, in [0, 1]
-    valid: Bool[Array, "*n b h w"]  # the other frame shows the point, and the way there explains it better than none
+    valid: Bool[Array, "*n b h w"]  # the other frame shows the point, and warping it reduces the error
 
 
 def compare(
@@ -34,16 +32,19 @@ def compare(
     seen: Bool[Array, "b h w"],
     config: ScDepthConfig,
 ) -> Comparison:
-    """``image`` against ``other``, from what was found there; pictures are normalised like the networks' inputs.
+    """``image`` against ``other``; both are normalised like the networks' inputs.
 
-    warped: ``other`` as seen from here; projected: what the other frame's depth says of a point; computed: what this frame's
-    depth and the motion say of it.
+    Args:
+      warped: ``other`` warped to ``image``.
+      projected: depth map of the other frame, sampled at the point.
+      computed: depth of the point in the other camera, from this frame's depth and the relative pose.
+      seen: pixels inside the other image.
     """
     difference = jnp.abs(image - warped)
     colour = jnp.mean(difference, axis=-1)
     photometric = jax.lax.clamp(0.0, difference, 1.0)
     if config.ssim > 0:
-        similar = ssim.distance(warped, ssim.moments(image, _REACH), _REACH)
+        similar = ssim.distance(warped, ssim.windowed(image, _RADIUS), _RADIUS)
         photometric = config.ssim * similar + (1 - config.ssim) * photometric
     photometric = jnp.mean(photometric, axis=-1)
     inconsistency = jnp.abs(computed - projected) / (computed + projected)
@@ -55,27 +56,42 @@ def compare(
 
 
 def best(pairs: Comparison) -> Comparison:
-    """Of several views of one plane (first axis), per pixel the valid one with the nearest colour."""
+    """Per pixel the valid comparison (first axis) with the smallest colour difference."""
     colour = jnp.where(pairs.valid, pairs.colour, jnp.inf)
     winner = jnp.argmin(colour, axis=0)[None]
     return jax.tree.map(lambda x: jnp.take_along_axis(x, winner, axis=0)[0], pairs)
 
 
-def sc_terms(
-    target: Comparison, sources: Comparison, config: ScDepthConfig, axis: str | None
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Photometric error and depth inconsistency, each a mean over the valid pixels of all planes; 0 where hardly any is valid.
+@struct.dataclass
+class Planes:
+    """All comparisons in one stack, and the pixels that count."""
 
-    target: the target frame against each source (first axis); sources: each source against the target.
+    pairs: Comparison
+    valid: Float[Array, "n b h w"]
+    enough: Bool[Array, ""]  # valid pixels of all devices suffice for a mean
+
+
+def valid_planes(target: Comparison, sources: Comparison, config: ScDepthConfig, axis: str | None) -> Planes:
+    """Comparisons of the target frame with the sources, and of the sources with the target (first axis of both: source).
+
+    With ``config.source_min`` only the better source counts at every pixel of the target.
     """
-    planes = [best(target) if config.source_min else target, sources]
-    planes = jax.tree.map(lambda *maps: jnp.concatenate([m.reshape(-1, *m.shape[-3:]) for m in maps]), *planes)
-    valid = planes.valid.astype(jnp.float32)
-    enough = reduce.psum(jnp.sum(valid), axis) > _FEWEST
-    mean = functools.partial(reduce.masked_mean, mask=valid, axis=axis)
-    return jnp.where(enough, mean(planes.photometric), 0.0), jnp.where(enough, mean(planes.inconsistency), 0.0)
+    pairs = [best(target) if config.source_min else target, sources]
+    pairs = jax.tree.map(lambda *maps: jnp.concatenate([m.reshape(-1, *m.shape[-3:]) for m in maps]), *pairs)
+    valid = pairs.valid.astype(jnp.float32)
+    return Planes(pairs, valid, reduce.psum(jnp.sum(valid), axis) > _FEWEST)
+
+
+def mean_photometric(planes: Planes, axis: str | None) -> Float[Array, ""]:
+    """Photometric error over the valid pixels of all planes; 0 if hardly any is valid."""
+    return jnp.where(planes.enough, reduce.masked_mean(planes.pairs.photometric, planes.valid, axis), 0.0)
+
+
+def mean_inconsistency(planes: Planes, axis: str | None) -> Float[Array, ""]:
+    """Depth inconsistency over the valid pixels of all planes; 0 if hardly any is valid."""
+    return jnp.where(planes.enough, reduce.masked_mean(planes.pairs.inconsistency, planes.valid, axis), 0.0)
 
 
 def static_weight(target: Comparison) -> Float[Array, "b h w"]:
-    """1 where every source agrees about the depth of the target's pixel, or says nothing; without gradient."""
+    """1 where the depths of all valid sources agree, less where they do not; no gradient."""
     return jax.lax.stop_gradient(jnp.mean(1 - target.inconsistency * target.valid, axis=0))

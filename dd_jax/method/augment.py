@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Shaped, UInt16, UInt32
 
 from dd_jax.config import AugmentConfig
 from dd_jax.geometry.camera import flip_intrinsics, zoom_intrinsics
+from dd_jax.runtime.random_streams import Stream, stream_key
 from dd_jax.types import Batch
 
 GREY = (0.2989, 0.587, 0.114)
@@ -28,7 +29,7 @@ def augment(batch: Batch, config: AugmentConfig, train: bool) -> Batch:
     if not train:
         images = batch.images.astype(jnp.float32) / 255
         return batch.replace(images=images, inputs=images)
-    draws = jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), (10,)))(batch.seed)
+    draws = jax.vmap(lambda seed: jax.random.uniform(stream_key(seed, Stream.AUGMENT), (10,)))(batch.seed)
     images, masks, K, prior = batch.images, batch.masks, batch.K, batch.prior
     if config.flip > 0:
         flip = draws[:, 0] < config.flip
@@ -57,7 +58,7 @@ def zoom(
     Images are interpolated linearly; masks and prior take the nearest pixel.
     """
     height, width = masks.shape[-2:]
-    draws = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), 1), (2, 2))
+    draws = jax.random.uniform(stream_key(seed, Stream.ZOOM), (2, 2))
     factor = 1 + (limit - 1) * draws[0]
     offset = draws[1] * (factor - 1) * jnp.array([width, height])
     images = jax.image.scale_and_translate(images, images.shape, (2, 1), factor, -offset, "linear", antialias=False)

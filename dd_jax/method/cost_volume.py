@@ -1,12 +1,10 @@
-"""Plane sweep of a lookup frame's features against the target's, with occluded features filled (ManyDepth, DynamicDepth).
+"""Plane sweep of the lookup frames' features against the target's (ManyDepth), and the adaptive depth bins.
 
 For each depth bin every target pixel is moved to that depth and projected into the lookup frame; the cost is the mean
 absolute difference of the features found there. Nothing in here carries a gradient: callers stop it.
 """
 
-import copy
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +14,12 @@ from dd_jax.config import CostVolumeConfig
 from dd_jax.geometry.camera import divide
 from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_zeros
 from dd_jax.geometry.warp import pixel_rays, plane_motion
+from dd_jax.method.occlusion_filling import fill_costs, pool_features
 from dd_jax.runtime import reduce
 from dd_jax.types import CostVolume
 
 MARGIN = 2
 """Costs closer than this many feature pixels to a border, in either frame, count as unobserved."""
-
-_POOL_CHUNK = 2048
-"""Occluded positions that are filled at a time."""
 
 
 def depth_bins(depth_range: Float[Array, "2"], config: CostVolumeConfig) -> Float[Array, " k"]:
@@ -44,9 +40,9 @@ def update_depth_range(
     min_depth: float,
     axis: str | None,
 ) -> Float[Array, "2"]:
-    """Moving average of the (nearest, farthest) depth the teacher sees, with 10 % to spare (ManyDepth, section 3.2).
+    """Moving average of the (nearest, farthest) depth of the teacher, with a margin of 10 % (ManyDepth, section 3.2).
 
-    Extremes are taken per image and averaged over the samples of every device of ``axis``.
+    Extremes are taken per image and averaged over the samples of all devices of ``axis``.
     """
     near = jnp.maximum(min_depth, 0.9 * reduce.mean(jnp.min(teacher_depth, axis=(1, 2)), axis))
     far = 1.1 * reduce.mean(jnp.max(teacher_depth, axis=(1, 2)), axis)
@@ -66,8 +62,8 @@ def build(
     """Cost of every depth bin at every pixel.
 
     Args:
-      present: whether the sample has this lookup frame; an absent one observes nothing.
-      holes: 1 where DOMD removed an object from the lookup frame and nothing is known; None where frames have no holes.
+      present: whether the sample has this lookup frame; a missing one observes nothing.
+      holes: 1 where DOMD removed an object from the lookup frame and nothing is known; None if frames have no holes.
       K_quarter: intrinsics in pixels of the feature maps.
       bins: increasing depths.
 
@@ -76,21 +72,22 @@ def build(
     occlusion filling: DynamicDepth section 3.3.
     """
     batch, frames, *size, channels = lookup_features.shape
+    fill = config.occlusion if holes is not None else "none"
     sweep = _Sweep(
         target=jnp.repeat(target_features, frames, axis=0),
         lookup=lookup_features.reshape(-1, *size, channels),
         T=T_lookup_from_target.reshape(-1, 4, 4),
         K=jnp.repeat(K_quarter, frames, axis=0),
-        holes=None if config.occlusion == "none" or holes is None else holes.reshape(-1, *size),
+        holes=None if fill == "none" else holes.reshape(-1, *size),
         bins=bins,
         config=config,
     )
     costs, occluded, seen = jax.lax.map(sweep.match, jnp.arange(bins.shape[0], dtype=jnp.int32))
-    if sweep.holes is not None and config.occlusion == "feature_pool":
-        pool = sweep.pool if isinstance(batch, int) else sweep.pool_each
-        costs = pool(costs, occluded, seen)
-    if sweep.holes is not None and config.occlusion == "cost_fill":
-        costs, seen = _fill_costs(costs, seen & ~occluded, seen, config.pool_radius)
+    if fill == "feature_pool":
+        features = functools.partial(sweep.visible_features, occluded)
+        costs = pool_features(costs, occluded, seen, features, sweep.cost_at, config.pool_radius)
+    if fill == "cost_fill":
+        costs, seen = fill_costs(costs, seen & ~occluded, seen, config.pool_radius)
 
     by_frame = (bins.shape[0], batch, frames, *size)
     costs, seen = costs.reshape(by_frame), seen.reshape(by_frame) & present[:, :, None, None]
@@ -99,13 +96,13 @@ def build(
         costs = jnp.sum(jnp.where(seen, costs, 0.0), axis=2) / jnp.maximum(jnp.sum(seen, axis=2), 1)
     else:
         costs = jnp.min(jnp.where(seen, costs, jnp.inf), axis=2)
-    return _finish(costs, observed, bins)
+    return finish(costs, observed, bins)
 
 
-def _finish(costs, observed, bins):
-    """From arrays (k, b, h, w)."""
-    worst = jnp.max(jnp.where(observed, costs, 0.0), axis=0)
-    costs = jnp.where(observed, costs, worst)
+def finish(costs: Float[Array, "k b h w"], observed: Bool[Array, "k b h w"], bins: Float[Array, " k"]) -> CostVolume:
+    """The volume of one cost per bin and pixel, with unobserved entries filled."""
+    largest = jnp.max(jnp.where(observed, costs, 0.0), axis=0)
+    costs = jnp.where(observed, costs, largest)
     cheapest = costs <= jnp.min(costs, axis=0)
     return CostVolume(
         costs=jnp.moveaxis(costs, 0, -1),
@@ -137,53 +134,16 @@ class _Sweep:
         corner, fx, fy = corners(self.lookup.shape, coords + 1.0)
         weights = corner_weights(fx, fy)
         if self.holes is None:
-            return self._difference(interpolate(self.lookup, corner, weights), self.target), jnp.zeros_like(seen), seen
+            return _difference(interpolate(self.lookup, corner, weights), self.target), jnp.zeros_like(seen), seen
         occluded = interpolate(pad_zeros(self.holes[..., None]), corner, weights)[..., 0] > self.config.pool_threshold
         if self.config.occlusion != "cost_fill":
             weights = [jnp.where(occluded, 0.0, weight) for weight in weights]
         warped = interpolate(self.lookup, corner, weights)
         if self.config.occlusion == "set_one":
             warped = warped + occluded[..., None]
-        return self._difference(warped, self.target), occluded, seen
+        return _difference(warped, self.target), occluded, seen
 
-    def pool(self, costs, occluded, seen):
-        """Costs (k, m, h, w) with each occluded feature replaced by the channelwise maximum of the visible features around
-        it, over neighbouring bins, rows and columns.
-
-        Occluded features without visible neighbours stay 0, so only a thin rim of every hole needs work: its positions
-        are counted, looked up and filled in chunks, which costs next to nothing where there is no hole.
-        """
-        radius = self.config.pool_radius
-        rim = occluded & seen & _dilate(~occluded, radius)
-        rank = jnp.cumsum(rim.ravel(), dtype=jnp.int32)
-        around = jnp.array(list(itertools.product(range(-radius, radius + 1), repeat=3)), jnp.int32)
-
-        def fill(chunk, costs):
-            position = jnp.searchsorted(rank, chunk * _POOL_CHUNK + 1 + jnp.arange(_POOL_CHUNK, dtype=jnp.int32))
-            k, m, y, x = jnp.unravel_index(position, rim.shape)
-
-            def visit(step, pooled):
-                # A neighbour beyond the volume becomes the border's own position, which the neighbourhood holds anyway.
-                near = [jnp.clip(i + around[step, a], 0, rim.shape[b] - 1) for a, (i, b) in enumerate([(k, 0), (y, 2), (x, 3)])]
-                return jnp.maximum(pooled, self._visible_features(near[0], m, near[1], near[2], occluded))
-
-            pooled = jax.lax.fori_loop(0, around.shape[0], visit, jnp.zeros((_POOL_CHUNK, self.target.shape[-1])))
-            return costs.at[position].set(self._difference(pooled, self.target[m, y, x]), mode="drop")
-
-        chunks = (rank[-1] + _POOL_CHUNK - 1) // _POOL_CHUNK
-        return jax.lax.fori_loop(0, chunks, fill, costs.ravel()).reshape(costs.shape)
-
-    def pool_each(self, costs, occluded, seen):
-        """:meth:`pool` entry after entry, for programs that are compiled before the batch size is known (``jax.export``)."""
-
-        def one(entry):
-            own, (own.target, own.lookup, own.rays, own.shift, *volumes) = copy.copy(self), (x[None] for x in entry)
-            return own.pool(*(jnp.moveaxis(volume, 0, 1) for volume in volumes))[:, 0]
-
-        by_entry = (jnp.moveaxis(volume, 1, 0) for volume in (costs, occluded, seen))
-        return jnp.moveaxis(jax.lax.map(one, (self.target, self.lookup, self.rays, self.shift, *by_entry)), 0, 1)
-
-    def _visible_features(self, k, m, y, x, occluded):
+    def visible_features(self, occluded, k, m, y, x):
         """Warped features (p, c) at positions given by four index vectors (p,), 0 where occluded."""
         point = self.bins[k][:, None] * self.rays[m, y, x] + self.shift[m]
         coords = divide(point[:, 0], point[:, 1], point[:, 2])[None, :, None] + 1.0
@@ -194,34 +154,12 @@ class _Sweep:
         in_a_row = self.lookup.reshape(1, -1, *self.lookup.shape[2:])
         return interpolate(in_a_row, first + corner, weights)[0, :, 0]
 
-    @staticmethod
-    def _difference(a, b):
-        # A product with a constant vector: a reduction over the minor axis runs slower on a CPU.
-        share = jnp.full((a.shape[-1],), 1.0 / a.shape[-1], a.dtype)
-        return jnp.einsum("...c,c->...", jnp.abs(a - b), share, precision=jax.lax.Precision.HIGHEST)
+    def cost_at(self, features, m, y, x):
+        """Cost (p,) of features (p, c) against the target at positions given by three index vectors."""
+        return _difference(features, self.target[m, y, x])
 
 
-def _dilate(mask, radius):
-    """Maximum over a cube of side ``2 radius + 1`` in (k, y, x) of a mask (k, m, h, w)."""
-    grown = mask.astype(jnp.float32)
-    for axis in (0, 2, 3):
-        window, margin = [1, 1, 1, 1], [(0, 0)] * 4
-        window[axis], margin[axis] = 2 * radius + 1, (radius, radius)
-        grown = jax.lax.reduce_window(grown, 0.0, jax.lax.max, window, (1, 1, 1, 1), margin)
-    return grown > 0.5
-
-
-def _fill_costs(costs, known, seen, radius):
-    """Unknown costs become the mean of their known 4-neighbours in the image, ``radius`` times over; the rest stays unseen."""
-    for _ in range(radius):
-        near = functools.partial(_shifted, jnp.where(known, costs, 0.0)), functools.partial(_shifted, known.astype(costs.dtype))
-        total, count = (sum(shift(dy, dx) for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))) for shift in near)
-        costs = jnp.where(known, costs, total / jnp.maximum(count, 1.0))
-        known = known | (count > 0)
-    return costs, seen & known
-
-
-def _shifted(volume, dy, dx):
-    height, width = volume.shape[-2:]
-    padded = jnp.pad(volume, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    return padded[:, :, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+def _difference(a, b):
+    # A product with a constant vector: a reduction over the minor axis is slower on a CPU.
+    share = jnp.full((a.shape[-1],), 1.0 / a.shape[-1], a.dtype)
+    return jnp.einsum("...c,c->...", jnp.abs(a - b), share, precision=jax.lax.Precision.HIGHEST)

@@ -6,7 +6,8 @@ from functools import partial
 import jax
 
 from dd_jax.config import Config
-from dd_jax.method.train_step import predict, train_step
+from dd_jax.method.predict_step import predict_step
+from dd_jax.method.train_step import train_step
 from dd_jax.runtime import parallel
 from dd_jax.types import Batch, Predictions, TrainState
 
@@ -35,4 +36,4 @@ def compile_predict_step(
 
     ``devices`` (default: the first one) divide each batch evenly; the state is on all of them, see ``parallel.replicate``.
     """
-    return parallel.compile_predict(partial(predict, config=config), jax.local_devices()[:1] if devices is None else devices)
+    return parallel.compile_predict(partial(predict_step, config=config), jax.local_devices()[:1] if devices is None else devices)

@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float
 
 from dd_jax.config import OptimConfig
+from dd_jax.types import TrainState
 
 Tree = dict[str, Any]
 
@@ -26,7 +28,7 @@ def initialise(params: Tree, config: OptimConfig) -> Tree:
 
 
 def update(grads: Tree, params: Tree, opt_state: Tree, config: OptimConfig) -> tuple[Tree, Tree]:
-    """New ``(params, opt_state)``; networks without an entry in ``grads`` are returned as they are."""
+    """New ``(params, opt_state)``; networks without gradients are unchanged."""
     optimizer = make_optimizer(config)
     params, opt_state = dict(params), dict(opt_state)
     for name, grad in grads.items():
@@ -35,6 +37,25 @@ def update(grads: Tree, params: Tree, opt_state: Tree, config: OptimConfig) -> t
     return params, opt_state
 
 
+def update_if_finite(
+    grads: Tree, loss: Float[Array, ""], state: TrainState, new: TrainState, config: OptimConfig
+) -> tuple[TrainState, dict[str, Float[Array, ""]], Bool[Array, ""]]:
+    """``new`` with updated parameters if loss and gradient are finite, otherwise ``state``; the step is counted either way.
+
+    Returns also the gradient norm of every network, and whether all was finite.
+    """
+    squares = {name: sum(jnp.sum(g * g) for g in jax.tree.leaves(tree)) for name, tree in grads.items()}
+    finite = jnp.isfinite(loss + sum(squares.values()))
+
+    def updated() -> TrainState:
+        params, opt_state = update(grads, state.params, state.opt_state, config)
+        return new.replace(params=params, opt_state=opt_state)
+
+    # A branch: with a select per parameter, XLA would compile the sum over all gradients again into each of them.
+    state = jax.lax.cond(finite, updated, lambda: state)
+    return state.replace(step=state.step + 1), {name: jnp.sqrt(square) for name, square in squares.items()}, finite
+
+
 def restart(opt_state: Tree, network: str) -> Tree:
-    """``opt_state`` with that of one network as it was before its first step, its place in the schedule included."""
+    """``opt_state`` with one network's part reset to its initial value, schedule included."""
     return opt_state | {network: jax.tree.map(jnp.zeros_like, opt_state[network])}

@@ -1,6 +1,6 @@
-"""The networks of one system as one module, and the way between that module and plain trees of arrays.
+"""All networks of a system as one module, and its conversion to and from plain trees of arrays.
 
-Only this file splits and merges NNX modules; everything outside sees ``params`` and ``batch_stats``, nested dicts of
+Only this file splits and merges NNX modules; all other code sees ``params`` and ``batch_stats``, nested dicts of
 arrays whose first level names the network: ``teacher``, ``pose``, ``student``, ``flow``.
 """
 
@@ -23,7 +23,7 @@ Tree = dict[str, Any]
 
 
 READ_OUT = re.compile(r"heads|out|flow\d")
-"""Names of the layers that say depth, pose and flow; in bfloat16 these would have fewer than three digits."""
+"""Names of the output layers (depth, pose, flow); in bfloat16 their results would have fewer than three digits."""
 
 
 class Teacher(nnx.Module):
@@ -46,8 +46,8 @@ class Student(nnx.Module):
         self.decoder = DepthDecoder(feature_channels(layers, width), width=width, initial_disp=initial_disp, draws=draws)
 
 
-class Model(nnx.Module):
-    """All networks of a system; ``student`` is None for single-frame systems, ``flow`` where the scene counts as rigid."""
+class Networks(nnx.Module):
+    """All networks of a system; ``student`` is None for single-frame systems, ``flow`` is None for rigid scenes."""
 
     def __init__(self, config: Config, draws: Draws, axis: str | None = None):
         model = config.model
@@ -61,7 +61,7 @@ class Model(nnx.Module):
             width,
             rotation_scale=model.rotation_scale,
             translation_scale=model.translation_scale,
-            initial_forward=0.0 if config.sc.enabled else model.initial_forward,  # SC-Depth's sees pairs backwards too
+            initial_forward=model.initial_forward,
             draws=draws,
             axis=axis,
         )
@@ -70,7 +70,7 @@ class Model(nnx.Module):
             if model.student
             else None
         )
-        # DS-Depth's sees three pictures, the rigid flow, and how badly that explains the source.
+        # DS-Depth's flow network sees three images, the rigid flow and the reprojection error of that flow.
         channels = {"inputs": 3 * 3 + 2 + 1, "outputs": 2} if config.ds.enabled else {}
         self.flow = FlowNet(width, **channels, draws=draws) if model.flow or config.ds.enabled else None
 
@@ -78,20 +78,20 @@ class Model(nnx.Module):
 def initialise(config: Config, seed: int) -> tuple[Tree, Tree]:
     """Fresh ``(params, batch_stats)``, a function of the seed alone."""
 
-    return split(Model(config, Draws(seed)))
+    return split(Networks(config, Draws(seed)))
 
 
-def split(model: Model) -> tuple[Tree, Tree]:
+def split(model: Networks) -> tuple[Tree, Tree]:
     """``(params, batch_stats)`` of a module, as nested dicts of arrays."""
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
-def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, train: bool, frozen: bool = False) -> Model:
+def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, train: bool, frozen: bool = False) -> Networks:
     """The module that computes with these arrays.
 
     Args:
-      params: may hold tracers; the module is a copy and never mutates what it was made of.
+      params: may hold tracers; the module is a copy and never mutates them.
       batch_stats: read in evaluation, read and replaced inside the module in training (fetch them with :func:`split`).
       axis: name of the mapped device axis over which batch statistics are taken, or None.
       train: batch norms use the batch's statistics; otherwise the running ones.
@@ -99,7 +99,7 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
     """
     if config.model.precision != "float32":
         params = jax.tree_util.tree_map_with_path(lambda path, x: _rounded(path, x, config.model.precision), params)
-    abstract = nnx.eval_shape(lambda: Model(config, Draws(), axis))
+    abstract = nnx.eval_shape(lambda: Networks(config, Draws(), axis))
     graph, param_state, stat_state = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     nnx.replace_by_pure_dict(param_state, params)
     nnx.replace_by_pure_dict(stat_state, batch_stats)
@@ -116,6 +116,6 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
 
 
 def _rounded(path: tuple, x: Array, precision: str) -> Array:
-    """What a layer computes with: kernels decide; biases, scales and statistics stay as they are, and so do the last layers."""
+    """A kernel in reduced precision; biases, scales, statistics and the output layers stay in float32."""
     last = any(READ_OUT.fullmatch(key.key) for key in path)
     return x if x.ndim == 1 or last else x.astype(precision)

@@ -3,25 +3,29 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from dd_jax.networks.layers import Conv, Draws
 from dd_jax.networks.resnet import ResNet, feature_channels
 
 LAYERS = 18
+
+FORWARD = 5
+"""Output channel of the translation along the optical axis."""
+
 PUBLISHED_SCALE = 0.01
 """Factor on rotation and translation in the published networks, so that training starts near the identity."""
 
 
 class PoseNet(nnx.Module):
-    """Two images in temporal order -> axis-angle and translation of ``T_b_from_a``.
+    """Two images -> axis-angle and translation of ``T_b_from_a``.
 
     Args:
       width: channels of the first encoder stage; the decoder has four times as many.
-      rotation_scale, translation_scale: factors on the two outputs. What has the larger one is learnt faster: with a small
-        translation, depth shrinks to meet it, and with a small rotation, turns are explained by sideways translation.
-      initial_forward: the camera goes ahead by so much before anything is learnt. From 0, networks without pretraining may
-        explain the road by a translation downwards first and put all that is above it at infinity.
+      rotation_scale, translation_scale: factors on the two outputs. The one with the larger factor is learnt faster: with a small
+        translation, depth shrinks to match it; with a small rotation, turns are explained by sideways translation.
+      initial_forward: forward translation of the untrained network, an initial bias of its last layer. Starting from 0, networks
+        without pretraining may first explain the road by a downward translation and push everything above it to infinity.
     """
 
     def __init__(
@@ -42,21 +46,32 @@ class PoseNet(nnx.Module):
         self.conv2 = Conv(channels, channels, 3, padding=1, draws=draws)
         # Published checkpoints predict two poses; only the first one was ever used.
         self.out = Conv(channels, 12, 1, draws=draws)
-        if initial_forward:
+        self.has_forward_bias = initial_forward != 0
+        if self.has_forward_bias:
             bias = self.out.bias[...]
-            self.out.bias.set_value(bias.at[5].add(-initial_forward / translation_scale))
+            self.out.bias.set_value(bias.at[FORWARD].add(-initial_forward / translation_scale))
 
     def __call__(
-        self, image_a: Float[Array, "b h w 3"], image_b: Float[Array, "b h w 3"], batches: int = 1
+        self,
+        image_a: Float[Array, "b h w 3"],
+        image_b: Float[Array, "b h w 3"],
+        groups: int = 1,
+        backward: Bool[Array, "*b"] | None = None,
     ) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
         """RGB in [0, 1] -> (axis-angle in radians, translation in the unit of the depth networks).
 
-        The pairs belong to ``batches`` batches in turn, each normalised by statistics of its own.
+        Args:
+          groups: the pairs belong to this many batches, interleaved; each is normalised by its own statistics.
+          backward: pairs in reversed temporal order. There the forward bias changes its sign, if the network started with one.
         """
         norm = self.encoder.conv1.norm
-        if not norm.use_running_average and norm.groups != batches:
-            self.encoder.set_attributes(groups=batches)
-        return self.decode(self.encoder(jnp.concatenate([image_a, image_b], axis=-1))[-1])
+        if not norm.use_running_average and norm.groups != groups:
+            self.encoder.set_attributes(groups=groups)
+        rotation, translation = self.decode(self.encoder(jnp.concatenate([image_a, image_b], axis=-1))[-1])
+        if backward is not None and self.has_forward_bias:
+            change = -2 * self.translation_scale * self.out.bias[FORWARD]
+            translation = translation.at[:, 2].add(jnp.where(backward, change, 0.0))
+        return rotation, translation
 
     def decode(self, features: Float[Array, "b h w c"]) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
         """Deepest features of both images -> (axis-angle, translation)."""

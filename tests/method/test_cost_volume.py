@@ -9,7 +9,7 @@ from skimage.data import stereo_motorcycle
 
 from dd_jax.config import CostVolumeConfig
 from dd_jax.geometry import sampling, se3, warp
-from dd_jax.method import cost_volume
+from dd_jax.method import cost_volume, occlusion_filling
 
 HEIGHT, WIDTH, CHANNELS = 12, 16, 5
 K = jnp.array([[[12.0, 0.0, 7.5], [0.0, 12.0, 5.5], [0.0, 0.0, 1.0]]])
@@ -174,7 +174,7 @@ def test_occluded_features(scene, mode, radius):
 def test_pooling_in_many_chunks_changes_nothing(scene, monkeypatch):
     one = first_frame(scene)
     whole = build(one, holes_of(one), occlusion="feature_pool")
-    monkeypatch.setattr(cost_volume, "_POOL_CHUNK", 7)
+    monkeypatch.setattr(occlusion_filling, "POOL_CHUNK", 7)
     config = CostVolumeConfig(bins=len(BINS))
     arguments = (*one, jnp.ones((2, 1), bool), holes_of(one), jnp.tile(K, (2, 1, 1)), BINS)
     chunked = jax.jit(lambda *args: cost_volume.build(*args, config))(*arguments)

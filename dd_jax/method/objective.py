@@ -1,0 +1,230 @@
+"""What training minimises: the terms of all systems in one list, and the quantities they are computed from."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt32
+
+from dd_jax.config import Config
+from dd_jax.losses import ssim
+from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, pyramid_distillation, reliable_pixels
+from dd_jax.losses.depth_ranking import depth_ranking
+from dd_jax.losses.mask_weight import mask_weights
+from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
+from dd_jax.losses.photometric import Target, auto_mask, masked_mean, reprojection_error
+from dd_jax.losses.sc_depth import Planes, mean_inconsistency, mean_photometric, static_weight, valid_planes
+from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
+from dd_jax.method.poses import forward_backward_poses
+from dd_jax.method.sc_depth import compare_frames
+from dd_jax.method.view_synthesis import full_size_depths, normals_of, predict_offsets, synthesize
+from dd_jax.networks.model import Networks
+from dd_jax.runtime.random_streams import Stream, stream_key
+from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views, frames_at
+
+sg = jax.lax.stop_gradient
+
+
+class Term(NamedTuple):
+    """One loss term; ``function`` gives one value per decoder scale, or a single one."""
+
+    name: str
+    weight: float
+    function: Callable[["LossInputs"], Float[Array, "*s"]]
+
+
+def loss_terms(config: Config, frozen: bool) -> list[Term]:
+    """All terms of the configured system; a term of weight 0 is absent. ``frozen``: teacher and pose network are fixed."""
+    loss, sc, ds = config.loss, config.sc, config.ds
+    normals = [("normal_l1", loss.normal_l1, l1_of_normals), ("normal_rank", loss.normal_rank, ranking_of_normals)]
+    if sc.enabled:  # SC-DepthV3
+        terms = [
+            Term("single_frame/photometric", 1.0, lambda x: mean_photometric(x.planes, x.axis)),
+            Term("single_frame/geometry", sc.geometry, lambda x: mean_inconsistency(x.planes, x.axis)),
+            Term("single_frame/depth_rank", sc.depth_rank, ranking_of_depth),
+            *(Term(f"single_frame/{name}", *term) for name, *term in normals),
+        ]
+        return [term for term in terms if term.weight > 0]
+
+    single = "teacher" if config.model.student else "single_frame"
+    terms = []
+    if not frozen:  # Monodepth2
+        terms += [
+            Term(f"{single}/photometric", 1.0, teacher_photometric),
+            Term(f"{single}/smoothness", loss.smoothness, lambda x: smoothness(x.outputs.teacher_disps, x.edges, x.axis)),
+            Term(f"{single}/distillation", loss.pyramid_distillation, lambda x: distillation(x.outputs.teacher_disps, x.axis)),
+        ]
+    if config.model.student:  # ManyDepth, DynamicDepth
+        terms += [
+            Term("student/photometric", 1.0, student_photometric),
+            Term("student/consistency", loss.consistency, student_consistency),
+            Term("student/smoothness", loss.smoothness, lambda x: smoothness(x.outputs.student.disps, x.edges, x.axis)),
+            Term("student/distillation", loss.pyramid_distillation, lambda x: distillation(x.outputs.student.disps, x.axis)),
+            *(Term(f"student/{name}", *term) for name, *term in normals),  # the poster
+        ]
+    if config.model.student and not frozen:
+        terms += [Term("teacher/cycle", loss.dynamic_cycle, cycle_on_objects)]
+    if ds.enabled and not frozen:  # DS-Depth
+        terms += [Term("flow/smoothness", ds.flow_smoothness, lambda x: flow_smoothness(x.outputs.student.residuals, x.axis))]
+    if not frozen:  # the poster
+        terms += [Term("pose/cycle", loss.pose_cycle, lambda x: pose_cycle(x.forward_backward_poses, x.axis))]
+    return [term for term in terms if term.weight > 0]
+
+
+def compute_losses(inputs: "LossInputs", terms: list[Term]) -> dict[str, Float[Array, ""]]:
+    """Every weighted term, averaged over the scales and over all devices, and their sum "total"."""
+    losses = {name: jnp.mean(value) for name, value in weighted(inputs, terms).items()}
+    return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
+
+
+def weighted(inputs: "LossInputs", terms: list[Term]) -> dict[str, Float[Array, "*s"]]:
+    """Every term times its weight, per scale."""
+    return {name: weight * function(inputs) for name, weight, function in terms}
+
+
+class LossInputs:
+    """What the terms are computed from; each quantity is computed when a term first needs it, so a term that is off is free."""
+
+    def __init__(self, model: Networks, outputs: Outputs, batch: Batch, config: Config, axis: str | None):
+        if not jnp.issubdtype(batch.images.dtype, jnp.floating):
+            raise ValueError("the losses need float images in [0, 1]: augment the batch first")
+        self.model, self.outputs, self.batch, self.config, self.axis = model, outputs, batch, config, axis
+
+    @functools.cached_property
+    def target(self) -> Target:
+        """SSIM statistics of the target frame, and the weight of each sample."""
+        loss = self.config.loss
+        weights = None if loss.mask_weight == "off" else mask_weights(self.batch.masks, loss)
+        return Target(ssim.reference(self.batch.images[:, TARGET]), weights)
+
+    @functools.cached_property
+    def edges(self) -> EdgeWeights:
+        """Edge weights of the target frame at all scales."""
+        return edge_weights(image_pyramid(self.batch.images[:, TARGET]))
+
+    @functools.cached_property
+    def exists(self) -> Bool[Array, "b 2"]:
+        """Source frames that exist."""
+        return frames_at(self.batch.exists, (PREVIOUS, NEXT))
+
+    @functools.cached_property
+    def teacher_depths(self) -> Float[Array, "s b h w"]:
+        """Depth of the teacher, or of the only network, at every scale."""
+        return full_size_depths(self.outputs.teacher_disps, self.config.model)
+
+    @functools.cached_property
+    def offsets(self) -> Float[Array, "b 2 h w 3"] | None:
+        """Motion of every point besides the camera's; None without a flow network."""
+        return predict_offsets(self.model, self.batch.inputs, self.config.model)
+
+    @functools.cached_property
+    def teacher_views(self) -> Views:
+        """Source frames warped through the teacher's depth."""
+        sources = frames_at(self.batch.images, (PREVIOUS, NEXT))
+        with jax.named_scope("views"):
+            return synthesize(
+                self.teacher_depths, self.outputs.T_source_from_target, sources, None, self.batch.K, self.offsets
+            )
+
+    @functools.cached_property
+    def student_views(self) -> Views:
+        """Source frames, with dynamic objects re-rendered where DOMD is on, warped through the student's depth."""
+        student, T = self.outputs.student, sg(self.outputs.T_source_from_target)
+        depths, domd = full_size_depths(student.disps, self.config.model), student.disentangled
+        sources, holes = (frames_at(self.batch.images, (PREVIOUS, NEXT)), None) if domd is None else (domd.images, domd.holes)
+        with jax.named_scope("views"):
+            return synthesize(depths, T, sources, holes, self.batch.K, self.offsets, student.residuals)
+
+    @functools.cached_property
+    def reliable(self) -> Bool[Array, "b h w"]:
+        """Pixels where the student learns from the photometric error; elsewhere it learns from the teacher."""
+        student = self.outputs.student
+        reliable = ~student.augmented[:, None, None]
+        if not self.config.loss.motion_mask:
+            return jnp.broadcast_to(reliable, self.teacher_depths.shape[1:])
+        return reliable & reliable_pixels(student.volume, self.teacher_depths[0])
+
+    @functools.cached_property
+    def prior_depth(self) -> Float[Array, "b h w"]:
+        """Depth that the normal terms compare with: the teacher's, or that of a file."""
+        return self.teacher_depths[0] if self.config.loss.normal_prior == "teacher" else self.batch.prior
+
+    @functools.cached_property
+    def surfaces(self) -> Surfaces:
+        """Normals of the trained depth (the student's, or the only network's full-size one) and of the prior depth."""
+        single = self.outputs.student is None
+        depths = self.teacher_depths[:1] if single else self.student_views.depths
+        prior = self.teacher_depths if self.config.loss.normal_prior == "teacher" else self.batch.prior[None]
+        return Surfaces(normals_of(depths, self.batch.K), sg(normals_of(prior, self.batch.K)))
+
+    @functools.cached_property
+    def forward_backward_poses(self) -> Float[Array, "b 2 4 4"]:
+        """Forward and backward pose of every pair, composed."""
+        return forward_backward_poses(self.model, self.batch.inputs, self.outputs.T_source_from_target)
+
+    @functools.cached_property
+    def comparisons(self) -> tuple:
+        """SC-Depth: the target frame against each source, and each source against the target."""
+        T, depth = self.outputs.T_source_from_target, self.teacher_depths[0]
+        with jax.named_scope("views"):
+            return compare_frames(self.model, self.batch, T, depth, self.config)
+
+    @functools.cached_property
+    def planes(self) -> Planes:
+        """SC-Depth: all comparisons, and the pixels that count."""
+        return valid_planes(*self.comparisons, self.config.sc, self.axis)
+
+
+def teacher_photometric(x: LossInputs) -> Float[Array, " s"]:
+    """Auto-masked photometric error of the single-frame network (Monodepth2, eq. 6)."""
+    loss, batch = x.config.loss, x.batch
+    error, mask = reprojection_error(x.teacher_views, x.target, x.exists, loss)
+    if loss.automask:
+        unwarped = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
+        noise = tie_break_noise(batch.seed, batch.images.shape[2:4], loss.automask_noise)
+        mask = mask & auto_mask(sg(error), unwarped, x.target.statistics, x.exists, noise, loss)
+    return masked_mean(error, mask, x.target, x.axis)
+
+
+def student_photometric(x: LossInputs) -> Float[Array, " s"]:
+    """Photometric error of the student on reliable pixels (ManyDepth, sec. 3.3)."""
+    error, seen = reprojection_error(x.student_views, x.target, x.exists, x.config.loss)
+    return masked_mean(error, seen & x.reliable, x.target, x.axis)
+
+
+def student_consistency(x: LossInputs) -> Float[Array, " s"]:
+    """Difference from the teacher's depth on all other pixels (ManyDepth, sec. 3.3)."""
+    return consistency(x.student_views.depths, x.teacher_depths, x.reliable, x.axis)
+
+
+def cycle_on_objects(x: LossInputs) -> Float[Array, " s"]:
+    """The teacher learns from the student on objects (DynamicDepth, sec. 3.4)."""
+    return dynamic_cycle(x.teacher_depths, x.student_views.depths, x.batch.masks[:, TARGET], x.axis)
+
+
+def l1_of_normals(x: LossInputs) -> Float[Array, " s"]:
+    """The poster, contribution 1; SC-DepthV3."""
+    return normal_l1(x.surfaces, x.axis)
+
+
+def ranking_of_normals(x: LossInputs) -> Float[Array, "1"]:
+    """The poster, contribution 1; SC-DepthV3. Full size only."""
+    image = x.batch.images[:, TARGET]
+    return normal_ranking(x.surfaces, x.prior_depth, image, x.batch.seed, x.config.loss, x.axis)[None]
+
+
+def ranking_of_depth(x: LossInputs) -> Float[Array, ""]:
+    """SC-DepthV3: the order of depths is that of the prior, mostly where camera motion explains little."""
+    return depth_ranking(x.teacher_depths[0], x.batch.prior, static_weight(x.comparisons[0]), x.batch.seed, x.axis)
+
+
+def distillation(disps: tuple[Float[Array, "b _ _"], ...], axis: str | None) -> Float[Array, " s"]:
+    """DS-Depth: disparities of the coarse scales and the finest become alike."""
+    return pyramid_distillation(jnp.stack([jax.image.resize(disp, disps[0].shape, "bilinear") for disp in disps]), axis)
+
+
+def tie_break_noise(seed: UInt32[Array, " b"], size: tuple[int, int], strength: float) -> Float[Array, "b h w"]:
+    """Normal noise that breaks ties between equal errors of the auto-mask, a function of each sample's seed."""
+    return strength * jax.vmap(lambda s: jax.random.normal(stream_key(s, Stream.TIE_BREAK), size))(seed)
