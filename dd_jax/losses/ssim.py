@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 _C1, _C2 = 0.01**2, 0.03**2
 _GREY = 0.5  # moments are taken of differences from mid-grey: those of values near 1 would lose ten times more digits
 
-Moments = Float[Array, "3 *n"]
+Moments = Float[Array, "3 ..."]
 """Local means of the values, their squares and their products with the reference's, all less mid-grey."""
 
 
@@ -23,9 +23,9 @@ Moments = Float[Array, "3 *n"]
 class Reference:
     """One side of the comparison, computed once and used for every prediction."""
 
-    values: Float[Array, "*n"]
-    mean: Float[Array, "*n"]  # less mid-grey
-    variance: Float[Array, "*n"]
+    values: Float[Array, "..."]
+    mean: Float[Array, "..."]  # less mid-grey
+    variance: Float[Array, "..."]
 
 
 def factors(moments: Moments, reference: Reference) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -40,7 +40,7 @@ def factors(moments: Moments, reference: Reference) -> tuple[jax.Array, jax.Arra
     )
 
 
-def distance_of(moments: Moments, reference: Reference) -> Float[Array, "*n"]:
+def distance_of(moments: Moments, reference: Reference) -> Float[Array, "..."]:
     """(1 - SSIM) / 2, clipped to [0, 1]."""
     n1, n2, d1, d2 = factors(moments, reference)
     return jnp.clip((1 - n1 * n2 / (d1 * d2)) * 0.5, 0, 1)

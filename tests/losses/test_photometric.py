@@ -5,12 +5,17 @@ import pytest
 from jax.test_util import check_grads
 
 from dd_jax.config import LossConfig
-from dd_jax.losses import photometric
+from dd_jax.losses import photometric, ssim
 from dd_jax.losses.photometric import channel_mean, combine_sources
 
 # Compiled as a whole: operation by operation, compiling takes many times as long.
 photometric_error = jax.jit(photometric.photometric_error, static_argnums=2)
-ssim_distance, target_statistics = jax.jit(photometric.ssim_distance), jax.jit(photometric.target_statistics)
+target_statistics = jax.jit(ssim.reference)
+
+
+@jax.jit
+def ssim_distance(pred, target):
+    return ssim.distance_of(ssim.moments(ssim.as_rows(pred), target), target).reshape(pred.shape)
 
 
 @jax.jit
@@ -41,19 +46,19 @@ def literal_ssim_distance(x, y):
     return out
 
 
-def test_ssim_is_what_its_definition_says():
+def test_ssim_matches_its_definition():
     x, y = noise(0, 1, 5, 7, 3), noise(1, 1, 5, 7, 3)
     ours = ssim_distance(x, target_statistics(y))
     for c in range(3):
         np.testing.assert_allclose(ours[0, ..., c], literal_ssim_distance(x[0, ..., c], y[0, ..., c]), atol=2e-6)
 
 
-def test_equal_images_have_no_error():
+def test_error_of_equal_images_is_zero():
     image = noise(2, 2, 8, 12, 3)
     np.testing.assert_allclose(error_of(image, image), 0, atol=1e-6)
 
 
-def test_error_mixes_both_distances_and_shares_the_target():
+def test_error_is_a_weighted_sum_and_broadcasts_over_the_target():
     pred, target = noise(3, 4, 2, 2, 6, 8, 3), target_statistics(noise(4, 2, 6, 8, 3))
     l1 = photometric_error(pred, target, 0.0)
     mixed = photometric_error(pred, target, 0.85)
@@ -61,7 +66,7 @@ def test_error_mixes_both_distances_and_shares_the_target():
     np.testing.assert_allclose(mixed[2, 1], photometric_error(pred[2, 1], target, 0.85), atol=1e-6)
 
 
-def test_written_out_gradient_is_the_gradient():
+def test_custom_gradient_equals_autodiff():
     target, weights = noise(5, 1, 6, 7, 3), noise(6, 1, 6, 7)
     pred = jnp.clip(target + 0.2 * (noise(7, 1, 6, 7, 3) - 0.5), 0, 1)
 
@@ -87,7 +92,7 @@ def test_channel_mean_of_rows():
     np.testing.assert_allclose(channel_mean(image.reshape(2, 4, 15)), image.mean(-1), rtol=1e-6)
 
 
-def test_tiny_images_are_refused():
+def test_images_below_4x4_raise():
     with pytest.raises(ValueError, match="at least 4x4"):
         target_statistics(jnp.zeros((1, 3, 8, 3)))
 
@@ -107,14 +112,14 @@ BOTH_EXIST = jnp.ones((1, 2), bool)
         ("min", "mean", [0.25, 0.25, 0.25, 0.25], [1, 1, 1, 1]),
     ],
 )
-def test_holes_follow_the_rule(rule, how, expected, seen):
+def test_occlusion_rule_of_holes(rule, how, expected, seen):
     error, found = combine_sources(ERRORS, BOTH_EXIST, HOLES, LossConfig(occlusion_rule=rule, source_reduce=how))
     np.testing.assert_allclose(error[0, 0], expected, rtol=1e-6)
     np.testing.assert_array_equal(jnp.broadcast_to(found, (1, 1, 4))[0, 0], seen)
 
 
 @pytest.mark.parametrize("rule", ["switch", "union", "min"])
-def test_missing_frames_take_no_part(rule):
+def test_missing_frames_are_ignored(rule):
     loss = LossConfig(occlusion_rule=rule)
     only_next = jnp.array([[False, True]])
     error, seen = combine_sources(ERRORS, only_next, None, loss)
@@ -128,12 +133,12 @@ def test_missing_frames_take_no_part(rule):
     assert not seen.any() and not error.any()
 
 
-def test_hidden_pixels_give_no_gradient():
+def test_occluded_pixels_have_no_gradient():
     gradient = jax.grad(lambda e: combine_sources(e, BOTH_EXIST, HOLES, LossConfig())[0].sum())(ERRORS)
     np.testing.assert_array_equal(gradient[:, 0, 0], [[1, 0, 1, 0], [0, 1, 0, 0]])
 
 
-def test_auto_mask_drops_what_stands_still():
+def test_auto_mask_drops_static_pixels():
     target = noise(9, 1, 6, 8, 3)
     statistics, exists, silence = target_statistics(target), jnp.ones((1, 2), bool), jnp.zeros((1, 6, 8))
     standing, other = jnp.stack([target, noise(10, 1, 6, 8, 3)]), noise(11, 2, 1, 6, 8, 3)
@@ -148,9 +153,9 @@ def test_auto_mask_drops_what_stands_still():
     )
 
 
-def test_the_adaptive_error_of_one_view_is_the_usual_one_and_of_two_at_most_their_mean():
+def test_adaptive_error_is_at_most_the_mean_of_both_errors():
     one, two, picture = (jnp.asarray(x) for x in np.random.default_rng(0).uniform(size=(3, 2, 8, 12, 3)).astype(np.float32))
-    target = photometric.target_statistics(picture)
+    target = target_statistics(picture)
     usual = photometric.photometric_error(one, target, 0.85)
     np.testing.assert_allclose(photometric.adaptive_error(one, one, target, 0.85), usual, atol=1e-6)
     mean = (usual + photometric.photometric_error(two, target, 0.85)) / 2

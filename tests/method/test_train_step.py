@@ -7,7 +7,8 @@ import pytest
 import tiny
 
 from dd_jax.config.rules import validate
-from dd_jax.method.train_step import create_state, loss_fn, predict, train_step
+from dd_jax.method.predict_step import offsets_step, predict_step
+from dd_jax.method.train_step import create_state, loss_fn, train_step
 from dd_jax.types import TARGET
 
 ALL_TERMS = {
@@ -69,11 +70,11 @@ SYSTEMS = {  # config, and which networks each of its terms teaches
     "sc_depth": (
         sc_config(),
         {
-            "teacher/photometric": {"teacher", "pose"},
-            "teacher/geometry": {"teacher", "pose"},
-            "teacher/depth_rank": {"teacher"},
-            "teacher/normal_l1": {"teacher"},
-            "teacher/normal_rank": {"teacher"},
+            "single_frame/photometric": {"teacher", "pose"},
+            "single_frame/geometry": {"teacher", "pose"},
+            "single_frame/depth_rank": {"teacher"},
+            "single_frame/normal_l1": {"teacher"},
+            "single_frame/normal_rank": {"teacher"},
         },
     ),
     "ds_depth": (
@@ -91,7 +92,7 @@ SYSTEMS = {  # config, and which networks each of its terms teaches
 
 
 @pytest.mark.parametrize("system", ["sc_depth", "ds_depth"])
-def test_step_of_the_other_systems_keeps_what_the_state_is(system):
+def test_step_keeps_the_structure_of_the_state(system):
     """Traced, not compiled, which takes a minute; the slow tests run them."""
     config, terms = SYSTEMS[system]
     state = jax.eval_shape(lambda: create_state(config))
@@ -105,7 +106,7 @@ def test_step_of_the_other_systems_keeps_what_the_state_is(system):
     "system",
     ["dynamic_depth", pytest.param("sc_depth", marks=pytest.mark.slow), pytest.param("ds_depth", marks=pytest.mark.slow)],
 )
-def test_each_term_teaches_only_its_networks(system):
+def test_each_term_has_gradients_for_its_networks_only(system):
     config, learners = SYSTEMS[system]
     validate(config)
     _, found = gradients_by_term(config, learners)(create_state(config), with_prior(tiny.batch(), config))
@@ -116,7 +117,7 @@ def test_each_term_teaches_only_its_networks(system):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_terms_and_gradients_stay_finite_where_they_may_divide_by_nothing(system):
+def test_terms_and_gradients_are_finite_in_degenerate_cases(system):
     config, learners = SYSTEMS[system]
     run = gradients_by_term(config, learners)
     for case, (state, batch) in hard_cases(create_state(config)).items():
@@ -163,7 +164,7 @@ def hard_cases(state):
 
 
 @pytest.mark.slow
-def test_a_term_that_is_off_adds_no_operation(config):
+def test_disabled_terms_add_no_operations(config):
     """What the step costs before compilation: more with any one of them, the same for all that are off."""
 
     def flops(**sections):
@@ -181,7 +182,7 @@ def test_a_term_that_is_off_adds_no_operation(config):
     assert flops(model={"flow": True}) > plain
 
 
-def test_step_moves_every_network_and_the_bins_and_counts(state, step):
+def test_step_changes_every_network_the_bins_and_the_counter(state, step):
     new, metrics = step(state, tiny.batch())
     assert int(new.step) == 1 and metrics["skipped"] == 0
     for name in state.params:
@@ -190,19 +191,19 @@ def test_step_moves_every_network_and_the_bins_and_counts(state, step):
     assert not np.array_equal(new.depth_range, state.depth_range)
 
 
-def test_same_state_and_batch_give_the_same_bits(state, step):
+def test_step_is_deterministic(state, step):
     first, second = step(state, tiny.batch()), step(state, tiny.batch())
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def test_step_that_is_not_finite_changes_only_the_counter(state, step):
+def test_non_finite_step_changes_only_the_counter(state, step):
     batch = tiny.batch()
     new, metrics = step(state, batch.replace(K=np.full_like(batch.K, np.nan)))
     assert metrics["skipped"] == 1 and int(new.step) == 1
     jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(new, step=state.step), state)
 
 
-def test_frozen_step_changes_the_student_alone(state, config):
+def test_frozen_step_changes_only_the_student(state, config):
     frozen = jax.jit(lambda s, b: train_step(s, b, config=config, axis=None, frozen=True))
     new, metrics = frozen(state, tiny.batch())
     for tree_new, tree_old in ((new.params, state.params), (new.batch_stats, state.batch_stats)):
@@ -214,8 +215,8 @@ def test_frozen_step_changes_the_student_alone(state, config):
     assert max(jax.tree.leaves(student)) > 0
 
 
-def test_prediction_ignores_the_future_and_needs_no_past(state, config):
-    run = jax.jit(lambda s, b: predict(s, b, config))
+def test_prediction_without_next_and_previous_frame(state, config):
+    run = jax.jit(lambda s, b: predict_step(s, b, config))
     batch = tiny.batch(frames=2)
     full = run(state, batch)
     assert full.student.shape == (4, tiny.HEIGHT, tiny.WIDTH)
@@ -230,3 +231,17 @@ def test_prediction_ignores_the_future_and_needs_no_past(state, config):
     np.testing.assert_allclose(first.student[1:], full.student[1:], rtol=1e-4)
     assert np.isfinite(first.student).all() and not np.allclose(first.student[0], full.student[0], rtol=1e-3)
     assert batch.images.shape[1] == TARGET + 1
+
+
+def test_flow_network_runs_only_for_its_own_output(state):
+    """Depth does not need it: prediction has the operations of a system without one."""
+    plain, flow = tiny.config(), tiny.config(model={"flow": True})
+
+    def operations(config):
+        states = jax.eval_shape(lambda: create_state(config))
+        run = jax.jit(lambda s, b: predict_step(s, b, config))
+        return run.lower(states, tiny.batch(frames=2)).as_text().count("stablehlo.convolution(")
+
+    assert operations(flow) == operations(plain)
+    offsets = jax.jit(lambda s, b: offsets_step(s, b, flow))(create_state(flow), tiny.batch(frames=2))
+    assert offsets.shape == (4, tiny.HEIGHT, tiny.WIDTH, 3) and np.isfinite(offsets).all()

@@ -7,24 +7,28 @@ damaged inputs in the reference's order, so that everything downstream can still
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 from harness import nchw, nhwc
+from loss_inputs import loss_inputs
 
-from dd_jax.config import LossConfig
+from dd_jax.config import Config, LossConfig
 from dd_jax.geometry.camera import disp_to_depth
 from dd_jax.geometry.normals import depth_to_normals
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
 from dd_jax.geometry.warp import reproject
+from dd_jax.losses import ssim
 from dd_jax.losses.consistency import consistency, pose_cycle
 from dd_jax.losses.mask_weight import mask_weights
 from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, relative_normal_error, sample_across_edges
-from dd_jax.losses.photometric import combine_sources, photometric_error, target_statistics
+from dd_jax.losses.photometric import Target, combine_sources, photometric_error
 from dd_jax.losses.smoothness import edge_weights, smoothness
-from dd_jax.losses.total import describe_target, student_terms, teacher_terms
+from dd_jax.method.objective import loss_terms as terms_of
+from dd_jax.method.objective import weighted
 from dd_jax.runtime import reduce
 from dd_jax.types import Views
 
@@ -44,6 +48,7 @@ def scalar_maps(golden, pattern):
 
 def loss_config(options) -> LossConfig:
     return LossConfig(
+        automask_noise=0.0,
         ssim=0.0 if options.get("no_ssim") == "true" else 0.85,
         smoothness=2e-3,
         automask=not options.get("disable_automasking", False),
@@ -52,10 +57,10 @@ def loss_config(options) -> LossConfig:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("zero_img", "ssim"))
-def blacked_out_error(pred, target, zero_img, ssim):
+@functools.partial(jax.jit, static_argnames=("zero_img", "ssim_share"))
+def blacked_out_error(pred, target, zero_img, ssim_share):
     keep = (jax.lax.stop_gradient(pred).sum(-1, keepdims=True) >= 0.1).astype(pred.dtype) if zero_img else 1.0
-    return photometric_error(pred * keep, target_statistics(target * keep), ssim), target * keep
+    return photometric_error(pred * keep, ssim.reference(target * keep), ssim_share), target * keep
 
 
 @functools.partial(jax.jit, static_argnames="rule_and_reduce")
@@ -66,15 +71,27 @@ def combine(errors, exists, holes, rule_and_reduce):
 
 @functools.partial(jax.jit, static_argnames="fields")
 def teacher(depths, preds, disps, pyramid, unwarped, exists, fields):
-    views, noise = Views(depths=depths, warped=preds, holes=None), jnp.zeros(depths.shape[1:])
-    return teacher_terms(views, disps, describe_target(pyramid), unwarped, exists, noise, LossConfig(**dict(fields)), None)
+    images = jnp.stack([unwarped[0], pyramid[0], unwarped[1]], axis=1)
+    batch = SimpleNamespace(images=images, seed=jnp.arange(len(images), dtype=jnp.uint32))
+    views = Views(depths=depths, warped=preds, holes=None)
+    return own_terms(fields, pyramid, exists, outputs=SimpleNamespace(teacher_disps=disps), teacher_views=views, batch=batch)
 
 
 @functools.partial(jax.jit, static_argnames="fields")
 def student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fields):
-    views = Views(depths=depths, warped=preds, holes=None)
-    target = describe_target(pyramid)
-    return student_terms(views, disps, target, reliable, teacher_depths, exists, LossConfig(**dict(fields)), None)
+    views, outputs = Views(depths=depths, warped=preds, holes=None), SimpleNamespace(student=SimpleNamespace(disps=disps))
+    known = {"student_views": views, "outputs": outputs, "reliable": reliable, "teacher_depths": teacher_depths}
+    return own_terms(fields, pyramid, exists, **known)
+
+
+def own_terms(fields, pyramid, exists, **known):
+    """Our terms of one network, the student's where its views are known."""
+    config = Config(loss=LossConfig(**dict(fields)))
+    config.model.student = "student_views" in known
+    target, edges = Target(ssim.reference(pyramid[0])), edge_weights(pyramid)
+    inputs = loss_inputs(config, target=target, edges=edges, exists=exists, **known)
+    found = weighted(inputs, terms_of(config, frozen=config.model.student))
+    return {name.split("/")[1]: value for name, value in found.items()}
 
 
 def blacked_out_errors(preds, unwarped, target, options, loss):

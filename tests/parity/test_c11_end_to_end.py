@@ -19,9 +19,10 @@ from test_c08_losses import loss_config, terms_as_published
 
 from dd_jax.checkpoints import torch_names
 from dd_jax.config import Config
-from dd_jax.losses import total
-from dd_jax.method import cost_volume, domd, train_step
+from dd_jax.losses.consistency import reliable_pixels
+from dd_jax.method import cost_volume, domd, objective, train_step
 from dd_jax.method import forward as forward_module
+from dd_jax.method.view_synthesis import full_size_depth, full_size_depths
 from dd_jax.networks import model as networks
 from dd_jax.networks.matching import MatchingEncoder
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Disentangled
@@ -85,8 +86,8 @@ def run_step(golden, config, monkeypatch, frozen=False):
         monkeypatch.setattr(module, name, recorder)
 
     monkeypatch.setattr(train_step, "augment", lambda batch, config, train: batch)
-    monkeypatch.setattr(total, "image_pyramid", lambda image: pyramid)
-    for module, name in ((train_step, "forward"), (total, "teacher_terms"), (total, "student_terms")):
+    monkeypatch.setattr(objective, "image_pyramid", lambda image: pyramid)
+    for module, name in ((train_step, "forward"), (objective, "weighted")):
         record(module, name)
 
     def run(state, batch):
@@ -141,6 +142,15 @@ def check_losses(golden, losses, *networks):
     golden.check("out.losses.loss", losses["total"])
 
 
+def terms_of_networks(seen):
+    """The terms of teacher (unless it is frozen) and student, by their names within the network."""
+    found = {}
+    for name, value in seen["weighted"].items():
+        network, _, term = name.partition("/")
+        found.setdefault(network, {})[term] = value
+    return found.values()
+
+
 def check_gradients(golden, grads, batch_stats):
     gradient = flat_torch((grads, batch_stats))
     keys = golden.meta["grad_keys"]
@@ -181,9 +191,9 @@ def flat_torch(trees):
 def test_many_depth_step_agrees_in_full(golden, monkeypatch):
     config = config_of(golden, many_depth=True)
     state, batch, grads, losses, batch_stats, depth_range, seen = run_step(golden, config, monkeypatch)
-    outputs, teacher, student = seen["forward"], seen["teacher_terms"], seen["student_terms"]
+    outputs = seen["forward"]
 
-    check_losses(golden, losses, teacher, student)
+    check_losses(golden, losses, *terms_of_networks(seen))
     check_disps(golden, "mono_", outputs.teacher_disps)
     check_poses(golden, outputs)
     golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
@@ -219,7 +229,7 @@ def with_damaged_target(golden, patch, composites):
     """Our step with the reference's errors of warped pictures, first the teacher's; each blacks out more of the target."""
     inputs = golden.companion(golden.meta["inputs_file"])
     pyramid = tuple(jnp.asarray(nhwc(inputs[f"in.color_0_s{scale}"])) for scale in range(4))
-    options, loss, synthesize = {"_clone": golden.stem.endswith("fixed")}, loss_config({}), train_step.synthesize
+    options, loss, synthesize = {"_clone": golden.stem.endswith("fixed")}, loss_config({}), objective.synthesize
     # The reference as it is keeps, for its teacher, the previous composite as the next frame.
     previous, following = (jnp.asarray(nhwc(inputs[f"in.color_{frame}_s0"])) for frame in (-1, 1))
     sources = jnp.stack([previous, following if options["_clone"] else composites[:, 0]], axis=1)
@@ -234,19 +244,22 @@ def with_damaged_target(golden, patch, composites):
         images = jnp.moveaxis(images, 1, 0)
         return terms_as_published(options, loss, found.warped, disps, pictures, images, exists, explained=explained)
 
-    def teacher_terms(found, disps, *_):
-        found, seen["target"] = terms(found, disps, pyramid[0], sources)
-        return found
-
-    def student_terms(found, disps, described, reliable, teacher_depths, *_):
-        if "target" not in seen:  # the losses of a frozen teacher do not count, but do the damage
+    def weighted(x, listed):
+        frozen = not any(term.name.startswith("teacher/") for term in listed)
+        student, disps = x.student_views, x.outputs.student.disps
+        if frozen:  # the losses of a frozen teacher do not count, but do the damage
             T, K = seen["cameras"]
-            teacher_terms(synthesize(teacher_depths, T, sources, None, K), disps)
-        return terms(found, disps, seen.pop("target"), composites, (found.depths, teacher_depths, reliable))[0]
+            _, target = terms(synthesize(x.teacher_depths, T, sources, None, K), disps, pyramid[0], sources)
+            teacher = {}
+        else:
+            teacher, target = terms(x.teacher_views, x.outputs.teacher_disps, pyramid[0], sources)
+        explained = student.depths, x.teacher_depths, x.reliable
+        student, _ = terms(student, disps, target, composites, explained)
+        networks = {"teacher": teacher, "student": student}
+        return {f"{network}/{name}": value for network, found in networks.items() for name, value in found.items()}
 
-    patch.setattr(train_step, "synthesize", views)
-    patch.setattr(total, "teacher_terms", teacher_terms)
-    patch.setattr(total, "student_terms", student_terms)
+    patch.setattr(objective, "synthesize", views)
+    patch.setattr(objective, "weighted", weighted)
 
 
 def composites_of(golden, frames=(-1, 1)):
@@ -257,7 +270,7 @@ def composites_of(golden, frames=(-1, 1)):
 def check_disentangling(golden, batch, outputs, config, static):
     """Our composites, with the reference's inverse pose and where both draw the same."""
     T, apply = outputs.T_source_from_target, ~outputs.student.augmented
-    depth = forward_module.full_size_depth(outputs.teacher_disps[0], batch.images.shape[2:4], config.model)
+    depth = full_size_depth(outputs.teacher_disps[0], batch.images.shape[2:4], config.model)
     frames = (PREVIOUS, NEXT)[: T.shape[1]]
     run = with_published_inverse(lambda *args: domd.disentangle(args[0], frames, 1, *args[1:], config.domd))
     ours = jax.jit(run)(batch, depth, T, apply)
@@ -280,8 +293,8 @@ def check_student(golden, outputs, config):
     if golden.stem == "c11_infer":  # recorded before the teacher is asked
         reliable = enlarged(volume.confidence)
     else:
-        depths = forward_module.full_size_depths(outputs.teacher_disps, config.model)
-        reliable = np.asarray(total.reliable_pixels(volume, depths[0]), np.float32)
+        depths = full_size_depths(outputs.teacher_disps, config.model)
+        reliable = np.asarray(reliable_pixels(volume, depths[0]), np.float32)
     golden.check("out.consistency_mask", reliable, where=same)
 
 
@@ -309,7 +322,7 @@ def test_dynamic_depth_step(golden, monkeypatch):
     check_trackers(golden, depth_range)
     check_disentangling(golden, batch, outputs, config, static)
     check_student(golden, outputs, config)
-    check_losses(golden, losses, *(seen[name] for name in ("teacher_terms", "student_terms") if name in seen))
+    check_losses(golden, losses, *terms_of_networks(seen))
     check_gradients(golden, grads, batch_stats)
     check_second_motions(golden, config, state, batch, batch_stats, frozen)
     golden.leave_out("out.color_0_after", "our loss never writes to the target (the reference does by mistake)")

@@ -23,11 +23,11 @@ from dd_jax.config import CostVolumeConfig, DsDepthConfig, LossConfig
 from dd_jax.geometry.camera import disp_to_depth, pixel_grid, scale_intrinsics
 from dd_jax.geometry.sampling import sample_border
 from dd_jax.geometry.warp import reproject
+from dd_jax.losses import ssim
 from dd_jax.losses.consistency import consistency, pyramid_distillation
-from dd_jax.losses.photometric import adaptive_error, combine_sources, photometric_error, target_statistics
+from dd_jax.losses.photometric import adaptive_error, combine_sources, photometric_error
 from dd_jax.losses.smoothness import edge_weights, flow_smoothness, smoothness
-from dd_jax.method import dynamic_volume
-from dd_jax.method import forward as forward_module
+from dd_jax.method import ds_depth
 from dd_jax.method.cost_volume import depth_bins
 from dd_jax.networks import model as networks
 from dd_jax.networks.flow_net import FlowNet
@@ -63,11 +63,11 @@ def test_flow_network_and_its_input(golden, monkeypatch):
         return (arrays[3],)
 
     with monkeypatch.context() as patch:  # what our flow network would be given, sampled where the reference samples
-        patch.setattr(forward_module, "sample_border", sample_up_to_a_pixel_off)
+        patch.setattr(ds_depth, "sample_border", sample_up_to_a_pixel_off)
         patch.setattr(FlowNet, "__call__", given)
         batch = tiny.batch(len(depth)).replace(inputs=jnp.stack([source, target, source], axis=1), K=K)
-        model = networks.Model(tiny.config(ds={"enabled": True}, domd={"enabled": False}), Draws())
-        forward_module.residual_flows(model, batch, T[:, None], depth)
+        model = networks.Networks(tiny.config(ds={"enabled": True}, domd={"enabled": False}), Draws())
+        ds_depth.predict_residual_flows(model, batch, T[:, None], depth)
     np.testing.assert_array_equal(parts[0], target)
     np.testing.assert_array_equal(parts[1], source)
     names = "warped", "rigid_flow", "error_norm"
@@ -114,7 +114,7 @@ def sweep(golden, current, lookup, poses, residual):
     present = jnp.sum(jnp.abs(poses), axis=(1, 2)) > 0
     T = jnp.where(present[:, None, None], poses, jnp.eye(4))
     K = scale_intrinsics(jnp.asarray(golden["in.K"])[:, :3, :3], 1.0, 1.0)
-    return dynamic_volume.build(current, lookup, T, present, residual * half, K, bins, PUBLISHED)
+    return ds_depth.build_cost_volume(current, lookup, T, present, residual * half, K, bins, PUBLISHED)
 
 
 @pytest.mark.golden("c13_ds_matching")
@@ -232,7 +232,7 @@ def losses_of(pyramid, sources, K):
     """(views, terms) of a target at all scales and its sources (f, b, h, w, 3); all is brought to full size by its corners."""
     size = pyramid[0].shape[1:3]
     half = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-    statistics, edges = target_statistics(pyramid[0]), edge_weights(pyramid)
+    statistics, edges = ssim.reference(pyramid[0]), edge_weights(pyramid)
     exists = jnp.ones((len(pyramid[0]), 2), bool)
 
     def views(disps, poses, flows):
@@ -318,7 +318,7 @@ def test_losses(golden):
                 for scale in SCALES:
                     golden.check(f"out.default.grad_resflow_{frame}_s{scale}", grads["resflow"][scale][i])
 
-    size, statistics = pyramid[0].shape[1:3], target_statistics(pyramid[0])
+    size, statistics = pyramid[0].shape[1:3], ssim.reference(pyramid[0])
     half = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
     _, rigid, moved, points = views(inputs["disp"], inputs["cam_T_cam"], inputs["resflow"])
     for i, frame in enumerate(FRAMES):

@@ -39,7 +39,7 @@ from test_c13_ds_depth import (
 from dd_jax.config import LossConfig
 from dd_jax.geometry.camera import disp_to_depth
 from dd_jax.losses.consistency import reliable_pixels
-from dd_jax.method import dynamic_volume
+from dd_jax.method import ds_depth
 from dd_jax.method import forward as forward_module
 from dd_jax.method.cost_volume import update_depth_range
 from dd_jax.networks import model as networks
@@ -63,12 +63,13 @@ def as_published(patch, lookups=None):
         half = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
         return jnp.moveaxis(by_corners(jnp.moveaxis(flow, -1, -3), size), -3, -1) * half
 
-    build, fuse = dynamic_volume.build, MatchingEncoder.fuse
-    patch.setattr(forward_module, "sample_border", sample_up_to_a_pixel_off)
+    build, fuse = ds_depth.build_cost_volume, MatchingEncoder.fuse
+    patch.setattr(ds_depth, "sample_border", sample_up_to_a_pixel_off)
     patch.setattr(forward_module, "full_size_flow", full_size_flow)
     patch.setattr(MatchingEncoder, "fuse", lambda self, f0, f1, volume: fuse(self, f0, f1, with_unmasked_convolution(volume)))
-    patch.setattr(forward_module, "sg", lambda x: x)
-    patch.setattr(dynamic_volume, "build", lambda *args: jax.tree.map(jax.lax.stop_gradient, build(*args)))
+    for module in (forward_module, ds_depth):
+        patch.setattr(module, "sg", lambda x: x)
+    patch.setattr(ds_depth, "build_cost_volume", lambda *args: jax.tree.map(jax.lax.stop_gradient, build(*args)))
     if lookups is not None:
         encode_second(patch, lookups)
 

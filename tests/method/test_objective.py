@@ -1,13 +1,14 @@
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loss_inputs import loss_inputs
 
 from dd_jax.config import Config, LossConfig
-from dd_jax.losses import compute_losses
+from dd_jax.method import objective
+from dd_jax.method.objective import LossInputs
 from dd_jax.types import Batch, CostVolume, Outputs, StudentOutputs, Views
 
 B, H, W = 4, 16, 32
@@ -44,9 +45,20 @@ def case():
     return outputs, teacher, students, depths, batch, 1e-5 * uniform(19, B, H, W)
 
 
+def compute_losses(outputs, teacher_views, student_views, teacher_depths, batch, noise, config, axis):
+    """Losses of given views; without the teacher's, it is frozen."""
+    known = {"outputs": outputs, "batch": batch, "teacher_views": teacher_views, "student_views": student_views}
+    config.model.student = student_views is not None
+    inputs = loss_inputs(config, axis, model=None, teacher_depths=teacher_depths, **known)
+    terms = objective.loss_terms(config, frozen=teacher_views is None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objective, "tie_break_noise", lambda *_: noise)
+        return objective.compute_losses(inputs, terms)
+
+
 @functools.cache
 def compiled(**changes):
-    return jax.jit(functools.partial(compute_losses, config=Config(loss=LossConfig(**changes)), axis=None))
+    return jax.jit(lambda *case: compute_losses(*case, Config(loss=LossConfig(**changes)), None))
 
 
 def compute(case, **changes):
@@ -64,17 +76,17 @@ def test_terms_and_their_sum(case):
     np.testing.assert_allclose(losses["total"], sum(losses[name] for name in terms), rtol=1e-6)
 
 
-def test_terms_that_are_off_are_absent(case):
+def test_disabled_terms_are_absent(case):
     outputs, teacher, students, depths, batch, noise = case
     silent = {"smoothness": 0.0, "consistency": 0.0, "ssim": 0.0}
     assert compute(case, **silent).keys() == {"teacher/photometric", "student/photometric", "total"}
     single = compute((outputs.replace(student=None), teacher, None, None, batch, noise), **silent)
-    assert single.keys() == {"teacher/photometric", "total"}
+    assert single.keys() == {"single_frame/photometric", "total"}
     frozen = compute((outputs, None, students, depths, batch, noise), **silent)
     assert frozen.keys() == {"student/photometric", "total"}
 
 
-def test_mask_weights_scale_the_photometric_terms_alone(case):
+def test_mask_weights_scale_only_photometric_terms(case):
     outputs, teacher, students, depths, batch, noise = case
     full = batch.replace(masks=jnp.ones_like(batch.masks))
     plain, less, more = (compute(case, mask_weight=rule) for rule in ("off", "less", "more"))
@@ -97,14 +109,14 @@ def test_one_device_equals_four(case):
     dims = Views(depths=1, warped=2, holes=2)
     teacher = jax.tree.map(split, teacher, dims.replace(holes=None))
     students = jax.tree.map(split, students, dims)
-    together = jax.pmap(functools.partial(compute_losses, config=Config(), axis="devices"), axis_name="devices")(
+    together = jax.pmap(lambda *case: compute_losses(*case, Config(), "devices"), axis_name="devices")(
         outputs, teacher, students, split(depths, 1), batch, noise
     )
     for name, value in alone.items():
         np.testing.assert_allclose(together[name], value, rtol=1e-5, err_msg=name)
 
 
-def test_each_network_learns_from_its_own_terms(case):
+def test_gradients_reach_only_the_term_s_network(case):
     outputs, teacher, students, depths, batch, noise = case
 
     def total(teacher, students, depths):
@@ -117,7 +129,7 @@ def test_each_network_learns_from_its_own_terms(case):
     assert not by_student.warped[:, :, 1].any()  # sample 1 went through matching augmentation
 
 
-def test_colour_under_a_hole_does_not_matter(case):
+def test_colour_of_holes_has_no_effect(case):
     outputs, teacher, students, depths, batch, noise = case
     painted = students.replace(warped=jnp.where(students.holes[..., None], 0.7, students.warped))
     before, after = compute(case), compute((outputs, teacher, painted, depths, batch, noise))
@@ -132,7 +144,7 @@ def test_perfect_views_have_no_photometric_error(case):
     np.testing.assert_allclose([losses["teacher/photometric"], losses["student/photometric"]], 0, atol=1e-6)
 
 
-def test_masks_without_any_pixel_are_harmless(case):
+def test_empty_masks_give_zero_loss_and_finite_gradients(case):
     outputs, teacher, students, depths, batch, noise = case
     nothing = batch.replace(exists=jnp.zeros_like(batch.exists))
 
@@ -145,20 +157,25 @@ def test_masks_without_any_pixel_are_harmless(case):
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((losses, grads)) if x.dtype == jnp.float32)
 
 
-def test_without_motion_mask_only_augmented_samples_follow_the_teacher(case):
+def test_without_motion_mask_only_augmented_samples_have_consistency(case):
     losses = compute(case, motion_mask=False)
     _, _, students, depths, *_ = case
     expected = jnp.abs(students.depths - depths)[:, 1].sum() / depths.size
     np.testing.assert_allclose(losses["student/consistency"], expected, rtol=1e-5)
 
 
-def test_bad_input_is_refused(case):
-    outputs, teacher, students, _, batch, noise = case
-
-    def trace(teacher, students, batch):
-        jax.eval_shape(lambda: compute_losses(outputs, teacher, students, None, batch, noise, Config(), None))
-
-    with pytest.raises(ValueError, match="teacher's depths"):
-        trace(None, students, batch)
+def test_uint8_images_raise(case):
+    outputs, *_, batch, _ = case
     with pytest.raises(ValueError, match="augment the batch"):
-        trace(teacher, None, dataclasses.replace(batch, images=np.zeros((B, 3, H, W, 3), np.uint8)))
+        LossInputs(None, outputs, batch.replace(images=np.zeros((B, 3, H, W, 3), np.uint8)), Config(), None)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_terms_without_weight_are_absent(frozen):
+    config = Config()
+    assert all(term.weight > 0 for term in objective.loss_terms(config, frozen))
+    names = {term.name for term in objective.loss_terms(config, frozen)}
+    config.loss.smoothness, config.loss.pose_cycle = 0.0, 0.1
+    changed = {term.name for term in objective.loss_terms(config, frozen)}
+    assert {name for name in names if name.endswith("smoothness")} == names - changed
+    assert changed - names == (set() if frozen else {"pose/cycle"})

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import DsDepthConfig
-from dd_jax.method import dynamic_volume
+from dd_jax.method import ds_depth
 from dd_jax.method.cost_volume import MARGIN
 
 H, W, C = 12, 20, 6
@@ -22,7 +22,7 @@ def sideways(step):
 
 
 def build(target, lookup, T, residual, config=DS, present=HERE):
-    return dynamic_volume.build(target, lookup, T, present, residual, K, BINS, config)
+    return ds_depth.build_cost_volume(target, lookup, T, present, residual, K, BINS, config)
 
 
 def test_without_flow_both_volumes_are_one():
