@@ -3,8 +3,9 @@
     python scripts/run_ablations.py --config=configs/ablations.py --seeds=3 --out=runs/ablations [--rows=baseline,pose_cycle]
         [--variant=cityscapes] [--jobs=2] [--config.data.root=DIR, likewise any other field, for all rows]
 
-Writes results.md, results.csv, results.json and results.png to the folder, from all runs finished so far. Rows that are invalid with the variant or the fields, or would repeat the baseline, are left out and listed. SIGTERM and
-Ctrl-C stop the runs at a point from which they can continue.
+Writes results.md, results.csv, results.json and results.png to the folder, from all runs finished so far. Rows that are invalid
+with the variant or the fields, or would repeat the baseline, are left out and listed. SIGTERM and Ctrl-C stop the runs at a point
+from which they can continue.
 """
 
 import argparse
