@@ -31,7 +31,7 @@ test-prepare: $(VENV)/.installed  ## tests that need PyTorch, which it installs:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,prepare]'
 	$(BIN)/python -m pytest tests/prepare tests/checkpoints/test_torch_files.py tests/checkpoints/test_published.py
 
-parity: $(VENV)/.installed  ## compare with recorded arrays of the published code: make parity GOLDEN=DIR
+parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
 	$(BIN)/python -m pytest tests/parity --golden $(GOLDEN)
 
 lint: $(VENV)/.installed
