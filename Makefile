@@ -1,4 +1,4 @@
-# Everything runs in .venv, made from any Python 3.11, 3.12 or 3.13: `make demo`, or `make demo PYTHON=python3.12`.
+# Everything runs in .venv, created with Python 3.11, 3.12 or 3.13: `make demo`, or `make demo PYTHON=python3.12`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,25 +11,25 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.installed  ## render drives, train, evaluate, report: 6 to 12 minutes on two CPU cores, installation included
+demo: $(VENV)/.installed  ## render drives, train, evaluate, write a report: 6 to 12 minutes on two CPU cores, installation included
 	$(BIN)/python scripts/make_synthetic.py --out data/demo --preset demo
 	$(BIN)/python scripts/train.py --config=configs/dynamic_depth.py:demo --config.data.root=data/demo --workdir=$(DEMO)
 	$(BIN)/python scripts/evaluate.py --checkpoint=$(DEMO) --out=$(DEMO)
 
-predict: $(VENV)/.installed  ## depth of a rendered drive by the system that comes with the library: half a minute, installation apart
+predict: $(VENV)/.installed  ## depth of a rendered drive by the bundled model: half a minute after installation
 	$(BIN)/python scripts/make_synthetic.py --out data/predict --preset tiny --seed 1 --height 128 --width 416
 	$(BIN)/python scripts/predict.py data/predict/2011_09_26/2011_09_26_drive_9001_sync --out runs/predict --save npy,colour,mp4 --viewer
 
-test: $(VENV)/.installed  ## the whole suite but what is marked slow
+test: $(VENV)/.installed  ## lint and all tests not marked slow
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-test-slow: $(VENV)/.installed  ## kill and continue and other long checks
+test-slow: $(VENV)/.installed  ## tests marked slow: interrupted and continued runs, whole trainings, every command of the documents
 	$(BIN)/python -m pytest -m slow
 
-test-prepare: $(VENV)/.installed  ## what PyTorch is needed for: masks, prior depth, its own files; installs it
+test-prepare: $(VENV)/.installed  ## tests that need PyTorch, which it installs: masks, prior depth, .pth files
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,prepare]'
-	$(BIN)/python -m pytest tests/prepare tests/test_torch_files.py tests/test_imports.py
+	$(BIN)/python -m pytest tests/prepare tests/checkpoints/test_torch_files.py tests/checkpoints/test_published.py
 
 parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
 	$(BIN)/python -m pytest tests/parity --golden $(GOLDEN)

@@ -1,11 +1,11 @@
-"""The rows of the results table: DynamicDepth plus one named change each, and the systems it is compared with.
+"""The rows of the results table: DynamicDepth plus one change each, and the methods it is compared with.
 
     python scripts/train.py --config=configs/ablations.py:pose_cycle --workdir=runs/pose_cycle
     python scripts/train.py --config=configs/ablations.py:pose_cycle/cityscapes --config.data.root=CITYSCAPES --workdir=runs/cycle
     python scripts/run_ablations.py --config=configs/ablations.py --seeds=3 --out=runs/ablations
 
-``ROW/VARIANT`` takes any variant of dynamic_depth.py; without one it is "ablation", the demo's size on the drives of
-``make_synthetic.py --preset small``. What a row costs and scores: docs/results.md.
+``ROW/VARIANT`` takes any variant of dynamic_depth.py; the default is "ablation", 64x192 on the drives of
+``make_synthetic.py --preset small``. Time and scores of each row: docs/results.md.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class Row:
     """One line of the table."""
 
     title: str
-    changes: dict[str, object] = dataclasses.field(default_factory=dict)  # "section.field" -> value, on top of the system
+    changes: dict[str, object] = dataclasses.field(default_factory=dict)  # "section.field" -> value, over the method's config
     system: Callable[[str], Config] = dynamic_depth.get_config
     published: tuple[float, ...] | None = None  # abs_rel ... a3 of the poster: Cityscapes, one run
 
@@ -29,7 +29,7 @@ BASELINE = "baseline"
 
 ROWS = {
     BASELINE: Row("Dynamic-Depth", published=(0.1073, 1.0856, 6.0305, 0.1605, 0.8875, 0.9720, 0.9910)),
-    # The poster's contributions.
+    # The poster's additions.
     "normal_l1": Row("L1 normal", {"loss.normal_l1": 1.0}, published=(0.1134, 1.1123, 6.1344, 0.1670, 0.8730, 0.9689, 0.9901)),
     "normals": Row(
         "L1 + ranking",
@@ -55,7 +55,7 @@ ROWS = {
         published=(0.1088, 1.1310, 6.0790, 0.1624, 0.8858, 0.9712, 0.9901),
     ),
     "flow_net": Row("Flow Net", {"model.flow": True}, published=(0.1091, 1.1080, 6.0390, 0.1635, 0.8842, 0.9707, 0.9905)),
-    # DynamicDepth's own parts.
+    # DynamicDepth's own components.
     "no_domd": Row("without DOMD", {"domd.enabled": False, "cost_volume.occlusion": "none", "loss.occlusion_rule": "min"}),
     "objects_excluded": Row("objects excluded from the loss", {"domd.exclude_from_loss": True}),
     "rule_union": Row("occlusion rule: union", {"loss.occlusion_rule": "union"}),
@@ -69,7 +69,7 @@ ROWS = {
     "bins_log": Row("cost volume: bins even in log depth", {"cost_volume.binning": "log"}),
     "dynamic_cycle": Row("dynamic-object cycle consistency", {"loss.dynamic_cycle": 0.1}),
     "bfloat16": Row("networks in bfloat16", {"model.precision": "bfloat16"}),
-    # The systems it is compared with.
+    # The methods it is compared with.
     "many_depth": Row("ManyDepth", system=many_depth.get_config),
     "ds_depth": Row("DS-Depth", system=ds_depth.get_config),
     "ds_pyramid": Row("DS-Depth + pyramid distillation", {"loss.pyramid_distillation": 1e-3}, ds_depth.get_config),
@@ -79,7 +79,7 @@ ROWS = {
 
 
 def get_config(name: str = BASELINE) -> Config:
-    """The experiment of ``ROW`` or ``ROW/VARIANT``.
+    """The config of ``ROW`` or ``ROW/VARIANT``.
 
     Raises:
       ConfigError: no such row or variant.

@@ -1,8 +1,8 @@
-"""DS-Depth (2023): ManyDepth with the flow of what moves on its own, in a second cost volume and a second look at the sources.
+"""DS-Depth (TCSVT 2023): ManyDepth with residual 2-D flow, used in a second cost volume and a second view synthesis.
 
     python scripts/train.py --config=configs/ds_depth.py:synthetic --workdir=runs/ds_depth
 
-Variants and their cost as in dynamic_depth.py. Published: KITTI abs_rel 0.095, Cityscapes 0.100. Ours on these two: not run.
+Variants and their training time: see dynamic_depth.py. Published abs_rel: KITTI 0.095, Cityscapes 0.100. Ours: not run.
 """
 
 from configs import many_depth
@@ -10,7 +10,7 @@ from dd_jax.config import Config
 
 
 def get_config(variant: str = "synthetic") -> Config:
-    """The experiment of one variant of dynamic_depth.py as DS-Depth."""
+    """The config of one variant of dynamic_depth.py as DS-Depth."""
     config = many_depth.get_config(variant)
     config.name = "ds_depth"
     config.ds.enabled = True

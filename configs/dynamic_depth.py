@@ -2,9 +2,9 @@
 
     python scripts/train.py --config=configs/dynamic_depth.py:kitti --config.data.root=KITTI --workdir=runs/kitti
 
-| variant      | what                                                      | cost                       |
+| variant      | content                                                   | training time              |
 |--------------|-----------------------------------------------------------|----------------------------|
-| demo         | 64x192, narrow networks, rendered drives (`make demo`)    | minutes on two CPU cores   |
+| demo         | 64x192, half width, rendered drives (`make demo`)         | minutes on two CPU cores   |
 | ablation     | 64x192, quarter width, rendered drives (ablations.py)     | 6 min on one core          |
 | synthetic    | 64x192, half width, rendered drives                       | 90 min on one core         |
 | kitti        | 192x640, ResNet-18, Eigen split                           | needs a GPU                |
@@ -12,9 +12,10 @@
 | folder       | 64x192, your own frames, no masks (DOMD off)              | 4 min for 200 steps at half width |
 
 ``synthetic`` on the test drives of ``make_synthetic.py --preset small``, abs_rel over all / moving pixels: student 0.305 / 0.440,
-teacher 0.306 / 0.436; ManyDepth with as many steps 0.309 / 0.455; mean depth map 0.368 / 0.553. One run each.
+teacher 0.306 / 0.436; ManyDepth, same number of steps, 0.309 / 0.455; mean depth map 0.368 / 0.553. One run each, recorded in
+commit 8471bb8, not remeasured since.
 
-Published: KITTI (Eigen, raw ground truth) abs_rel 0.096, Cityscapes 0.103. Ours on these two: not run.
+Published abs_rel: KITTI (Eigen, raw ground truth) 0.096, Cityscapes 0.103. Ours: not run.
 """
 
 from dd_jax.config import Config, ConfigError
@@ -22,14 +23,14 @@ from dd_jax.config.protocols import protocol
 
 
 def get_config(variant: str = "synthetic") -> Config:
-    """The experiment of one variant of the table above."""
+    """The config of one variant of the table above."""
     config = Config(name="dynamic_depth")
     data, optim, train = config.data, config.optim, config.train
-    if variant == "kitti":  # ManyDepth's recipe: 20 epochs of 3,317 steps, teacher fixed after 15
+    if variant == "kitti":  # ManyDepth's recipe: 20 epochs of 3,317 steps, teacher frozen after 15
         data.root, data.height, data.width, data.batch_size = "data/kitti", 192, 640, 12
         data.split, data.intrinsics, data.resize = "eigen_zhou", "nominal", "lanczos"
         config.eval = protocol("eigen")
-    elif variant == "cityscapes":  # 20 epochs of 5,810 steps, teacher fixed after 5
+    elif variant == "cityscapes":  # 20 epochs of 5,810 steps, teacher frozen after 5
         data.source, data.root, data.height, data.width = "cityscapes", "data/cityscapes", 192, 512
         data.resize = "lanczos"
         optim.steps, optim.decay_steps, optim.freeze_step = 116_000, 87_000, 29_000
@@ -37,9 +38,9 @@ def get_config(variant: str = "synthetic") -> Config:
     elif variant in ("demo", "ablation", "synthetic", "folder"):
         data.height, data.width, data.batch_size = 64, 192, 6
         optim.learning_rate = 2e-4
-        # Short training from scratch needs a start in the right direction and faster poses. Without the first, some seeds put
-        # all that is above the road at infinity for hundreds of steps. With the published 0.01 turns are not learnt; with
-        # translations as fast as rotations they are learnt as sideways motion.
+        # Short training from scratch needs an initial forward motion and larger pose factors. Without the former, some seeds
+        # predict everything above the road at infinity for hundreds of steps. With the published factor 0.01 rotations are not
+        # learnt; with equal factors for translation and rotation they are learnt as sideways translation.
         config.model.initial_depth, config.model.initial_forward = 1.0, 0.05
         config.model.rotation_scale, config.model.translation_scale = 0.1, 0.02
         config.eval = protocol("synthetic")
@@ -57,7 +58,7 @@ def get_config(variant: str = "synthetic") -> Config:
         elif variant == "synthetic":
             data.root = "data/synthetic"
             config.model.width, config.cost_volume.bins = 32, 64
-            # Teacher and pose learn for 1,500 steps, the last 300 slowly; then the student does the same with both fixed.
+            # Teacher and pose learn for 1,500 steps, the last 300 at a lower rate; then the student likewise, with both frozen.
             optim.steps, optim.decay_steps, optim.freeze_step, optim.rate_on_freeze = 3_000, 1_200, 1_500, "reset"
             train.eval_every, train.eval_frames = 250, 60
         else:

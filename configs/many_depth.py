@@ -1,8 +1,8 @@
-"""ManyDepth (CVPR 2021): DynamicDepth without object masks, averaging costs and ignoring holes.
+"""ManyDepth (CVPR 2021): DynamicDepth without object masks and holes, with averaged costs.
 
     python scripts/train.py --config=configs/many_depth.py:synthetic --workdir=runs/many_depth
 
-Variants and their cost as in dynamic_depth.py. Published: KITTI abs_rel 0.098, Cityscapes 0.114. Ours on these two: not run.
+Variants and their training time: see dynamic_depth.py. Published abs_rel: KITTI 0.098, Cityscapes 0.114. Ours: not run.
 """
 
 from configs import dynamic_depth
@@ -10,7 +10,7 @@ from dd_jax.config import Config
 
 
 def get_config(variant: str = "synthetic") -> Config:
-    """The experiment of one variant of dynamic_depth.py with everything object-aware taken away."""
+    """The config of one variant of dynamic_depth.py without everything object-aware."""
     config = dynamic_depth.get_config(variant)
     config.name = "many_depth"
     config.domd.enabled = False

@@ -1,9 +1,9 @@
-"""SC-DepthV3 (TPAMI 2023): a single-frame network whose frames must agree about geometry, taught order and normals by a prior.
+"""SC-DepthV3 (TPAMI 2023): a single-frame network with geometric consistency between frames and supervision by prior depth.
 
     python scripts/train.py --config=configs/sc_depth_v3.py:synthetic --workdir=runs/sc_depth_v3
 
-Variants and their cost as in dynamic_depth.py; the data set must hold prior depth (``prior_02`` and the like: the rendered
-drives have it). Published: KITTI abs_rel 0.118. Ours there: not run.
+Variants and their training time: see dynamic_depth.py. The data set must contain prior depth (``prior_02`` or similar; rendered
+drives have it). Published abs_rel: KITTI 0.118. Ours: not run.
 """
 
 from configs import monodepth2
@@ -11,7 +11,7 @@ from dd_jax.config import Config
 
 
 def get_config(variant: str = "synthetic") -> Config:
-    """The experiment of one variant of dynamic_depth.py with SC-DepthV3's losses."""
+    """The config of one variant of dynamic_depth.py with SC-DepthV3's losses."""
     config = monodepth2.get_config(variant)
     config.name = "sc_depth_v3"
     config.sc.enabled = True

@@ -1,12 +1,12 @@
-"""Cost of a training step, its parts and the prediction of a frame, measured in alternation in one run.
+"""Time of a training step, its parts and the prediction of a frame, measured in alternation in one run.
 
     python scripts/benchmark.py                                     # DynamicDepth, 192x512, batch 2, ResNet-18, 96 bins
     python scripts/benchmark.py --config=configs/many_depth.py:cityscapes --batch=4 --noparts
-    python scripts/benchmark.py --peer                              # beside ManyDepth in PyTorch: pip install -e '.[peer]'
+    python scripts/benchmark.py --peer                              # compare with ManyDepth in PyTorch: pip install -e '.[peer]'
     python scripts/benchmark.py --loader                            # frames/s of the loader, and of a PyTorch DataLoader
 
-The yardstick is the teacher's own forward and backward pass. The last line is one JSON object. On a machine that does other
-things too, compare with PyTorch on one core (taskset -c 0): its threads wait for one another and suffer more than ours.
+Times are relative to the teacher's forward and backward pass. The last line is one JSON object. On a machine with other load,
+compare with PyTorch on one core (taskset -c 0): its threads wait for one another and suffer more than ours.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Walks through a data set and says what is wrong with it: python scripts/check_data.py --config=configs/dynamic_depth.py:kitti
+"""Checks a data set: python scripts/check_data.py --config=configs/dynamic_depth.py:kitti
 
-Looks at all that training and evaluation with this config would read, and shows one triplet. The exit code is 0 where the data
-set is good, 1 where it has problems.
+Reads everything that training and evaluation with this config would read, and shows one triplet. The exit code is 0 if the data
+set is good, 1 if it has problems.
 """
 
 import json

@@ -1,11 +1,11 @@
-"""Whether a training step fits a TPU, and what its devices tell one another: compiled for it without owning one.
+"""Memory and communication of a training step on a TPU, compiled for it without having one.
 
     pip install -e '.[tpu-aot]'
     python scripts/compile_for.py --topology=v5e:2x4
     python scripts/compile_for.py --topology=v5e:2x4,v5e:8x8,v5e:16x16 --batch_per_device=12 --config=configs/many_depth.py:kitti
 
-Some twenty minutes of a CPU core per topology; --topology=cpu, the machine's own, takes one, to compare options. Prints a
-Markdown table; the last line is JSON. Any field of the config can be set (--config.cost_volume.bins=48).
+Takes about twenty minutes of a CPU core per topology; --topology=cpu, the machine itself, takes one, to compare options. Prints a
+Markdown table; the last line is JSON. Any config field can be set (--config.cost_volume.bins=48).
 """
 
 import dataclasses

@@ -1,17 +1,17 @@
-"""Measures depth and writes metrics.json, metrics.csv, per_image.csv and report.html.
+"""Evaluates depth and writes metrics.json, metrics.csv, per_image.csv and report.html.
 
-A trained system (the checkpoint knows its config; no config file is needed):
+A trained model (the checkpoint contains its config; no config file is needed):
 
     python scripts/evaluate.py --checkpoint=runs/kitti [--split=test] [--which=best|latest|STEP] [--out=DIR] [--data_root=DIR]
 
-What any other program predicted, as .npy or 16-bit PNG (value = 256 x depth, or x disparity); the config says where the data are:
+Predictions of any other program, as .npy or 16-bit PNG (value = 256 x depth, or x disparity); the config names the data set:
 
     python scripts/evaluate.py --predictions=DIR|FILE.npy --predictions_are=depth|disparity \\
         --config=configs/dynamic_depth.py:kitti --config.data.root=KITTI
 
-Files without names, by position, need the published list of the split: --split_dir=DIR has it (see docs/data.md).
+Files numbered by position need the published list of the split in --split_dir=DIR (see docs/data.md).
 
-Both under another protocol, or with single fields of it changed:
+Both with another protocol, or with single fields of it changed:
 
     ... --protocol=eigen_improved    ... --crop=none --min_depth=1 --max_depth=50    ... --scaling=camera_height
 """
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--coordinator", default="", help="likewise: HOST:PORT at which the first process is reached")
     parser.add_argument("--processes", type=int, default=0, help="likewise: how many there are")
     parser.add_argument("--process", type=int, default=-1, help="likewise: which of them this is, from 0")
-    fields = parser.add_argument_group("fields of the protocol, explained in dd_jax/config.py (EvalConfig)")
+    fields = parser.add_argument_group("fields of the protocol, explained in dd_jax/config/schema.py (EvalConfig)")
     for field in dataclasses.fields(EvalConfig):
         kind = boolean if field.type is bool else field.type
         fields.add_argument(f"--{field.name}", type=kind, default=None, help=f"default of eigen: {field.default}")

@@ -1,11 +1,11 @@
-"""A trained system as files that run elsewhere: StableHLO for any program with JAX, ONNX for everything else.
+"""Exports a trained model to files that run elsewhere: StableHLO for programs with JAX, ONNX for all others.
 
     pip install -e '.[export]'
     python scripts/export.py --checkpoint=runs/kitti --out=exported
     python scripts/export.py --checkpoint=runs/kitti --out=exported --format=stablehlo --network=student --pixels=uint8
 
-writes teacher.* (one frame) and student.* (two frames, with cost volume and DOMD), weights inside, for any batch size, and
-signature.json, which says what goes in and comes out. Each file is read again and compared with the library's own answer.
+writes teacher.* (one frame) and student.* (two frames, with cost volume and DOMD), weights included, for any batch size, and
+signature.json, which describes inputs and outputs. Each file is read again and compared with the library's own output.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Writes the measured depth of a KITTI split into one file, so that evaluation needs no laser scans.
+"""Writes the measured depth of a KITTI split to one file, so that evaluation needs no laser scans.
 
     python scripts/export_ground_truth.py --root=KITTI --split=eigen_zhou --out=gt_eigen.npz
 
-Evaluate with --config.eval.ground_truth=file --config.data.ground_truth_file=gt_eigen.npz. With --objects the file is the
-field's gt_depths.npz, for other programs; give --split_dir with the published list then, since only its order counts there.
+Evaluate with --config.eval.ground_truth=file --config.data.ground_truth_file=gt_eigen.npz. With --objects the file has the format
+of the published gt_depths.npz, for other programs, whose entries have only an order: give --split_dir with the published list.
 """
 
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""Turns a published PyTorch checkpoint into a folder that dd_jax.load, predict.py and evaluate.py read; and back.
+"""Converts a published PyTorch checkpoint to a folder that dd_jax.load, predict.py and evaluate.py read; and back.
 
     python scripts/import_torch.py KITTI_MR --config=configs/many_depth.py:kitti --out=published/many_depth
 
 takes the folder of a checkpoint, hf://owner/name or hf://owner/name@revision, or its files: .safetensors, or .pth, .pt and .ckpt
-where PyTorch is installed; no code in them is run. Behind each may stand #DIGEST, how its SHA-256 begins.
-The config says which system it is; sizes, layers and bins are taken from the files where they have them.
+if PyTorch is installed; no code in them is run. #DIGEST may follow each, the beginning of its SHA-256.
+The config names the method; sizes, layers and bins are taken from the files if they contain them.
 
     python scripts/import_torch.py --export=runs/kitti --out=DIR [--which=best|latest|STEP]
 
-writes a trained system, one file per network, as the published code reads it. docs/checkpoints.md has more.
+writes a trained model, one file per network, in the published format. See docs/checkpoints.md.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""Makes masks of what may move (vehicles, people) for the pictures of a data set, with a segmentation network.
+"""Makes masks of potentially dynamic objects (vehicles, people) for the images of a data set, with a segmentation network.
 
     python scripts/make_masks.py --root DIR [--model NAME_OR_FOLDER]
 
 DIR is your own data set (DIR/frames, masks go to DIR/masks), KITTI raw (image_02, masks go to mask_02), KITTI odometry, or
-Cityscapes (leftImg8bit_sequence, masks go to mask_sequence). For any other folder of pictures: --images DIR --out DIR.
-Pictures that have a mask already are left alone, so an interrupted run goes on.
+Cityscapes (leftImg8bit_sequence, masks go to mask_sequence). For any other folder of images: --images DIR --out DIR.
+Images that already have a mask are skipped, so an interrupted run can be continued.
 Needs PyTorch: pip install -e '.[prepare]'.
 """
 

@@ -1,10 +1,10 @@
-"""Makes prior depth for the pictures of a data set, with a depth network: 16-bit PNGs of inverse depth.
+"""Makes prior depth for the images of a data set, with a depth network: 16-bit PNGs of inverse depth.
 
     python scripts/make_prior_depth.py --root DIR [--model NAME_OR_FOLDER]
 
 DIR is your own data set (DIR/frames, priors go to DIR/priors), KITTI raw (image_02, priors go to prior_02), KITTI odometry, or
-Cityscapes (leftImg8bit_sequence, priors go to prior_sequence). For any other folder of pictures: --images DIR --out DIR.
-Pictures that have a prior already are left alone, so an interrupted run goes on.
+Cityscapes (leftImg8bit_sequence, priors go to prior_sequence). For any other folder of images: --images DIR --out DIR.
+Images that already have a prior are skipped, so an interrupted run can be continued.
 Needs PyTorch: pip install -e '.[prepare]'.
 """
 

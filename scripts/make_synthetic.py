@@ -1,4 +1,4 @@
-"""Writes synthetic drives in the KITTI raw layout, with masks, depth and prior depth.
+"""Renders synthetic drives in the KITTI raw layout, with masks, depth and prior depth.
 
     python scripts/make_synthetic.py --out DIR --preset demo
 """

@@ -1,20 +1,20 @@
-"""Depth of an image, several, a folder, a video or a KITTI drive, by a trained system.
+"""Predicts depth of an image, several, a folder, a video or a KITTI drive with a trained model.
 
     python scripts/predict.py --checkpoint=runs/kitti clip.mp4 --out=DIR --fov=60 --save=npy,colour,mp4 --viewer
 
-Without --checkpoint, the small system that comes with the library is asked.
-The input is a picture; two or more, consecutive ones; a folder or a pattern in quotes; a video; or the folder of a KITTI raw
-drive. DIR gets, for each frame and in its name, the formats asked for:
+Without --checkpoint, runs the bundled model.
+The input is an image; two or more consecutive images; a folder, or a pattern in quotes; a video; or the folder of a KITTI raw
+drive. For each frame, DIR receives the requested formats under the frame's name:
 
     npy         DIR/depth/*.npy             float32 (H, W), in the networks' unit, or in metres with one of the scales below
     png16       DIR/depth_png16/*.png       256 x depth, 16 bits, as KITTI's ground truth
     colour      DIR/colour/*.png            near is bright
-    ply         DIR/clouds/*.ply            a coloured point per pixel: x right, y down, z ahead
+    ply         DIR/clouds/*.ply            a coloured point per pixel: x right, y down, z forward
     mp4         DIR/side_by_side.mp4        the frames beside their depth
-    trajectory  DIR/trajectory_kitti.txt and trajectory_tum.txt: the way of the camera
+    trajectory  DIR/trajectory_kitti.txt and trajectory_tum.txt: the camera trajectory
 
---viewer writes DIR/viewer.html, a page with the points of each frame that can be turned; it needs no network.
-Interrupted, the same command goes on; with further formats, it adds them.
+--viewer writes DIR/viewer.html, an interactive page with the points of each frame; it works offline.
+After an interruption, the same command continues; with further formats, it adds them.
 """
 
 import argparse

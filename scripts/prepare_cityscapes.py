@@ -1,11 +1,11 @@
-"""Makes Cityscapes' training triplets, frames t-2, t, t+2 side by side without the bonnet, from the original recordings.
+"""Makes Cityscapes' training triplets, frames t-2, t, t+2 side by side without the bonnet, from the original sequences.
 
     python scripts/prepare_cityscapes.py CITYSCAPES [--out=DIR]
 
-CITYSCAPES holds leftImg8bit_sequence and camera, unpacked, or the archives leftImg8bit_sequence_trainvaltest.zip and
-camera_trainvaltest.zip as they come. Writes DIR/CITY/*.jpg, their cameras and DIR/splits; DIR is CITYSCAPES/preprocessed
-unless given. May be interrupted: the next call goes on where it stopped. Train with --config.data.source=cityscapes
---config.data.root=CITYSCAPES (test set and masks there), or =DIR.
+CITYSCAPES contains leftImg8bit_sequence and camera, unpacked, or the original archives leftImg8bit_sequence_trainvaltest.zip and
+camera_trainvaltest.zip. Writes DIR/CITY/*.jpg, their cameras and DIR/splits; DIR is CITYSCAPES/preprocessed
+by default. May be interrupted: the same command continues. Train with --config.data.source=cityscapes
+--config.data.root=CITYSCAPES (which also has test set and masks), or =DIR.
 """
 
 import os

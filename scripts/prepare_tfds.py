@@ -2,10 +2,9 @@
 
     python scripts/prepare_tfds.py --config=configs/dynamic_depth.py:kitti --config.data.root=KITTI --out=STORE
 
-The config's data section says what to pack. --size=training, the default, keeps frames at the config's size: small, and
-training decodes them as it goes. --size=full keeps the pictures as they are: the store serves any size, through the frame
-cache. May be interrupted: the next call goes on where it stopped. Train with --config.data.source=tfds
---config.data.root=STORE.
+The config's data section selects what to pack. --size=training, the default, stores frames at the config's size: small, and
+training decodes them on the fly. --size=full keeps the original images: the store serves any size, through the frame
+cache. May be interrupted: the same command continues. Train with --config.data.source=tfds --config.data.root=STORE.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Cuts a driving video into a folder of frames for training on it, and says whether it is any good.
+"""Converts a driving video to a folder of frames for training, and reports whether it is suitable.
 
     python scripts/prepare_video.py clip.mp4 --out DIR --fov=60
 
 writes DIR/frames/clip/*.jpg and the camera, DIR/frames/clip/intrinsics.json. Frames in which the car stands are left out.
-DIR/check_clip.jpg shows three neighbouring frames and how they fit together. Interrupted, the same command goes on.
+DIR/check_clip.jpg shows three neighbouring frames and their alignment. After an interruption, the same command continues.
 Train with --config.data.source=folder --config.data.root=DIR.
 """
 

@@ -1,11 +1,11 @@
-"""The results table: every row with several seeds, one after another or several at once; run it again to go on.
+"""The results table: every row with several seeds, sequentially or in parallel; the same command continues it.
 
     python scripts/run_ablations.py --config=configs/ablations.py --seeds=3 --out=runs/ablations [--rows=baseline,pose_cycle]
         [--variant=cityscapes] [--jobs=2] [--config.data.root=DIR, likewise any other field, for all rows]
 
-Writes results.md, results.csv, results.json and (with matplotlib) results.png into the folder, of whatever runs are finished
-by then. Rows that cannot work with the variant or the fields, or would repeat the baseline, are left out and named. SIGTERM and
-Ctrl-C stop the runs where they can go on.
+Writes results.md, results.csv, results.json and results.png to the folder, from all runs finished so far. Rows that are invalid
+with the variant or the fields, or would repeat the baseline, are left out and listed. SIGTERM and Ctrl-C stop the runs at a point
+from which they can continue.
 """
 
 import argparse

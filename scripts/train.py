@@ -1,12 +1,12 @@
-"""Train, or continue training:
+"""Trains, or continues training:
 
     python scripts/train.py --config=configs/dynamic_depth.py:synthetic --workdir=runs/synthetic
 
-On several machines, or by several processes, the same in each (docs/scaling.md), where SLURM or a TPU says who they are
+On several machines, or with several processes, run the same command in each (docs/scaling.md); under SLURM or on a TPU pod with
 
     ... --distributed
 
-and elsewhere, with another number for each process
+and elsewhere with another number for each process
 
     ... --coordinator=HOST:PORT --processes=2 --process=0
 """

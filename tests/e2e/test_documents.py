@@ -1,4 +1,4 @@
-"""Every command of the README and of the documents, run where what it names is there: small data, narrow networks, few steps."""
+"""Every command of the README and the documents runs, on small data, with narrow networks and few steps."""
 
 import os
 import re
@@ -16,24 +16,27 @@ from cityscapes_tree import CityscapesTree
 from dd_jax.data.synthetic import make
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FIRST = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/recipes.md"]
+DOCUMENTS = FIRST + [path for path in sorted((ROOT / "docs").glob("*.md")) if path not in FIRST]
+"""In the order in which their commands run: the recipes train the runs that other pages use."""
+
 COMMAND = re.compile(r"(?:^|`)((?:python scripts/|(?:make|git|pip|python3) )(?:[^`\n\\]|\\\n)*)", re.MULTILINE)
 
 ELSEWHERE = {
     "git ": "needs a server",
     "pip ": "needs the network",
     "python3 -m venv": "needs the network",
-    "make ": "makes an environment from the network; the targets' own commands are below",
-    "python scripts/make_masks.py": "gets weights from the network; tests/prepare runs it with a network made on the spot",
+    "make ": "installs packages from the network; test_make_targets_name_existing_files checks the targets",
+    "python scripts/make_masks.py": "downloads weights; tests/prepare runs it with a small random network",
     "python scripts/make_prior_depth.py": "likewise",
     "python scripts/import_torch.py --export": "",
-    "python scripts/import_torch.py": "needs published weights; tests/test_imports.py makes files like them",
+    "python scripts/import_torch.py": "needs published weights; tests/checkpoints/test_published.py generates such files",
     "python scripts/train.py --config=configs/dynamic_depth.py:kitti --config.train.init_encoders": "needs ImageNet weights",
-    "python scripts/compile_for.py": "takes the compiler for TPUs half an hour; tests/test_aot.py",
+    "python scripts/compile_for.py": "takes half an hour; tests/benchmarks/test_compile_for.py compiles for a small topology",
     "python scripts/train.py ...": "is one of two processes; tests/e2e/test_train.py starts both",
     "python scripts/benchmark.py --peer": "needs PyTorch and manydepth; tests/benchmarks/test_pytorch_peer.py",
 }
-"""How commands begin that are not run here, and why; those without a reason are run."""
+"""Beginnings of commands that are not run here -> the reason; an empty reason means: run."""
 
 NETWORKS = "--config.model.width=8 --config.cost_volume.bins=8"
 DATA = "--config.data.height=64 --config.data.width=96 --config.data.batch_size=2 --config.data.split="
@@ -48,37 +51,53 @@ SMALLER = {
     "benchmark": f"{NETWORKS} --config.data.height=64 --config.data.width=96 --repeats=1",
     "export_ground_truth": "--split=",
 }
-"""What is appended to the commands of a script."""
+"""Flags appended to the commands of a script."""
 
-GOES_ON = ("make_synthetic", "run_ablations", "import_torch")
-"""Scripts that find what an earlier command wrote; for the others, what another command wrote there is removed."""
+KEEPS_OUTPUT = ("make_synthetic", "run_ablations", "import_torch")
+"""Scripts that may find their output folder filled; for the others, an earlier command's output is removed."""
 
 
 def commands():
-    """All of them, in order, each once."""
+    """All commands in code blocks, code spans and tables, in order, without duplicates."""
     found = [match.strip() for path in DOCUMENTS for match in COMMAND.findall(path.read_text())]
     return list(dict.fromkeys(" ".join(shlex.split(command.replace("\\\n", " "), comments=True)) for command in found))
 
 
-def reason(command):
+def reason_not_run(command):
     return next((why for start, why in ELSEWHERE.items() if command.startswith(start)), None)
 
 
-def test_the_documents_name_commands():
-    assert len(commands()) > 40 and not [start for start in ELSEWHERE if not any(c.startswith(start) for c in commands())]
+def test_commands_are_collected():
+    assert len(commands()) > 55
+    assert not [start for start in ELSEWHERE if not any(command.startswith(start) for command in commands())]
 
 
-def write_video(path, pictures, rate=10.0):
-    height, width = pictures[0].shape[:2]
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_mention_of_a_script_is_collected(path):
+    """Except the commands that run inside ``srun`` and ``gcloud``."""
+    text = path.read_text()
+    local = text.count("python scripts/") - len(re.findall(r"(?:srun \S+|&&) python scripts/", text))
+    assert sum(command.startswith("python scripts/") for command in COMMAND.findall(text)) == local
+
+
+def test_make_targets_name_existing_files():
+    makefile = (ROOT / "Makefile").read_text()
+    assert not [path for path in re.findall(r"\b(?:scripts|tests)/[\w/.]+", makefile) if not (ROOT / path).exists()]
+    targets = {target for path in DOCUMENTS for target in re.findall(r"(?:^|`)make ([\w-]+)", path.read_text(), re.MULTILINE)}
+    assert targets <= set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+
+
+def write_video(path, images, rate=10.0):
+    height, width = images[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
-    for picture in pictures:
-        writer.write(picture)
+    for image in images:
+        writer.write(image)
     writer.release()
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A folder in which the names of the documents exist."""
+    """A folder with the files that the commands name."""
     here = tmp_path_factory.mktemp("workspace")
     for name in ("scripts", "configs", "dd_jax", "docs"):
         (here / name).symlink_to(ROOT / name)
@@ -89,12 +108,12 @@ def workspace(tmp_path_factory):
         example.parent.mkdir(exist_ok=True)
         example.symlink_to(drives[0])
     small = [cv2.imread(str(path)) for path in sorted((drives[0] / "image_02/data").glob("*.png"))]
-    pictures = [cv2.resize(picture, (1242, 376)) for picture in small]  # the documents' cameras fit these
-    write_video(here / "clip.mp4", pictures)
+    images = [cv2.resize(image, (1242, 376)) for image in small]  # the size that the documents' intrinsics fit
+    write_video(here / "clip.mp4", images)
     (here / "frames").mkdir()
-    for name, picture in [("street.jpg", 0), ("before.png", 0), ("after.png", 1), *((f"frames/{i}.jpg", i) for i in range(3))]:
-        cv2.imwrite(str(here / name), pictures[picture])
-    own_data(here / "ROOT", pictures)
+    for name, i in [("street.jpg", 0), ("before.png", 0), ("after.png", 1), *((f"frames/{i}.jpg", i) for i in range(3))]:
+        cv2.imwrite(str(here / name), images[i])
+    own_data(here / "ROOT", images)
     CityscapesTree(here / "CS").make_training(np.random.default_rng(0))
     (here / "CITYSCAPES").symlink_to(here / "CS")
     (here / "DIR").mkdir()
@@ -107,7 +126,7 @@ def workspace(tmp_path_factory):
 
 
 def published_files(here, lines):
-    """Depth without names, and the list that gives its order."""
+    """Predictions identified by position only, and the published list of their order."""
     lists = here / "monodepth2/splits/eigen"
     lists.mkdir(parents=True)
     (lists / "test_files.txt").write_text("".join(f"{line}\n" for line in reversed(lines)))
@@ -118,29 +137,29 @@ def published_files(here, lines):
     np.savez_compressed(lists / "gt_depths.npz", data=data)
 
 
-def own_data(root, pictures):
-    """A folder of frames with prior depth."""
+def own_data(root, images):
+    """Frames of one clip with intrinsics and prior depth."""
     (root / "frames/clip").mkdir(parents=True), (root / "priors/clip").mkdir(parents=True)
-    height, width = pictures[0].shape[:2]
+    height, width = images[0].shape[:2]
     camera = f'{{"width": {width}, "height": {height}, "fx": 180, "fy": 180, "cx": {width / 2}, "cy": {height / 2}}}'
     (root / "intrinsics.json").write_text(camera)
-    near_below = np.linspace(2000, 65535, height, dtype=np.uint16)[:, None].repeat(width, 1)
-    for i, picture in enumerate(pictures):
-        cv2.imwrite(str(root / f"frames/clip/{i:06d}.png"), picture)
-        cv2.imwrite(str(root / f"priors/clip/{i:06d}.png"), near_below)
+    prior = np.linspace(2000, 65535, height, dtype=np.uint16)[:, None].repeat(width, 1)
+    for i, image in enumerate(images):
+        cv2.imwrite(str(root / f"frames/clip/{i:06d}.png"), image)
+        cv2.imwrite(str(root / f"priors/clip/{i:06d}.png"), prior)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands(), ids=str)
-def test_the_command_runs(command, workspace):
-    if why := reason(command):
+def test_command_runs(command, workspace):
+    if why := reason_not_run(command):
         pytest.skip(f"{command}: {why}")
     script = re.match(r"python scripts/(\w+)\.py", command)[1]
     smaller = SMALLER.get(script, "")
     if script == "evaluate" and "--config" not in command:
-        smaller = ""
+        smaller = ""  # the checkpoint's config is small already
     target = re.search(r"--(?:out|workdir)[= ](\S+)", command)
-    if target and script not in GOES_ON:
+    if target and script not in KEEPS_OUTPUT:
         shutil.rmtree(workspace / target[1], ignore_errors=True)
     words = [sys.executable, *shlex.split(command)[1:], *smaller.split()]
     environment = os.environ | {
