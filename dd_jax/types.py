@@ -17,7 +17,7 @@ PREVIOUS, TARGET, NEXT = 0, 1, 2
 
 
 def frames_at(x: Shaped[Array, "b f *rest"], places: tuple[int, ...]) -> Shaped[Array, "b n *rest"]:
-    """The frames at ``places`` on the frame axis, by slices: a TPU would make a loop of an index."""
+    """The frames at ``places`` on the frame axis, by slices: a TPU would turn an index into a loop."""
     return jnp.stack([x[:, place] for place in places], axis=1)
 
 
@@ -28,7 +28,7 @@ NUM_SCALES = 4
 @no_type_check  # trees of arrays pass through jax as trees of numpy arrays, tracers, shapes or anything else
 @struct.dataclass
 class Batch:
-    """What the loader yields (``inputs`` is None) and what augmentation returns (``inputs`` is filled).
+    """A batch from the loader (``inputs`` is None) or from augmentation (``inputs`` is filled).
 
     In evaluation the frame axis holds two frames, (t-1, t), or three where the system matches with the next one too.
     """
@@ -36,11 +36,11 @@ class Batch:
     images: UInt8[Array, "b f h w 3"] | Float[Array, "b f h w 3"]  # uint8 from the loader, float32 in [0, 1] afterwards
     masks: Bool[Array, "b f h w"]  # pixels of potentially dynamic objects (vehicles, people), parked ones included
     K: Float[Array, "b 3 3"]  # intrinsics in pixels of the training size
-    exists: Bool[Array, "b f"]  # False where the drive has no such frame; its image is all zeros
+    exists: Bool[Array, "b f"]  # False if the drive has no such frame; its image is all zeros
     seed: UInt32[Array, " b"]  # one random seed per sample, the same on any number of devices or threads
     inputs: Float[Array, "b f h w 3"] | None = None  # colour-jittered images: the only ones a network sees
-    prior: UInt16[Array, "b h w"] | Float[Array, "b h w"] | None = None  # the target's depth by another network, in a unit of its
-    # own: inverse depth as stored from the loader, depth afterwards; None where no term asks for it
+    prior: UInt16[Array, "b h w"] | Float[Array, "b h w"] | None = None  # the target's depth from another network, in its own
+    # unit: inverse depth as stored from the loader, depth afterwards; None if no term uses it
 
 
 @no_type_check
@@ -62,7 +62,7 @@ class Disentangled:
 
     images: Float[Array, "b f h w 3"]  # f = (previous, next), or (previous,) in evaluation; holes are black
     holes: Bool[Array, "b f h w"]  # object removed, nothing known behind it
-    lookups: Float[Array, "b n h w 3"]  # the jittered frames to match with, objects re-rendered; untouched where not asked for
+    lookups: Float[Array, "b n h w 3"]  # the jittered frames to match with, objects re-rendered unless augmented
     lookup_holes: Bool[Array, "b n h w"]
 
 
@@ -71,16 +71,16 @@ class Disentangled:
 class StudentOutputs:
     disps: tuple[Float[Array, "b _ _"], ...]  # sigmoid disparity in (0, 1) per scale
     volume: CostVolume
-    augmented: Bool[Array, " b"]  # sample went through matching augmentation (static camera or zero pose)
-    disentangled: Disentangled | None  # None where DOMD is off
-    residuals: tuple[Float[Array, "b f _ _ 2"], ...] | None = None  # DS-Depth: flow besides the rigid one, target to source, per
-    # scale; in units of half an image, so that 2 is its whole width or height
+    augmented: Bool[Array, " b"]  # matching augmentation: static camera or no lookup frame
+    disentangled: Disentangled | None  # None if DOMD is off
+    residuals: tuple[Float[Array, "b f _ _ 2"], ...] | None = None  # DS-Depth: flow in addition to the rigid one, target to
+    # source, per scale; in units of half an image, so that 2 is its whole width or height
 
 
 @no_type_check
 @struct.dataclass
 class Outputs:
-    """What the networks say about one batch."""
+    """Network outputs of one batch."""
 
     T_source_from_target: Float[Array, "b f 4 4"]  # f = (previous, next), or (previous,) in evaluation
     teacher_disps: tuple[Float[Array, "b _ _"], ...]  # sigmoid disparity in (0, 1) per scale
@@ -94,14 +94,14 @@ class Views:
 
     depths: Float[Array, "s b h w"]
     warped: Float[Array, "s f b h w 3"]
-    holes: Bool[Array, "s f b h w"] | None  # pixel comes from a hole of the source; None where sources have no holes
-    moved: Float[Array, "s f b h w 3"] | None = None  # the same sources, looked up a residual flow further (DS-Depth)
+    holes: Bool[Array, "s f b h w"] | None  # pixel lies in a hole of the source; None if sources have no holes
+    moved: Float[Array, "s f b h w 3"] | None = None  # the same sources, sampled further by the residual flow (DS-Depth)
 
 
 @no_type_check
 @struct.dataclass
 class TrainState:
-    """Everything a step changes; the whole content of a checkpoint besides the data iterator and the config."""
+    """Everything a step changes; with data iterator and config, the whole content of a checkpoint."""
 
     step: Int32[Array, ""]
     params: Any  # {"teacher" | "pose" | "student": nested dict of arrays}
@@ -113,9 +113,9 @@ class TrainState:
 @no_type_check
 @struct.dataclass
 class Predictions:
-    """What evaluation and prediction need of one batch; inverse depth in 1 / (network unit)."""
+    """Predictions of one batch; inverse depth in 1 / (network unit)."""
 
-    teacher: Float[Array, "b h w"]
+    teacher: Float[Array, "b h w"]  # of the only network in single-frame systems
     student: Float[Array, "b h w"] | None
     disentangled: Float[Array, "b h w 3"] | None  # previous frame after DOMD
     holes: Bool[Array, "b h w"] | None

@@ -29,7 +29,7 @@ def invert_intrinsics(K: Float[Array, "... 3 3"]) -> Float[Array, "... 3 3"]:
 
 
 def flip_intrinsics(K: Float[Array, "... 3 3"], width: int) -> Float[Array, "... 3 3"]:
-    """Intrinsics of the horizontally mirrored image: ``cx`` becomes ``width - 1 - cx``, skew changes its sign."""
+    """Intrinsics of the horizontally mirrored image: ``cx`` becomes ``width - 1 - cx``, the skew changes its sign."""
     sign = jnp.array([[1.0, -1.0, -1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]], K.dtype)
     shift = jnp.array([[0.0, 0.0, width - 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], K.dtype)
     return K * sign + shift
@@ -61,9 +61,9 @@ def backproject(depth: Float[Array, "*b h w"], K: Float[Array, "*b 3 3"]) -> Flo
 
 
 def project(points: Float[Array, "*b h w 3"], K: Float[Array, "*b 3 3"], T: Float[Array, "*b 4 4"]) -> Float[Array, "*b h w 2"]:
-    """Pixel coordinates, in the camera that ``T`` leads to, of points given in the frame that it starts from.
+    """Pixel coordinates of points after the rigid transform ``T``.
 
-    Points behind the camera give mirrored coordinates; nothing is clamped but the result, to +- ``MAX_COORDINATE``.
+    Points behind the camera give mirrored coordinates. Only the result is clamped, to +- ``MAX_COORDINATE``.
     """
     x, y, z = (points[..., i] for i in range(3))
     pose = T[..., None, None]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int32
 
 @jax.custom_vjp
 def sample_border(image: Float[Array, "b h w c"], coords: Float[Array, "*s b p q 2"]) -> Float[Array, "*s b p q c"]:
-    """Image values at ``coords`` (u, v); coordinates outside are moved to the border, where their gradient is 0.
+    """Image values at ``coords`` (u, v); coordinates outside are clamped to the border and have no gradient.
 
     Leading axes ``s`` of ``coords`` sample the same images again. Non-finite coordinates give non-finite values.
     """
@@ -24,14 +24,14 @@ def sample_zeros(image: Float[Array, "b h w c"], coords: Float[Array, "*s b p q 
 
 
 def pad_zeros(image: Float[Array, "b h w c"]) -> Float[Array, "b h+2 w+2 c"]:
-    """A border of one zero: sampled at ``coords + 1`` with border handling, neighbours outside the image count as 0."""
+    """Pads one pixel of zeros: border sampling at ``coords + 1`` then equals zero padding at ``coords``."""
     return jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
 def corners(
     shape: tuple[Any, ...], coords: Float[Array, "*s b p q 2"]
 ) -> tuple[Int32[Array, "*s b p q"], Float[Array, "*s b p q"], Float[Array, "*s b p q"]]:
-    """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c), of which b may be unknown yet.
+    """Cells that coordinates fall into, for images of ``shape`` (b, h, w, c); b may be symbolic.
 
     Returns:
       index into an image's flattened pixels of a cell's upper left corner, such that all four are inside, and the fractions
@@ -60,34 +60,34 @@ def interpolate(
 
 
 def _steps(shape: tuple[Any, ...]) -> tuple[int, int, int, int]:
-    """From a cell's upper left corner to each of the four, in flattened pixels."""
+    """Offsets from a cell's upper left corner to its four corners, in flattened pixels."""
     right, below = min(shape[2] - 1, 1), min(shape[1] - 1, 1) * shape[2]
     return 0, right, below, below + right
 
 
 def _with_corners(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
-    """``use([v00, v01, v10, v11], *others)``: elementwise work on what lies at the corners of each cell, (*s, b, p, q, c)."""
+    """``use([v00, v01, v10, v11], *others)``: an elementwise function of the values at each cell's corners, (*s, b, p, q, c)."""
     return jax.lax.platform_dependent(
         image, corner, *others, tpu=lambda *arrays: rows_of_cells(use, *arrays), default=lambda *arrays: _one_by_one(use, *arrays)
     )
 
 
 def _one_by_one(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
-    # One gather per image of the batch (not one from all images in a row): it stays on its device when the batch is split.
+    # One gather per image of the batch, not one over all images: it stays on its device when the batch is split.
     pixels, axis = _flat(image), corner.ndim - 3
     pick = jax.vmap(lambda values, index: values.at[index].get(mode="promise_in_bounds"), in_axes=(0, axis), out_axes=axis)
     return use([pick(pixels, corner + step) for step in _steps(image.shape)], *others)
 
 
 LANES = 128
-"""Numbers that a TPU reads side by side."""
+"""Lanes of a TPU's vector registers."""
 
 
 def rows_of_cells(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
-    """The form for TPUs: one look-up per cell, in rows that hold its four corners.
+    """The form for TPUs: one gather per cell, from rows that hold its four corners.
 
-    For each index a TPU reads 8 x 128 numbers if the rows it picks from are 128 long, and 8 x 128 for *every* number of a row
-    if they are shorter. Such rows take room, so images come one after the other.
+    For each index a TPU reads 8 x 128 numbers if the gathered rows are 128 long, and 8 x 128 for *every* number of a row
+    if they are shorter. Such rows take memory, so images are processed one after another.
     """
     steps, channels, axis = _steps(image.shape), image.shape[-1], corner.ndim - 3
 
@@ -117,7 +117,7 @@ def _sample_forward(image, coords):
 
 
 def _sample_backward(residuals, gradient):
-    # The corners are gathered again: cheaper than keeping them. Where nobody uses the first gradient, jit drops its scatter.
+    # Gathering the corners again is cheaper than keeping them. If the gradient of the image is not used, jit drops its scatter.
     image, coords = residuals
     corner, fx, fy = corners(image.shape, coords)
     to_image, axis = jnp.zeros((image.shape[0], image.shape[1] * image.shape[2], image.shape[3]), gradient.dtype), coords.ndim - 4

@@ -9,7 +9,7 @@ _SMALL_ANGLE_SQUARED = 1e-2
 
 
 def rotation_from_axis_angle(v: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
-    """Rotation by ``|v|`` radians about ``v`` (Rodrigues), with the right value and gradient at every ``v``, zero included."""
+    """Rotation by ``|v|`` radians about ``v`` (Rodrigues); value and gradient are exact at every ``v``, including zero."""
     squared = jnp.sum(v * v, axis=-1)[..., None, None]
     small = squared < _SMALL_ANGLE_SQUARED
     angle = jnp.sqrt(jnp.where(small, 1.0, squared))
@@ -53,7 +53,7 @@ def invert_pose(T: Float[Array, "*b 4 4"]) -> Float[Array, "*b 4 4"]:
 
 
 def compose(T_c_from_b: Float[Array, "*b 4 4"], T_b_from_a: Float[Array, "*b 4 4"]) -> Float[Array, "*b 4 4"]:
-    """``T_c_from_a``: first the right, then the left motion."""
+    """``T_c_from_a``: the right motion first, then the left one."""
     return jnp.matmul(T_c_from_b, T_b_from_a, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -1,4 +1,4 @@
-"""Forward warp: an image drawn into another camera through its depth, with a z-buffer."""
+"""Forward warp: renders an image into another camera through its depth, with a z-buffer."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from dd_jax.geometry.se3 import invert_pose
 from dd_jax.geometry.warp import pixel_rays, plane_motion
 
 _NEAREST = 1e-3
-"""Depths in the source camera are raised to this: nothing is drawn from behind it."""
+"""Smallest depth in the source camera; points behind the camera are clamped to it."""
 
 
 def forward_warp(
@@ -19,15 +19,14 @@ def forward_warp(
     K: Float[Array, "b 3 3"],
     upscale: int = 3,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"], Bool[Array, "b h w"]]:
-    """The target ``image`` as the source camera sees its points.
+    """The target ``image`` as seen from the source camera (Insta-DM; DynamicDepth section 3.2).
 
     Each source pixel takes the depth of the nearest point that falls into it, from a cloud of ``upscale`` points per pixel
-    and direction, and samples the image where that depth came from: no blending, deterministic. The whole scene should be
-    given as ``depth`` even if only objects are wanted, because nearer points hide farther ones.
+    and direction, and samples the image where that point came from: no blending, deterministic. ``depth`` should cover the
+    whole scene even if only objects are rendered, because nearer points occlude farther ones.
 
     Returns:
-      the image and the depth in the source camera, 0 where nothing fell, and where something did. Source: Insta-DM and
-      DynamicDepth section 3.2.
+      image and depth in the source camera, 0 where no point fell, and the mask of pixels that are rendered.
     """
     coords, nearest, valid = splat_coords(depth, T_source_from_target, K, upscale)
     return jnp.where(valid[..., None], sample_zeros(image, coords), 0.0), nearest, valid
@@ -36,8 +35,8 @@ def forward_warp(
 def splat_coords(
     depth: Float[Array, "b h w"], T_source_from_target: Float[Array, "b 4 4"], K: Float[Array, "b 3 3"], upscale: int
 ) -> tuple[Float[Array, "b h w 2"], Float[Array, "b h w"], Bool[Array, "b h w"]]:
-    """The geometry of :func:`forward_warp`: where in the target image each source pixel's nearest point comes from, its depth
-    in the source camera (0 where there is none), and whether there is one that comes from inside the image."""
+    """The geometry of :func:`forward_warp`: target coordinates of each source pixel's nearest point, its depth in the source
+    camera (0 if there is none), and the mask of source pixels with a point from inside the image."""
     height, width = depth.shape[1:]
     nearest, hit = splat_depth(depth, T_source_from_target, K, upscale)
     homography, shift = plane_motion(K, invert_pose(T_source_from_target))
@@ -49,7 +48,7 @@ def splat_coords(
 def splat_depth(
     depth: Float[Array, "b h w"], T_source_from_target: Float[Array, "b 4 4"], K: Float[Array, "b 3 3"], upscale: int
 ) -> tuple[Float[Array, "b h w"], Bool[Array, "b h w"]]:
-    """Nearest depth that falls into each source pixel (0 where none) and whether any does."""
+    """Nearest depth in each source pixel (0 if no point falls into it), and whether any point does."""
     batch, height, width = depth.shape
     u, v, z = splat_points(depth, T_source_from_target, K, upscale)
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # also False for NaN
@@ -73,7 +72,7 @@ def splat_points(
 
 
 def _move(depth, rays, shift):
-    """Coordinates (u, v) and depth, at least ``_NEAREST``, of points on moved rays; exact where nothing moves."""
+    """Coordinates (u, v) and depth (at least ``_NEAREST``) of points on transformed rays; exact for the identity."""
     inverse = 1.0 / depth
     x, y, z = (rays[i] + shift[:, i, None, None] * inverse for i in range(3))
     scale = 1.0 / jnp.maximum(z, _NEAREST * inverse)

@@ -1,4 +1,4 @@
-"""Reprojection: where each target pixel, at a given depth, is seen in another camera."""
+"""Reprojection: coordinates of each target pixel, at a given depth, in another camera."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def reproject(
     ``q ~ depth * (K R K^-1) (u, v, 1) + K t``.
 
     Args:
-      offset: added to the points before they are moved, in the unit of depth; None: the scene is rigid.
+      offset: added to the points before the rigid transform, in the unit of depth; None for a rigid scene.
 
     Returns:
       coordinates ``(*s, *f, b, h, w, 2)`` in pixels, clamped to +- ``camera.MAX_COORDINATE``.
@@ -38,8 +38,8 @@ def plane_motion(
 ) -> tuple[Float[Array, "*f b 3 3"], Float[Array, "*f b 3"]]:
     """``K R K^-1`` and ``K t``, exact for ``R = I``.
 
-    Elementwise float32 arithmetic: matrix units may round too coarsely for pixels. Taking ``I`` from the rotation before it
-    meets ``K`` keeps the digits of small rotations.
+    Elementwise float32 arithmetic, because matrix units may round too coarsely for pixels. ``I`` is subtracted from the rotation
+    before the product with ``K``, which keeps the digits of small rotations.
     """
     difference = T_source_from_target[..., :3, :] - jnp.eye(3, 4)
     motion = jnp.sum(K[..., :, :, None] * difference[..., None, :, :], axis=-2)  # K [R - I | t]
@@ -48,7 +48,7 @@ def plane_motion(
 
 
 def pixel_rays(homography: Float[Array, "*b 3 3"], height: int, width: int, upscale: int = 1) -> list[Float[Array, "*b hu wu"]]:
-    """The three components of ``homography (u, v, 1)`` at every pixel, or at ``upscale`` points a pixel in each direction."""
+    """The three components of ``homography (u, v, 1)`` at every pixel, or at ``upscale`` points per pixel in each direction."""
     u, v = (x / upscale for x in pixel_grid(height * upscale, width * upscale))
     rows = homography[..., None, None]
     return [rows[..., i, 0, :, :] * u + rows[..., i, 1, :, :] * v + rows[..., i, 2, :, :] for i in range(3)]

@@ -1,4 +1,4 @@
-"""Where the student trusts its matching, and what it learns elsewhere: the teacher's depth."""
+"""Reliable pixels of the student's matching, and the terms that compare depths and poses with each other."""
 
 import jax
 import jax.numpy as jnp
@@ -25,18 +25,18 @@ def consistency(
     photometric: Bool[Array, "b h w"],
     axis: str | None,
 ) -> Float[Array, " s"]:
-    """Mean over all pixels of |student - teacher| where no photometric error is asked for (ManyDepth, sec. 3.3).
+    """Mean over all pixels of |student - teacher|, counted as 0 where ``photometric`` is set (ManyDepth, sec. 3.3).
 
-    The teacher gets no gradient. Raw network depth, so the term grows with the scene.
+    The teacher gets no gradient. Depth is in network units, so the term grows with the scene.
     """
     difference = jnp.abs(depths - jax.lax.stop_gradient(teacher_depths))
     return reduce.mean(jnp.where(photometric, 0, difference), axis, dims=(1, 2, 3))
 
 
 def pyramid_distillation(disps: Float[Array, "s b h w"], axis: str | None) -> Float[Array, " s"]:
-    """How far the disparities of the coarser scales are from the finest, mean of (|difference| + 0.01) to the power of 0.4.
+    """Distance of the coarser scales' disparities from the finest, mean of (|difference| + 0.01) ** 0.4.
 
-    Both sides learn; 0 for the finest scale (announced for DS-Depth, commented out in its code).
+    Both sides get gradients; 0 for the finest scale (announced for DS-Depth, commented out in its code).
     """
     terms = reduce.mean((jnp.abs(disps[1:] - disps[:1]) + 0.01) ** 0.4, axis, dims=(1, 2, 3))
     return jnp.concatenate([jnp.zeros(1), terms])
@@ -47,7 +47,7 @@ def dynamic_cycle(
 ) -> Float[Array, " s"]:
     """Mean of |teacher - student| over object pixels where the two differ by less than the smaller one; 0 without such pixels.
 
-    The student's depth gets no gradient: it teaches the prior that DOMD was made of (DynamicDepth, sec. 3.4).
+    The student's depth gets no gradient: it supervises the teacher's depth that DOMD uses (DynamicDepth, sec. 3.4).
     """
     depths = jax.lax.stop_gradient(depths)
     difference = jnp.abs(teacher_depths - depths)
@@ -55,7 +55,9 @@ def dynamic_cycle(
     return reduce.masked_mean(difference, close.astype(difference.dtype), axis, dims=(1, 2, 3))
 
 
-def pose_cycle(round_trips: Float[Array, "b f 4 4"], axis: str | None) -> Float[Array, ""]:
-    """Distance from the identity of going to each source frame and back: absolute values summed over matrices and frames,
-    mean over samples (the poster, contribution 2)."""
-    return reduce.mean(jnp.sum(jnp.abs(round_trips - jnp.eye(4)), axis=(1, 2, 3)), axis)
+def pose_cycle(forward_backward: Float[Array, "b f 4 4"], axis: str | None) -> Float[Array, ""]:
+    """Forward and backward pose compose to the identity (the poster, contribution 2).
+
+    Absolute difference from the identity, summed over matrix entries and source frames, mean over samples.
+    """
+    return reduce.mean(jnp.sum(jnp.abs(forward_backward - jnp.eye(4)), axis=(1, 2, 3)), axis)

@@ -1,4 +1,4 @@
-"""Which of two pixels is farther, by a prior depth: the dynamic-region ranking loss of SC-DepthV3 (Sun et al., TPAMI 2023)."""
+"""Depth order of pixel pairs, supervised by a prior depth: the dynamic-region ranking loss of SC-DepthV3 (Sun et al. 2023)."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from dd_jax.runtime import reduce
 from dd_jax.runtime.random_streams import Stream, stream_key
 
 UNRELIABLE = 0.2  # share of the pixels with the least weight, each paired with one of the others
-ANYWHERE = 0.1  # pairs from the whole image, as a share of the pixels
+ANYWHERE = 0.1  # random pairs of the whole image, as a share of the pixels
 FARTHER = 1.15  # ratio of the prior's depths from which one pixel counts as farther
 
 
@@ -19,9 +19,9 @@ def depth_ranking(
     seed: UInt32[Array, " b"],
     axis: str | None,
 ) -> Float[Array, ""]:
-    """Mean over pairs of pixels whose order the prior knows of log(1 + exp(-order * (depth A - depth B))); 0 without pairs.
+    """Mean of log(1 + exp(-order * (depth A - depth B))) over pixel pairs that the prior orders; 0 without pairs.
 
-    ``weight`` says how far the motion of the camera explains a pixel. Depth is the network's, so the term grows with it.
+    ``weight`` is high where camera motion explains the pixel. Depth is in network units, so the term grows with the scene.
     """
     a, b = draw_pairs(weight, seed)
     return ranking_mean(*ranking(depth, prior, a, b), axis)
@@ -45,7 +45,7 @@ def draw_pairs(weight: Float[Array, "b h w"], seed: UInt32[Array, " b"]) -> tupl
 def ranking(
     depth: Float[Array, "b h w"], prior: Float[Array, "b h w"], a: Int[Array, "b p"], b: Int[Array, "b p"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sum over the pairs whose order the prior knows, and their number."""
+    """Sum over the pairs that the prior orders, and their number."""
 
     def pick(x, index):
         return jnp.take_along_axis(x.reshape(len(x), -1), index, axis=1)

@@ -1,4 +1,4 @@
-"""How much a sample counts, by how much of it could be moving."""
+"""Weight of each sample by the size of its dynamic-object mask (the poster, contribution 3)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -8,9 +8,9 @@ from dd_jax.types import TARGET
 
 
 def mask_weights(masks: Bool[Array, "b f h w"], loss: LossConfig) -> Float[Array, " b"]:
-    """Weight of each sample's photometric error, from the share of its pixels that are objects (the poster, contribution 3).
+    """Weight of each sample's photometric error, from the share of its pixels on objects.
 
-    "less": objects lower the weight, "more": without objects a sample does not count. The weights are not normalised.
+    "less": objects lower the weight. "more": samples without objects have weight 0. The weights are not normalised.
     """
     objects = masks[:, TARGET] if loss.mask_area == "target" else jnp.all(masks, axis=1)
     share = jnp.mean(objects.astype(jnp.float32), axis=(1, 2))

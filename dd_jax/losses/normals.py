@@ -1,4 +1,4 @@
-"""What the student's surface should look like: the normals of a prior depth, and how they turn across edges.
+"""Surface normals compared with those of a prior depth: directly, and relative to each other across edges.
 
 The prior is the teacher's depth (the poster, contribution 1), or a file's. Source of the ranking loss: Xian et al.,
 "Structure-Guided Ranking Loss for Single Image Depth Prediction" (CVPR 2020), in the form of SC-DepthV3 (Sun et al. 2023).
@@ -18,13 +18,13 @@ from dd_jax.runtime.random_streams import Stream, stream_key
 _LUMINANCE = (0.299, 0.587, 0.114)
 _EDGE = 0.1  # of the strongest edge
 _NEAREST, _FARTHEST = 3, 19  # pixels between an anchor and its four points
-_FRAME = 5  # pixels along the border without edges of normals: the Sobel filters have no full support there
+_FRAME = 5  # border pixels without normal edges: the Sobel filters have no full support there
 
 
 @no_type_check
 @struct.dataclass
 class Edges:
-    """Where a map changes, and which way ``(u, v)`` it grows: unit vectors, (1, 0) where nothing changes."""
+    """Edge strength of a map and direction ``(u, v)`` of its gradient: unit vectors, (1, 0) for a zero gradient."""
 
     strength: Float[Array, "b h w"]
     direction: Float[Array, "b h w 2"]
@@ -33,10 +33,10 @@ class Edges:
 @no_type_check
 @struct.dataclass
 class Surfaces:
-    """Normals of the same pixels by two depths."""
+    """Normals of the same pixels from two depth maps."""
 
     student: Float[Array, "s b h w 3"]
-    prior: Float[Array, "#s b h w 3"]  # without gradient; one for all scales where a file says it
+    prior: Float[Array, "#s b h w 3"]  # no gradient; one for all scales if it is from a file
 
 
 def normal_l1(surfaces: Surfaces, axis: str | None) -> Float[Array, " s"]:
@@ -52,9 +52,9 @@ def normal_ranking(
     loss: LossConfig,
     axis: str | None,
 ) -> Float[Array, ""]:
-    """How differently the two surfaces turn between points on either side of an edge; full size only.
+    """Difference of the relative normals of both surfaces between points on either side of an edge; full size only.
 
-    Edges of the picture and of the prior's normals, but none of the prior's depth: there, the surface ends.
+    Edges of the image and of the prior's normals, except depth edges of the prior, where the surface ends.
     """
     image_edges, normal_edges = find_edges(image, jax.lax.stop_gradient(prior_depth), surfaces.prior[0], axis)
     totals, counts = [], []
@@ -72,10 +72,10 @@ def normal_ranking(
 def find_edges(
     image: Float[Array, "b h w 3"], depth: Float[Array, "b h w"], normals: Float[Array, "b h w 3"], axis: str | None
 ) -> tuple[Edges, Edges]:
-    """Edges of the picture's luminance and of the normals, away from those of the depth."""
+    """Edges of the luminance and of the normals, without depth edges."""
     ends = depth_edges(depth, axis)
     gx, gy = sobel(image @ jnp.array(_LUMINANCE, image.dtype))
-    picture = edges_from(gx, gy)
+    image_edges = edges_from(gx, gy)
 
     gx, gy = sobel(jnp.moveaxis(normals, -1, 0))
     side = jnp.where(jnp.sum(gx * gy, axis=0) < 0, -1.0, 1.0)
@@ -83,13 +83,13 @@ def find_edges(
     h, w = depth.shape[1:]
     inner = jnp.zeros((h, w), bool).at[_FRAME : h - _FRAME, _FRAME : w - _FRAME].set(True)
     return (
-        picture.replace(strength=jnp.where(ends, 0.0, picture.strength)),
+        image_edges.replace(strength=jnp.where(ends, 0.0, image_edges.strength)),
         surface.replace(strength=jnp.where(ends | ~inner, 0.0, surface.strength)),
     )
 
 
 def depth_edges(depth: Float[Array, "b h w"], axis: str | None) -> Bool[Array, "b h w"]:
-    """Pixels next to a depth edge: at least a tenth of the strongest of the whole batch."""
+    """Pixels next to a depth edge, which has at least a tenth of the strongest gradient of the whole batch."""
     strength = jnp.hypot(*sobel(depth))
     ends = strength >= _EDGE * reduce.maximum(strength, axis)
     return jax.lax.reduce_window(ends.astype(jnp.float32), 0.0, jax.lax.max, (1, 3, 3), (1, 1, 1), "SAME") > 0
@@ -114,14 +114,14 @@ def edges_from(along_u: Float[Array, "b h w"], along_v: Float[Array, "b h w"]) -
 
 
 def edge_pixels(strength: Float[Array, "b h w"]) -> Bool[Array, "b h w"]:
-    """Pixels with at least a tenth of the strongest edge of their image; all pixels where there is none."""
+    """Pixels with at least a tenth of the image's strongest edge; all pixels of an image without edges."""
     return strength >= _EDGE * jnp.max(strength, axis=(1, 2), keepdims=True)
 
 
 def draw(
     seed: UInt32[Array, " b"], stream: int, count: Int[Array, " b"], anchors: int
 ) -> tuple[Int[Array, "b a"], Int[Array, "b 4 a"]]:
-    """Which of ``count`` candidates are anchors, with replacement, and the distances of their four points in pixels."""
+    """Anchors drawn from ``count`` candidates, with replacement, and the distances of their four points in pixels."""
 
     def one(seed, count):
         key = jax.random.fold_in(stream_key(seed, Stream.NORMALS), stream)
@@ -140,22 +140,22 @@ def sample_across_edges(
 ) -> Int[Array, "b 4 a"]:
     """Flat indices of two points before and two after each anchor, along the direction of its edge, kept inside the image.
 
-    ranks: positions of the anchors in the row-major list of candidates.
+    ranks: indices of the anchors in the row-major list of candidates.
     """
     b, h, w = candidates.shape
     counted = jnp.cumsum(candidates.reshape(b, -1), axis=1, dtype=jnp.int32)
     anchor = jax.vmap(jnp.searchsorted)(counted, ranks + 1)
-    way = jnp.take_along_axis(direction.reshape(b, -1, 2), anchor[..., None], axis=1)
+    step = jnp.take_along_axis(direction.reshape(b, -1, 2), anchor[..., None], axis=1)
     signed = distances * jnp.array([-1, -1, 1, 1])[:, None]
-    column = (anchor % w)[:, None] + jnp.round(signed * way[:, None, :, 0]).astype(jnp.int32)
-    row = (anchor // w)[:, None] + jnp.round(signed * way[:, None, :, 1]).astype(jnp.int32)
+    column = (anchor % w)[:, None] + jnp.round(signed * step[:, None, :, 0]).astype(jnp.int32)
+    row = (anchor // w)[:, None] + jnp.round(signed * step[:, None, :, 1]).astype(jnp.int32)
     return jnp.clip(row, 0, h - 1) * w + jnp.clip(column, 0, w - 1)
 
 
 def relative_normal_error(
     normals: Float[Array, "b h w 3"], prior: Float[Array, "b h w 3"], chain: Int[Array, "b 4 a"]
 ) -> Float[Array, "b 3 a"]:
-    """Difference of ``|cos|`` of the angle between successive points' normals, by the student and by the prior."""
+    """Difference between student and prior of ``|cos|`` of the angle between successive points' normals."""
 
     def cosines(x):
         b, links, anchors = chain.shape

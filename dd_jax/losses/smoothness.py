@@ -1,4 +1,4 @@
-"""Disparity may change where the picture changes."""
+"""Edge-aware smoothness of disparity and smoothness of flow."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,11 +7,11 @@ from dd_jax.runtime import reduce
 from dd_jax.types import NUM_SCALES
 
 EdgeWeights = tuple[tuple[Float[Array, "b _ _"], Float[Array, "b _ _"]], ...]
-"""Per scale: exp(-|gradient of the picture|) along x and along y."""
+"""Per scale: exp(-|gradient of the image|) along x and along y."""
 
 
 def image_pyramid(image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ 3"], ...]:
-    """The picture at 1, 1/2, 1/4 and 1/8 of its size, each level the 2x2 mean of the one before."""
+    """The image at 1, 1/2, 1/4 and 1/8 of its size, each level the 2x2 mean of the previous one."""
     levels = [image]
     for _ in range(NUM_SCALES - 1):
         rows = levels[-1][:, 0::2] + levels[-1][:, 1::2]
@@ -20,7 +20,7 @@ def image_pyramid(image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ 3
 
 
 def edge_weights(pyramid: tuple[Float[Array, "b _ _ 3"], ...]) -> EdgeWeights:
-    """How little the picture changes between neighbours, at every scale; shared by all networks."""
+    """Edge weights between neighbouring pixels, at every scale; shared by all networks."""
 
     def weight(difference):
         absolute = jnp.abs(difference)
@@ -30,7 +30,7 @@ def edge_weights(pyramid: tuple[Float[Array, "b _ _ 3"], ...]) -> EdgeWeights:
 
 
 def normalized(disp: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
-    """Disparity over its mean in the image, so that a smaller disparity is not a smoother one."""
+    """Disparity divided by its mean over the image, so that scaling disparity down does not make it smoother."""
     return disp / (jnp.mean(disp, axis=(1, 2), keepdims=True) + 1e-7)
 
 
@@ -49,7 +49,7 @@ def smoothness(disps: tuple[Float[Array, "b _ _"], ...], edges: EdgeWeights, axi
 
 
 def flow_smoothness(flows: tuple[Float[Array, "b f _ _ 2"], ...], axis: str | None) -> Float[Array, " s"]:
-    """First-order smoothness of a flow at its native size, without regard to edges, divided by 2^s at scale s (DS-Depth)."""
+    """First-order smoothness of a flow at its native size, not edge-aware, divided by 2^s at scale s (DS-Depth)."""
     terms = []
     for scale, flow in enumerate(flows):
         x = reduce.mean(jnp.abs(flow[:, :, :, 1:] - flow[:, :, :, :-1]), axis)

@@ -1,4 +1,4 @@
-"""Augmentation on the device: one horizontal flip, zoom and colour jitter per triplet, drawn from the sample's own seed."""
+"""Augmentation on the device: one horizontal flip, zoom and colour jitter per triplet, drawn from the sample's seed."""
 
 from functools import partial
 
@@ -17,14 +17,14 @@ GREY = (0.2989, 0.587, 0.114)
 PRIOR_FARTHEST = 100.0
 
 Planes = tuple[Float[Array, "f h w"], Float[Array, "f h w"], Float[Array, "f h w"]]
-"""Red, green and blue apart, so that every operation runs over contiguous numbers."""
+"""Red, green and blue as separate arrays, so that every operation runs over contiguous numbers."""
 
 
 def augment(batch: Batch, config: AugmentConfig, train: bool) -> Batch:
-    """Float images in [0, 1]: ``images`` are flipped and zoomed, ``inputs`` jittered besides (in evaluation, none of it).
+    """Float images in [0, 1]: ``images`` are flipped and zoomed, ``inputs`` also colour-jittered (nothing in evaluation).
 
-    Masks, prior and intrinsics move with the images. Frames that are all zero stay so. The result depends on each sample's
-    seed only, so it is the same on any number of devices.
+    Masks, prior and intrinsics move with the images. Missing frames stay zero. The result depends only on each sample's
+    seed, so it is the same on any number of devices.
     """
     if not train:
         images = batch.images.astype(jnp.float32) / 255
@@ -53,9 +53,9 @@ def zoom(
     seed: UInt32[Array, ""],
     limit: float,
 ) -> tuple[Float[Array, "f h w 3"], Bool[Array, "f h w"], Float[Array, "3 3"], UInt16[Array, "h w"] | None]:
-    """One sample enlarged by factors in [1, limit], drawn apart for x and y, and cropped anywhere to its size (SC-DepthV3).
+    """One sample enlarged by factors in [1, limit], drawn separately for x and y, and randomly cropped to its size (SC-DepthV3).
 
-    Images are interpolated linearly; masks and prior take the nearest pixel.
+    Images are interpolated linearly; masks and prior by nearest neighbour.
     """
     height, width = masks.shape[-2:]
     draws = jax.random.uniform(stream_key(seed, Stream.ZOOM), (2, 2))
@@ -71,17 +71,17 @@ def zoom(
 
 
 def prior_depth(stored: UInt16[Array, "b h w"]) -> Float[Array, "b h w"]:
-    """Depth between 1 and 100, in units of the nearest that 16 bits of inverse depth can say; sky, which says 0, is at 100."""
+    """Depth between 1 and 100, in units of the nearest depth that 16-bit inverse depth can store; sky (0) is at 100."""
     return 1 / jnp.maximum(stored.astype(jnp.float32) / 65535, PRIOR_FARTHEST**-1)
 
 
 def jitter(images: Float[Array, "b f h w 3"], draws: Float[Array, "b 9"], config: AugmentConfig) -> Float[Array, "b f h w 3"]:
     """Brightness, contrast, saturation and hue of whole triplets, in random order (torchvision's ColorJitter).
 
-    draws: numbers in [0, 1): whether to jitter at all; the four strengths; the four operations' places in the order.
+    draws: numbers in [0, 1): whether to jitter; the four strengths; the order of the four operations.
 
-    Sample by sample, since then only the drawn operation is computed: a batch at once would need each of the four at each of
-    the four places. Three times faster on a CPU, and it leaves samples without jitter untouched, to the bit.
+    Sample by sample, so that only the drawn operation is computed: a whole batch would need all four operations at each of
+    the four positions. Three times faster on a CPU, and samples without jitter keep their exact values.
     """
 
     def one(sample: tuple[Float[Array, "f h w 3"], Float[Array, "9"]]) -> Float[Array, "f h w 3"]:
@@ -116,7 +116,7 @@ def _grey(planes: Planes) -> Float[Array, "f h w"]:
 
 
 def _turn_hue(planes: Planes, turn: Float[Array, ""]) -> Planes:
-    """The hue of HSV moved by ``turn`` (1 = once around); value and chroma stay, so nothing needs clamping."""
+    """The hue of HSV moved by ``turn`` (1 = once around); value and chroma do not change, so nothing needs clamping."""
     r, g, b = planes
     value = jnp.maximum(jnp.maximum(r, g), b)
     chroma = value - jnp.minimum(jnp.minimum(r, g), b)

@@ -1,8 +1,8 @@
-"""Dynamic object motion disentanglement: source frames in which nothing has moved but the camera (DynamicDepth, section 3.2).
+"""Dynamic object motion disentanglement: source frames in which only the camera has moved (DynamicDepth, section 3.2).
 
 Each potentially dynamic object is removed from a source frame and re-rendered from the target frame through the teacher's
-depth and the camera's motion, so that geometry for static scenes holds for it too. Masks decide, not motion: re-rendering
-a parked car shows it where it was.
+depth and the camera's motion, so that geometry for static scenes holds for it too. Masks decide, not motion: a parked car is
+re-rendered where it was.
 """
 
 import jax
@@ -29,13 +29,13 @@ def disentangle(
     Args:
       batch: augmented (``inputs`` is filled).
       frames: positions of the sources on the frame axis of ``batch``, previous first.
-      lookups: how many of them, from the first, the cost volume matches with, in their jittered version.
-      depth: the teacher's depth of the whole target frame; nearer static things hide objects.
+      lookups: number of frames, from the first, that the cost volume matches with (colour-jittered).
+      depth: the teacher's depth of the whole target frame; nearer static surfaces occlude objects.
       T_source_from_target: poses of ``frames``, in the same order.
-      apply_to_lookup: samples whose lookup frames are treated; others keep them, without holes.
+      apply_to_lookup: samples whose lookup frames are disentangled; the others keep them, without holes.
 
-    Where an object is removed and none is drawn, nothing is known: the pixel is black and a hole. Frames that do not exist
-    stay as they are. Nothing in here carries a gradient.
+    A pixel where an object is removed and none is rendered is unknown: black, and a hole. Missing frames are not changed. No
+    gradient passes through.
     """
     count, (size, channels) = len(frames), (depth.shape[1:], 3)
     poses = jnp.moveaxis(T_source_from_target, 1, 0).reshape(-1, 4, 4)
@@ -44,7 +44,7 @@ def disentangle(
     )
     coords, valid = coords.reshape(count, -1, *size, 2), valid.reshape(count, -1, *size)
 
-    # Colours are sampled together with the mask and divided by it: no dark rim where objects meet the black around them.
+    # Colours are sampled together with the mask and divided by it, so that objects get no dark rim.
     mask = batch.masks[:, TARGET, ..., None].astype(jnp.float32)
     drawn = sample_zeros(jnp.concatenate([batch.images[:, TARGET] * mask, mask], axis=-1), coords)
     drawn_lookups = sample_zeros(batch.inputs[:, TARGET] * mask, coords[:lookups])
@@ -76,7 +76,7 @@ def _composite(
     removed: Bool[Array, "*b h w"],
     applies: Bool[Array, "*b 1 1"],
 ) -> tuple[Float[Array, "*b h w 3"], Bool[Array, "*b h w"]]:
-    """The image without the ``removed`` objects and with the pasted ones, and what is left of the former: holes."""
+    """The image without the ``removed`` objects and with the pasted ones, and the holes that remain."""
     paste, holes = applies & paste, applies & removed & ~paste
     image = jnp.where(holes[..., None], 0.0, image)
     return jnp.where(paste[..., None], colours, image), holes

@@ -1,6 +1,6 @@
-"""Convolution, batch normalisation, pooling and padding with PyTorch's conventions, so that published weights import exactly.
+"""Convolution, batch normalisation, pooling and padding with PyTorch's conventions; published weights import exactly.
 
-A layer computes in the precision of its kernel; statistics of batches are float32 always.
+A layer computes in the precision of its kernel; batch statistics are always float32.
 """
 
 import functools
@@ -29,9 +29,9 @@ def normalise(image: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
 
 
 class Draws:
-    """Source of initial parameters: numpy's generator, because compiling hundreds of draws takes longer than training starts.
+    """Source of initial parameters: numpy's generator, because compiling hundreds of random draws would slow the start.
 
-    Without a seed it yields zeros, which is all that abstract evaluation needs.
+    Without a seed it yields zeros, which is enough for abstract evaluation.
     """
 
     def __init__(self, seed: int | None = None):
@@ -44,17 +44,17 @@ class Draws:
         return jnp.asarray((2 * self._rng.random(shape, np.float32) - 1) / math.sqrt(fan_in))
 
     def kaiming_normal(self, fan_out: int, shape: tuple[int, ...]) -> jax.Array:
-        """Normal with the gain of a ReLU, the residual network's own (He et al. 2015)."""
+        """Normal with the gain of a ReLU, the as in ResNet (He et al. 2015)."""
         if self._rng is None:
             return jnp.zeros(shape)
         return jnp.asarray(self._rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out)))
 
 
 def rematerialised(kept: str, part: Callable, module: nnx.Module, *inputs: jax.Array) -> jax.Array:
-    """``part(module, *inputs)``, of whose results some are computed again for the gradient instead of being kept.
+    """``part(module, *inputs)``, with some intermediate results recomputed for the gradient instead of kept.
 
     Args:
-      kept: "none" = all are, nothing is computed again | "convolutions" = those of convolutions | "blocks" = the last one.
+      kept: "none" = all, nothing is recomputed | "convolutions" = results of convolutions | "blocks" = the last result.
     """
     if kept == "none":
         return part(module, *inputs)
@@ -98,7 +98,7 @@ def plus(x: Float[Array, "*b c"], bias: Float[Array, " c"]) -> Float[Array, "*b 
 
 
 def conv(x: Float[Array, "b h w i"], kernel: Float[Array, "s s i o"], stride: int, padding: int) -> Float[Array, "b h2 w2 o"]:
-    """Cross-correlation with ``padding`` zeros on every side (XLA's "SAME" would shift stride-2 features by a pixel)."""
+    """Cross-correlation with ``padding`` zeros on every side; XLA's "SAME" would shift stride-2 features by a pixel."""
     x = x.astype(kernel.dtype)
     y = x[:, ::stride, ::stride] @ kernel[0, 0] if kernel.shape[:2] == (1, 1) else _conv(x, kernel, stride, padding)
     return checkpoint_name(y, CONVOLUTIONS)
@@ -125,19 +125,19 @@ def _conv_backward(stride: int, padding: int, saved: tuple, grad: jax.Array) -> 
         return jax.linear_transpose(lambda kernel: _xla_conv(x, kernel, stride, padding), kernel)(grad)[0]
 
     def on_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
-        # The plain transpose slides a kernel as large as the image over it, 2 to 20 times slower than the forward pass. Eigen
-        # keeps up if the borders are explicit and the stride is 1; else one matrix product per kernel row does.
+        # The plain transpose convolves with a kernel as large as the image, 2 to 20 times slower than the forward pass. Eigen is
+        # fast if the padding is explicit and the stride is 1; otherwise one matrix product per kernel row is.
         x = _zero_pad(x, padding)
         if size == 3 and stride == 1:
             return by_convolution(x, grad, 0)
         rows = [_row(x, i, size, stride, grad.shape).reshape(-1, size * inputs) for i in range(size)]
         return jnp.stack([row.T @ grad.reshape(-1, outputs) for row in rows]).reshape(kernel.shape)
 
-    def elsewhere(x: jax.Array, grad: jax.Array) -> jax.Array:
+    def on_accelerator(x: jax.Array, grad: jax.Array) -> jax.Array:
         return by_convolution(x, grad, padding)
 
     (grad_x,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride, padding), x)(grad)
-    return grad_x, jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=elsewhere)
+    return grad_x, jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=on_accelerator)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -148,21 +148,21 @@ def _zero_pad(x: jax.Array, border: int) -> jax.Array:
 
 
 def _row(x: jax.Array, i: int, size: int, stride: int, shape: tuple[int, ...]) -> jax.Array:
-    """What the taps of kernel row ``i`` see for each of the ``shape[1:3]`` outputs, side by side: (b, h, w, size * c)."""
+    """Inputs of kernel row ``i`` for each of the ``shape[1:3]`` outputs, concatenated: (b, h, w, size * c)."""
     h, w = (stride * (n - 1) + 1 for n in shape[1:3])
     return jnp.concatenate([x[:, i : i + h : stride, j : j + w : stride] for j in range(size)], axis=-1)
 
 
 _FOLD_AXIS = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
 FOLD = np.einsum("pyr,qxc->yxpqrc", _FOLD_AXIS, _FOLD_AXIS).reshape(16, 9)
-"""Which of a 3x3 kernel's taps meet the same pixel after up-sampling: [small taps y, x; odd or even output y, x] of 9 taps."""
+"""Taps of a 3x3 kernel that fall on the same pixel after up-sampling: [small taps y, x; odd or even output y, x] of 9 taps."""
 
 
 def upsampled_conv(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "b 2*h 2*w o"]:
-    """``conv(reflect_pad(upsample(x)), kernel)`` with 4/9 of its products, nearest up-sampling by two.
+    """``conv(reflect_pad(upsample(x)), kernel)`` with nearest up-sampling by two, in 4/9 of the products.
 
-    A 3x3 window on the up-sampled image sees 2x2 different pixels, so the nine taps fold into four, differently for even
-    and odd rows and columns: four kernels at the corners of the small image. Reflecting the large image repeats the border
+    A 3x3 window on the up-sampled image covers 2x2 different pixels, so the nine taps fold into four, differently for even
+    and odd rows and columns: four kernels at the corners of the small image. Reflection of the large image equals edge padding
     of the small one.
     """
     b, h, w, inputs = x.shape
@@ -189,8 +189,8 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all samples and pixels of all devices (``axis``), with PyTorch's running statistics.
 
     Normalises with the biased variance, keeps the unbiased one. ``.eval()`` switches to the running statistics. With
-    ``groups`` = n the samples belong to n batches in turn; each has statistics of its own, as if the layer had been called for
-    one batch after the other.
+    ``groups`` = n the samples belong to n interleaved batches, each with its own statistics, as if the layer had been called
+    once per batch.
     """
 
     def __init__(self, channels: int, *, axis: str | None = None):
@@ -205,33 +205,33 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         if self.use_running_average:
             return self._apply(x, self.mean[...], self.var[...])
-        apart = x.reshape(-1, self.groups, *x.shape[1:])
-        exact = apart.astype(jnp.float32)
+        grouped = x.reshape(-1, self.groups, *x.shape[1:])
+        exact = grouped.astype(jnp.float32)
         mean = checkpoint_name(reduce.mean(exact, self.axis, (0, 2, 3), keepdims=True), STATISTICS)
-        # The variance does not change with the mean (to first order): sparing autodiff that zero saves a pass.
+        # The derivative of the variance by the mean is zero; stopping it saves a pass of the backward computation.
         var = reduce.mean(jnp.square(exact - jax.lax.stop_gradient(mean)), self.axis, (0, 2, 3), keepdims=True)
         var = checkpoint_name(var, STATISTICS)
         count = x.size // (x.shape[-1] * self.groups) * (1 if self.axis is None else jax.lax.axis_size(self.axis))
         for group in range(self.groups):
-            self._remember(self.mean, mean[0, group, 0, 0])
-            self._remember(self.var, var[0, group, 0, 0] * (count / (count - 1)))
-        return self._apply(apart, mean, var).reshape(x.shape)
+            self._update_running(self.mean, mean[0, group, 0, 0])
+            self._update_running(self.var, var[0, group, 0, 0] * (count / (count - 1)))
+        return self._apply(grouped, mean, var).reshape(x.shape)
 
     def _apply(self, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
         factor = self.scale[...] * jax.lax.rsqrt(var + BN_EPS)
         return (x * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
 
     @staticmethod
-    def _remember(running: nnx.BatchStat, batch: jax.Array) -> None:
-        # Not `running[...] = `: that asks a tracer for its sharding, which takes a third of the whole trace.
+    def _update_running(running: nnx.BatchStat, batch: jax.Array) -> None:
+        # Not `running[...] = `: that queries the sharding of a tracer, which takes a third of the tracing time.
         running.set_value(BN_MOMENTUM * running[...] + (1 - BN_MOMENTUM) * jax.lax.stop_gradient(batch))
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     """3x3 maximum, stride 2, outside = -inf; even sides.
 
-    Rows then columns, by elementwise choices: the gradient of a windowed maximum is slow on CPU, and that of `jnp.maximum` asks
-    which argument equals the result, which is neither once a compiler computes them twice and rounds differently.
+    Rows, then columns, by elementwise selection: the gradient of a windowed maximum is slow on a CPU, and that of `jnp.maximum`
+    tests which argument equals the result, which fails when the compiler computes an argument twice with other rounding.
     """
     return _max_pool_axis(_max_pool_axis(x, 1), 2)
 
@@ -255,7 +255,7 @@ def edge_pad(x: Float[Array, "b h w c"]) -> Float[Array, "b h+2 w+2 c"]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _pad_from_inside(x: jax.Array, depth: int) -> jax.Array:
-    """One pixel more on each side, copied from ``depth`` pixels inside the border."""
+    """Pads one pixel on each side, copied from ``depth`` pixels inside the border."""
     for axis in (1, 2):
         n = x.shape[axis]
         first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (depth, n - 1 - depth))
