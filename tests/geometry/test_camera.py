@@ -33,7 +33,7 @@ def test_scaled_intrinsics_scale_pixels():
     np.testing.assert_allclose(quarter, np.asarray(full) * [0.25, 0.5], rtol=1e-5, atol=1e-5)
 
 
-def test_flipped_intrinsics_see_the_mirrored_world():
+def test_flipped_intrinsics_project_the_mirrored_scene():
     width = 32
     points = camera.backproject(jnp.full((2, 24, width), 3.0), K)
     identity = jnp.tile(jnp.eye(4), (2, 1, 1))

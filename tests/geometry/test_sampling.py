@@ -25,7 +25,7 @@ def test_equals_scipy(sample, mode):
 
 
 @pytest.mark.parametrize("sample", [sampling.sample_border, sampling.sample_zeros])
-def test_gradients_are_right(sample):
+def test_gradients_match_finite_differences(sample):
     image, coords = scene(np.random.default_rng(1))
     coords = np.floor(coords) + 0.25 + 0.5 * (coords - np.floor(coords))  # away from the kinks
     check_grads(
@@ -41,7 +41,7 @@ def test_pixel_centres_return_the_image():
         np.testing.assert_array_equal(sample(jnp.asarray(image), coords), image)
 
 
-def test_leading_axes_share_the_images():
+def test_leading_axes_broadcast_over_images():
     rng = np.random.default_rng(3)
     image, coords = jnp.asarray(scene(rng)[0]), jnp.asarray(np.stack([scene(rng)[1] for _ in range(4)]))
     sample = jax.jit(sampling.sample_border)
@@ -57,7 +57,7 @@ def test_clamped_coordinates_have_no_gradient():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
-def test_wild_coordinates_stay_inside_memory(bad):
+def test_extreme_coordinates_stay_in_bounds(bad):
     image = jnp.asarray(scene(np.random.default_rng(5))[0])
     coords = jnp.full((2, 3, 3, 2), bad)
     border = sampling.sample_border(image, coords)
@@ -73,7 +73,7 @@ def test_images_one_pixel_wide():
 
 @pytest.mark.parametrize("shape", [(2, 7, 9, 3), (2, 7, 9, 70), (3, 1, 5, 1), (1, 6, 1, 4)])
 @pytest.mark.parametrize("sample", [sampling.sample_border, sampling.sample_zeros])
-def test_the_form_for_tpus_reads_the_same_values(shape, sample, monkeypatch):
+def test_tpu_form_equals_the_default_form(shape, sample, monkeypatch):
     rng = np.random.default_rng(6)
     image = jnp.asarray(rng.standard_normal(shape).astype(np.float32))
     coords = jnp.asarray(rng.uniform(-2, 11, (2, shape[0], 4, 5, 2)).astype(np.float32))
@@ -88,7 +88,7 @@ def test_the_form_for_tpus_reads_the_same_values(shape, sample, monkeypatch):
     np.testing.assert_allclose(gradient, other_gradient, rtol=1e-5, atol=1e-5)
 
 
-def test_a_tpu_looks_up_each_cell_once():
+def test_tpu_form_gathers_each_cell_once():
     image, coords = (jnp.asarray(x) for x in scene(np.random.default_rng(7)))
     traced = jax.jit(sampling.sample_border).trace(image, coords)
     gathers = {

@@ -43,7 +43,7 @@ def test_invert_pose_and_compose():
     np.testing.assert_allclose(np.einsum("bij,bj->bi", again[:, :3, :3], points) + again[:, :3, 3], expected, atol=1e-5)
 
 
-def test_euler_angles_turn_about_z_then_y_then_x():
+def test_euler_angles_rotate_about_z_then_y_then_x():
     angles = np.random.default_rng(0).uniform(-3, 3, (5, 3)).astype(np.float32)
     found = se3.rotation_from_euler(jnp.asarray(angles))
     for one, (a, b, c) in zip(found, angles, strict=True):

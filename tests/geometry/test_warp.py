@@ -27,7 +27,7 @@ def test_reproject_is_project_of_backproject(world):
     assert warp.reproject(world[0][0], K, world[1][0]).shape == (2, 12, 16, 2)
 
 
-def test_moved_points_are_reprojected_from_where_they_are(world):
+def test_offsets_move_points_before_reprojection(world):
     depth, T = world
     offset = jnp.asarray(np.random.default_rng(2).standard_normal((3, 2, 12, 16, 3)) * 0.3, jnp.float32)
     points = camera.backproject(depth[0], K) + offset

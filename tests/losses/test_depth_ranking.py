@@ -16,7 +16,7 @@ def pair(depth_a, depth_b, prior_a, prior_b):
 @pytest.mark.parametrize(
     ("prior", "order"), [((2.0, 1.0), 1), ((1.0, 2.0), -1), ((1.1, 1.0), 0), ((1.0, 1.1), 0), ((1.15, 1.0), 1), ((1.0, 1.15), 0)]
 )
-def test_a_pair_counts_where_the_prior_sees_a_difference(prior, order):
+def test_only_pairs_ordered_by_the_prior_count(prior, order):
     total, count = pair(3.0, 1.0, *prior)
     assert count == abs(order)
     assert total == pytest.approx(np.log1p(np.exp(-order * 2.0)) if order else 0.0, rel=1e-6)
@@ -30,7 +30,7 @@ def test_huge_differences_stay_finite():
     assert value == 1000 and np.array_equal(gradient, [[[1, -1]]])
 
 
-def test_unreliable_pixels_meet_reliable_ones_of_their_own_image():
+def test_unreliable_pixels_are_paired_with_reliable_ones():
     weight = jnp.asarray(np.random.default_rng(0).uniform(size=(3, H, W)).astype(np.float32))
     a, b = draw_pairs(weight, jnp.arange(3, dtype=jnp.uint32))
     few = int(0.2 * H * W)
@@ -43,14 +43,14 @@ def test_unreliable_pixels_meet_reliable_ones_of_their_own_image():
     assert not np.array_equal(a[0, few:], a[1, few:])
 
 
-def test_without_an_order_there_is_no_loss():
+def test_equal_prior_depths_give_zero_loss():
     ones = jnp.ones((2, H, W))
     value, gradient = jax.value_and_grad(lambda d: depth_ranking(d, ones, ones, jnp.arange(2, dtype=jnp.uint32), None))(3 * ones)
     assert value == 0 and not gradient.any()
     assert ranking_mean(jnp.float32(0), jnp.float32(0), None) == 0
 
 
-def test_four_devices_compute_what_one_does():
+def test_four_devices_equal_one():
     rng = np.random.default_rng(1)
     depth, prior, weight = (jnp.asarray(rng.uniform(1, 3, (4, H, W)).astype(np.float32)) for _ in range(3))
     seed = jnp.arange(4, dtype=jnp.uint32)

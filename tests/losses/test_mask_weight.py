@@ -25,5 +25,5 @@ def masks():
         ({"mask_weight": "more", "mask_area": "intersection"}, [0, 0.25, 1]),
     ],
 )
-def test_weight_follows_the_share_of_objects(masks, fields, expected):
+def test_weight_depends_on_the_object_share(masks, fields, expected):
     np.testing.assert_allclose(mask_weights(masks, LossConfig(**fields)), expected, rtol=1e-6)

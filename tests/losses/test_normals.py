@@ -30,7 +30,7 @@ def scene():
     return surfaces, 1 + uniform(2, 4, H, W), uniform(3, 4, H, W, 3), jnp.arange(4, dtype=jnp.uint32)
 
 
-def test_equal_surfaces_cost_nothing(scene):
+def test_equal_surfaces_have_zero_loss(scene):
     surfaces, *rest = scene
     same = surfaces.replace(student=surfaces.prior)
     assert ranking(same, *rest) == 0 and not normal_l1(same, None).any()
@@ -42,7 +42,7 @@ def test_l1_is_the_mean_over_components():
     np.testing.assert_allclose(normal_l1(surfaces, None), [0, 0.25])
 
 
-def test_nothing_to_see_is_finite(scene):
+def test_constant_inputs_are_finite(scene):
     surfaces, _, _, seed = scene
     flat = jnp.zeros((4, 4, H, W, 3)).at[..., 2].set(1.0)
 
@@ -53,7 +53,7 @@ def test_nothing_to_see_is_finite(scene):
     assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
 
 
-def test_four_devices_compute_what_one_does(scene):
+def test_four_devices_equal_one(scene):
     surfaces, depth, image, seed = scene
     alone = ranking(surfaces, depth, image, seed)
     split = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], surfaces)  # (device, scale, 1, h, w, 3)
@@ -62,7 +62,7 @@ def test_four_devices_compute_what_one_does(scene):
     np.testing.assert_allclose(shared, jnp.broadcast_to(alone, 4), rtol=1e-5)
 
 
-def test_anchors_are_candidates_and_points_lie_across_the_edge():
+def test_anchors_lie_on_edges_and_points_across_them():
     """A vertical edge at columns 19 and 20: points left and right of it, on the anchor's row."""
     step = jnp.zeros((1, H, W)).at[:, :, 20:].set(1.0)
     edges = module.edges_from(*module.sobel(step))
@@ -78,7 +78,7 @@ def test_anchors_are_candidates_and_points_lie_across_the_edge():
     assert (columns[:2] <= 17).all() and (columns[2:] >= 22).all()
 
 
-def test_draws_depend_on_seed_and_kind_of_edge():
+def test_draws_depend_on_seed_and_edge_kind():
     count = jnp.array([100, 100], jnp.int32)
     ranks, _ = draw(jnp.array([1, 2], jnp.uint32), 0, count, 50)
     again, _ = draw(jnp.array([1, 1], jnp.uint32), 1, count, 50)

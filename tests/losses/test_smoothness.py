@@ -26,14 +26,14 @@ def test_pyramid_levels_are_block_means():
         np.testing.assert_allclose(pyramid[s], blocks, rtol=1e-6)
 
 
-def test_constant_disparity_is_smooth():
+def test_constant_disparity_has_zero_smoothness():
     flat = tuple(jnp.full((2, 16 >> s, 24 >> s), 0.3) for s in range(4))
     np.testing.assert_allclose(smoothness(flat, edge_weights(random_pyramid(1)), None), 0, atol=1e-6)
     gradient = jax.grad(lambda d: smoothness(d, edge_weights(random_pyramid(1)), None).sum())(flat)
     assert all(jnp.isfinite(g).all() for g in gradient)
 
 
-def test_scale_of_disparity_does_not_matter():
+def test_smoothness_is_scale_invariant():
     disps, edges = random_disps(2), edge_weights(random_pyramid(3))
     smaller = tuple(0.25 * d for d in disps)
     np.testing.assert_allclose(smoothness(disps, edges, None), smoothness(smaller, edges, None), rtol=1e-5)
@@ -49,7 +49,7 @@ def test_literal_value_on_a_step():
     np.testing.assert_allclose(value, [(1 + np.exp(-0.6)) / 2 / 3], rtol=1e-6)
 
 
-def test_coarser_scales_count_half():
+def test_each_coarser_scale_has_half_the_weight():
     disp, picture = random_disps(4)[0], random_pyramid(5)[0]
     terms = smoothness((disp, disp, disp), edge_weights((picture,) * 3), None)
     np.testing.assert_allclose(terms, terms[0] / jnp.array([1, 2, 4]), rtol=1e-6)

@@ -62,7 +62,7 @@ def reference_jitter(frames, draws, config):
     return x
 
 
-def test_jitter_is_torchvisions_in_all_24_orders():
+def test_jitter_equals_torchvision_in_all_24_orders():
     rng = np.random.default_rng(0)
     images = rng.random((24, 2, H, W, 3), dtype=np.float32)
     images[:, :, :2] = np.round(images[:, :, :2])  # pure colours and greys: ties in the hue, clamping
@@ -86,7 +86,7 @@ def test_evaluation_only_scales():
         np.testing.assert_array_equal(getattr(result, name), getattr(batch, name))
 
 
-def test_a_flip_mirrors_images_masks_and_principal_point_and_swaps_nothing_else():
+def test_flip_mirrors_images_masks_and_principal_point():
     batch = make_batch()
     result = augment_flip(batch)
     plain = augment(batch, FLIP, train=False)
@@ -99,7 +99,7 @@ def test_a_flip_mirrors_images_masks_and_principal_point_and_swaps_nothing_else(
     np.testing.assert_array_equal(result.inputs, result.images)
 
 
-def test_a_flipped_pixel_keeps_its_ray():
+def test_flip_preserves_rays():
     """Pixel u of the mirrored image is pixel W-1-u of the original: its ray has the opposite x."""
     batch = make_batch()
     mirrored = augment_flip(batch).K
@@ -123,14 +123,14 @@ def test_half_of_the_samples_are_flipped_and_half_are_jittered():
     assert 0.4 < np.mean(turned) < 0.6 and 0.4 < np.mean(untouched) < 0.6 and 0.2 < both.mean() < 0.3
 
 
-def test_a_sample_is_augmented_alike_in_any_place():
+def test_augmentation_does_not_depend_on_batch_position():
     batch = make_batch()
     order = np.array([3, 1, 7, 0, 5, 2, 6, 4])
     moved = augment_both(jax.tree.map(lambda x: x[order], batch))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[order], atol=1e-6), moved, augment_both(batch))
 
 
-def test_one_draw_serves_the_triplet():
+def test_frames_of_a_triplet_share_the_jitter():
     batch = make_batch()
     same = batch.replace(images=jnp.repeat(batch.images[:, :1], 3, axis=1))
     result = augment_colour(same)
@@ -140,7 +140,7 @@ def test_one_draw_serves_the_triplet():
     assert np.abs(inputs - result.images).max() > 0.02
 
 
-def test_black_frames_stay_black():
+def test_missing_frames_stay_black():
     batch = make_batch()
     batch = batch.replace(images=batch.images.at[:, 0].set(0))
     inputs = augment_colour(batch).inputs
@@ -149,7 +149,7 @@ def test_black_frames_stay_black():
 
 @pytest.mark.parametrize("number", [2, 4, 8])
 @pytest.mark.parametrize("how", ["pmap", "jit"])
-def test_several_devices_augment_like_one(how, number):
+def test_augmentation_does_not_depend_on_devices(how, number):
     devices = jax.local_devices()[:number]
     assert len(devices) == number
     batch = make_batch()
@@ -165,7 +165,7 @@ def test_several_devices_augment_like_one(how, number):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), many, one)
 
 
-def test_a_prior_becomes_depth_and_is_flipped_with_the_picture():
+def test_prior_becomes_depth_and_is_flipped():
     batch = make_batch()
     stored = np.random.default_rng(1).integers(0, 2**16, (8, H, W), dtype=np.uint16)
     stored[0, 0, 0] = 0  # sky
@@ -173,7 +173,7 @@ def test_a_prior_becomes_depth_and_is_flipped_with_the_picture():
     np.testing.assert_allclose(depth, np.minimum(65535 / np.maximum(stored, 1), 100), rtol=1e-5)
 
 
-def test_zoomed_pixels_keep_their_rays():
+def test_zoom_preserves_rays():
     """What a ray meets, by the intrinsics, it still meets: colours between pixels, mask and prior at the nearest."""
     batch = make_batch()
     u, v = np.meshgrid(np.arange(W), np.arange(H))

@@ -103,7 +103,7 @@ def test_depth_range_is_the_same_on_two_devices():
     np.testing.assert_allclose(apart, [alone, alone], rtol=1e-6)
 
 
-def test_static_scene_picks_the_right_bin():
+def test_static_scene_has_the_lowest_cost_at_its_depth():
     """A wall at the depth of a bin, seen from two places."""
     true, T = 3, se3.pose_from_parameters(jnp.array([[0.01, -0.02, 0.01]]), jnp.array([[0.4, 0.1, 0.2]]))
     world = jnp.asarray(np.random.default_rng(1).uniform(0, 1, (1, HEIGHT, WIDTH, CHANNELS)), jnp.float32)
@@ -116,7 +116,7 @@ def test_static_scene_picks_the_right_bin():
     np.testing.assert_allclose(np.asarray(volume.lowest)[seen], 1 / BINS[true], rtol=1e-6)
 
 
-def test_absent_frames_observe_nothing(scene):
+def test_missing_frames_observe_nothing(scene):
     volume = build(scene, present=[[False, False], [True, False]])
     assert np.all(np.asarray(volume.costs)[0] == 0) and not np.any(np.asarray(volume.observed)[0])
     np.testing.assert_array_equal(volume.confidence[0], 0.0)
@@ -125,7 +125,7 @@ def test_absent_frames_observe_nothing(scene):
     np.testing.assert_allclose(volume.costs[1], alone.costs[1], atol=1e-6)
 
 
-def test_zero_matrices_of_absent_frames_are_harmless(scene):
+def test_zero_poses_of_missing_frames_have_no_effect(scene):
     volume = build((scene[0], scene[1], scene[2] * 0), present=np.zeros((2, 2), bool))
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(volume))
 
@@ -171,7 +171,7 @@ def test_occluded_features(scene, mode, radius):
     np.testing.assert_allclose(np.asarray(volume.costs)[seen], expected[seen], atol=1e-5)
 
 
-def test_pooling_in_many_chunks_changes_nothing(scene, monkeypatch):
+def test_pooling_does_not_depend_on_the_chunk_size(scene, monkeypatch):
     one = first_frame(scene)
     whole = build(one, holes_of(one), occlusion="feature_pool")
     monkeypatch.setattr(occlusion_filling, "POOL_CHUNK", 7)

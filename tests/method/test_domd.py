@@ -49,7 +49,7 @@ def run(batch, depth, poses, lookup=(True, True), frames=(0, 2), exclude_from_lo
     return compiled(frames, exclude_from_loss, lookups)(batch, depth, poses, jnp.array(lookup))
 
 
-def test_object_is_drawn_where_it_would_be(batch, depth, poses):
+def test_object_is_rendered_at_its_static_position(batch, depth, poses):
     result = run(batch, depth, poses)
     target = np.asarray(batch.images)[:, 1][:, *OBJECT]
     for f in range(2):
@@ -57,7 +57,7 @@ def test_object_is_drawn_where_it_would_be(batch, depth, poses):
     np.testing.assert_allclose(np.asarray(result.lookups)[:, 0, *STATIC], 0.5 * target, atol=2e-3)
 
 
-def test_removed_and_not_covered_is_a_black_hole(batch, depth, poses):
+def test_uncovered_pixels_are_black_holes(batch, depth, poses):
     result = run(batch, depth, poses)
     holes = np.zeros((24, 32), bool)
     holes[MOVED], holes[STATIC] = True, False
@@ -66,7 +66,7 @@ def test_removed_and_not_covered_is_a_black_hole(batch, depth, poses):
     assert np.all(np.asarray(result.images)[:, :, holes] == 0) and np.all(np.asarray(result.lookups)[:, 0, holes] == 0)
 
 
-def test_the_rest_is_untouched(batch, depth, poses):
+def test_static_pixels_are_unchanged(batch, depth, poses):
     result = run(batch, depth, poses)
     rest = np.ones((24, 32), bool)
     rest[MOVED] = rest[STATIC] = False
@@ -89,7 +89,7 @@ def test_object_borders_are_not_darkened(batch, depth):
     assert not np.any((images > 0.26) & (images < 0.99))
 
 
-def test_missing_frames_stay_as_they_are(batch, depth, poses):
+def test_missing_frames_are_unchanged(batch, depth, poses):
     exists = jnp.array([[False, True, True], [True, True, False]])
     result, whole = run(batch.replace(exists=exists), depth, poses), run(batch, depth, poses)
     for b, f, frame in ((0, 0, 0), (1, 1, 2)):
@@ -101,7 +101,7 @@ def test_missing_frames_stay_as_they_are(batch, depth, poses):
     assert not np.any(result.lookup_holes[0])
 
 
-def test_lookup_is_left_alone_where_told_so(batch, depth, poses):
+def test_augmented_samples_keep_their_lookup_frame(batch, depth, poses):
     result, whole = run(batch, depth, poses, lookup=(False, True)), run(batch, depth, poses)
     np.testing.assert_array_equal(result.lookups[0, 0], batch.inputs[0, 0])
     assert not np.any(result.lookup_holes[0])
@@ -109,7 +109,7 @@ def test_lookup_is_left_alone_where_told_so(batch, depth, poses):
     np.testing.assert_array_equal(result.images, whole.images)
 
 
-def test_both_neighbours_may_be_matched_with(batch, depth, poses):
+def test_both_neighbours_can_be_lookup_frames(batch, depth, poses):
     """Their jittered versions are treated like the frames of the loss; the first of them as if it were alone."""
     result, one = run(batch, depth, poses, lookups=2), run(batch, depth, poses)
     np.testing.assert_array_equal(result.lookups[:, :1], one.lookups)
@@ -127,7 +127,7 @@ def test_excluding_objects_from_the_loss(batch, depth, poses):
     np.testing.assert_array_equal(result.lookup_holes, whole.lookup_holes)
 
 
-def test_evaluation_needs_only_the_previous_frame(batch, depth, poses):
+def test_next_frame_is_optional_in_evaluation(batch, depth, poses):
     two = Batch(**{k: v[:, :2] if k in ("images", "masks", "exists", "inputs") else v for k, v in vars(batch).items()})
     result, whole = run(two, depth, poses[:, :1], frames=(0,)), run(batch, depth, poses)
     np.testing.assert_array_equal(result.images[:, 0], whole.images[:, 0])

@@ -25,7 +25,7 @@ def build(target, lookup, T, residual, config=DS, present=HERE):
     return ds_depth.build_cost_volume(target, lookup, T, present, residual, K, BINS, config)
 
 
-def test_without_flow_both_volumes_are_one():
+def test_zero_flow_gives_equal_volumes():
     found = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))
     static, dynamic = jnp.split(found.static_and_dynamic, 2, axis=-1)
     np.testing.assert_array_equal(static, dynamic)
@@ -33,7 +33,7 @@ def test_without_flow_both_volumes_are_one():
     np.testing.assert_allclose(found.costs, static * sure)
 
 
-def test_a_point_that_moved_is_found_at_its_depth_along_the_flow():
+def test_moving_point_matches_at_its_depth_along_the_flow():
     target = features()
     T, residual = sideways(0.4), jnp.zeros((1, H, W, 2)).at[..., 0].set(3.0)
     lookup = jnp.roll(target, 2 + 3, axis=2)  # depth 2 moves a point by two pixels, and itself by three more
@@ -46,7 +46,7 @@ def test_a_point_that_moved_is_found_at_its_depth_along_the_flow():
     assert (blind.lowest[0][inside] != 1 / 2).mean() > 0.5
 
 
-def test_the_volume_that_sees_the_pixel_speaks_for_both():
+def test_the_complete_volume_is_used_where_the_other_is_not():
     residual = jnp.zeros((1, H, W, 2)).at[..., 0].set(100.0)  # out of the picture
     found = build(features(), features(1), sideways(0.4), residual)
     rigid = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))
@@ -56,7 +56,7 @@ def test_the_volume_that_sees_the_pixel_speaks_for_both():
 
 
 @pytest.mark.parametrize("present", [True, False])
-def test_an_absent_frame_and_the_border_observe_nothing(present):
+def test_missing_frames_and_borders_are_unobserved(present):
     found = build(features(), features(1), sideways(0.0), jnp.zeros((1, H, W, 2)), present=jnp.array([present]))
     sure = np.array(found.confidence[0] > 0)
     assert (sure[MARGIN + 1 : -MARGIN, MARGIN + 1 : -MARGIN] == present).all()

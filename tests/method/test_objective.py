@@ -116,7 +116,7 @@ def test_one_device_equals_four(case):
         np.testing.assert_allclose(together[name], value, rtol=1e-5, err_msg=name)
 
 
-def test_gradients_reach_only_the_term_s_network(case):
+def test_each_network_has_gradients_from_its_own_terms(case):
     outputs, teacher, students, depths, batch, noise = case
 
     def total(teacher, students, depths):

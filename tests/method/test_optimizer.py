@@ -26,7 +26,7 @@ def test_adam_with_a_stepped_rate():
     np.testing.assert_allclose(params["student"]["w"], expected, rtol=1e-5)
 
 
-def test_networks_without_gradients_are_left_alone():
+def test_networks_without_gradients_are_unchanged():
     params = {"student": {"w": jnp.ones(2)}, "teacher": {"w": jnp.ones(2)}}
     state = optimizer.initialise(params, OptimConfig())
     new, new_state = optimizer.update({"student": {"w": jnp.ones(2)}}, params, state, OptimConfig())
@@ -35,7 +35,7 @@ def test_networks_without_gradients_are_left_alone():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.shape, b.shape), state, new_state)
 
 
-def test_restart_forgets_everything_about_one_network():
+def test_restart_resets_the_state_of_one_network():
     config = OptimConfig(decay_steps=2)
     params = {"student": {"w": jnp.ones(2)}, "teacher": {"w": jnp.ones(2)}}
     fresh = optimizer.initialise(params, config)

@@ -70,7 +70,7 @@ def test_decoder_channels_scale_with_the_width():
     assert [narrow.before[f"level{i}"].bias.shape[0] for i in range(5)] == [8, 8, 8, 16, 32]
 
 
-def test_a_wrong_number_of_layers_is_refused():
+def test_unknown_number_of_layers_raises():
     with pytest.raises(ValueError, match="18, 34, 50"):
         ResNet(101, 8, draws=Draws())
 
@@ -80,7 +80,7 @@ def images():
     return jnp.asarray(np.random.default_rng(0).random((2, 64, 96, 3), np.float32))
 
 
-def test_pose_is_small_at_first_and_depends_on_the_order_of_the_images(images):
+def test_untrained_pose_is_small_and_depends_on_image_order(images):
     pose = PoseNet(8, draws=Draws(0))
     pose.eval()
     axis_angle, translation = pose(images[:1], images[1:])
@@ -103,7 +103,7 @@ def test_pose_is_the_first_six_of_the_mean_output():
     np.testing.assert_allclose(translation[0], [3, 4, 5], atol=1e-5)
 
 
-def test_untrained_pose_network_drives_ahead_if_asked_to(images):
+def test_initial_forward_shifts_the_translation(images):
     """From one frame to the next points come nearer: T_b_from_a has a negative z."""
     still, ahead = (PoseNet(8, translation_scale=0.05, initial_forward=way, draws=Draws(0)) for way in (0.0, 0.2))
     (angle, translation), (same_angle, moved) = still(images[:1], images[1:]), ahead(images[:1], images[1:])
@@ -115,7 +115,7 @@ def volume_of(costs, confidence):
     return CostVolume(costs=costs, observed=jnp.ones(costs.shape, bool), confidence=confidence, lowest=confidence)
 
 
-def test_costs_count_only_where_confident(images):
+def test_unconfident_costs_have_no_effect(images):
     encoder = MatchingEncoder(18, 8, 4, draws=Draws(0))
     encoder.eval()
     f0, f1 = encoder.features(images)
@@ -130,7 +130,7 @@ def test_costs_count_only_where_confident(images):
     np.testing.assert_array_equal(sure[1], f1)
 
 
-def test_statistics_follow_every_call_in_training(images):
+def test_batch_statistics_move_with_every_training_call(images):
     encoder = MatchingEncoder(18, 8, 4, draws=Draws(0))
     encoder.features(images)
     once = np.array(encoder.resnet.conv1.norm.mean[...])

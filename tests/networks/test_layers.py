@@ -62,7 +62,7 @@ def test_padding_and_its_gradient(pad, mode, shape):
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 1, 2, 2)])
-def test_upsampled_conv_is_upsampling_reflection_and_convolution(shape):
+def test_upsampled_conv_equals_upsample_pad_convolve(shape):
     x, kernel = random(*shape), random(3, 3, shape[-1], 4, seed=1)
 
     def step_by_step(x, kernel):
@@ -77,7 +77,7 @@ def test_upsampled_conv_is_upsampling_reflection_and_convolution(shape):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_max_pool_sees_minus_infinity_outside():
+def test_max_pool_pads_with_minus_infinity():
     x = -1 - jnp.abs(random(2, 6, 8, 3))  # zero padding would win against negative values
     expected = np.full((2, 3, 4, 3), -np.inf, np.float32)
     for r in range(3):
@@ -118,7 +118,7 @@ def test_batch_norm_in_training_and_evaluation():
     np.testing.assert_array_equal(norm.var[...], before[1])
 
 
-def test_batch_norm_gradient_is_that_of_the_formula():
+def test_batch_norm_gradient_matches_the_formula():
     x, g = random(2, 3, 4, 2), random(2, 3, 4, 2, seed=1)
     graph, *state = nnx.split(BatchNorm(2), nnx.Param, nnx.BatchStat)
 
@@ -132,7 +132,7 @@ def test_batch_norm_gradient_is_that_of_the_formula():
     np.testing.assert_allclose(jax.grad(ours)(x), jax.grad(formula)(x), atol=1e-5)
 
 
-def test_batch_norm_on_two_devices_is_that_on_one():
+def test_batch_norm_on_two_devices_equals_one():
     x, g = 1 + random(4, 3, 4, 2), random(4, 3, 4, 2, seed=1)
 
     def run(x, g, axis):
@@ -153,7 +153,7 @@ def test_batch_norm_on_two_devices_is_that_on_one():
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-def test_initial_values_have_pytorchs_distribution():
+def test_initial_values_have_the_distribution_of_pytorch():
     conv = Conv(64, 128, 3, draws=Draws(0))
     bound = 1 / np.sqrt(64 * 9)
     for values in (conv.kernel[...], conv.bias[...]):
@@ -163,7 +163,7 @@ def test_initial_values_have_pytorchs_distribution():
     np.testing.assert_allclose(np.std(kernel), np.sqrt(2 / (128 * 9)), rtol=0.02)
 
 
-def test_batches_in_one_are_normalised_as_if_one_after_another():
+def test_batch_norm_groups_equal_separate_calls():
     x = jnp.asarray(np.random.default_rng(0).normal(1.0, 2.0, (6, 4, 5, 3)), jnp.float32)
     apart, together = (BatchNorm(3) for _ in range(2))
     together.groups = 2

@@ -328,6 +328,23 @@ def test_dynamic_depth_step(golden, monkeypatch):
     golden.leave_out("out.color_0_after", "our loss never writes to the target (the reference does by mistake)")
 
 
+@pytest.mark.golden("c11_train", "c11_train_fixed", "c11_train_frozen_teacher", "c11_train_matching_aug")
+def test_dynamic_depth_step_without_replacements(golden, monkeypatch):
+    """Our step as it is, on the recorded inputs and draws: all that comes before the composites agrees."""
+    config, frozen = config_of(golden), golden.stem.endswith("frozen_teacher")
+    set_matching_draws(golden, monkeypatch)
+    _, _, grads, losses, _, depth_range, seen = run_step(golden, config, monkeypatch, frozen)
+    outputs = seen["forward"]
+    check_disps(golden, "mono_", outputs.teacher_disps)
+    check_poses(golden, outputs)
+    golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
+    golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
+    check_trackers(golden, depth_range)
+    assert all(np.isfinite(value) for value in losses.values())
+    assert {name for name in grads} == ({"student"} if frozen else {"teacher", "pose", "student"})
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(jax.tree.map(np.asarray, grads["student"]["encoder"]["reduce"])))
+
+
 @pytest.mark.golden("c11_infer")
 def test_inference(golden, monkeypatch):
     config = config_of(golden)

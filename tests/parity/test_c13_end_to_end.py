@@ -39,7 +39,7 @@ from test_c13_ds_depth import (
 from dd_jax.config import LossConfig
 from dd_jax.geometry.camera import disp_to_depth
 from dd_jax.losses.consistency import reliable_pixels
-from dd_jax.method import ds_depth
+from dd_jax.method import ds_depth, train_step
 from dd_jax.method import forward as forward_module
 from dd_jax.method.cost_volume import update_depth_range
 from dd_jax.networks import model as networks
@@ -147,6 +147,41 @@ def test_training_step(golden, monkeypatch):
     statistics = flat_torch((state.params, batch_stats))
     norms = [np.linalg.norm(statistics[key]) for key in golden.meta["stat_keys"]]
     golden.check("out.stat_norm", np.array(norms, np.float32))
+
+
+@pytest.mark.golden("c13_ds_train", "c13_ds_train_aug", "c13_ds_train_frozen")
+def test_training_step_without_replacements(golden, monkeypatch):
+    """Our step as it is, on the recorded inputs and draws: all that does not depend on the flow network's input agrees."""
+    frozen = golden.stem.endswith("frozen")
+    config, state, batch = system_of(golden, (-1, 0, 1))
+    monkeypatch.setattr(train_step, "augment", lambda batch, config, train: batch)
+    set_matching_draws(golden, monkeypatch)
+    forward, seen = train_step.forward, {}
+
+    def record(*args, **kwargs):
+        seen["outputs"] = forward(*args, **kwargs)
+        return seen["outputs"]
+
+    monkeypatch.setattr(train_step, "forward", record)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def run(trainable):
+        value, (losses, _, depth_range) = train_step.loss_fn(trainable, state, batch, config, None, frozen)
+        return value, (losses, depth_range, seen["outputs"])
+
+    trainable = {name: tree for name, tree in state.params.items() if name == "student" or not frozen}
+    grads, (losses, depth_range, outputs) = run(trainable)
+    check_disps(golden, "mono_", outputs.teacher_disps)
+    check_poses(golden, outputs)
+    golden.check("out.relative_pose_-1", outputs.T_source_from_target[:, 0])
+    golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
+    check_trackers(golden, depth_range)
+    if not golden.stem.endswith("_aug"):  # there, static lookup frames of the reference are not jittered
+        static, _ = jnp.split(outputs.student.volume.static_and_dynamic, 2, axis=-1)
+        golden.check("out.cost_volume_static", nchw(static))
+    assert all(np.isfinite(value) for value in losses.values())
+    assert set(grads) == ({"student"} if frozen else {"teacher", "pose", "student", "flow"})
 
 
 @pytest.mark.golden("c13_ds_infer")
