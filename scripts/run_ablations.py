@@ -38,7 +38,7 @@ def main() -> None:
     unknown = [flag for flag in overrides if not flag.startswith("--config.")]
     if unknown:
         parser.error(f"unknown flags: {' '.join(unknown)}")
-    with command_line.one_sentence():
+    with command_line.job():
         run(arguments, overrides)
 
 

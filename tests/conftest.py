@@ -29,4 +29,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    from dd_jax.runtime import cpu_flags  # here: jaxtyping must instrument the package before it is imported
+
+    cpu_flags.set_defaults()  # as the scripts do, so that tests compute the numbers of the jobs
     config.pluginmanager.register(harness.Ledger(config), "golden-ledger")
