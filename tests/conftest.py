@@ -21,6 +21,10 @@ sys.path[:0] = [str(HERE), str(HERE / "parity")]  # importlib mode adds no paths
 
 import harness  # noqa: E402
 
+from dd_jax.runtime import cpu_flags  # noqa: E402
+
+cpu_flags.set_defaults()  # as the scripts do, so that tests compute the numbers of the jobs
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -29,7 +33,4 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    from dd_jax.runtime import cpu_flags  # here: jaxtyping must instrument the package before it is imported
-
-    cpu_flags.set_defaults()  # as the scripts do, so that tests compute the numbers of the jobs
     config.pluginmanager.register(harness.Ledger(config), "golden-ledger")
