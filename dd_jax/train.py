@@ -82,7 +82,8 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
             if frozen not in steps:
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
                 shapes = batch_shapes(train_source, config)
-                steps = {frozen: on_devices.compile_train_step_now(config, frozen, state, shapes, devices)}
+                with logger.paused():
+                    steps = {frozen: on_devices.compile_train_step_now(config, frozen, state, shapes, devices)}
             state, metrics = steps[frozen](state, next(batches))
             if len(under_way) == AHEAD:
                 jax.block_until_ready(under_way[0])
@@ -100,7 +101,8 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
             if save_now:  # logged first: no window spans a checkpoint, so a continued run writes the same lines
                 log_window(closed, guard, logger)
                 closed = []
-                score = validation_score(predict, state, val_source, config, own, step, logger) if validate_now else None
+                with logger.paused():
+                    score = validation_score(predict, state, val_source, config, own, step, logger) if validate_now else None
                 writer.save(parallel.on_host(state), batches.get_state(), score)
             if stopping:
                 logger.message(f"stopped by a signal at step {step}, saved; the same command continues")
