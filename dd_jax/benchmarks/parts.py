@@ -1,208 +1,138 @@
-"""The parts of a training step as functions of their own, each compiled alone.
+"""The parts of a training step: time by ``jax.named_scope``, read from the profiler.
 
-A part's inputs are what the parts before it say about the batch. Samples go without matching augmentation, so that all are
-matched. What a part costs alone says where to look; the sum is no step, in which the compiler merges neighbours.
+The profiler records when each HLO instruction ran, and the compiled program says in which scope of the source each instruction
+was traced. Where instructions run at the same time, each gets an equal share of it, so the parts add up to the step.
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.profiler import ProfileData, ProfileOptions
 
-from dd_jax.config import Config
-from dd_jax.geometry.camera import scale_intrinsics
-from dd_jax.method import cost_volume, domd, dynamic_volume, optimizer
-from dd_jax.method.augment import augment
-from dd_jax.method.forward import direct_poses, full_size_depth, full_size_flow, predict_poses, residual_flows
-from dd_jax.method.train_step import loss_terms
-from dd_jax.networks import model as networks
-from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, CostVolume, Disentangled, Outputs, StudentOutputs, TrainState, frames_at
+SCOPES = (
+    "augment", "poses", "teacher", "domd", "features", "cost_volume", "student", "flow", "views", "losses", "optimizer",
+)  # fmt: skip
+"""Names of the scopes in ``dd_jax/method``; of nested scopes the innermost counts."""
 
-Tree = Any
-SOURCES = (PREVIOUS, NEXT)
+OTHER = "other"
+"""Instructions outside all scopes, and those that the compiler added without naming their source."""
+
+CONTROL_FLOW = ("while", "conditional", "call")
+"""HLO operations whose time is that of the instructions inside."""
+
+Interval = tuple[str, float, float]
+"""HLO instruction, and when it started and ended, in seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A compiled piece of the step; calling either function runs it on the inputs it was made for."""
+    """Time of one scope, per step."""
 
     name: str
-    forward: Callable[[], Any]
-    backward: Callable[[], Any] | None  # gradients of the mean output, the forward pass included; None: nothing to teach
-    compile_seconds: float  # of both
+    forward_seconds: float
+    backward_seconds: float
+    of_step: float  # share of the time of all instructions
 
 
-def compile_part(name: str, function: Callable[..., tuple[Any, Any]], taught: Tree, *inputs: Any) -> Part:
-    """Compiles ``function(taught, *inputs) -> (outputs, what else changed)``; ``taught`` None: it has no gradient."""
+def measure(compiled: jax.stages.Compiled, run: Callable[[], Any], repeats: int) -> list[Part]:
+    """Profiles ``repeats`` calls of ``run``, which executes ``compiled`` once; parts in the order of :data:`SCOPES`.
 
-    def loss(taught: Tree, *inputs: Any) -> tuple[jax.Array, Any]:
-        outputs, changed = function(taught, *inputs)
-        return sum(jnp.mean(x) for x in jax.tree.leaves(outputs)), changed
-
-    start = time.perf_counter()
-    forward = jax.jit(function).lower(taught, *inputs).compile()
-    backward = None
-    if taught is not None:
-        backward = partial(jax.jit(jax.grad(loss, has_aux=True)).lower(taught, *inputs).compile(), taught, *inputs)
-    return Part(name, partial(forward, taught, *inputs), backward, time.perf_counter() - start)
-
-
-def teacher_part(config: Config, state: TrainState, image: jax.Array) -> Part:
-    """The teacher on the target frames, batch statistics included: the yardstick of every ratio."""
-
-    def teacher(params: Tree, state: TrainState, image: jax.Array) -> tuple[Any, Any]:
-        model = _merge(state, "teacher", params, config)
-        return model.teacher(image), networks.split(model)[1]["teacher"]
-
-    return compile_part("teacher", teacher, state.params["teacher"], state, image)
-
-
-def parts(config: Config, state: TrainState, batch: Batch, teacher: Part) -> Iterator[Part]:
-    """Every part of the step besides the teacher, in the order of the step, compiled one after another.
-
-    Args:
-      state: on one device.
-      batch: as the loader yields it, of one device.
-      teacher: made from the same arguments.
+    Empty if the profiler of this device records no HLO instructions.
     """
-    batch = jax.jit(partial(augment, config=config.augment, train=True))(batch)
-    pose = _pose_part(config, state, batch)
-    yield pose
-    T, disps = pose.forward()[0], teacher.forward()[0]
-    outputs = Outputs(T_source_from_target=T, teacher_disps=disps, student=None)
-    if config.model.student:
-        outputs = yield from _student_parts(config, state, batch, outputs)
-    yield _losses_part(config, state, batch, outputs)
-    yield _optimiser_part(config, state)
+    sources = instruction_scopes(compiled.as_text())
+    intervals = [interval for interval in trace(run, repeats) if interval[0] in sources]
+    seconds: dict[str, dict[bool, float]] = defaultdict(lambda: {False: 0.0, True: 0.0})
+    for instruction, time in shared_times(intervals).items():
+        scope, backward = sources[instruction]
+        seconds[scope][backward] += time / repeats
+    total = sum(sum(both.values()) for both in seconds.values())
+    return [
+        Part(name, seconds[name][False], seconds[name][True], sum(seconds[name].values()) / total)
+        for name in (*SCOPES, OTHER)
+        if name in seconds
+    ]
 
 
-def _merge(state: TrainState, name: str, params: Tree, config: Config) -> networks.Model:
-    return networks.merge(state.params | {name: params}, state.batch_stats, config, None, train=True)
+def instruction_scopes(hlo: str) -> dict[str, tuple[str, bool]]:
+    """Scope of every instruction in the text of a compiled module, and whether it is of the backward pass."""
+    found = {}
+    for line in hlo.splitlines():
+        instruction = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = .*? ([a-z][\w-]*)\(", line)
+        if instruction and instruction[2] not in CONTROL_FLOW:
+            source = re.search(r'op_name="([^"]*)"', line)
+            found[instruction[1]] = scope_of(source[1] if source else "")
+    return found
 
 
-def _pose_part(config: Config, state: TrainState, batch: Batch) -> Part:
-    def pose(params: Tree, state: TrainState, inputs: jax.Array) -> tuple[Any, Any]:
-        model = _merge(state, "pose", params, config)
-        T = direct_poses(model, inputs, config.model) if config.sc.enabled else predict_poses(model, inputs)
-        return T, networks.split(model)[1]["pose"]
+def scope_of(op_name: str) -> tuple[str, bool]:
+    """Innermost scope of an ``op_name`` such as ``jit(step)/transpose(jvp(teacher))/mul``, and whether it is backward.
 
-    return compile_part("pose", pose, state.params["pose"], state, batch.inputs)
+    A forward pass that is computed again for the backward pass (``train.remat``) counts as backward.
+    """
+    path = op_name.partition(";")[0]
+    names = [name for name in re.split(r"[/()]", path) if name in SCOPES]
+    return names[-1] if names else OTHER, "transpose(" in path or "rematted_computation" in path
 
 
-def _student_parts(config: Config, state: TrainState, batch: Batch, outputs: Outputs) -> Iterator[Part]:
-    """DOMD, flow, cost volume and student, as far as the system has them; returns ``outputs`` with the student's."""
-    T = outputs.T_source_from_target
-    depth = full_size_depth(outputs.teacher_disps[0], batch.images.shape[2:4], config.model)
-    count = 2 if config.cost_volume.future_frame else 1
-    disentangled, holes, lookups = None, None, frames_at(batch.inputs, SOURCES[:count])
-    if config.domd.enabled:
-        domd_part = _domd_part(config, batch, depth, T, count)
-        yield domd_part
-        disentangled = domd_part.forward()[0]
-        lookups, holes = disentangled.lookups, disentangled.lookup_holes[:, :, ::4, ::4].astype(jnp.float32)
-    residuals = None
-    if config.ds.enabled:
-        flow = _flow_part(config, state, batch, T, depth)
-        yield flow
-        residuals = flow.forward()[0]
-    volume = _volume_part(config, state, batch, lookups, holes, T, residuals)
-    yield volume
-    student = _student_part(config, state, batch, lookups, volume.forward()[0])
-    yield student
-    said = StudentOutputs(
-        disps=student.forward()[0],
-        volume=volume.forward()[0],
-        augmented=jnp.zeros(batch.seed.shape, bool),
-        disentangled=disentangled,
-        residuals=residuals,
+def trace(run: Callable[[], Any], repeats: int) -> list[Interval]:
+    """When each HLO instruction ran during ``repeats`` calls of ``run``."""
+    options = ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            for _ in range(repeats):
+                result = run()
+            jax.block_until_ready(result)
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        events = [
+            event for plane in ProfileData.from_file(str(path)).planes for line in plane.lines for event in line.events
+        ]
+    instructions, ends = [], {}
+    for event in events:
+        stats = dict(event.stats)
+        if "hlo_op" in stats:
+            start = event.start_ns
+            instructions.append((stats["hlo_op"], start, start + event.duration_ns, stats.get("_p")))
+        elif event.name.startswith("end: "):  # CPU: the event above may end when the work has been handed to other threads
+            ends[stats.get("_c")] = event.start_ns
+    return [(name, start / 1e9, max(end, ends.get(key, end)) / 1e9) for name, start, end, key in instructions]
+
+
+def shared_times(intervals: Iterable[Interval]) -> dict[str, float]:
+    """Seconds by instruction; time in which several run is divided equally among them."""
+    intervals = list(intervals)
+    changes = sorted(
+        change
+        for index, (_, start, end) in enumerate(intervals)
+        if start < end
+        for change in ((start, True, index), (end, False, index))
     )
-    return outputs.replace(student=said)
+    seconds: dict[str, float] = defaultdict(float)
+    running: set[int] = set()
+    last = 0.0
+    for time, starts, index in changes:
+        for other in running:
+            seconds[intervals[other][0]] += (time - last) / len(running)
+        last = time
+        if starts:
+            running.add(index)
+        else:
+            running.discard(index)
+    return dict(seconds)
 
 
-def _domd_part(config: Config, batch: Batch, depth: jax.Array, T: jax.Array, count: int) -> Part:
-    def disentangle(_: None, batch: Batch, depth: jax.Array, T: jax.Array) -> tuple[Disentangled, None]:
-        everywhere = jnp.ones(batch.seed.shape, bool)
-        return domd.disentangle(batch, SOURCES, count, depth, T, everywhere, config.domd), None
-
-    return compile_part("DOMD", disentangle, None, batch, depth, T)
-
-
-def _flow_part(config: Config, state: TrainState, batch: Batch, T: jax.Array, depth: jax.Array) -> Part:
-    def flow(params: Tree, state: TrainState, batch: Batch, T: jax.Array, depth: jax.Array) -> tuple[Any, Any]:
-        return residual_flows(_merge(state, "flow", params, config), batch, T, depth), None
-
-    return compile_part("flow", flow, state.params["flow"], state, batch, T, depth)
-
-
-def _volume_part(
-    config: Config, state: TrainState, batch: Batch, lookups: jax.Array, holes: jax.Array | None, T: jax.Array, residuals: Any
-) -> Part:
-    def features(state: TrainState, images: jax.Array) -> jax.Array:
-        model = networks.merge(state.params, state.batch_stats, config, None, train=True)
-        return model.student.encoder.features(images)[1]
-
-    def build(_: None, found: tuple, T: jax.Array, shift: jax.Array | None, K: jax.Array, holes: Any) -> tuple[CostVolume, None]:
-        f1, lookup_f1, depth_range, present = found
-        bins = cost_volume.depth_bins(depth_range, config.cost_volume)
-        if config.ds.enabled:
-            return dynamic_volume.build(f1, lookup_f1[:, 0], T[:, 0], present[:, 0], shift, K, bins, config.ds), None
-        return cost_volume.build(f1, lookup_f1, T, present, holes, K, bins, config.cost_volume), None
-
-    seen, count = jax.jit(features), lookups.shape[1]
-    f1 = seen(state, batch.inputs[:, TARGET])
-    lookup_f1 = seen(state, lookups.reshape(-1, *lookups.shape[2:])).reshape(-1, count, *f1.shape[1:])
-    found = f1, lookup_f1, state.depth_range, frames_at(batch.exists, SOURCES[:count])
-    shift = None if residuals is None else full_size_flow(residuals[0][:, 0], f1.shape[1:3])
-    return compile_part("cost volume", build, None, found, T[:, :count], shift, scale_intrinsics(batch.K, 0.25, 0.25), holes)
-
-
-def _student_part(config: Config, state: TrainState, batch: Batch, lookups: jax.Array, volume: CostVolume) -> Part:
-    def student(
-        params: Tree, state: TrainState, image: jax.Array, lookups: jax.Array, volume: CostVolume
-    ) -> tuple[Any, Any]:
-        model = _merge(state, "student", params, config)
-        encoder = model.student.encoder
-        f0, f1 = encoder.features(image)
-        lookup_f1 = jax.lax.stop_gradient(encoder.features(lookups.reshape(-1, *lookups.shape[2:]))[1])
-        return model.student.decoder(encoder.fuse(f0, f1, volume)), (lookup_f1, networks.split(model)[1]["student"])
-
-    return compile_part("student", student, state.params["student"], state, batch.inputs[:, TARGET], lookups, volume)
-
-
-def _losses_part(config: Config, state: TrainState, batch: Batch, outputs: Outputs) -> Part:
-    """Views and all terms, with the networks that some of them call again; taught is what the networks said."""
-    again = {"flow": config.model.flow, "teacher": config.sc.enabled, "pose": config.sc.enabled or config.loss.pose_cycle > 0}
-    disps = None if outputs.student is None else outputs.student.disps
-
-    def losses(taught: tuple, state: TrainState, batch: Batch, outputs: Outputs) -> tuple[Any, Any]:
-        params, T, teacher_disps, disps = taught
-        model = networks.merge(state.params | params, state.batch_stats, config, None, train=True)
-        student = None if disps is None else outputs.student.replace(disps=disps)
-        outputs = Outputs(T_source_from_target=T, teacher_disps=teacher_disps, student=student)
-        terms = loss_terms(model, outputs, batch, config, None, frozen=False)
-        return terms["total"], terms
-
-    called = {name: state.params[name] for name, calls in again.items() if calls}
-    taught = called, outputs.T_source_from_target, outputs.teacher_disps, disps
-    return compile_part("losses", losses, taught, state, batch, outputs)
-
-
-def _optimiser_part(config: Config, state: TrainState) -> Part:
-    """Changes a copy of the parameters and moments in place, as the step does; fresh memory would cost more than the update."""
-    held = [jax.tree.map(jnp.copy, (state.params, state.opt_state))]
-
-    def update(held: tuple[Tree, Tree], grads: Tree) -> tuple[Tree, Tree]:
-        return optimizer.update(grads, *held, config.optim)
-
-    start = time.perf_counter()
-    compiled = jax.jit(update, donate_argnums=0).lower(held[0], state.params).compile()
-
-    def forward() -> tuple[Tree, Tree]:
-        held[0] = compiled(held[0], state.params)
-        return held[0]
-
-    return Part("optimiser", forward, None, time.perf_counter() - start)
+def table(parts: list[Part]) -> str:
+    """Milliseconds per step and share of every part."""
+    if not parts:
+        return "parts of the step: the profiler records no instructions on this device"
+    lines = ["part of the step    forward     backward   share"]
+    for part in parts:
+        forward, backward = 1000 * part.forward_seconds, 1000 * part.backward_seconds
+        lines.append(f"{part.name:14} {forward:9.1f} ms {backward:9.1f} ms {part.of_step:7.1%}")
+    return "\n".join(lines)
