@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dd_jax.benchmarks import parts, pytorch_peer
+from dd_jax.benchmarks import memory, parts, pytorch_peer
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
 from dd_jax.data.random_batch import random_batch
@@ -201,9 +201,9 @@ def memory_of(
 
     The resident peak is measured on CPUs, the peak on the device on accelerators.
     """
-    memory = step.memory_analysis()
+    computed = step.memory_analysis()
     peaks: dict[str, int | None] = {
-        "compiler_peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+        "compiler_peak_bytes": computed.temp_size_in_bytes + computed.argument_size_in_bytes,
         "peak_resident_bytes": None,
         "peak_device_bytes": None,
     }
