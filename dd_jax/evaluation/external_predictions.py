@@ -82,7 +82,7 @@ def _match(folder: Path, names: Sequence[str], out_of_order: str) -> list[Path]:
         )
     if stems in by_position:
         named = f"name the files by frame, like {_example(names)}"
-        published_order.refuse_other(out_of_order, f"{folder} has numbered files, {stems[0]} and so on: it", named)
+        published_order.refuse_other(out_of_order, f"{folder} holds files by number, {stems[0]} and so on: it", named)
     twice = next((stem for stem in stems if len(found[stem]) > 1), None)
     if twice is not None:
         raise ConfigError(f"{folder} has two predictions of one sample, {' and '.join(p.name for p in found[twice])}: remove one")

@@ -76,7 +76,7 @@ def test_depth_and_disparity_in_all_formats(tmp_path):
 def test_missing_files_raise(tmp_path):
     assert "neither a folder nor" in refusal(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "holds no .npy or .png files" in refusal(tmp_path / "empty")
+    assert "has no .npy or .png files" in refusal(tmp_path / "empty")
     save(tmp_path / "out", ["000000", "000002"], MAPS[:2])
     assert "lacks the predictions of 1 of 3 samples, the first is 000001.npy or .png" in refusal(tmp_path / "out")
     said = refusal(save(tmp_path / "other", ["a", "b", "c"]))
@@ -86,9 +86,9 @@ def test_missing_files_raise(tmp_path):
 
 def test_wrong_number_of_predictions_raises(tmp_path):
     save(tmp_path / "out", [f"{index:06d}" for index in range(5)], MAPS + MAPS[:2])
-    assert "holds 5 predictions for the 3 samples" in refusal(tmp_path / "out")
+    assert "has 5 predictions for the 3 samples" in refusal(tmp_path / "out")
     np.save(tmp_path / "all.npy", np.stack(MAPS[:2]))
-    assert "shape [2, 6, 9], not that of a map for each of the 3 samples" in refusal(tmp_path / "all.npy")
+    assert "shape [2, 6, 9], but one map for each of the 3 samples is needed" in refusal(tmp_path / "all.npy")
     np.save(tmp_path / "one.npy", MAPS[0])
     assert "shape [6, 9]" in refusal(tmp_path / "one.npy")
 
@@ -150,7 +150,7 @@ def test_damaged_and_hostile_files_raise_without_unpickling(tmp_path, content, c
         case _:
             np.save(path, np.array([["a", "b"]]))
     said = refusal(folder, ask=1)
-    assert "0001.npy" in said and ("no complete array of numbers" in said or "not numbers" in said)
+    assert "0001.npy" in said and ("not a complete array of numbers" in said or "not numbers" in said)
     assert capsys.readouterr().out == ""
 
 

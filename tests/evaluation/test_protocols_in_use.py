@@ -121,7 +121,7 @@ def test_checkpoint_with_another_protocol_keeps_files_of_run(tmp_path, monkeypat
 
     with pytest.raises(ConfigError, match=r"eval\.min_depth=90"):
         evaluate.evaluate_checkpoint(tmp_path, changes={"min_depth": 90.0})
-    with pytest.raises(ConfigError, match="no evaluation protocol 'nyu'"):
+    with pytest.raises(ConfigError, match="unknown evaluation protocol 'nyu'"):
         evaluate.evaluate_checkpoint(tmp_path, protocol="nyu")
 
 
