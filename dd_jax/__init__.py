@@ -1,6 +1,6 @@
-"""Self-supervised depth from driving video in which things move.
+"""Self-supervised monocular depth from driving video with moving objects.
 
-To use a trained system from Python, see :class:`dd_jax.Model`:
+To use a trained model from Python, see :class:`dd_jax.Model`:
 
     model = dd_jax.load("runs/kitti")
     depth = model.predict(frame, previous=previous, K=K)
@@ -9,8 +9,6 @@ To use a trained system from Python, see :class:`dd_jax.Model`:
 """
 
 import importlib
-import importlib.metadata
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,28 +24,8 @@ _MODULES = {"ConfigError": "config"} | dict.fromkeys(("CameraHeight", "Median", 
 __version__ = "0.1.0"
 
 
-CPU_FLAGS = {
-    "--xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",  # with that library a step is a fifth slower
-    "--xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",  # as fast, and its intermediates take a third less
-}
-
-
-def _set_cpu_flags() -> None:
-    """Flags for XLA's CPU backend, unless they are set.
-
-    Must happen before JAX looks at them; only for versions known to have these, since others would refuse to start.
-    """
-    if importlib.metadata.version("jax").startswith(("0.10.", "0.12.")):
-        there = os.environ.get("XLA_FLAGS", "")
-        new = [f"{flag}={value}" for flag, value in CPU_FLAGS.items() if flag not in there]
-        os.environ["XLA_FLAGS"] = " ".join([there, *new]).strip()
-
-
-_set_cpu_flags()
-
-
 def __getattr__(name: str) -> object:
-    """The public names, imported when they are first asked for: ``import dd_jax`` alone stays cheap."""
+    """Imports the public names on first use, so that ``import dd_jax`` stays fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'inference.api')}"), name)

@@ -1,7 +1,7 @@
-"""The only way this project measures depth: validation inside training, ``scripts/evaluate.py`` and the report use it.
+"""Depth evaluation: used by validation during training, ``scripts/evaluate.py`` and the report.
 
-Every predictor of every image, read from files or computed, goes through the same resizing, scaling and crop
-(``dd_jax/metrics.py``); a score is the mean over images of the image's score, as in the published tables.
+Every prediction, computed or read from files, goes through the same resizing, scaling and crop (``evaluation/metrics.py``); a
+score is the mean of the scores of the images, as in the published tables.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ from dd_jax.types import Batch, Predictions
 
 REGIONS = ("all", "dynamic", "moving", "static")
 NETWORKS = ("student", "teacher")
-FOREIGN = "predictions"
-PREDICTORS = (*NETWORKS, FOREIGN, "constant", "mean_map")
+EXTERNAL = "predictions"
+PREDICTORS = (*NETWORKS, EXTERNAL, "constant", "mean_map")
 
 EXTREMES = 4
-"""Samples that the report shows as the worst, and as many as the best."""
+"""Number of worst samples in the report, and of best samples."""
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     config: Config,
     predictors: Sequence[str] = NETWORKS,
     *,
-    foreign: InverseDepth | None = None,
+    external: InverseDepth | None = None,
     train_truth: TripletSource | Listing | None = None,
     max_frames: int = 0,
     num_panels: int = 4,
@@ -56,19 +56,18 @@ def evaluate(
     """Scores of ``predictors`` on the samples of ``source``.
 
     Args:
-      predict_fn: called once per batch; it may return before the device is done, the previous batch is measured meanwhile.
-      config: ``eval`` says how to measure, ``eval.ground_truth`` against what. Without ground truth the metrics are None.
-      predictors: of :data:`PREDICTORS`. "predictions" are those of ``foreign``. "constant" is one depth everywhere (median
-        scaling makes the value irrelevant), "mean_map" the mean of ``train_truth`` per pixel: what can be had
-        without looking at the image.
-      foreign: 1 / depth of a sample by another program, see ``predictions.open_predictions``.
-      max_frames: that many samples, evenly spread; 0 = all.
-      num_panels: pictures to make, of evenly spread samples.
-      num_extremes: worst and best samples to picture besides, as far as there are enough.
+      predict_fn: called once per batch; it may return before the device has finished, the previous batch is scored meanwhile.
+      config: ``eval`` is the protocol. Without ground truth the metrics are None.
+      predictors: of :data:`PREDICTORS`. "predictions" are those of ``external``. The baselines do not use the image: "constant"
+        is one depth everywhere (any, with median scaling), "mean_map" the mean of ``train_truth`` per pixel.
+      external: 1 / depth of a sample by another program, see ``external_predictions.open_predictions``.
+      max_frames: number of samples, evenly spaced; 0 = all.
+      num_panels: number of panels, of evenly spaced samples.
+      num_extremes: number of worst and of best samples with panels in addition, at most half of the samples each.
 
     Raises:
-      ConfigError: "mean_map" without ground truth in ``train_truth``, foreign predictions that cannot be used, or other samples
-        in another process.
+      ConfigError: "mean_map" without ground truth in ``train_truth``, invalid external predictions, or different samples in
+        another process.
     """
     baselines = {}
     if "constant" in predictors:
@@ -77,9 +76,9 @@ def evaluate(
         baselines["mean_map"] = mean_map(train_truth, config)
 
     indices = evenly_spaced_indices(len(source), max_frames)
-    hosts.require_same("the images they find", [source.name(index) for index in indices])
+    hosts.require_same("their images", [source.name(index) for index in indices])
     own_places = hosts.share(range(len(indices)))
-    pictured = evenly_spaced_indices(len(indices), num_panels) if num_panels else []
+    with_panel = evenly_spaced_indices(len(indices), num_panels) if num_panels else []
     panels: dict[int, np.ndarray] = {}
     images: list[tuple[str, dict[str, metrics.Result]]] = []
     started, counted = time.perf_counter(), len(own_places)
@@ -88,8 +87,8 @@ def evaluate(
         tqdm(total=counted, disable=not (progress and hosts.primary()), unit="image") as bar,
     ):
         for real, batch, prediction in predicted(predict_fn, source, [indices[place] for place in own_places], config):
-            maps = inverse_depths(prediction, foreign, predictors)
-            if not images and len(real) < counted:  # the speed is that of the later batches: this one was compiled
+            maps = inverse_depths(prediction, external, predictors)
+            if not images and len(real) < counted:  # the speed excludes the first batch, which includes the compilation
                 started, counted = time.perf_counter(), counted - len(real)
 
             def measure(position: int, real=real, batch=batch, maps=maps) -> dict[str, metrics.Result]:
@@ -98,14 +97,14 @@ def evaluate(
                 truth = source.ground_truth(index, config.eval.ground_truth)
                 if truth is None:
                     return {}
-                if FOREIGN in own:
-                    external_predictions.check_view(own[FOREIGN], truth.depth, source.name(index))
+                if EXTERNAL in own:
+                    external_predictions.check_view(own[EXTERNAL], truth.depth, source.name(index))
                 return image_scores(own, baselines, truth, batch.K[position], config)
 
             scores = list(pool.map(measure, range(len(real))))
             for position, (index, own) in enumerate(zip(map(int, real), scores)):
-                if (place := own_places.start + len(images) + position) in pictured:
-                    panels[place] = picture(source, index, position, batch, prediction, maps, own, config)
+                if (place := own_places.start + len(images) + position) in with_panel:
+                    panels[place] = make_panel(source, index, position, batch, prediction, maps, own, config)
             images += zip((source.name(int(index)) for index in real), scores)
             bar.update(len(real))
     found = hosts.gather((images, panels, counted / (time.perf_counter() - started)))
@@ -113,19 +112,19 @@ def evaluate(
     panels = {place: panel for _, own, _ in found for place, panel in own.items()}
 
     worst, best = extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
-    remarkable = sorted({*worst, *best} - {*panels})  # known only now, so these are predicted once more
-    again = [indices[place] for place in remarkable]
+    missing = sorted({*worst, *best} - {*panels})  # known only now, so predicted a second time
+    again = [indices[place] for place in missing]
     for real, batch, prediction in predicted(predict_fn, source, again, config):
-        maps = inverse_depths(prediction, foreign, predictors)
+        maps = inverse_depths(prediction, external, predictors)
         for position, index in enumerate(map(int, real)):
-            place = remarkable.pop(0)
-            panels[place] = picture(source, index, position, batch, prediction, maps, images[place][1], config)
+            place = missing.pop(0)
+            panels[place] = make_panel(source, index, position, batch, prediction, maps, images[place][1], config)
     summaries = {who: metrics.summarize([scores[who] for _, scores in images if scores]) for who in predictors}
     return Results(
         metrics={who: tabulate(summary) for who, summary in summaries.items()},
         scales={who: summary["scale"] for who, summary in summaries.items() if "scale" in summary},
         images=images,
-        panels={images[place][0]: panels[place] for place in pictured},
+        panels={images[place][0]: panels[place] for place in with_panel},
         worst=[report.Frame(images[place][0], panels[place], images[place][1]) for place in worst],
         best=[report.Frame(images[place][0], panels[place], images[place][1]) for place in best],
         images_per_second=sum(rate for _, _, rate in found),
@@ -135,9 +134,9 @@ def evaluate(
 def predicted(
     predict_fn: Callable[[Batch], Predictions | None], source: TripletSource, indices: Sequence[int], config: Config
 ) -> Iterator[tuple[np.ndarray, Batch, Predictions | None]]:
-    """Predictions of the samples ``indices`` batch by batch, in order, as :func:`eval_batches` makes them.
+    """Predictions of the samples ``indices``, in the batches of :func:`eval_batches`.
 
-    Each is handed out once the next is on its way, so that host and device overlap.
+    Each is yielded after the next is dispatched, so that host and device overlap.
     """
     num_frames = 3 if config.cost_volume.future_frame else 2
     waiting = None
@@ -151,17 +150,17 @@ def predicted(
 
 
 def inverse_depths(
-    prediction: Predictions | None, foreign: InverseDepth | None, predictors: Sequence[str]
+    prediction: Predictions | None, external: InverseDepth | None, predictors: Sequence[str]
 ) -> dict[str, Callable[[int, int], Float[np.ndarray, "_ _"]]]:
-    """predictor -> the map of a sample, by its position in the batch and its index; networks and foreign predictions only."""
+    """predictor -> function from position in the batch and index to the sample's map; networks and external predictions only."""
 
     def of(who: str) -> Callable[[int, int], np.ndarray]:
-        if who == FOREIGN:
-            return lambda position, index: foreign(index)
+        if who == EXTERNAL:
+            return lambda position, index: external(index)
         batch = jax.device_get(getattr(prediction, who))
         return lambda position, index: batch[position]
 
-    return {who: of(who) for who in predictors if who in NETWORKS or who == FOREIGN}
+    return {who: of(who) for who in predictors if who in NETWORKS or who == EXTERNAL}
 
 
 def image_scores(
@@ -171,9 +170,9 @@ def image_scores(
     K: Float[np.ndarray, "3 3"],
     config: Config,
 ) -> dict[str, metrics.Result]:
-    """Errors of every predictor in one image, by region; ``baselines`` know metres, where those count.
+    """Errors of every predictor in one image, by region; ``baselines`` are in metres unless median scaling is used.
 
-    "static" is what does not move where that is known (rendered drives), else what cannot move.
+    "static" is what does not move where motion is known (rendered drives), else everything outside potentially dynamic objects.
     """
     dynamic = truth.dynamic
     if dynamic is not None and config.eval.object_masks == "network":
@@ -188,9 +187,9 @@ def image_scores(
 
 
 def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], config: Config) -> float | None:
-    """What brings a predicted depth to metres without a look at the ground truth; None: its medians will (``eval.scaling``).
+    """Factor from predicted depth to metres without ground truth (``eval.scaling``); None for median scaling.
 
-    ``K`` is that of the training size, whatever the size of the map.
+    ``K`` is of the training size, whatever the size of the map.
     """
     match config.eval.scaling:
         case "given":
@@ -205,7 +204,7 @@ def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], co
 
 
 def tabulate(summary: metrics.Result) -> dict[str, dict[str, float | int | None]]:
-    """The same keys whatever was found: regions without a pixel have None for metrics, 0 pixels and 0 images."""
+    """Summary with fixed keys: regions without pixels have None for metrics, 0 pixels and 0 images."""
     regions = {region: summary.get(region, {}) for region in REGIONS}
     return {
         region: {name: found.get(name) for name in (*metrics.ERRORS, *metrics.FURTHER)}
@@ -214,7 +213,7 @@ def tabulate(summary: metrics.Result) -> dict[str, dict[str, float | int | None]
     }
 
 
-def picture(
+def make_panel(
     source: TripletSource,
     index: int,
     position: int,
@@ -224,14 +223,14 @@ def picture(
     scores: Mapping[str, metrics.Result],
     config: Config,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The panel of sample ``index``, at ``position`` of a batch; ``maps`` as :func:`inverse_depths` has them."""
+    """The panel of sample ``index``, at ``position`` of a batch; ``maps`` as returned by :func:`inverse_depths`."""
     own = {who: of(position, index) for who, of in maps.items()}
     truth = source.ground_truth(index, config.eval.ground_truth)
     return sample_panel(position, batch, prediction, own, truth, scores, config.eval)
 
 
 def has_truth(source: TripletSource | Listing, config: EvalConfig) -> bool:
-    """Whether any of a few samples, evenly spread, has the ground truth that is asked for."""
+    """Whether any of a few evenly spaced samples has the ground truth of the protocol."""
     return any(source.ground_truth(index, config.ground_truth) is not None for index in evenly_spaced_indices(len(source), 8))
 
 
@@ -247,25 +246,25 @@ def evaluate_checkpoint(
     allow_pickle: bool = False,
     split_dir: str = "",
 ) -> Results:
-    """Measures a trained system as its checkpoint describes it, or otherwise, and writes numbers and a report page.
+    """Evaluates a trained model with the config of its checkpoint, or with changes, and writes scores and a report.
 
     Args:
-      directory: workdir of the run, or the ``checkpoints`` folder in it, or a saved system as ``saved.restore`` takes it.
+      directory: workdir of the run, its ``checkpoints`` folder, or a saved model as in ``saved.restore``.
       split: "train" | "val" | "test".
       which: "best" | "latest" | a step.
-      out: gets ``metrics.json``, ``metrics.csv``, ``per_image.csv`` and ``report.html``; default: the workdir, or a folder of
-        the protocol's name in it where one is asked for.
-      data_root: where the data set is on this machine, if not where it was trained.
+      out: gets ``metrics.json``, ``metrics.csv``, ``per_image.csv`` and ``report.html``; default: the workdir, or a folder in it
+        named after the protocol if that differs from the checkpoint's.
+      data_root: folder of the data set, if it differs from that of the training.
       protocol: of ``protocols.PROTOCOLS``, instead of the checkpoint's.
-      changes: single fields of ``EvalConfig`` besides.
-      ground_truth_file, allow_pickle: as in ``DataConfig``, if they are not the run's.
-      split_dir: likewise, for the split that is measured.
+      changes: further changed fields of ``EvalConfig``.
+      ground_truth_file, allow_pickle: as in ``DataConfig``, if they differ from those of the run.
+      split_dir: likewise, for the evaluated split.
 
     Raises:
-      ConfigError: no such checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
+      ConfigError: an unknown checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
     """
     if out is None and saved.is_name(directory):
-        raise ConfigError(f"{directory} is no place for results: name a folder with --out")
+        raise ConfigError(f"{directory} cannot hold results: choose a folder with --out")
     workdir = Path(directory).expanduser()
     workdir = workdir.parent if workdir.name == "checkpoints" else workdir
     restored = saved.restore(directory, which)
@@ -274,12 +273,12 @@ def evaluate_checkpoint(
         config.data.root, config.data.cache_dir = data_root, ""
     config.data.ground_truth_file = ground_truth_file or config.data.ground_truth_file
     config.data.allow_pickle = allow_pickle or config.data.allow_pickle
-    learnt = dataclasses.replace(config.data, priors="none")  # the training split, by the lists of the run
+    train_data = dataclasses.replace(config.data, priors="none")  # the training split, with the lists of the run
     config.data.split_dir = split_dir or config.data.split_dir
     trained = config.eval
     config.eval = protocols.choose(trained, protocol, changes)
     validate(config)
-    hosts.require_same("the checkpoint, or in how it is to be measured", (restored.step, to_dict(config)["eval"]))
+    hosts.require_same("the checkpoint or the protocol", (restored.step, to_dict(config)["eval"]))
     if out is None:
         same = config.eval == dataclasses.replace(trained, batch_size=config.eval.batch_size)
         out = workdir if same else workdir / protocols.name_of(config.eval)
@@ -290,9 +289,9 @@ def evaluate_checkpoint(
         predictors.append("constant")
     if has_truth(source, config.eval):
         try:
-            train_truth = list_split(learnt, "train")
+            train_truth = list_split(train_data, "train")
         except ConfigError as error:
-            print(f"without the mean map of the training split: {error}")
+            print(f"the baseline mean_map is left out: {error}")
         if train_truth is not None and has_truth(train_truth, config.eval):
             predictors.append("mean_map")
 
@@ -320,29 +319,29 @@ def evaluate_checkpoint(
 def evaluate_predictions(
     config: Config, place: str | Path, kind: str = "depth", split: str = "test", out: str | Path | None = None
 ) -> Results:
-    """Measures what another program predicted for a split, as ``config.eval`` says, and writes the same as for a checkpoint.
+    """Evaluates the predictions of another program for a split and writes the same files as for a checkpoint.
 
     Args:
-      config: ``data`` says where the split is, ``eval`` how to measure; nothing else counts.
-      place, kind: see ``predictions.open_predictions``.
-      out: gets the files; default: a folder of the same name with ``_scores`` behind it.
+      config: only ``data`` (the split) and ``eval`` (the protocol) are used.
+      place, kind: see ``external_predictions.open_predictions``.
+      out: gets the files; default: a folder of the same name plus ``_scores``.
 
     Raises:
-      ConfigError: data that cannot be read, or predictions that are not complete.
+      ConfigError: data that cannot be read, or incomplete predictions.
     """
     validate(config)
     place = Path(place).resolve()
     out = place.with_name(f"{place.stem}_scores") if out is None else out
     source = open_split(config.data, split)
     names = [source.name(index) for index in range(len(source))]
-    foreign = external_predictions.open_predictions(place, names, kind, source.out_of_order)
+    external = external_predictions.open_predictions(place, names, kind, source.out_of_order)
     make_folder(out)
     results = evaluate(
         lambda batch: None,
         source,
         config,
-        [FOREIGN, "constant"] if config.eval.scaling == "median" else [FOREIGN],
-        foreign=foreign,
+        [EXTERNAL, "constant"] if config.eval.scaling == "median" else [EXTERNAL],
+        external=external,
         num_panels=8,
         num_extremes=EXTREMES,
         progress=True,

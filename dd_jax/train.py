@@ -1,4 +1,4 @@
-"""The training job: data, steps, logs, validation, checkpoints; continues where an existing run stopped."""
+"""The training job: data, steps, logs, validation, checkpoints; resumes an existing run."""
 
 from collections import deque
 from collections.abc import Callable
@@ -20,45 +20,45 @@ from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Metrics, TrainState
 
 AHEAD = 2
-"""Steps that may have been started and not ended: enough for the device never to wait, few enough for their batches to fit it."""
+"""Steps that may be in flight: enough to keep the device busy, few enough for their batches to fit into its memory."""
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the last checkpoint is intact."""
+    """Training cannot continue; the last checkpoint is intact."""
 
 
 def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None = None) -> TrainState:
     """Trains to ``config.optim.steps`` and returns the final state.
 
-    Everything is in ``workdir``: ``checkpoints/`` and ``metrics.jsonl`` (and TensorBoard files). A workdir with checkpoints
-    is continued from the newest one, bit-equal to a run that was never interrupted. SIGTERM saves and returns early.
+    ``workdir`` gets ``checkpoints/`` and ``metrics.jsonl`` (and TensorBoard files). A workdir with checkpoints is resumed from
+    the newest one, bit-equal to a run without interruption. SIGTERM saves and returns early.
 
-    ``devices`` are by default all of all processes (see ``hosts``): every process calls this with the same arguments.
+    ``devices`` defaults to all devices of all processes (see ``hosts``); every process calls this with the same arguments.
 
     Raises:
-      ConfigError: anything wrong with config, data or checkpoint, before the first compilation.
+      ConfigError: invalid config, data or checkpoint; raised before the first compilation.
       TrainingError: too many non-finite steps in a row.
     """
     devices = jax.devices() if devices is None else devices
     workdir = Path(workdir)
 
-    # Everything that can be wrong is found out here, before the minutes of the first compilation.
+    # All checks come before the first compilation, which takes minutes.
     validate(config, len(devices), jax.process_count())
     train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
     require_same_run(config, train_source, val_source)
     host_batches = train_batches(train_source, config, jax.process_count(), jax.process_index())
     state = create_state(config)
     newest = run_folder.newest(workdir)
-    hosts.require_same("the newest checkpoint that they find in --workdir", newest)
+    hosts.require_same("the newest checkpoint in --workdir", newest)
     if newest is not None:
         restored = run_folder.restore(workdir, parallel.replicate(state, devices), config)
         state = restored.state
         host_batches.set_state(restored.data)
     else:
-        state = started(config, state)
+        state = initialise_from(config, state)
         state = parallel.replicate(state, devices)
     start = int(state.step)
-    host_batches.start_prefetch()  # the first batches are decoded while the step is compiled
+    host_batches.start_prefetch()  # decodes the first batches during the compilation
     batches = prefetch(host_batches, 2, lambda batch: parallel.shard_batch(batch, config, devices))
 
     own = parallel.own_devices(devices)
@@ -70,11 +70,11 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
         Logger(workdir, config.optim.steps, start, config.data.batch_size) if hosts.primary() else NoLogger() as logger,
     ):
         if start:
-            logger.message(f"continuing {workdir} from step {start}")
+            logger.message(f"resuming {workdir} from step {start}")
         guard = NonFiniteGuard(config.optim.max_nonfinite, logger.message)
-        under_way: deque[Metrics] = deque(maxlen=AHEAD)
-        window: list[tuple[int, Metrics]] = []  # of the steps since the last log line; still on the device
-        closed: list[tuple[int, Metrics]] = []  # to be logged after the next step is on its way, so that nobody waits
+        in_flight: deque[Metrics] = deque(maxlen=AHEAD)
+        window: list[tuple[int, Metrics]] = []  # steps since the last log record; still on the device
+        closed: list[tuple[int, Metrics]] = []  # logged after the next step is dispatched, without waiting for the device
         for step in range(start + 1, config.optim.steps + 1):
             frozen = 0 <= config.optim.freeze_step < step
             if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
@@ -82,52 +82,54 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
             if frozen not in steps:
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
                 shapes = batch_shapes(train_source, config)
-                steps = {frozen: on_devices.compile_train_step_now(config, frozen, state, shapes, devices)}
+                with logger.paused():
+                    steps = {frozen: on_devices.compile_train_step_now(config, frozen, state, shapes, devices)}
             state, metrics = steps[frozen](state, next(batches))
-            if len(under_way) == AHEAD:
-                jax.block_until_ready(under_way[0])
-            under_way.append(metrics)
+            if len(in_flight) == AHEAD:
+                jax.block_until_ready(in_flight[0])
+            in_flight.append(metrics)
             log_window(closed, guard, logger)
             closed = []
             window.append((step, metrics))
 
-            stopping = stop.reached(step)  # asked once, so that what ends the loop has been saved
+            stopping = stop.reached(step)  # read once, so that saving and leaving the loop agree
             last = step == config.optim.steps or stopping
             validate_now = step == config.optim.steps or (config.train.eval_every > 0 and step % config.train.eval_every == 0)
             save_now = last or validate_now or step % config.train.checkpoint_every == 0
             if save_now or step % config.train.log_every == 0:
                 closed, window = window, []
-            if save_now:  # logged first: no window spans a checkpoint, so a continued run writes the same lines
+            if save_now:  # logged first: no window spans a checkpoint, so a resumed run logs the same records
                 log_window(closed, guard, logger)
                 closed = []
-                score = validation_score(predict, state, val_source, config, own, step, logger) if validate_now else None
+                with logger.paused():
+                    score = validation_score(predict, state, val_source, config, own, step, logger) if validate_now else None
                 writer.save(parallel.on_host(state), batches.get_state(), score)
             if stopping:
-                logger.message(f"stopped by a signal at step {step}, saved; the same command continues")
+                logger.message(f"stopped by a signal at step {step} and saved: the same command resumes")
                 break
     return state
 
 
-OF_A_MACHINE = ("root", "split_dir", "cache_dir", "threads", "ground_truth_file")
-"""Fields of ``config.data`` in which processes may differ."""
+LOCAL_FIELDS = ("root", "split_dir", "cache_dir", "threads", "ground_truth_file")
+"""Fields of ``config.data`` that may differ between processes."""
 
 
 def require_same_run(config: Config, *sources: TripletSource) -> None:
-    """What several processes must agree in, for their batches to be parts of one.
+    """Checks that all processes have the same config, samples and number of devices.
 
     Raises:
-      ConfigError: another process has another config, other samples, or another number of devices.
+      ConfigError: they differ.
     """
     if jax.process_count() > 1:
         hosts.require_same("the number of their devices", jax.local_device_count())
         shared = to_dict(config)
-        shared["data"] = {name: value for name, value in shared["data"].items() if name not in OF_A_MACHINE}
-        hosts.require_same("the fields of their config", shared)
-        hosts.require_same("the samples they find", [[source.name(i) for i in range(len(source))] for source in sources])
+        shared["data"] = {name: value for name, value in shared["data"].items() if name not in LOCAL_FIELDS}
+        hosts.require_same("their config", shared)
+        hosts.require_same("their samples", [[source.name(i) for i in range(len(source))] for source in sources])
 
 
 def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logger: Logger) -> None:
-    """Fetches the metrics of consecutive steps and writes their mean as one line."""
+    """Fetches the metrics of consecutive steps and logs their mean as one record."""
     if window:
         rows = [(step, jax.device_get(metrics)) for step, metrics in window]
         guard.check(rows)
@@ -137,9 +139,9 @@ def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logge
 def validation_score(
     predict: Callable, state: TrainState, source: TripletSource, config: Config, own: list[jax.Device], step: int, logger: Logger
 ) -> float | None:
-    """Student's (or the only network's) abs_rel on the validation split, logged; None where there is no ground truth.
+    """abs_rel of the student (else the teacher) on the validation split, logged; None without ground truth.
 
-    Each process measures its share of the images on its ``own`` devices.
+    Each process evaluates its share of the images on its ``own`` devices.
     """
     networks = ("student", "teacher") if config.model.student else ("teacher",)
     state, config = parallel.on_own_devices(state, own), parallel.with_even_batches(config, own)
@@ -148,11 +150,11 @@ def validation_score(
     return results.metrics[networks[0]]["all"]["abs_rel"]
 
 
-def started(config: Config, state: TrainState) -> TrainState:
-    """``state`` with what the config starts from: networks and depth range of another system, or encoders of ImageNet.
+def initialise_from(config: Config, state: TrainState) -> TrainState:
+    """``state`` initialised from a trained model (``train.init_from``) or ImageNet encoders (``train.init_encoders``).
 
     Raises:
-      ConfigError: they are not there, or do not fit.
+      ConfigError: files are missing or do not fit.
     """
     if config.train.init_encoders:
         params, batch_stats = imagenet.fill_encoders((state.params, state.batch_stats), config)
@@ -165,27 +167,27 @@ def started(config: Config, state: TrainState) -> TrainState:
 
 
 def window_mean(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of every metric over the steps since the last log line; skipped steps count for ``skipped`` alone."""
+    """Mean of every metric over the steps since the last record; skipped steps count only for ``skipped``."""
     good = [row for row in rows if not row["skipped"]] or rows
     mean = {name: float(np.mean([row[name] for row in good])) for name in good[-1]}
     return mean | {"skipped": float(np.mean([row["skipped"] for row in rows]))}
 
 
 class NonFiniteGuard:
-    """Reports every skipped step with the loss terms that were not finite, and gives up after too many in a row."""
+    """Reports every skipped step with its non-finite loss terms; raises after too many in a row."""
 
-    def __init__(self, limit: int, say: Callable[[str], None]):
-        self.limit, self.in_a_row, self.say = limit, 0, say
+    def __init__(self, limit: int, report: Callable[[str], None]):
+        self.limit, self.in_a_row, self.report = limit, 0, report
 
     def check(self, rows: list[tuple[int, dict[str, Any]]]) -> None:
-        """Looks at the metrics of consecutive steps."""
+        """Checks the metrics of consecutive steps; raises TrainingError."""
         for step, values in rows:
             self.in_a_row = self.in_a_row + 1 if values["skipped"] else 0
             if self.in_a_row:
                 bad = [name for name, value in values.items() if not np.isfinite(value)]
-                self.say(f"step {step} skipped: {', '.join(bad) or 'the gradient'} not finite")
+                self.report(f"step {step} skipped: {', '.join(bad) or 'the gradient'} not finite")
             if self.in_a_row > self.limit:
                 raise TrainingError(
                     f"{self.in_a_row} steps in a row up to step {step} were not finite ({', '.join(bad)}): "
-                    "look at the intrinsics of the data, or lower --config.optim.learning_rate"
+                    "check the camera intrinsics of the data, or lower --config.optim.learning_rate"
                 )

@@ -24,20 +24,20 @@ from dd_jax.benchmarks.step import benchmark
 from dd_jax.runtime import command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:cityscapes", "what to measure")
-BATCH = flags.DEFINE_integer("batch", None, "samples per step; default: 2, of the loader 12", lower_bound=1)
+BATCH = flags.DEFINE_integer("batch", None, "samples per step; default: 2, with --loader 12", lower_bound=1)
 REPEATS = flags.DEFINE_integer("repeats", 5, "measured steps, or rounds of the loader", lower_bound=1)
-DEVICES = flags.DEFINE_integer("devices", 1, "devices to spread the batch over; 0 = all of this process", lower_bound=0)
-PARTS = flags.DEFINE_boolean("parts", True, "measure the parts of the step: pose, teacher, ... optimiser")
+DEVICES = flags.DEFINE_integer("devices", 1, "devices to divide the batch over; 0 = all of this process", lower_bound=0)
+PARTS = flags.DEFINE_boolean("parts", True, "profile the parts of the step: augmentation, poses, teacher, ... optimizer")
 INFERENCE = flags.DEFINE_boolean("inference", True, "measure the prediction of one frame")
-PEER = flags.DEFINE_boolean("peer", False, "measure the networks of the PyPI package manydepth in alternation with ours")
+PEER = flags.DEFINE_boolean("peer", False, "measure the networks of the PyPI package manydepth too")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures")
 LOADER = flags.DEFINE_boolean("loader", False, "measure the loader: 192x640 from cached frames, 2 workers")
-ROOT = flags.DEFINE_string("root", "data/benchmark", "of --loader: folder of the drives, rendered on first use")
-BATCHES = flags.DEFINE_integer("batches", 20, "of --loader: batches per round", lower_bound=1)
+ROOT = flags.DEFINE_string("root", "data/benchmark", "for --loader: folder of the drives, rendered on first use")
+BATCHES = flags.DEFINE_integer("batches", 20, "for --loader: batches per round", lower_bound=1)
 
 
 def main() -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are those of the first run
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times without the cache
     if LOADER.value:
         config = loader.prepare(ROOT.value, BATCH.value or 12)
         result = loader.benchmark(config, BATCHES.value, REPEATS.value)

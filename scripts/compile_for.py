@@ -23,14 +23,14 @@ from dd_jax.benchmarks import compile_for
 from dd_jax.runtime import command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:kitti", "what to train")
-TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x4"], "KIND:SHAPE of the devices, or cpu; one or several separated by commas")
+TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x4"], "KIND:SHAPE of the devices, or cpu; several separated by commas")
 BATCH = flags.DEFINE_integer("batch_per_device", 12, "samples per device and step")
 FROZEN = flags.DEFINE_boolean("frozen", False, "the step after optim.freeze_step, in which teacher and pose are fixed")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures")
 
 
 def main() -> None:
-    jax.config.update("jax_platforms", "cpu")  # libtpu is the compiler here and must not look for a TPU
+    jax.config.update("jax_platforms", "cpu")  # libtpu only compiles and must not look for a TPU
     columns = []
     for topology in TOPOLOGY.value:
         columns.append(compile_for.needs(CONFIG.value, topology, BATCH.value, FROZEN.value))

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         fields.add_argument(f"--{field.name}", type=kind, default=None, help=f"default of eigen: {field.default}")
     flags, config_flags = parser.parse_known_args(arguments)
     chosen = {field.name: getattr(flags, field.name) for field in dataclasses.fields(EvalConfig)}
-    with command_line.one_sentence():
+    with command_line.job():
         hosts.connect(flags.coordinator, flags.processes, flags.process, flags.distributed)
         results = measure(flags, config_flags, {name: value for name, value in chosen.items() if value is not None})
     if hosts.primary():

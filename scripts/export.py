@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--network", default="auto", choices=api.NETWORKS, help="auto: all that the system has")
     parser.add_argument("--pixels", default="float32", choices=PIXELS, help="how images come in: in [0, 1], or as bytes")
     flags = parser.parse_args(argv)
-    with command_line.one_sentence():
+    with command_line.job():
         restored = saved.restore(flags.checkpoint, flags.which)
         print(table(export(restored, flags.out, flags.format.split(","), flags.network, flags.pixels)))
     print(f"{flags.out / 'signature.json'} says what goes in and comes out")

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--objects", action="store_true", help="the field's format, which only unpickling can read")
     flags = parser.parse_args(argv)
     data = DataConfig(root=flags.root, split=flags.split, split_dir=flags.split_dir, masks="none", intrinsics="nominal")
-    with command_line.one_sentence():
+    with command_line.job():
         written = ground_truth_file.export(raw.list_split(data, flags.part), flags.kind, flags.out, flags.objects)
     print(f"{flags.out}: ground truth of {written} frames")
 

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     runner.add_flags(parser, runner.MASKS, DEFAULT_MODEL)
     parser.add_argument("--classes", default=",".join(CLASSES), help="what may move, by the names that the model knows")
     args = parser.parse_args(argv)
-    with command_line.one_sentence():
+    with command_line.job():
         jobs, note = runner.jobs_of_flags(args.root, args.images, args.out, runner.MASKS)
         predict = segmenter(args.model, args.classes.split(","), args.device)
         runner.note_origin(note, {"model": args.model, "classes": args.classes})

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     runner.add_flags(parser, runner.PRIORS, DEFAULT_MODEL)
     parser.add_argument("--says", default="auto", help="what the model says: depth, inverse, or auto (goes by its kind)")
     args = parser.parse_args(argv)
-    with command_line.one_sentence():
+    with command_line.job():
         jobs, note = runner.jobs_of_flags(args.root, args.images, args.out, runner.PRIORS)
         predict = estimator(args.model, args.says, args.device)
         runner.note_origin(note, {"model": args.model, "says": args.says})

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int)
     parser.add_argument("--workers", type=int, default=2, help="processes; the files do not depend on it")
     flags = parser.parse_args(arguments)
-    with command_line.one_sentence():
+    with command_line.job():
         info = make(flags.out, flags.preset, flags.seed, flags.workers, flags.height, flags.width)
     for name, s in info["drives"].items():
         print(f"drive {name} {s['split']:5} {s['maneuver']:8} moving {s['moving_share']:6.1%} dynamic {s['dynamic_share']:6.1%} "

@@ -26,6 +26,7 @@ from pathlib import Path
 from dd_jax.config import ConfigError
 from dd_jax.inference import api, inputs, metric_scale
 from dd_jax.predict import predict
+from dd_jax.runtime import command_line
 
 TOLD = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "camera_pitch", "speed", "truth")
 """Flags that decide about the files, besides what the job knows itself."""
@@ -99,10 +100,8 @@ def main(argv: list[str] | None = None) -> None:
     group.add_argument("--camera-pitch", type=float, help="besides --camera-height: degrees by which it looks down")
     flags = parser.parse_args(argv)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
-    try:
+    with command_line.job():
         run(flags)
-    except ConfigError as error:
-        raise SystemExit(f"error: {error}") from None
 
 
 def run(flags: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     args = parser.parse_args(argv)
     settings = Settings(args.height, args.width, args.quality, args.resize)
-    with command_line.one_sentence():
+    with command_line.job():
         result = prepare(args.root, args.out or args.root / "preprocessed", settings, args.cities, args.threads)
     print(f"{result.folder}: {result.triplets} triplets, {result.written} of them new")
     if result.unreadable:

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
     for video in args.video:
-        with command_line.one_sentence():
+        with command_line.job():
             result = prepare(
                 video, args.out, fov=args.fov, intrinsics=args.intrinsics, guess=args.guess, distortion=args.distortion,
                 every=args.every, start=args.start, end=args.end, min_motion=args.min_motion,

@@ -17,7 +17,7 @@ import jax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax.ablations import costs, plan, runs, table
+from dd_jax.ablations import plan, runs, table
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
 from dd_jax.runtime import command_line
@@ -27,18 +27,18 @@ def main() -> None:
     parser = command_line.Parser(__doc__)
     parser.add_argument("--config", default="configs/ablations.py", help="file with ROWS, BASELINE and get_config")
     parser.add_argument("--seeds", type=command_line.positive, default=3, help="runs per row, with seeds 0, 1, ...")
-    parser.add_argument("--rows", default="", help="some rows, separated by commas; default: all")
-    parser.add_argument("--variant", default="", help="of the rows' configs; default: theirs")
+    parser.add_argument("--rows", default="", help="rows to run, separated by commas; default: all")
+    parser.add_argument("--variant", default="", help="variant of the configs of all rows; default: that of each row")
     parser.add_argument(
-        "--jobs", type=command_line.positive, default=1, help="runs at once; each gets its share of the cores, and one GPU"
+        "--jobs", type=command_line.positive, default=1, help="runs at once; each gets its share of the cores and one GPU"
     )
     parser.add_argument("--out", default="runs/ablations", help="folder of all runs and of the table")
-    parser.add_argument("--table_only", action="store_true", help="make the table of what is there")
+    parser.add_argument("--table_only", action="store_true", help="only make the table of the finished runs")
     arguments, overrides = parser.parse_known_args()
     unknown = [flag for flag in overrides if not flag.startswith("--config.")]
     if unknown:
-        parser.error(f"unknown: {' '.join(unknown)}")
-    with command_line.one_sentence():
+        parser.error(f"unknown flags: {' '.join(unknown)}")
+    with command_line.job():
         run(arguments, overrides)
 
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError(f"--config={arguments.config} does not exist")
     file = runpy.run_path(arguments.config)
     if missing := {"ROWS", "BASELINE", "get_config"} - set(file):
-        raise ConfigError(f"--config={arguments.config} has no {', '.join(sorted(missing))}: look at configs/ablations.py")
+        raise ConfigError(f"--config={arguments.config} lacks {', '.join(sorted(missing))}: see configs/ablations.py")
     rows, baseline, out = file["ROWS"], file["BASELINE"], Path(arguments.out).absolute()
 
     def flags(row: str, seed: int) -> tuple[str, ...]:
@@ -59,34 +59,24 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         validate(config)
         return config
 
-    asked = arguments.rows.split(",") if arguments.rows else []
-    chosen, left_out = plan.leave_out(plan.choose(list(rows), asked), baseline, bool(asked), valid_config)
+    requested = arguments.rows.split(",") if arguments.rows else []
+    chosen, left_out = plan.leave_out(plan.choose(list(rows), requested), baseline, bool(requested), valid_config)
     print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
     planned = [
         runs.Run(row, seed, valid_config(row, seed), flags(row, seed), out / row / f"seed{seed}")
-        for seed in range(arguments.seeds)  # a whole table after the first seed
+        for seed in range(arguments.seeds)  # seeds outermost: a complete table after the first seed
         for row in chosen
     ]
     try:
         if not arguments.table_only:
             runs.execute(planned, arguments.jobs)
-        costs.complete([run for run in planned if run.result() is not None])
     finally:
         lines = table.tabulate(planned, {row: rows[row] for row in chosen}, baseline)
         if lines:
             print(table.markdown(lines, baseline), flush=True)
             table.write(lines, baseline, out)
-            draw(lines, baseline, out / "results.png")
-
-
-def draw(lines: list[table.Line], baseline: str, path: Path) -> None:
-    """The picture is the one part of the table that may be missing."""
-    try:
-        table.plot(lines, baseline, path)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # this program only counts: devices are for the runs
+    jax.config.update("jax_platforms", "cpu")  # leaves the accelerators to the runs
     main()

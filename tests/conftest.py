@@ -21,6 +21,10 @@ sys.path[:0] = [str(HERE), str(HERE / "parity")]  # importlib mode adds no paths
 
 import harness  # noqa: E402
 
+from dd_jax.runtime import cpu_flags  # noqa: E402
+
+cpu_flags.set_defaults()  # as the scripts do, so that tests compute the numbers of the jobs
+
 
 def pytest_addoption(parser):
     parser.addoption(

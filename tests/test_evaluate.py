@@ -1,5 +1,3 @@
-"""One evaluation path: perfect predictions score perfectly, every sample counts once, every file agrees."""
-
 import json
 
 import jax.numpy as jnp
@@ -33,7 +31,7 @@ def test_perfect_prediction_scores_perfectly():
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 16])
-def test_every_sample_counts_once_whatever_the_batch_size(batch_size):
+def test_every_sample_counted_once_for_any_batch_size(batch_size):
     source = FakeSource(7)
     cfg = settings(batch_size=batch_size)
     results = evaluate.evaluate(oracle(source), source, cfg, ("student", "constant"), num_panels=0)
@@ -44,7 +42,7 @@ def test_every_sample_counts_once_whatever_the_batch_size(batch_size):
     assert results.metrics == reference.metrics
 
 
-def test_regions_add_up():
+def test_regions_partition_pixels():
     with_moving = FakeSource(5)
     scores = evaluate.evaluate(oracle(with_moving), with_moving, settings(), ("teacher",)).metrics["teacher"]
     count = {region: scores[region]["pixels"] for region in evaluate.REGIONS}
@@ -58,8 +56,8 @@ def test_regions_add_up():
     assert scores["moving"] == dict.fromkeys(ERRORS) | {"pixels": 0, "images": 0}
 
 
-def test_score_is_the_mean_over_images():
-    """An image with few pixels weighs as much as one with many."""
+def test_score_is_mean_over_images():
+    """Images have equal weight, whatever their number of pixels."""
     source = FakeSource(2)
     source.depth[0, 4:] = 0
     results = evaluate.evaluate(oracle(source), source, settings(), ("constant",))
@@ -68,7 +66,7 @@ def test_score_is_the_mean_over_images():
     assert results.metrics["constant"]["all"]["abs_rel"] == pytest.approx(np.mean(single))
 
 
-def test_constant_depth_is_the_median_of_the_image():
+def test_constant_equals_median_depth():
     source = FakeSource(3)
     expected = []
     for depth in source.depth.astype(float):
@@ -78,7 +76,7 @@ def test_constant_depth_is_the_median_of_the_image():
     assert results.metrics["constant"]["all"]["abs_rel"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_mean_map_knows_a_scene_that_never_changes():
+def test_mean_map_perfect_on_static_scene():
     source = FakeSource(4)
     source.depth[:] = np.where(source.depth[0] > 0, source.depth[0], 0)
     results = evaluate.evaluate(oracle(source), source, settings(), ("mean_map", "constant"), train_truth=source)
@@ -87,13 +85,13 @@ def test_mean_map_knows_a_scene_that_never_changes():
 
 
 @pytest.mark.parametrize("train_truth", [None, FakeSource(2, measured=False)])
-def test_mean_map_without_ground_truth_is_refused(train_truth):
+def test_mean_map_without_ground_truth_raises(train_truth):
     source = FakeSource(2)
     with pytest.raises(ConfigError, match="mean map needs ground truth"):
         evaluate.evaluate(oracle(source), source, settings(), ("mean_map",), train_truth=train_truth)
 
 
-def test_without_ground_truth_there_are_pictures_only():
+def test_without_ground_truth_only_panels():
     source = FakeSource(3, measured=False)
     results = evaluate.evaluate(oracle(source), source, settings(), num_panels=2)
     assert results.metrics["student"]["all"] == dict.fromkeys(ERRORS) | {"pixels": 0, "images": 0}
@@ -101,28 +99,28 @@ def test_without_ground_truth_there_are_pictures_only():
     assert "nothing to measure" in report.format_table(results.metrics, results.scales)
 
 
-def test_max_frames_spreads_evenly():
+def test_max_frames_evenly_spaced():
     source = FakeSource(10)
     results = evaluate.evaluate(oracle(source), source, settings(), max_frames=3, num_panels=2)
     assert [name for name, _ in results.images] == ["sample 1", "sample 5", "sample 8"]
     assert len(results.panels) == 2
 
 
-def test_prediction_of_the_next_batch_is_started_first():
+def test_next_batch_dispatched_before_scoring():
     order = []
     source = FakeSource(8)
     ask, predict = source.ground_truth, oracle(source)
     source.ground_truth = lambda index, kind: (order.append(("measure", index // 4)), ask(index, kind))[1]
 
-    def predict_and_tell(images):
+    def recording_predict(images):
         order.append(("predict", int(images.images[0, 1, 0, 0, 0]) // 4))
         return predict(images)
 
-    evaluate.evaluate(predict_and_tell, source, settings(), num_panels=0)
+    evaluate.evaluate(recording_predict, source, settings(), num_panels=0)
     assert order[:2] == [("predict", 0), ("predict", 1)] and order[2:] == [("measure", 0)] * 4 + [("measure", 1)] * 4
 
 
-def test_a_network_that_is_not_finite_is_named():
+def test_non_finite_prediction_raises():
     source = FakeSource(2)
     predict = oracle(source)
 
@@ -134,8 +132,8 @@ def test_a_network_that_is_not_finite_is_named():
         evaluate.evaluate(broken, source, settings())
 
 
-def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
-    """The job reads config and networks from the checkpoint; ``data_root`` replaces the folder it was trained on."""
+def test_checkpoint_evaluated_without_config_file(tmp_path, monkeypatch):
+    """Config and networks come from the checkpoint; ``data_root`` replaces the folder of the training."""
     source = FakeSource(3)
     cfg = settings()
     state = TrainState(
@@ -152,11 +150,11 @@ def test_checkpoint_is_measured_without_a_config_file(tmp_path, monkeypatch):
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == tiny.as_written(results.metrics)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert run_folder.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # even, worst, best
+    assert run_folder.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # evenly spaced, worst, best
 
 
-def test_a_saved_system_is_measured_into_its_folder(tmp_path, monkeypatch):
-    """Its config has lost the place of the data; the scores are on the card of what is saved of it."""
+def test_saved_model_evaluated_into_its_folder(tmp_path, monkeypatch):
+    """Its config has no data root; the scores are found when the model card is written."""
     source = FakeSource(3)
     config = tiny.config()
     config.eval = settings().eval
@@ -164,16 +162,16 @@ def test_a_saved_system_is_measured_into_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "open_split", lambda data, split: source)
     monkeypatch.setattr(evaluate, "list_split", lambda data, split: source)
     monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images))
-    with pytest.raises(ConfigError, match=r"--config\.data\.root is empty: .* \(of evaluate\.py: --data_root\)"):
+    with pytest.raises(ConfigError, match=r"--config\.data\.root is empty: .* \(evaluate\.py: --data_root\)"):
         evaluate.evaluate_checkpoint(tmp_path / "system")
     results = evaluate.evaluate_checkpoint(tmp_path / "system", data_root="/here")
     assert saved.scores_of(tmp_path / "system") == tiny.as_written(results.metrics)
 
 
-def test_missing_checkpoint_is_one_sentence(tmp_path):
+def test_missing_checkpoint_raises(tmp_path):
     with pytest.raises(ConfigError, match="nowhere is no folder"):
         evaluate.evaluate_checkpoint(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no checkpoint in"):
         evaluate.evaluate_checkpoint(tmp_path)
-    with pytest.raises(ConfigError, match="hf://owner/name is no place for results: name a folder with --out"):
+    with pytest.raises(ConfigError, match="hf://owner/name cannot hold results: choose a folder with --out"):
         evaluate.evaluate_checkpoint("hf://owner/name")

@@ -1,4 +1,4 @@
-"""Which rows of a table are run: those that are asked for, as far as they can work and say something."""
+"""Which rows of the table are run: the requested ones that are valid and differ from the baseline."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,28 +7,28 @@ from dd_jax.ablations.runs import computed
 from dd_jax.config import Config, ConfigError
 
 
-def choose(rows: Sequence[str], asked: Sequence[str]) -> list[str]:
-    """The rows that are asked for, each once and in their own order; all of them where none is.
+def choose(rows: Sequence[str], requested: Sequence[str]) -> list[str]:
+    """The requested rows, each once and in the order of ``rows``; all rows if none is requested.
 
     Raises:
-      ConfigError: one of them is not there.
+      ConfigError: a requested row does not exist.
     """
-    if unknown := [row for row in asked if row not in rows]:
-        raise ConfigError(f"--rows: there is no {', '.join(unknown)}, only {', '.join(rows)}")
-    return [row for row in rows if not asked or row in asked]
+    if unknown := [row for row in requested if row not in rows]:
+        raise ConfigError(f"--rows: unknown {', '.join(unknown)}; choose from {', '.join(rows)}")
+    return [row for row in rows if not requested or row in requested]
 
 
 def leave_out(
     rows: Sequence[str], baseline: str, named: bool, valid_config: Callable[[str], Config]
 ) -> tuple[list[str], list[str]]:
-    """The rows that have something to say, and for each of the others a sentence that says why not.
+    """The rows to run, and for each of the others a sentence that gives the reason.
 
     Args:
-      named: the rows are asked for by name, and none may be missing.
-      valid_config: a row's config; raises ConfigError where it cannot work.
+      named: the rows were requested by name, so a row that cannot run is an error.
+      valid_config: returns the config of a row; raises ConfigError if it is invalid.
 
     Raises:
-      ConfigError: the baseline cannot work, or one of the rows that are named.
+      ConfigError: the baseline, or a row requested by name, is invalid.
     """
     try:
         reference = effective(valid_config(baseline))
@@ -40,7 +40,7 @@ def leave_out(
     for row in rows:
         try:
             if row != baseline and effective(valid_config(row)) == reference:
-                raise ConfigError(f"it computes what {baseline} does, because nothing uses the options in which they differ")
+                raise ConfigError(f"it computes the same as {baseline}: the options in which they differ are unused here")
         except ConfigError as error:
             if named:
                 raise ConfigError(f"row {row}: {error}") from error
@@ -51,7 +51,7 @@ def leave_out(
 
 
 def effective(config: Config) -> dict[str, Any]:
-    """What decides the numbers of a run: the config without its name, and without the options that nothing uses."""
+    """The fields that determine the numbers of a run: the config without its name and without unused options."""
     values = computed(config) | {"name": ""}
     if not (config.domd.enabled and config.model.student):  # no frame has holes
         values["domd"] = None

@@ -1,7 +1,7 @@
-"""The trainings of the table: what is not finished is made, several at once; an interrupted one goes on.
+"""The training runs of the table: unfinished runs are started or resumed, several at once.
 
-A run lies in ``OUT/ROW/seedN``; what it found, ``OUT/results/ROW-N.json``, is all that the table needs. A run that has found
-its result is not made again.
+A run is in ``OUT/ROW/seedN``; its result ``OUT/results/ROW-N.json`` is all that the table needs. A run that has a result is
+not repeated.
 """
 
 import csv
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -29,65 +29,59 @@ from dd_jax.checkpoints.run_folder import versions
 from dd_jax.config import Config, ConfigError, from_dict, to_dict
 from dd_jax.evaluate import NETWORKS, REGIONS
 from dd_jax.report import read_history
+from dd_jax.runtime import files
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
-PLACES = {"data": ("root", "split_dir", "cache_dir", "threads", "ground_truth_file", "allow_pickle")}
-"""Fields that say where a run finds its data, not what it computes."""
-
-Kept = TypeVar("Kept")
+PATHS = {"data": ("root", "split_dir", "cache_dir", "threads", "ground_truth_file", "allow_pickle")}
+"""Fields that say where the data are and do not change what is computed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: a row with a seed."""
+    """One training run: a row with a seed."""
 
     row: str
     seed: int
     config: Config
-    flags: tuple[str, ...]  # of scripts/train.py; they make ``config``
+    flags: tuple[str, ...]  # of scripts/train.py, which give ``config``
     folder: Path
 
     @property
     def file(self) -> Path:
-        """Where its result is kept."""
+        """Path of its result."""
         return self.folder.parents[1] / "results" / f"{self.row}-{self.seed}.json"
 
-    @property
-    def cost_file(self) -> Path:
-        """Where it is kept what a step of its row costs."""
-        return self.file.with_name(f"{self.row}-cost.json")
-
     def result(self) -> "Result | None":
-        """What it found; None before it has ended.
+        """Its result; None before it has finished.
 
         Raises:
-          ConfigError: the file is damaged, or holds the result of another config.
+          ConfigError: the file is damaged, or is the result of another config.
         """
-        result = read_kept(self.file, Result)
+        result = read_result(self.file)
         if result is not None and computed(result.config) != computed(self.config):
-            raise ConfigError(f"{self.file} is the result of another config: name another folder with --out, or remove it")
+            raise ConfigError(f"{self.file} is the result of another config: choose another --out, or delete the file")
         return result
 
 
 @dataclasses.dataclass
 class Result:
-    """What one run found on the test split."""
+    """Scores of one run on the test split."""
 
     config: Config
     versions: dict[str, str]
     step_seconds: float | None
     scores: dict[str, dict[str, float | int | None]]  # region -> the seven metrics and "pixels", of the student if there is one
     errors: dict[str, list[float | None]]  # region -> abs_rel of every test frame; None where it has no such pixel
-    frames: str  # digest of the frames' names
+    frames: str  # digest of the frame names
 
     def __post_init__(self):
         if not set(REGIONS) == set(self.scores) == set(self.errors):
-            raise ValueError(f"it must tell of the pixels {', '.join(REGIONS)}")
+            raise ValueError(f"it must have the regions {', '.join(REGIONS)}")
 
 
-def read_kept(file: Path, kind: type[Kept]) -> Kept | None:
-    """The dataclass that :func:`write_kept` wrote; None where there is no such file.
+def read_result(file: Path) -> Result | None:
+    """The result that :func:`write_result` wrote; None if the file does not exist.
 
     Raises:
       ConfigError: the file is damaged, or of a version with other fields.
@@ -96,25 +90,22 @@ def read_kept(file: Path, kind: type[Kept]) -> Kept | None:
         return None
     try:
         values = json.loads(file.read_text())
-        return kind(**values | {"config": from_dict(values["config"])})
+        return Result(**values | {"config": from_dict(values["config"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"{file} is damaged, or of a version with other fields: remove it, and what it held is found anew"
+            f"{file} is damaged, or of a version with other fields: delete it and run again, which repeats the evaluation"
         ) from error
 
 
-def write_kept(file: Path, value: Any) -> None:
-    """Writes a dataclass with a ``config``; an interrupted write leaves the file as it was."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    begun = file.with_suffix(".part")
-    begun.write_text(json.dumps(dataclasses.asdict(value)) + "\n")
-    begun.rename(file)
+def write_result(file: Path, result: Result) -> None:
+    """Writes a result; an interrupted write leaves the file unchanged."""
+    files.replace(file, json.dumps(dataclasses.asdict(result)) + "\n")
 
 
 def computed(config: Config) -> dict[str, Any]:
-    """The config without the fields that say where data are."""
+    """The config without the paths of the data."""
     return {
-        section: {name: value for name, value in fields.items() if name not in PLACES.get(section, ())}
+        section: {name: value for name, value in fields.items() if name not in PATHS.get(section, ())}
         if isinstance(fields, dict)
         else fields
         for section, fields in to_dict(config).items()
@@ -122,20 +113,20 @@ def computed(config: Config) -> dict[str, Any]:
 
 
 def execute(runs: Sequence[Run], jobs: int) -> None:
-    """Trains and evaluates what is not finished, ``jobs`` at once, each with its share of the cores and a GPU of its own.
+    """Trains and evaluates the unfinished runs, ``jobs`` at once, each with its share of the cores and its own GPU.
 
-    What they print goes to ``train.log`` in their folders. SIGTERM and Ctrl-C are passed on to them, and waited for: what
-    has been trained is saved.
+    Their output goes to ``train.log`` in their folders. SIGTERM and Ctrl-C are forwarded to them, and they save before they
+    exit.
 
     Raises:
-      ConfigError: a run failed, or a signal stopped them; the others are not lost. Or, before any is started: there are
-        fewer GPUs than jobs, or another program trains in one of the folders.
+      ConfigError: a run failed, or a signal stopped the runs; finished results are kept. Before any run starts: fewer GPUs
+        than jobs, or another process trains in one of the folders.
     """
     gpus = visible_gpus() if jobs > 1 else []
     if gpus and jobs > len(gpus):
         raise ConfigError(
-            f"--jobs={jobs} needs a GPU for each, and there are {len(gpus)} ({', '.join(gpus)}): "
-            f"set --jobs={len(gpus)}, or JAX_PLATFORMS=cpu for none"
+            f"--jobs={jobs} needs one GPU per job, and there are {len(gpus)} ({', '.join(gpus)}): "
+            f"set --jobs={len(gpus)}, or JAX_PLATFORMS=cpu to use none"
         )
     waiting = [run for run in runs if run.result() is None]
     for run in waiting:
@@ -164,19 +155,19 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
             unfinished += [] if run is None else [run]
             bar.update(run is None)
     if unfinished and programs.stopping:
-        raise ConfigError(f"stopped by a signal: {len(unfinished)} of {len(runs)} runs are unfinished, the same command goes on")
+        raise ConfigError(f"stopped by a signal: {len(unfinished)} of {len(runs)} runs unfinished, the same command continues")
     if unfinished:
         names = ", ".join(str(run.folder / "train.log") for run in unfinished)
-        raise ConfigError(f"{len(unfinished)} of {len(runs)} runs failed, the others are kept; the reasons are in {names}")
+        raise ConfigError(f"{len(unfinished)} of {len(runs)} runs failed, the others are kept; see {names}")
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that runs may be given, by the names that CUDA_VISIBLE_DEVICES takes; none where JAX is told to use none."""
+    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them; empty if JAX_PLATFORMS excludes GPUs."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
         return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:  # CUDA reads it up to the first that is none
+    if given is not None:  # CUDA stops at the first invalid entry
         return list(itertools.takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in given.split(","))))
     if shutil.which("nvidia-smi") is None:
         return []
@@ -185,17 +176,17 @@ def visible_gpus() -> list[str]:
 
 
 class Programs:
-    """Programs that run for this one, in any of its threads: a signal to stop is passed on to them."""
+    """Child processes started from any thread; a signal to stop is forwarded to them."""
 
     def __init__(self):
         self._running: set[subprocess.Popen] = set()
         self.stopping = False
 
     def run(self, command: Sequence[str | Path], environment: dict[str, str], log: TextIO) -> int:
-        """The exit status of a program, which writes to ``log``."""
+        """The exit status of a command, which writes to ``log``."""
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self._running.add(process)
-        if self.stopping:  # the signal may have come before it was known
+        if self.stopping:  # the signal may have come before the process was registered
             process.terminate()
         try:
             return process.wait()
@@ -230,28 +221,28 @@ def _make(run: Run, programs: Programs, gpu: str | None, cores: Sequence[int]) -
         for command in commands:
             if programs.run([*pinned, sys.executable, *command], environment, log) or not _trained(run):
                 return False
-    write_kept(run.file, read_result(run))
+    write_result(run.file, collect_result(run))
     return True
 
 
 @contextmanager
 def _log(run: Run) -> Iterator[TextIO]:
-    """The log of a run, for one program and those that it starts: these hold the lock too, even if they outlive it."""
+    """The log of a run, locked for this process and its children; they keep the lock even if they outlive it."""
     with (run.folder / "train.log").open("a") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"another program trains in {run.folder}: wait until it has ended, or end it") from error
+            raise ConfigError(f"another process trains in {run.folder}: wait for it, or stop it") from error
         yield log
 
 
 def _trained(run: Run) -> bool:
-    """Whether it has seen all of its steps: a training that was stopped by a signal ends without an error too."""
+    """Whether all steps were done: a training stopped by a signal also exits without an error."""
     return max((record["step"] for record in read_history(run.folder)), default=0) >= run.config.optim.steps
 
 
-def read_result(run: Run) -> Result:
-    """The result of a run whose training and evaluation have ended."""
+def collect_result(run: Run) -> Result:
+    """The result of a run whose training and evaluation have finished."""
     scores = json.loads((run.folder / "metrics.json").read_text())
     predictor = next(name for name in NETWORKS if name in scores)
     errors: dict[str, dict[str, float]] = {}  # frame -> region -> abs_rel

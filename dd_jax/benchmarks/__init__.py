@@ -1,1 +1,1 @@
-"""What training and prediction cost, measured or read from the compiler."""
+"""Time and memory of training and prediction, measured or read from the compiler."""

@@ -1,7 +1,7 @@
-"""What a training step needs of a TPU that is not there: compiled ahead of time for a topology, and the result read.
+"""Memory and communication of a training step on TPUs, from ahead-of-time compilation for a topology, without a TPU.
 
-The compiler is the real one (package ``libtpu``, extra ``tpu-aot``); nothing is executed. Bytes and operations are those of one
-device. Neither the compiler's count of operations nor that of bytes knows how often a loop turns: its body counts once.
+The compiler is that of TPUs (package ``libtpu``, extra ``tpu-aot``); nothing is executed. Bytes and operations are per device.
+The compiler counts the body of a loop once, whatever the number of iterations.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from dd_jax.types import Batch, TrainState
 GIB = 2**30
 
 MEMORY = {"TPU v5 lite": 16 * GIB, "TPU v5": 95 * GIB, "TPU v6 lite": 32 * GIB}
-"""Of one device, by kind; what the compiler reserves for itself comes off."""
+"""Memory of one device, by kind, including what the compiler reserves."""
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 
@@ -36,28 +36,28 @@ ITEM_BYTES = {"pred": 1, "bf16": 2, "s8": 1, "u8": 1, "c64": 8, "c128": 16} | {
 
 @dataclasses.dataclass(frozen=True)
 class Collectives:
-    """All communication of one kind."""
+    """All collectives of one kind."""
 
     count: int
-    bytes: int  # results, on each device: what a device gets, whatever way the network takes to bring it
+    bytes: int  # of the results on each device, whatever the network topology transfers
 
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What one device needs for a step. What the compiler did not get to say, because the step does not fit, is None."""
+    """Resources of one device for a step; None for values that the compiler does not report because the step does not fit."""
 
     topology: str
     devices: int
     device_kind: str
     batch_size: int  # global
     fits: bool
-    memory_bytes: int | None  # of the device; None: not known here, the compiler decides alone
-    total_bytes: int  # at the fullest moment: arguments, results, temporaries, and the program
+    memory_bytes: int | None  # of the device; None: unknown
+    total_bytes: int  # peak: arguments, results, temporaries and the program
     compile_seconds: float
     argument_bytes: int | None = None  # state and batch
     output_bytes: int | None = None
-    alias_bytes: int | None = None  # outputs that take the place of arguments
-    temporary_bytes: int | None = None  # of all memories a device has, and not all at once
+    alias_bytes: int | None = None  # outputs that reuse the memory of arguments
+    temporary_bytes: int | None = None  # in all memory spaces, not all live at once
     code_bytes: int | None = None
     flops: float | None = None
     bytes_accessed: float | None = None
@@ -65,23 +65,23 @@ class Needs:
 
 
 def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = False) -> Needs:
-    """Compiles the step of ``config`` for every device of a topology such as ``v5e:2x4``; takes some twenty minutes of a core,
-    a minute for ``cpu``. Devices of several machines get backend "jit", as training requires of them.
+    """Compiles the step of ``config`` for all devices of a topology such as ``v5e:2x4``: about 20 minutes of one core, one
+    minute for ``cpu``. Devices of several hosts get backend "jit", as training requires.
 
     Args:
-      frozen: the step in which teacher and pose are fixed.
+      frozen: compile the step in which teacher and pose are fixed.
 
     Raises:
-      ConfigError: no libtpu, an unknown topology, or a config that cannot work.
+      ConfigError: no libtpu, an unknown topology, or an invalid config.
     """
     if batch_per_device < 1:
         raise ConfigError(f"--batch_per_device={batch_per_device} must be positive")
     devices = topology_devices(topology)
     config.data.batch_size = batch_per_device * len(devices)
-    machines = len({device.process_index for device in devices})
-    if machines > 1:
+    hosts = len({device.process_index for device in devices})
+    if hosts > 1:
         config.train.backend = "jit"
-    validate(config, len(devices), machines)
+    validate(config, len(devices), hosts)
     lowered = on_devices.compile_train_step(config, frozen, devices).lower(*abstract_arguments(config, len(devices)))
     known = {
         "topology": topology,
@@ -94,7 +94,7 @@ def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = F
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        total = bytes_asked_for(str(error))
+        total = requested_bytes(str(error))
         if total is None:
             raise
         return Needs(**known, fits=False, total_bytes=total, compile_seconds=time.perf_counter() - start)
@@ -103,35 +103,35 @@ def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = F
 
 
 def topology_devices(topology: str) -> list[jax.Device]:
-    """The devices of ``KIND:SHAPE``, which can be compiled for and nothing else; of ``cpu`` the one that is here.
+    """Devices of the topology ``KIND:SHAPE``, only for compilation; for ``cpu`` the local device.
 
     Raises:
-      ConfigError: no libtpu, or one that does not know the topology.
+      ConfigError: no libtpu, or an unknown topology.
     """
     if topology == "cpu":
         return jax.devices("cpu")[:1]
     if importlib.util.find_spec("libtpu") is None:
-        raise ConfigError("compiling for a TPU needs its compiler, the package libtpu: pip install -e '.[tpu-aot]'")
+        raise ConfigError("compiling for a TPU needs the package libtpu: pip install -e '.[tpu-aot]'")
     for name, value in {
-        "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask what machine this is
+        "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU that two processes could fight for
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is used, so processes cannot conflict
     }.items():
         os.environ.setdefault(name, value)
     try:
-        if not topology:  # libtpu would take the oldest kind there is
+        if not topology:  # libtpu would choose the oldest kind
             raise ValueError("it is empty")
         return list(topologies.get_topology_desc(topology, platform="tpu").devices)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
         raise ConfigError(
-            f"--topology={topology} cannot be compiled for ({reason}); for instance v5e:2x4, v5e:16x16, v6e:8x8, v5p:4x4x4"
+            f"--topology={topology} is invalid ({reason}): use for example v5e:2x4, v5e:16x16, v6e:8x8, v5p:4x4x4"
         ) from error
 
 
 def abstract_arguments(config: Config, devices: int) -> tuple[TrainState, Batch]:
-    """Shapes and types of what the compiled step takes: the state, and a batch as :func:`parallel.shard_batch` returns it."""
+    """Shapes and types of the arguments of the step: the state, and a batch as :func:`parallel.shard_batch` returns it."""
     per_device = config.data.batch_size // devices
     leading = (devices, per_device) if config.train.backend == "pmap" else (config.data.batch_size,)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape[1:]), x.dtype), random_batch(config.data, 1))
@@ -139,7 +139,7 @@ def abstract_arguments(config: Config, devices: int) -> tuple[TrainState, Batch]
 
 
 def account(compiled: Any, memory_bytes: int | None) -> dict[str, Any]:
-    """The fields of :class:`Needs` that a compiled program knows."""
+    """The fields of :class:`Needs` that a compiled program reports."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
     total = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
@@ -158,7 +158,7 @@ def account(compiled: Any, memory_bytes: int | None) -> dict[str, Any]:
 
 
 def collectives(hlo: str) -> dict[str, Collectives]:
-    """Communication in the text of a compiled module, by kind; that of loops apart, once per turn (``all-reduce in loops``)."""
+    """Collectives in the text of a compiled module, by kind; those in loops separately (``all-reduce in loops``)."""
     found: dict[str, Collectives] = {}
     pattern = re.compile(rf" = (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
     for line in hlo.splitlines():
@@ -170,7 +170,7 @@ def collectives(hlo: str) -> dict[str, Collectives]:
         if name and "/while/" in name[1]:
             kind += " in loops"
         sizes = shape_bytes(result)
-        # The asynchronous form of all but the all-reduce carries its operand along, besides the result.
+        # The asynchronous form, except of the all-reduce, returns its operand in addition to the result.
         size = max(sizes) if start and not kind.startswith("all-reduce") else sum(sizes)
         before = found.get(kind, Collectives(0, 0))
         found[kind] = Collectives(before.count + 1, before.bytes + size)
@@ -185,8 +185,8 @@ def shape_bytes(text: str) -> list[int]:
     ]
 
 
-def bytes_asked_for(message: str) -> int | None:
-    """Of a compiler that refused because the device's memory does not suffice; None where it said something else."""
+def requested_bytes(message: str) -> int | None:
+    """Bytes requested, from the compiler's out-of-memory message; None for other messages."""
     words = r"Used ([0-9.]+)([KMG]) of [0-9.]+[KMG] hbm|HLO temporaries \(([0-9.]+)([KMG])\) exceeds available HBM"
     match = re.search(words, message)
     if match is None:
@@ -196,20 +196,20 @@ def bytes_asked_for(message: str) -> int | None:
 
 
 def table(columns: list[Needs]) -> str:
-    """A Markdown table with a column for each topology."""
+    """Markdown table with one column per topology."""
     kinds = sorted({kind for needs in columns for kind in needs.collectives})
     rows = {
         "devices": [f"{needs.devices} x {needs.device_kind}" for needs in columns],
-        "batch, of all devices": [str(needs.batch_size) for needs in columns],
+        "global batch": [str(needs.batch_size) for needs in columns],
         "arguments (state and batch)": [_mib(needs.argument_bytes) for needs in columns],
         "outputs": [_mib(needs.output_bytes) for needs in columns],
-        "of these in the place of arguments": [_mib(needs.alias_bytes) for needs in columns],
+        "outputs in the memory of arguments": [_mib(needs.alias_bytes) for needs in columns],
         "program": [_mib(needs.code_bytes) for needs in columns],
-        "**total at the fullest moment**": [f"**{_mib(needs.total_bytes)}**" for needs in columns],
+        "**peak total**": [f"**{_mib(needs.total_bytes)}**" for needs in columns],
         "memory of the device": [_mib(needs.memory_bytes) for needs in columns],
         "**fits**": [f"**{'yes' if needs.fits else 'no'}**" for needs in columns],
-        "GFLOP, loops once": [_giga(needs.flops) for needs in columns],
-        "GB accessed, loops once": [_giga(needs.bytes_accessed) for needs in columns],
+        "GFLOP, loop bodies once": [_giga(needs.flops) for needs in columns],
+        "GB accessed, loop bodies once": [_giga(needs.bytes_accessed) for needs in columns],
         **{kind: [_traffic(needs.collectives.get(kind)) for needs in columns] for kind in kinds},
         "compiled in": [f"{needs.compile_seconds:.0f} s" for needs in columns],
     }
@@ -226,5 +226,5 @@ def _giga(value: float | None) -> str:
     return "-" if value is None else f"{value / 1e9:,.1f}"
 
 
-def _traffic(all_of_a_kind: Collectives | None) -> str:
-    return "-" if all_of_a_kind is None else f"{all_of_a_kind.count}, {all_of_a_kind.bytes / 2**20:,.1f} MiB"
+def _traffic(collectives: Collectives | None) -> str:
+    return "-" if collectives is None else f"{collectives.count}, {collectives.bytes / 2**20:,.1f} MiB"

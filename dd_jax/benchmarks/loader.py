@@ -1,8 +1,8 @@
-"""Loader throughput from cached frames, beside a PyTorch DataLoader that reads the same drives as the field's code does.
+"""Loader throughput from cached frames, compared with a PyTorch DataLoader like those of Monodepth2 and ManyDepth.
 
-Both yield triplets of one size in batches, with so many workers each, in one run and in alternation. Ours is a copy from the
-frame cache; flip and jitter belong to the training step, so ours is measured a second time with them, on this machine's
-device. The other decodes PNG or JPEG, flips, makes a LANCZOS pyramid of four sizes and jitters, all on the CPU.
+Both yield batches of triplets of the same size from the same drives, with the same number of workers, in alternation. Our
+loader copies from the frame cache; flip and jitter are part of the training step, so it is also measured with them, on the
+device of this machine. The other decodes PNG or JPEG, flips, makes a LANCZOS pyramid of four sizes and jitters on the CPU.
 """
 
 import importlib.util
@@ -31,10 +31,10 @@ JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1}
 
 
 def prepare(root: str, batch_size: int, workers: int = 2) -> Config:
-    """The experiment: 192x640, no masks, drives in ``root`` at KITTI's own size; they are rendered there first if absent.
+    """Config of the benchmark: 192x640, no masks, drives in ``root`` at KITTI's native size, rendered there if missing.
 
     Raises:
-      ConfigError: ``root`` holds other data.
+      ConfigError: ``root`` contains other data.
     """
     synthetic.make(root, "tiny", height=375, width=1242)
     data = DataConfig(root=root, resize="lanczos", masks="none", batch_size=batch_size, threads=workers)
@@ -42,9 +42,9 @@ def prepare(root: str, batch_size: int, workers: int = 2) -> Config:
 
 
 def benchmark(config: Config, batches: int, repeats: int) -> dict[str, Any]:
-    """Measures, prints, and returns what the last line says: frames per second, medians over ``repeats`` rounds.
+    """Measures, prints, and returns the values of the last line: frames per second, medians over ``repeats`` rounds.
 
-    Without torch and torchvision ours is measured alone.
+    Without torch and torchvision only our loader is measured.
 
     Raises:
       ConfigError: data that cannot be read.
@@ -70,7 +70,7 @@ def benchmark(config: Config, batches: int, repeats: int) -> dict[str, Any]:
     print(f"frames/s at {data.height}x{data.width}, batch {data.batch_size}, {data.threads} workers, {len(source)} triplets")
     for name, speed in speeds.items():
         print(f"{name:14} {speed:9.1f}   rounds {', '.join(f'{value:.1f}' for value in rounds[name])}")
-    print("torch and torchvision are not installed: ours alone" if ratio is None else f"ratio {ratio:.2f}")
+    print("torch and torchvision are not installed: only ours was measured" if ratio is None else f"ratio {ratio:.2f}")
     result = {
         "device": jax.local_devices()[0].device_kind,
         "size": [data.height, data.width],
@@ -88,7 +88,7 @@ def benchmark(config: Config, batches: int, repeats: int) -> dict[str, Any]:
 
 
 class ReferenceDataset:
-    """The triplets of a split as Monodepth2 and ManyDepth make them for training; for ``torch.utils.data.DataLoader``."""
+    """Training triplets as in Monodepth2 and ManyDepth; for ``torch.utils.data.DataLoader``."""
 
     def __init__(self, triplets: list[list[Path | None]], size: tuple[int, int], length: int):
         self.triplets, self.size, self.length = triplets, size, length
@@ -121,7 +121,7 @@ class ReferenceDataset:
 
 
 def torch_loader(config: Config, batches: int) -> Any:
-    """A shuffling DataLoader of so many batches an epoch; its workers live on from epoch to epoch."""
+    """A shuffling DataLoader of ``batches`` batches per epoch, with persistent workers."""
     import torch
 
     listing = raw.list_split(config.data, "train")
@@ -137,5 +137,5 @@ def torch_loader(config: Config, batches: int) -> Any:
         num_workers=config.data.threads,
         drop_last=True,
         persistent_workers=True,
-        multiprocessing_context="spawn",  # the threads of JAX do not survive a fork
+        multiprocessing_context="spawn",  # JAX is multithreaded and must not be forked
     )

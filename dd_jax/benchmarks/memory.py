@@ -1,4 +1,4 @@
-"""Peak resident memory of a compiled function: it is run by a process that does nothing else, neither traces nor compiles."""
+"""Peak resident memory of a compiled function, run in a separate process that neither traces nor compiles."""
 
 import ctypes
 import gc
@@ -21,11 +21,11 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def peak_bytes(compiled: jax.stages.Compiled, state: Any, batch: Any, devices: int = 1) -> int:
     """Largest resident set while ``(state, _) = compiled(state, batch)`` runs twice on the first ``devices``, in bytes.
 
-    It is that of a whole process, interpreter and libraries included. On Linux the peak is counted from the first call
-    on; elsewhere loading what was compiled, ``state`` and ``batch`` counts too.
+    Includes the interpreter and libraries. On Linux the peak is measured from the first call on; elsewhere it includes
+    loading the program, ``state`` and ``batch``.
 
     Raises:
-      RuntimeError: the other process failed; the message is its last line.
+      RuntimeError: the process failed; the message has its last line.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "compiled"
@@ -42,7 +42,7 @@ def peak_bytes(compiled: jax.stages.Compiled, state: Any, batch: Any, devices: i
 
 
 def run(path: Path) -> int:
-    """What the other process does; returns its peak in bytes."""
+    """Main function of the separate process; returns its peak in bytes."""
     with path.open("rb") as file:
         program, arguments, devices = pickle.load(file)
     compiled = serialize_executable.deserialize_and_load(*program, execution_devices=jax.local_devices()[:devices])
@@ -50,8 +50,8 @@ def run(path: Path) -> int:
     del program, arguments
     gc.collect()
     if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # what loading needed and freed would count as resident
-        CLEAR.write_text("5")  # the peak starts anew
+        ctypes.CDLL(None).malloc_trim(0)  # memory freed after loading would count as resident
+        CLEAR.write_text("5")  # resets the peak
     for _ in range(2):
         state, _ = jax.block_until_ready(compiled(state, batch))
     return resident_peak()

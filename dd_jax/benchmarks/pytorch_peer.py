@@ -1,7 +1,7 @@
-"""The networks of the PyPI package ``manydepth`` (PyTorch), to be measured beside ours; extra ``peer``.
+"""The networks of the PyPI package ``manydepth`` (PyTorch) for comparison; extra ``peer``.
 
-The package has the networks and not all of its trainer, so there is no step to measure: inference of its two-frame student with
-the pose it needs, and forward and backward passes of pose, teacher and student (cost volume included), of random weights.
+The package lacks a complete trainer, so no training step is measured: inference of the two-frame student with its pose network,
+and forward and backward passes of pose, teacher and student (with cost volume), with random weights.
 """
 
 import importlib.metadata
@@ -21,15 +21,15 @@ PACKAGES = ("torch", "torchvision", "manydepth")
 
 
 def check(config: Config) -> None:
-    """Whether the package is there and has networks to compare with those of ``config``.
+    """Checks that the package is installed and has the networks of ``config``.
 
     Raises:
-      ConfigError: it is not, or it has none.
+      ConfigError: it is not installed, or its networks differ.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
-        raise ConfigError(f"--peer compares with ManyDepth in PyTorch, and {names} is missing: pip install -e '.[peer]'")
+        raise ConfigError(f"--peer compares with ManyDepth in PyTorch and needs {names}: pip install -e '.[peer]'")
     if not config.model.student or config.model.width != 64:
         raise ConfigError(
             "--peer compares with ManyDepth's published networks: set --config.model.student=True and --config.model.width=64"
@@ -37,12 +37,12 @@ def check(config: Config) -> None:
 
 
 def versions() -> str:
-    """What is measured, for the heading of a table."""
+    """Versions of the peer, for the heading of a table."""
     return f"manydepth {importlib.metadata.version('manydepth')}, PyTorch {importlib.metadata.version('torch')}"
 
 
 class Peer:
-    """The networks, on the GPU where JAX uses one too; otherwise with as many threads as this process may use cores.
+    """The networks, on the GPU if JAX uses one, else on the CPU with one thread per core of this process.
 
     Args:
       config: size of images and cost volume, layers of the student.
@@ -53,9 +53,9 @@ class Peer:
         import torch
         from manydepth import layers, networks
 
-        warnings.filterwarnings("ignore", module="torchvision")  # the package speaks to torchvision as one did in 2021
+        warnings.filterwarnings("ignore", module="torchvision")  # the package uses deprecated torchvision arguments
 
-        if hasattr(os, "sched_getaffinity"):  # the package asks for one thread when it is imported
+        if hasattr(os, "sched_getaffinity"):  # importing the package sets one thread
             torch.set_num_threads(len(os.sched_getaffinity(0)))
         self._torch, self._networks, self._layers = torch, networks, layers
         self._cuda = jax.default_backend() == "gpu" and torch.cuda.is_available()
@@ -69,7 +69,7 @@ class Peer:
         self._inverse_K = self._on_device(torch.from_numpy(np.linalg.inv(K)))
 
     def inference(self) -> Callable[[], Any]:
-        """Disparity of the first sample from its target and previous frame, in evaluation mode, as the package predicts."""
+        """Disparity of the first sample from its target and previous frame, in evaluation mode."""
         pose, student = self._pose_networks(train=False), self._student_networks(train=False)
         previous, target = (self._frames[place][:1] for place in (PREVIOUS, TARGET))
 
@@ -140,7 +140,7 @@ class Peer:
     def _gradients(self, networks: list[Any], outputs: Any) -> Any:
         parameters = [x for network in networks for x in network.parameters() if x.requires_grad]
         loss = sum(output.mean() for output in outputs)
-        return self._wait(self._torch.autograd.grad(loss, parameters, allow_unused=True))  # ImageNet's classes are unused
+        return self._wait(self._torch.autograd.grad(loss, parameters, allow_unused=True))  # the ImageNet classifier is unused
 
     def _on_device(self, tensor: Any) -> Any:
         return tensor.cuda() if self._cuda else tensor

@@ -1,31 +1,44 @@
-"""What training and prediction cost: the step, its parts, one frame; beside the teacher's own pass, and beside PyTorch.
+"""Time and memory of training and prediction: the step, its parts, one frame; compared with the teacher's pass and PyTorch.
 
-Everything compared is run in alternation, so that whatever else the machine does disturbs all alike. Times are medians,
-ratios medians of the ratios of each round.
+Everything that is compared runs in alternation, so that the load of the machine affects all equally. Times are medians, ratios
+are medians of the ratios of each round.
 """
 
+import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from dd_jax.benchmarks import parts, pytorch_peer
+from dd_jax.benchmarks import memory, parts, pytorch_peer
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
 from dd_jax.data.random_batch import random_batch
 from dd_jax.method import on_devices, train_step
 from dd_jax.networks import model as networks
 from dd_jax.runtime import parallel
-from dd_jax.types import Batch, TrainState
+from dd_jax.types import TARGET, Batch, TrainState
 
 Rounds = dict[str, list[float]]
-"""Seconds of every round, by what was run."""
+"""Seconds of every round, by name."""
+
+PROFILED_STEPS = 3
+
+PEER_SCOPES = {
+    "pose": ("poses",),
+    "teacher": ("teacher",),
+    "student, cost volume": ("features", "cost_volume", "student"),
+}
+"""What the peer trains, and the scopes of our step that do the same."""
 
 FRAMES_PER_ROUND = 5
-"""Inference takes a fraction of a step, so it gets more rounds."""
+"""Inference takes a fraction of the time of a step, so it gets more rounds."""
 
 
 def benchmark(
@@ -38,22 +51,22 @@ def benchmark(
     inference: bool = True,
     peer: bool = False,
 ) -> dict[str, Any]:
-    """Measures and prints; returns what the last line says.
+    """Measures and prints; returns the values of the last line.
 
     Args:
-      batch_size: samples of a step, on all devices together; the parts run on one device with its share.
-      repeats: rounds, besides a first one that is not counted.
+      batch_size: samples per step, over all devices; the teacher alone runs on one device with its share.
+      repeats: rounds, after a first one that does not count.
       devices: of this process; 0 = all.
-      parts: measure the parts of the step too.
-      inference: measure prediction of one frame too.
-      peer: measure the networks of the package ``manydepth`` too.
+      parts: profile the parts of the step.
+      inference: measure the prediction of one frame.
+      peer: measure the networks of the package ``manydepth``.
 
     Raises:
-      ConfigError: something that cannot be measured, before anything is compiled.
+      ConfigError: the config cannot be measured; raised before anything is compiled.
     """
     local = jax.local_devices()
     if devices > len(local):
-        raise ConfigError(f"--devices={devices} are more than the {len(local)} there are")
+        raise ConfigError(f"--devices={devices} exceeds the {len(local)} available devices")
     local = local[: devices or None]
     config.data.batch_size = batch_size
     validate(config, len(local))
@@ -84,7 +97,7 @@ def benchmark(
 
 
 def alternate(runs: dict[str, Callable[[], Any]], repeats: int) -> Rounds:
-    """Runs all in turn, so many times, after a first round that touches cold memory and does not count."""
+    """Runs all in turn ``repeats`` times, after a warm-up round that does not count."""
     rounds: Rounds = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
@@ -95,13 +108,9 @@ def alternate(runs: dict[str, Callable[[], Any]], repeats: int) -> Rounds:
     return rounds
 
 
-def ratio(rounds: Rounds, over: str | list[str], under: str | list[str]) -> float:
-    """Median over rounds of one time as a multiple of another; a list means the sum."""
-
-    def total(names: str | list[str]) -> np.ndarray:
-        return np.sum([rounds[name] for name in ([names] if isinstance(names, str) else names)], axis=0)
-
-    return float(np.median(total(over) / total(under)))
+def ratio(rounds: Rounds, over: str, under: str) -> float:
+    """Median over rounds of the ratio of two times."""
+    return float(np.median(np.divide(rounds[over], rounds[under])))
 
 
 def measure_step(
@@ -113,20 +122,18 @@ def measure_step(
     with_parts: bool,
     peer: dict[str, Callable[[], Any]],
 ) -> dict[str, Any]:
-    """The step beside the teacher's forward and backward pass, the parts, and what a peer does for some of them."""
-    replicated = parallel.replicate(jax.tree.map(np.array, state), devices)  # a copy: the step takes it over
+    """The step, its parts, the teacher's forward and backward pass, and the passes of a peer."""
+    replicated = parallel.replicate(jax.tree.map(np.array, state), devices)  # a copy: the step donates it
     sharded = parallel.shard_batch(batch, config, devices)
     start = time.perf_counter()
     step = on_devices.compile_train_step(config, False, devices).lower(replicated, sharded).compile()
     compile_seconds = time.perf_counter() - start
     result = memory_of(step, replicated, sharded, devices)
 
-    share = jax.device_put(jax.tree.map(lambda x: x[: len(x) // len(devices)], batch), devices[0])
-    image = share.images[:, 1].astype(np.float32) / 255
-    pieces = [parts.teacher_part(config, state, image)]
-    teacher_cost = cost_of(pieces[0].backward.func)
-    if with_parts:
-        pieces += parts.parts(config, state, share, pieces[0])
+    image = jax.device_put(batch.images[: len(batch.seed) // len(devices), TARGET].astype(np.float32) / 255, devices[0])
+    start = time.perf_counter()
+    teacher = jax.jit(partial(teacher_gradients, config=config)).lower(state.params["teacher"], state, image).compile()
+    teacher_compile_seconds = time.perf_counter() - start
     metrics = None
 
     def run_step() -> Any:
@@ -134,9 +141,7 @@ def measure_step(
         replicated, metrics = step(replicated, sharded)
         return metrics
 
-    runs = {"step": run_step} | {f"{piece.name} backward": piece.backward for piece in pieces if piece.backward}
-    if with_parts:
-        runs |= {f"{piece.name} forward": piece.forward for piece in pieces}
+    runs = {"step": run_step, "teacher": lambda: teacher(state.params["teacher"], state, image)}
     runs |= {f"peer {name}": run for name, run in peer.items()}
     rounds = alternate(runs, repeats)
     if not np.isfinite(metrics["total"]):
@@ -146,36 +151,59 @@ def measure_step(
     result |= {
         "step_seconds": seconds["step"],
         "samples_per_second": len(batch.seed) / seconds["step"],
-        "teacher_forward_backward_seconds": seconds["teacher backward"],
-        "ratio": ratio(rounds, "step", "teacher backward"),
+        "teacher_forward_backward_seconds": seconds["teacher"],
+        "ratio": ratio(rounds, "step", "teacher"),
         "step_compile_seconds": compile_seconds,
-        "teacher_compile_seconds": pieces[0].compile_seconds,
+        "teacher_compile_seconds": teacher_compile_seconds,
         "step_flops": cost["flops"],
         "step_bytes_accessed": cost["bytes accessed"],
-        "teacher_flops": teacher_cost["flops"],
+        "teacher_flops": cost_of(teacher)["flops"],
     }
     print(step_table(result))
     if with_parts:
-        result["parts"] = [describe(piece, rounds) for piece in pieces]
-        print("\n" + parts_table(result["parts"]), flush=True)
-    if peer:
-        ours = {"pose": "pose backward", "teacher": "teacher backward"}
-        ours["student, cost volume"] = ["cost volume forward", "student backward"]
-        result["peer_training"] = {name: compare(rounds, f"peer {name}", of) for name, of in ours.items()}
-        print("\n" + peer_table("forward and backward, seconds", result["peer_training"], 1.0), flush=True)
+        found = parts.measure(step, run_step, PROFILED_STEPS)
+        result["parts"] = [dataclasses.asdict(part) for part in found]
+        print("\n" + parts.table(found), flush=True)
+        if peer and found:
+            result["peer_training"] = compare_parts(found, seconds)
+            print("\n" + peer_table("forward and backward, seconds", result["peer_training"], 1.0), flush=True)
     return result
+
+
+def teacher_gradients(params: Any, state: TrainState, image: Float[Array, "b h w 3"], config: Config) -> tuple[Any, Any]:
+    """Gradients of the teacher's mean output on the target frames, and its batch statistics: the unit of ``ratio``."""
+
+    def mean_output(params: Any) -> tuple[Float[Array, ""], Any]:
+        model = networks.merge(state.params | {"teacher": params}, state.batch_stats, config, None, train=True)
+        return sum(jnp.mean(disp) for disp in model.teacher(image)), networks.split(model)[1]["teacher"]
+
+    return jax.grad(mean_output, has_aux=True)(params)
+
+
+def compare_parts(found: list[parts.Part], seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Our parts of the step, forward and backward, beside the same passes of the peer."""
+    ours = {part.name: part.forward_seconds + part.backward_seconds for part in found}
+    return {
+        name: {
+            "ours_seconds": (own := sum(ours.get(scope, 0.0) for scope in scopes)),
+            "peer_seconds": seconds[f"peer {name}"],
+            "ratio": seconds[f"peer {name}"] / own,
+        }
+        for name, scopes in PEER_SCOPES.items()
+        if any(scope in ours for scope in scopes)
+    }
 
 
 def memory_of(
     step: jax.stages.Compiled, state: TrainState, batch: Batch, devices: list[jax.Device]
 ) -> dict[str, int | None]:
-    """Peak bytes of the step: by the compiler's account, resident in a process that only runs it, and on the device.
+    """Peak bytes of the step: computed by the compiler, resident in a process that only runs the step, and on the device.
 
-    The resident peak is for CPUs, the one on the device for accelerators, which have a process to themselves.
+    The resident peak is measured on CPUs, the peak on the device on accelerators.
     """
-    memory = step.memory_analysis()
+    computed = step.memory_analysis()
     peaks: dict[str, int | None] = {
-        "compiler_peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+        "compiler_peak_bytes": computed.temp_size_in_bytes + computed.argument_size_in_bytes,
         "peak_resident_bytes": None,
         "peak_device_bytes": None,
     }
@@ -190,19 +218,19 @@ def memory_of(
 def measure_inference(
     config: Config, state: TrainState, repeats: int, peer: Callable[[], Any] | None = None
 ) -> dict[str, Any]:
-    """Milliseconds for one frame: the system with all that its depth needs (poses, teacher, DOMD), and the teacher alone."""
+    """Milliseconds for one frame: the whole model (poses, teacher, DOMD, student), and the teacher alone."""
     batch = jax.device_put(random_batch(config.data, 1, 3 if config.cost_volume.future_frame else 2))
-    system = "student" if config.model.student else "teacher"
+    network = "student" if config.model.student else "teacher"
 
     def predict(state: TrainState, batch: Batch) -> jax.Array:
-        return getattr(train_step.predict(state, batch, config), system)
+        return getattr(train_step.predict(state, batch, config), network)
 
     def teacher(state: TrainState, batch: Batch) -> jax.Array:
         model = networks.merge(state.params, state.batch_stats, config, None, train=False)
         return model.teacher(batch.images[:, 1].astype(np.float32) / 255)[0]
 
     runs, compile_seconds = {}, {}
-    for name, function in {"system": predict, "teacher": teacher}.items():
+    for name, function in {"model": predict, "teacher": teacher}.items():
         start = time.perf_counter()
         compiled = jax.jit(function).lower(state, batch).compile()
         compile_seconds[name] = time.perf_counter() - start
@@ -213,46 +241,28 @@ def measure_inference(
     milliseconds = {name: 1000 * float(np.median(times)) for name, times in rounds.items()}
     print(f"\ninference of one frame, median of {repeats}")
     for name, seconds in compile_seconds.items():
-        label = f"{system} of {config.name}" if name == "system" else "teacher alone"
+        label = f"{network} of {config.name}" if name == "model" else "teacher alone"
         print(f"{label:32} {milliseconds[name]:9.1f} ms   compiled in {seconds:.0f} s")
     result = {
-        "inference_ms": milliseconds["system"],
+        "inference_ms": milliseconds["model"],
         "teacher_inference_ms": milliseconds["teacher"],
-        "inference_compile_seconds": compile_seconds["system"],
+        "inference_compile_seconds": compile_seconds["model"],
     }
     if peer is not None:
-        result["peer_inference"] = compare(rounds, "peer", "system")
+        result["peer_inference"] = {
+            "ours_seconds": milliseconds["model"] / 1000,
+            "peer_seconds": milliseconds["peer"] / 1000,
+            "ratio": ratio(rounds, "peer", "model"),
+        }
         table = {"two frames to depth, batch 1": result["peer_inference"]}
         print("\n" + peer_table("inference, ms", table, 1000.0), flush=True)
     return result
 
 
-def describe(piece: parts.Part, rounds: Rounds) -> dict[str, Any]:
-    """A part's row of the table."""
-    longest = f"{piece.name} {'backward' if piece.backward else 'forward'}"
-    return {
-        "part": piece.name,
-        "forward_seconds": float(np.median(rounds[f"{piece.name} forward"])),
-        "forward_backward_seconds": float(np.median(rounds[longest])) if piece.backward else None,
-        "of_step": ratio(rounds, longest, "step"),
-        "compile_seconds": piece.compile_seconds,
-    }
-
-
-def compare(rounds: Rounds, theirs: str, ours: str | list[str]) -> dict[str, float]:
-    """Median seconds of both, and how many times as long theirs takes."""
-    names = [ours] if isinstance(ours, str) else ours
-    return {
-        "ours_seconds": float(np.median(np.sum([rounds[name] for name in names], axis=0))),
-        "peer_seconds": float(np.median(rounds[theirs])),
-        "ratio": ratio(rounds, theirs, ours),
-    }
-
-
 def step_table(result: dict[str, Any]) -> str:
     peaks = {
-        "by the compiler's account": result["compiler_peak_bytes"],
-        "resident, of a process that only runs the step": result["peak_resident_bytes"],
+        "computed by the compiler": result["compiler_peak_bytes"],
+        "resident, in a process that only runs the step": result["peak_resident_bytes"],
         "on the device": result["peak_device_bytes"],
     }
     return "\n".join(
@@ -267,17 +277,6 @@ def step_table(result: dict[str, Any]) -> str:
     )
 
 
-def parts_table(parts: list[dict[str, Any]]) -> str:
-    lines = ["part             forward   with backward   of the step   compiled in"]
-    for part in parts:
-        both = part["forward_backward_seconds"]
-        lines.append(
-            f"{part['part']:14} {part['forward_seconds']:7.3f} s   {'-' if both is None else f'{both:.3f} s':>13}   "
-            f"{part['of_step']:>11.0%}   {part['compile_seconds']:9.0f} s"
-        )
-    return "\n".join(lines)
-
-
 def peer_table(what: str, rows: dict[str, dict[str, float]], unit: float) -> str:
     lines = [f"{what:32} {'ours':>9} {'theirs':>9}   theirs / ours   ({pytorch_peer.versions()})"]
     for name, row in rows.items():
@@ -286,6 +285,6 @@ def peer_table(what: str, rows: dict[str, dict[str, float]], unit: float) -> str
 
 
 def cost_of(compiled: jax.stages.Compiled) -> dict[str, float]:
-    """What the compiler counts."""
+    """FLOPs and bytes as counted by the compiler."""
     cost = compiled.cost_analysis()
     return cost[0] if isinstance(cost, list) else cost

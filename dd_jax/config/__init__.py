@@ -1,4 +1,4 @@
-"""The whole experiment: every option (``schema``), the rules between them (``rules``), the ways to measure (``protocols``)."""
+"""Configuration: all options (``schema``), their validation (``rules``), the evaluation protocols (``protocols``)."""
 
 from dd_jax.config.schema import (
     AugmentConfig,

@@ -1,4 +1,4 @@
-"""Every rule that ties the fields of a config together, or a field to its values; nothing is compiled before they hold."""
+"""Validation of a config: allowed values of single fields and of combinations, checked before anything is compiled."""
 
 import dataclasses
 import math
@@ -10,10 +10,10 @@ from dd_jax.config import Config, ConfigError
 
 
 def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> None:
-    """Refuses what cannot work, before anything is compiled; devices are those of all processes.
+    """Checks all fields; ``num_devices`` is over all processes.
 
     Raises:
-      ConfigError: one sentence: what is wrong, where, and the flag to change.
+      ConfigError: one sentence with the problem and the flag to change.
     """
     data, model, volume, loss, optim, train = (
         config.data, config.model, config.cost_volume, config.loss, config.optim, config.train
@@ -27,7 +27,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         require(value in allowed, f"--config.{flag}={value!r} is not one of {', '.join(map(repr, allowed))}")
 
     def within(flag: str, value: float | int, low: float | int, high: float | int) -> None:
-        require(low <= value <= high, f"--config.{flag}={value} must lie between {low:g} and {high:g}")
+        require(low <= value <= high, f"--config.{flag}={value} must be between {low:g} and {high:g}")
 
     for section, fields in dataclasses.asdict(config).items():
         for name, value in fields.items() if isinstance(fields, dict) else ():
@@ -64,7 +64,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     for flag, size in (("height", data.height), ("width", data.width)):
         require(
             size > 0 and size % 32 == 0,
-            f"--config.data.{flag}={size} must be a multiple of 32, because the encoder halves the image five times; "
+            f"--config.data.{flag}={size} must be a multiple of 32, because the encoder halves the image five times: "
             f"the nearest are {max(32, size // 32 * 32)} and {size // 32 * 32 + 32}",
         )
     require(data.batch_size > 0, f"--config.data.batch_size={data.batch_size} must be positive")
@@ -75,23 +75,23 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     share = data.batch_size // num_devices
     require(
         train.microbatches > 0 and share % train.microbatches == 0,
-        f"--config.train.microbatches={train.microbatches} must divide the {share} samples of a device "
+        f"--config.train.microbatches={train.microbatches} must divide the {share} samples per device "
         f"(--config.data.batch_size={data.batch_size} over {num_devices} devices)",
     )
     require(
         num_processes == 1 or train.backend == "jit",
-        f"--config.train.backend=pmap would copy the whole state in every step of {num_processes} processes: "
+        f"--config.train.backend=pmap copies the whole state in every step with {num_processes} processes: "
         "set --config.train.backend=jit",
     )
     require(
-        data.split == "" or data.source in ("kitti", "tfds"),  # a store keeps the split that it was made of
+        data.split == "" or data.source in ("kitti", "tfds"),  # a TFDS copy keeps its split
         "--config.data.split is for --config.data.source=kitti: set it to ''",
     )
     require(
         config.eval.ground_truth != "file" or data.ground_truth_file != "",
-        "ground truth from a file needs its name: set --config.data.ground_truth_file (of evaluate.py: --ground_truth_file)",
+        "--config.eval.ground_truth=file needs a file: set --config.data.ground_truth_file (evaluate.py: --ground_truth_file)",
     )
-    require(data.root != "", "--config.data.root is empty: name the folder of the data set (of evaluate.py: --data_root)")
+    require(data.root != "", "--config.data.root is empty: set it to the folder of the data set (evaluate.py: --data_root)")
     require(data.threads > 0, f"--config.data.threads={data.threads} must be positive")
     for name in ("flip", "jitter", "brightness", "contrast", "saturation"):
         within(f"augment.{name}", getattr(config.augment, name), 0, 1)
@@ -108,16 +108,16 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     require(model.flow_scale > 0, f"--config.model.flow_scale={model.flow_scale} must be positive")
     require(
         not model.flow or optim.freeze_step != 0,
-        "--config.model.flow trains together with teacher and pose, which --config.optim.freeze_step=0 freezes from the start",
+        "--config.model.flow trains with teacher and pose, which --config.optim.freeze_step=0 freezes: use a later freeze_step",
     )
     require(
         model.initial_depth == 0 or model.min_depth < model.initial_depth < model.max_depth,
-        f"--config.model.initial_depth={model.initial_depth} must be 0 or lie between --config.model.min_depth and max_depth",
+        f"--config.model.initial_depth={model.initial_depth} must be 0 or between --config.model.min_depth and max_depth",
     )
     require(
         model.min_depth <= volume.min_depth < volume.max_depth <= model.max_depth,
-        f"the bins' start, --config.cost_volume.min_depth={volume.min_depth} to "
-        f"--config.cost_volume.max_depth={volume.max_depth}, must lie within "
+        f"the initial bins, --config.cost_volume.min_depth={volume.min_depth} to "
+        f"--config.cost_volume.max_depth={volume.max_depth}, must be within "
         f"--config.model.min_depth={model.min_depth} to --config.model.max_depth={model.max_depth}",
     )
     require(volume.bins >= 2, f"--config.cost_volume.bins={volume.bins} must be at least 2")
@@ -137,8 +137,8 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     )
     require(
         not config.domd.exclude_from_loss or (config.domd.enabled and loss.occlusion_rule != "min"),
-        "--config.domd.exclude_from_loss makes holes of all objects: set --config.domd.enabled=True, and "
-        "--config.loss.occlusion_rule to switch or union, which leave holes out",
+        "--config.domd.exclude_from_loss turns all objects into holes: set --config.domd.enabled=True, and "
+        "--config.loss.occlusion_rule to switch or union, which mask holes",
     )
     within("loss.ssim", loss.ssim, 0, 1)
     for name in (
@@ -156,12 +156,12 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     for name in ("dynamic_cycle", "normal_l1", "normal_rank"):
         require(
             model.student or (config.sc.enabled and name != "dynamic_cycle") or getattr(loss, name) == 0,
-            f"--config.loss.{name} needs a student, and there is none: set it to 0",
+            f"--config.loss.{name} needs a student: set it to 0, or --config.model.student=True",
         )
     for name in ("dynamic_cycle", "pose_cycle"):
         require(
             getattr(loss, name) == 0 or optim.freeze_step != 0,
-            f"--config.loss.{name} teaches networks that --config.optim.freeze_step=0 freezes from the start: set it to 0",
+            f"--config.loss.{name} trains networks that --config.optim.freeze_step=0 freezes: set it to 0",
         )
     if config.sc.enabled:
         _validate_sc(config, require)
@@ -186,15 +186,15 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     require(optim.learning_rate > 0, f"--config.optim.learning_rate={optim.learning_rate} must be positive")
     require(
         optim.freeze_step < 0 or model.student,
-        "--config.optim.freeze_step freezes teacher and pose, which leaves nothing to train without a student: set it to -1",
+        "--config.optim.freeze_step freezes teacher and pose, which leaves no trainable network without a student: set it to -1",
     )
     require(
         optim.freeze_step != 0 or train.init_from != "",
-        "--config.optim.freeze_step=0 freezes untrained networks: give --config.train.init_from, or a later step",
+        "--config.optim.freeze_step=0 freezes untrained networks: set --config.train.init_from, or a later step",
     )
     require(
         train.init_from == "" or train.init_encoders == "",
-        "--config.train.init_from brings encoders of its own: leave out --config.train.init_encoders",
+        "--config.train.init_from includes encoders: leave out --config.train.init_encoders",
     )
     for entry in train.init_encoders.split(",") if train.init_encoders else ():
         require(
@@ -218,38 +218,38 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
 
 def _validate_sc(config: Config, require: Callable[[bool, str], None]) -> None:
     sc, loss = config.sc, config.loss
-    require(not config.model.student, "--config.sc.enabled is a single-frame system: set --config.model.student=False")
+    require(not config.model.student, "--config.sc.enabled is a single-frame method: set --config.model.student=False")
     for name in ("smoothness", "pyramid_distillation", "pose_cycle"):
-        require(getattr(loss, name) == 0, f"--config.loss.{name} is no term of --config.sc.enabled: set it to 0")
-    require(loss.mask_weight == "off", "--config.loss.mask_weight is no part of --config.sc.enabled: set it to off")
-    require(not config.model.flow, "--config.model.flow is no part of --config.sc.enabled: set it to False")
-    require(0 <= sc.ssim <= 1, f"--config.sc.ssim={sc.ssim} must lie between 0 and 1")
+        require(getattr(loss, name) == 0, f"--config.loss.{name} is not used by --config.sc.enabled: set it to 0")
+    require(loss.mask_weight == "off", "--config.loss.mask_weight is not used by --config.sc.enabled: set it to off")
+    require(not config.model.flow, "--config.model.flow is not used by --config.sc.enabled: set it to False")
+    require(0 <= sc.ssim <= 1, f"--config.sc.ssim={sc.ssim} must be between 0 and 1")
     for name in ("geometry", "depth_rank"):
         value = getattr(sc, name)
         require(value >= 0, f"--config.sc.{name}={value} must not be negative")
-    asked = sc.depth_rank > 0 or loss.normal_l1 > 0 or loss.normal_rank > 0
+    needed = sc.depth_rank > 0 or loss.normal_l1 > 0 or loss.normal_rank > 0
     require(
-        not asked or config.data.priors == "files",
-        "--config.sc.depth_rank, loss.normal_l1 and loss.normal_rank compare with prior depth: set --config.data.priors=files",
+        not needed or config.data.priors == "files",
+        "--config.sc.depth_rank, loss.normal_l1 and loss.normal_rank need prior depth: set --config.data.priors=files",
     )
     require(
         loss.normal_prior == "file" or loss.normal_l1 == loss.normal_rank == 0,
-        "--config.sc.enabled has no other prior for normals than files: set --config.loss.normal_prior=file",
+        "--config.sc.enabled takes the prior of normals from files: set --config.loss.normal_prior=file",
     )
 
 
 def _validate_ds(config: Config, require: Callable[[bool, str], None]) -> None:
     ds = config.ds
     require(config.model.student, "--config.ds.enabled needs a student: set --config.model.student=True")
-    require(not config.domd.enabled, "--config.ds.enabled finds moving objects by their flow: set --config.domd.enabled=False")
-    require(not config.model.flow, "--config.ds.enabled has a flow network of its own: set --config.model.flow=False")
-    require(0 <= ds.cost_ssim <= 1, f"--config.ds.cost_ssim={ds.cost_ssim} must lie between 0 and 1")
+    require(not config.domd.enabled, "--config.ds.enabled models moving objects by flow: set --config.domd.enabled=False")
+    require(not config.model.flow, "--config.ds.enabled has its own flow network: set --config.model.flow=False")
+    require(0 <= ds.cost_ssim <= 1, f"--config.ds.cost_ssim={ds.cost_ssim} must be between 0 and 1")
     require(
         not config.cost_volume.future_frame,
-        "--config.ds.enabled matches with the previous frame alone: set --config.cost_volume.future_frame=False",
+        "--config.ds.enabled matches only with the previous frame: set --config.cost_volume.future_frame=False",
     )
     require(ds.flow_smoothness >= 0, f"--config.ds.flow_smoothness={ds.flow_smoothness} must not be negative")
     require(
         config.optim.freeze_step != 0,
-        "--config.ds.enabled trains its flow network together with the teacher, which --config.optim.freeze_step=0 freezes",
+        "--config.ds.enabled trains its flow network with the teacher, which --config.optim.freeze_step=0 freezes: set it later",
     )

@@ -1,1 +1,1 @@
-"""Scores of predicted depth: metrics, baselines, predictions of other programs, result files. NumPy; runs on the host."""
+"""Depth evaluation on the host (NumPy): metrics, crops, baselines, predictions of other programs, result files."""

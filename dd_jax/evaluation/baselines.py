@@ -1,4 +1,4 @@
-"""What can be predicted without looking at the image."""
+"""Baselines that do not use the image."""
 
 import numpy as np
 from jaxtyping import Float
@@ -8,13 +8,13 @@ from dd_jax.data.frames import Listing
 from dd_jax.data.loader import TripletSource
 
 MEAN_MAP_FRAMES = 300
-"""Training frames, evenly spread, whose ground truth makes the mean map."""
+"""Number of training frames, evenly spaced, averaged in the mean map."""
 
 
 def mean_map(source: TripletSource | Listing | None, config: Config) -> Float[np.ndarray, "h w"]:
-    """Inverse of the mean depth that each pixel has in the ground truth of ``source``, at training size.
+    """Inverse of the mean ground-truth depth of each pixel over ``source``, at training size.
 
-    Pixels never measured take the mean of their row, rows never measured that of the nearest row.
+    Pixels without ground truth get the mean of their row, rows without ground truth that of the nearest row.
 
     Raises:
       ConfigError: no ground truth.
@@ -31,7 +31,7 @@ def mean_map(source: TripletSource | Listing | None, config: Config) -> Float[np
         total += np.bincount(cells, depth[v, u], height * width)
         count += np.bincount(cells, minlength=height * width)
     if not count.any():
-        raise ConfigError("the mean map needs ground truth in the training split, and there is none")
+        raise ConfigError("the mean map needs ground truth in the training split, which has none")
     total, count = total.reshape(height, width), count.reshape(height, width)
     measured = np.flatnonzero(count.any(axis=1))
     row_mean = total[measured].sum(axis=1) / count[measured].sum(axis=1)
@@ -41,5 +41,5 @@ def mean_map(source: TripletSource | Listing | None, config: Config) -> Float[np
 
 
 def evenly_spaced_indices(total: int, wanted: int) -> list[int]:
-    """``wanted`` of ``total`` positions, evenly spread over all of them; all where ``wanted`` is 0 or too many."""
+    """``wanted`` of ``total`` positions, evenly spaced; all of them if ``wanted`` is 0 or too large."""
     return [(i * total + total // 2) // wanted for i in range(wanted)] if 0 < wanted < total else list(range(total))

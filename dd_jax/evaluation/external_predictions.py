@@ -1,11 +1,12 @@
-"""Depth that any other program predicted, read from its files to be measured like our own.
+"""Depth predicted by any other program, read from files for evaluation.
 
-Either a folder with one file for each sample of a split, ``.npy`` (float, two-dimensional) or 16-bit grey PNG, or one ``.npy``
-of all samples (n, h, w), as Monodepth2's family saves. Values are depth or disparity (= 1 / depth), PNGs hold them times 256.
-A map may have any size; it covers the picture that our networks see (of Cityscapes' test pictures the upper 768 rows).
+Either a folder with one file per sample of a split, ``.npy`` (float, two-dimensional) or 16-bit grey PNG, or one ``.npy`` with
+all samples (n, h, w), as Monodepth2 and its successors save. Values are depth or disparity (= 1 / depth); PNGs store them times
+256. A map may have any size; it covers the image that our networks see (of Cityscapes test images the upper 768 rows).
 
-File names are the sample's frame, ``munich_000000_000019.npy`` or ``2011_09_26_drive_0002_sync_69_l.npy`` (the split file's
-line with ``_`` for spaces, without folders), or its position in the split, ``0000.npy``, ``000000.npy`` or ``0000000000.npy``.
+Files are named after the frame, ``munich_000000_000019.npy`` or ``2011_09_26_drive_0002_sync_69_l.npy`` (the line of the split
+file with ``_`` for spaces, without folders), or after the position in the split, ``0000.npy``, ``000000.npy`` or
+``0000000000.npy``.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,21 +25,21 @@ WIDTHS = (4, 6, 10)
 """Digits of a position in a file name."""
 
 InverseDepth = Callable[[int], Float32[np.ndarray, "h w"]]
-"""1 / depth of a sample of the split, in a unit of the predictor's own."""
+"""1 / depth of a sample of the split, in the unit of the predictor."""
 
 
 def open_predictions(place: str | Path, names: Sequence[str], kind: str, out_of_order: str = "") -> InverseDepth:
-    """Predictions of the samples ``names`` (``TripletSource.name``) in ``place``; a map is read, and checked, when asked for.
+    """Predictions of the samples ``names`` (``TripletSource.name``) in ``place``; a map is read and checked on access.
 
     Args:
-      place: the folder, or the file of all.
-      kind: what the values are, one of :data:`KINDS`.
-      out_of_order: as in ``TripletSource``: where the samples are, they cannot be found by position.
+      place: the folder, or the file with all samples.
+      kind: type of the values, one of :data:`KINDS`.
+      out_of_order: as in ``TripletSource``: not empty if samples cannot be identified by position.
 
     Raises:
-      ConfigError: no such place, a sample without a file or with two, another number of predictions than samples, or
-        predictions by position of samples that are out of order; and, from the function that is returned: values that are
-        not finite and positive, or a file that is no map.
+      ConfigError: ``place`` does not exist, a sample has no file or two, the number of predictions differs from that of the
+        samples, or predictions by position of samples that are out of order; raised by the returned function: values that
+        are not finite and positive, or a file that is not a map.
     """
     if kind not in KINDS:
         raise ConfigError(f"--predictions_are={kind} is not one of {', '.join(KINDS)}")
@@ -47,7 +48,7 @@ def open_predictions(place: str | Path, names: Sequence[str], kind: str, out_of_
         stack = _load(place)
         if stack.ndim < 3 or len(stack) != len(names):
             raise ConfigError(
-                f"{place} has the shape {list(stack.shape)}, not that of a map for each of the {len(names)} samples"
+                f"{place} has shape {list(stack.shape)}, but one map for each of the {len(names)} samples is needed"
             )
         published_order.refuse_other(out_of_order, f"{place} has no names: it", f"give a folder of files like {_example(names)}")
         return lambda index: _checked(stack[index], kind, f"{place}, sample {index} ({names[index]})")
@@ -56,7 +57,7 @@ def open_predictions(place: str | Path, names: Sequence[str], kind: str, out_of_
 
 
 def _match(folder: Path, names: Sequence[str], out_of_order: str) -> list[Path]:
-    """The file of each sample, under the first way to name files that finds all of them."""
+    """The file of each sample, by the naming scheme that matches most files."""
     if not folder.is_dir():
         raise ConfigError(f"--predictions={folder} is neither a folder nor a .npy file")
     found: dict[str, list[Path]] = {}
@@ -64,40 +65,40 @@ def _match(folder: Path, names: Sequence[str], out_of_order: str) -> list[Path]:
         if path.suffix.lower() in SUFFIXES:
             found.setdefault(path.stem, []).append(path)
     if not found:
-        raise ConfigError(f"{folder} holds no {' or '.join(SUFFIXES)} files")
+        raise ConfigError(f"{folder} has no {' or '.join(SUFFIXES)} files")
 
-    by_frame, by_position = _ways(names)
-    stems = max(by_frame + by_position, key=lambda way: sum(stem in found for stem in way))  # of equally good ones the first
+    by_frame, by_position = _naming_schemes(names)
+    stems = max(by_frame + by_position, key=lambda scheme: sum(stem in found for stem in scheme))  # the first of equal ones
     missing = [stem for stem in stems if stem not in found]
     if missing:
         raise ConfigError(
             f"{folder} lacks the predictions of {len(missing)} of {len(names)} samples, the first is {missing[0]}.npy or .png; "
-            f"files are named like {' or '.join(f'{way[0]}.npy' for way in by_frame + by_position[1:2])}"
+            f"files must be named like {' or '.join(f'{scheme[0]}.npy' for scheme in by_frame + by_position[1:2])}"
         )
     if stems in by_position and len(found) != len(names):
         raise ConfigError(
-            f"{folder} holds {len(found)} predictions for the {len(names)} samples of the split: those numbered by position "
-            "must be as many, or they belong to another split"
+            f"{folder} has {len(found)} predictions for the {len(names)} samples of the split: files numbered by position must "
+            "be as many as the samples of the split"
         )
     if stems in by_position:
         named = f"name the files by frame, like {_example(names)}"
         published_order.refuse_other(out_of_order, f"{folder} holds files by number, {stems[0]} and so on: it", named)
     twice = next((stem for stem in stems if len(found[stem]) > 1), None)
     if twice is not None:
-        raise ConfigError(f"{folder} holds two predictions of one sample, {' and '.join(p.name for p in found[twice])}")
+        raise ConfigError(f"{folder} has two predictions of one sample, {' and '.join(p.name for p in found[twice])}: remove one")
     return [found[stem][0] for stem in stems]
 
 
-def _ways(names: Sequence[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """File stems of all samples, for each way to name them: by frame, where that tells them apart, and by position."""
+def _naming_schemes(names: Sequence[str]) -> tuple[list[list[str]], list[list[str]]]:
+    """File stems of all samples, for each naming scheme: by frame, if those names are unique, and by position."""
     by_line = ["_".join(name.split("/")[-1].split()) for name in names]
-    by_picture = [name.split()[-1].split("/")[-1] for name in names]  # of lines that hold a folder besides
-    by_frame = [way for way in (by_picture, by_line) if len(set(way)) == len(names)]
+    by_image = [name.split()[-1].split("/")[-1] for name in names]  # for lines that start with a folder
+    by_frame = [scheme for scheme in (by_image, by_line) if len(set(scheme)) == len(names)]
     return by_frame, [[f"{index:0{width}d}" for index in range(len(names))] for width in WIDTHS]
 
 
 def _example(names: Sequence[str]) -> str:
-    return f"{_ways(names)[0][0][0]}.npy"
+    return f"{_naming_schemes(names)[0][0][0]}.npy"
 
 
 def _read(path: Path) -> np.ndarray:
@@ -105,8 +106,8 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _load(path: Path) -> np.ndarray:
-    """An array, mapped into memory; never unpickled."""
-    problem = f"{path} is no complete array of numbers: objects are not unpickled, archives not opened"
+    """A memory-mapped array; never unpickled."""
+    problem = f"{path} is not a complete array of numbers: objects are not unpickled, archives not opened"
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -118,13 +119,13 @@ def _load(path: Path) -> np.ndarray:
 
 
 def _checked(values: np.ndarray, kind: str, where: str) -> Float32[np.ndarray, "h w"]:
-    """Inverse depth from what a file holds."""
+    """Inverse depth from the values of a file."""
     if values.dtype.kind not in "fiu":
-        raise ConfigError(f"{where} holds {values.dtype} values, not numbers")
+        raise ConfigError(f"{where} has {values.dtype} values, not numbers")
     with np.errstate(over="ignore"):
         values = np.asarray(values).squeeze().astype(np.float32)
     if values.ndim != 2:
-        raise ConfigError(f"{where} has the shape {list(values.shape)}, not that of a map (h, w)")
+        raise ConfigError(f"{where} has shape {list(values.shape)}, not that of a map (h, w)")
     smallest = np.finfo(np.float32).tiny  # whose inverse is finite
     for problem, wrong in (("NaN or infinite", ~np.isfinite(values)), ("zero or negative", values < smallest)):
         if wrong.any():
@@ -137,7 +138,7 @@ def _checked(values: np.ndarray, kind: str, where: str) -> Float32[np.ndarray, "
 
 
 def check_view(inverse_depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"], where: str) -> None:
-    """Refuses a map that covers another part of the picture: as wide as the truth, but not as high.
+    """Checks that a map does not show another part of the image: the same width as the ground truth, but another height.
 
     Raises:
       ConfigError: it does.
@@ -146,5 +147,5 @@ def check_view(inverse_depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray,
     if width == columns and height != rows:
         raise ConfigError(
             f"the prediction for {where} has {height} x {width} pixels, its ground truth {rows} x {columns}: "
-            "both must show the same part of the picture"
+            "both must show the same part of the image"
         )

@@ -1,4 +1,4 @@
-"""Depth errors of one image, by region, and their means over a data set. NumPy only: runs on the host."""
+"""Depth errors of one image, by region, and their means over a data set (NumPy, on the host)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,17 +7,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dd_jax.config import EvalConfig
+from dd_jax.evaluation.crops import crop
 
 ERRORS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
-"""The columns of the field's tables."""
+"""The standard metrics of Eigen et al. (2014)."""
 
 FURTHER = ("abs_diff", "log10")
-"""Errors that SC-Depth and indoor papers report besides: in the files, not in the tables."""
+"""Further errors reported by SC-Depth and indoor papers: written to files, not shown in tables."""
 
 Result = dict[str, dict[str, float | int]]
-"""Region ("all", "dynamic", ...) -> errors and "pixels"; "scale" -> the factor that brought the prediction to metres."""
-
-_GARG_ROWS, _GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
+"""Region ("all", "dynamic", ...) -> errors and "pixels"; "scale" -> the factor from predicted depth to metres."""
 
 
 def depth_errors(truth: Float[np.ndarray, " n"], prediction: Float[np.ndarray, " n"]) -> dict[str, float]:
@@ -41,7 +40,7 @@ def depth_errors(truth: Float[np.ndarray, " n"], prediction: Float[np.ndarray, "
 
 
 def regions(dynamic: Bool[np.ndarray, "h w"] | None, moving: Bool[np.ndarray, "h w"] | None) -> dict[str, np.ndarray]:
-    """Regions scored apart, as far as masks are known; "static" is everything outside the potentially dynamic objects."""
+    """Regions scored separately, for the given masks; "static" is everything outside potentially dynamic objects."""
     found = {}
     if dynamic is not None:
         found |= {"dynamic": dynamic, "static": ~dynamic}
@@ -51,9 +50,9 @@ def regions(dynamic: Bool[np.ndarray, "h w"] | None, moving: Bool[np.ndarray, "h
 
 
 def depth_at(disp: Float[np.ndarray, "h w"], size: tuple[int, int], config: EvalConfig) -> Float[np.ndarray, "H W"]:
-    """Depth of (rows, columns) ``size`` from 1 / depth at network size, bilinear with half-pixel centres.
+    """Depth at (rows, columns) ``size`` from 1 / depth at network size, bilinear with half-pixel centres.
 
-    ``config.resize`` names the quantity that is interpolated; the "depth" convention also clamps before any scaling.
+    ``config.resize`` is the interpolated quantity; the "depth" convention also clamps before scaling.
     """
     rows, columns = size
     disp = np.asarray(disp, np.float32)
@@ -64,22 +63,14 @@ def depth_at(disp: Float[np.ndarray, "h w"], size: tuple[int, int], config: Eval
 
 
 def valid_pixels(truth: Float[np.ndarray, "H W"], config: EvalConfig) -> Bool[np.ndarray, "H W"]:
-    """Pixels of a map that count: measured, in range, inside the crop."""
-    rows, columns = truth.shape
-    crop = np.zeros(truth.shape, bool)
-    if config.crop == "eigen":
-        top, bottom = (int(share * rows) for share in _GARG_ROWS)
-        left, right = (int(share * columns) for share in _GARG_COLUMNS)
-    elif config.crop == "cityscapes":  # rows 256 to 768 and columns 192 to 1856 of 768x2048
-        top, bottom, left, right = rows // 3, rows, columns * 3 // 32, columns * 29 // 32
-    else:
-        top, bottom, left, right = 0, rows, 0, columns
-    crop[top:bottom, left:right] = True
-    return crop & (truth > config.min_depth) & ((truth < config.max_depth) | config.far_truth)
+    """Pixels that are scored: with ground truth, in range, inside the crop."""
+    inside = np.zeros(truth.shape, bool)
+    inside[crop(config.crop, truth.shape)] = True
+    return inside & (truth > config.min_depth) & ((truth < config.max_depth) | config.far_truth)
 
 
 def median(values: Float[np.ndarray, " n"], config: EvalConfig) -> float:
-    """Middle value; of an even count the mean of the two, or the lower one (``config.median``)."""
+    """Median; for an even count the mean of the middle values or the lower one (``config.median``)."""
     if config.median == "average":
         return float(np.median(values))
     return float(np.partition(values, (len(values) - 1) // 2)[(len(values) - 1) // 2])
@@ -88,7 +79,7 @@ def median(values: Float[np.ndarray, " n"], config: EvalConfig) -> float:
 def median_ratio(
     depth: Float[np.ndarray, "H W"], truth: Float[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"], config: EvalConfig
 ) -> float:
-    """What brings a predicted depth to metres by the medians over the ``valid`` pixels, of which there is at least one."""
+    """Median scaling: factor from predicted depth to metres, over the ``valid`` pixels (at least one)."""
     return median(truth[valid], config) / median(depth[valid], config)
 
 
@@ -106,12 +97,12 @@ def evaluate_image(
 ) -> Result:
     """Errors of one prediction, over all valid pixels and over those of each mask.
 
-    ``disp`` is 1 / depth; ``factor`` brings the depth to metres. Without one the unit does not matter: it is the ratio of
-    the medians over all valid pixels. ``truth`` is in metres, 0 where unknown; prediction, truth and masks may differ in
-    size and show the same part of the picture. Regions without pixels carry "pixels" only.
+    ``disp`` is 1 / depth; ``factor`` converts the depth to metres. Without it, median scaling over all valid pixels is used
+    and the unit does not matter. ``truth`` is in metres, 0 where unknown; prediction, truth and masks may differ in size but
+    must show the same part of the image. Regions without pixels have only "pixels".
 
     Raises:
-      ValueError: a prediction that is not finite and positive.
+      ValueError: the prediction is not finite and positive.
     """
     if not (np.isfinite(disp).all() and (np.asarray(disp) > 0).all()):
         raise ValueError("the predicted disparity must be finite and positive everywhere")
@@ -132,8 +123,8 @@ def evaluate_image(
 def summarize(results: Sequence[Result]) -> Result:
     """Mean over the images that have pixels in a region; "pixels" and "images" are totals.
 
-    "scale" holds the median ratio and the relative standard deviation of the ratios (how consistent the scale is). Regions
-    that no image shows carry zero counts and no errors.
+    "scale" has the median ratio and the relative standard deviation of the ratios (scale consistency). Regions without pixels
+    in any image have zero counts and no errors.
     """
     names = dict.fromkeys(name for result in results for name in result if name != "scale")
     summary: Result = {}

@@ -1,4 +1,4 @@
-"""Which samples of an evaluation are worth a look, and the picture of one."""
+"""Selection of the samples shown in the report, and the panel of one sample."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from dd_jax.types import PREVIOUS, TARGET, Batch, Predictions
 
 
 def extremes(results: Sequence[metrics.Result], wanted: int) -> tuple[list[int], list[int]]:
-    """Positions with the largest and with the smallest abs_rel, ``wanted`` of each, or half of those that were measured."""
+    """Positions with the largest and smallest abs_rel, ``wanted`` of each, at most half of the scored samples."""
     errors = {place: result["all"]["abs_rel"] for place, result in enumerate(results) if "scale" in result}
     ordered = sorted(errors, key=errors.__getitem__)
     count = min(wanted, len(ordered) // 2)
@@ -31,7 +31,7 @@ def sample_panel(
     scores: Mapping[str, metrics.Result],
     config: EvalConfig,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture of one sample of a batch; depths are scaled and clamped as they were measured."""
+    """The panel of one sample of a batch; depths are scaled and clamped as for scoring."""
 
     def pick(name: str) -> np.ndarray | None:
         array = getattr(prediction, name, None)
@@ -39,18 +39,18 @@ def sample_panel(
 
     exists = bool(batch.exists[position, PREVIOUS])
     height, width = batch.images.shape[2:4]
-    measured = all("scale" in scores.get(who, {}) for who in inverse_depths)
+    scored = all("scale" in scores.get(who, {}) for who in inverse_depths)
     depths = {}
     for who, disp in inverse_depths.items():
         if disp.shape != (height, width):
             disp = cv2.resize(disp, (width, height), interpolation=cv2.INTER_AREA)
         depths[who] = 1 / disp
-        if measured:
+        if scored:
             depths[who] = np.clip(depths[who] * scores[who]["scale"]["ratio"], config.min_depth, config.max_depth)
     return report.panel(
         batch.images[position, TARGET],
         depths=depths,
-        truth=truth.depth if measured and truth is not None else None,
+        truth=truth.depth if scored and truth is not None else None,
         counted=None if truth is None else metrics.valid_pixels(truth.depth, config),
         previous=batch.images[position, PREVIOUS] if exists else None,
         disentangled=pick("disentangled"),

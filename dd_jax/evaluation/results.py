@@ -1,4 +1,4 @@
-"""What an evaluation finds, and the files it writes."""
+"""Results of an evaluation, and the files it writes."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,51 +14,51 @@ from dd_jax.evaluation import metrics
 from dd_jax.runtime import hosts
 
 Scores = dict[str, dict[str, dict[str, float | int | None]]]
-"""predictor -> region -> the errors (None without a pixel), and of how many ``pixels`` in how many ``images``."""
+"""predictor -> region -> errors (None without pixels), number of ``pixels`` and of ``images``."""
 
 
 @dataclasses.dataclass
 class Results:
-    """What :func:`dd_jax.evaluate.evaluate` finds."""
+    """Results of :func:`dd_jax.evaluate.evaluate`."""
 
     metrics: Scores
     scales: dict[str, dict[str, float]]  # predictor -> median and relative standard deviation of the scale factors
-    images: list[tuple[str, dict[str, metrics.Result]]]  # (sample, predictor -> its own scores; empty without ground truth)
-    panels: dict[str, UInt8[np.ndarray, "_ _ 3"]]  # sample -> picture
+    images: list[tuple[str, dict[str, metrics.Result]]]  # (sample, predictor -> its scores; empty without ground truth)
+    panels: dict[str, UInt8[np.ndarray, "_ _ 3"]]  # sample -> panel
     worst: list[report.Frame]  # by abs_rel of the first predictor, the worst first
     best: list[report.Frame]
-    images_per_second: float  # reading, network and measuring together, the first batch with its compilation left out
+    images_per_second: float  # reading, prediction and scoring, without the first batch and its compilation
     page: Path | None = None  # the report, once written
 
     @property
     def measured(self) -> int:
-        """Images with a pixel of ground truth that counts: the scores are means over these."""
+        """Number of images with valid ground truth, over which the scores are averaged."""
         return sum(any("scale" in own for own in scores.values()) for _, scores in self.images)
 
     @property
     def coverage(self) -> str:
-        """That number, and of how many where it is not all of them."""
+        """``measured``, and the number of images if it is larger."""
         total = len(self.images)
         return f"{total:,}" if self.measured == total else f"{self.measured:,} of {total:,}"
 
 
 def make_folder(out: str | Path) -> None:
-    """Before anything is measured, so that nothing is lost.
+    """Creates the folder for the results; called before the evaluation, so that an error loses nothing.
 
     Raises:
-      ConfigError: it cannot be made.
+      ConfigError: it cannot be created.
     """
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out={out} cannot be made ({error.strerror}): name another folder") from error
+        raise ConfigError(f"--out={out} cannot be created ({error.strerror}): choose another folder") from error
 
 
 def write_results(
     results: Results, out: str | Path, title: str, config: Config,
     facts: Mapping[str, str], history: Sequence[Mapping[str, Any]], versions: Mapping[str, str],
 ) -> None:  # fmt: skip
-    """The files of an evaluation: ``metrics.json``, ``metrics.csv``, ``per_image.csv``, ``report.html``."""
+    """Writes the files of an evaluation: ``metrics.json``, ``metrics.csv``, ``per_image.csv``, ``report.html``."""
     results.page = Path(out) / "report.html"
     if not hosts.primary():
         return

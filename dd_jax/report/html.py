@@ -53,9 +53,7 @@ td.best { font-weight: 700; color: #047857; } td span { color: var(--quiet); fon
 .card { background: var(--soft); border: 1px solid var(--rule); border-radius: 8px; padding: 10px 16px; min-width: 130px; }
 .card b { display: block; font-size: 22px; } .card span { color: var(--quiet); font-size: 13px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(360px, 1fr)); gap: 8px 24px; }
-svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: #656d76; } .rule { stroke: #e4e7eb; }
-.line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-.key { font-size: 13px; margin: 0; } .key span { margin-right: 14px; }
+.charts img { width: 100%; }
 figure { margin: 18px 0 28px; } img { max-width: 100%; border-radius: 4px; display: block; } figcaption { margin-top: 6px; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--soft); border: 1px solid var(--rule); padding: 12px; overflow-x: auto; font-size: 13px; }

@@ -1,35 +1,38 @@
-"""The log of a run: a progress line, ``metrics.jsonl`` and, where tensorboardX is installed, TensorBoard files."""
+"""The log of a run: progress bar or lines, ``metrics.jsonl`` and, if tensorboardX is installed, TensorBoard files."""
 
+import contextlib
 import io
 import json
 import math
-import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from jaxtyping import UInt8
 from numpy import ndarray
+from tqdm import tqdm
 
-QUIET_SECONDS = 10.0
-"""Where the output is no terminal, a progress line at most this often."""
+SPEEDS = ("images_per_second", "host_share")
+
+LINE = "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+"""tqdm's format of a line in a log file: elapsed and remaining time, metrics."""
 
 HISTORY = "metrics.jsonl"
 
 
 class Logger:
-    """Tells where a run is. Use as a context manager.
+    """Logs the progress of a run. Use as a context manager.
 
     Args:
       workdir: gets ``metrics.jsonl`` and the TensorBoard files.
       total_steps: of the whole run, for the remaining time.
-      start_step: the step a resumed run continues from; what the log says about later steps is removed, since those steps
-        are about to be made again. 0 starts a new log.
+      start_step: the step a resumed run continues from; records of later steps are removed, since these steps are repeated.
+        0 starts a new log.
       batch_size: images per step, for images / s.
-      stream: where the progress line goes; a terminal gets one line that is overwritten.
+      stream: for the progress, default stderr; a terminal gets a progress bar, a file a line per :meth:`log`.
     """
 
     def __init__(
@@ -41,12 +44,18 @@ class Logger:
         truncate_history(self._history_path, start_step)
         self._history = self._history_path.open("a")
         self._board = _open_board(self._workdir, start_step)
-        self._total_steps, self._batch_size = total_steps, batch_size
+        self._batch_size = batch_size
         self._stream = sys.stderr if stream is None else stream
+        self._last: tuple[int, float, float] | None = None  # step, time and CPU time of the last call of log
         self._live = self._stream.isatty()
-        self._open_line = False  # the terminal's cursor stands at the end of a progress line
-        self._last: tuple[int, float, float] | None = None  # step, time and time computed at the last call: speeds begin there
-        self._printed = -math.inf
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            file=self._stream if self._live else io.StringIO(),  # the bar of a log file is printed by log
+            dynamic_ncols=self._live,
+            bar_format=None if self._live else LINE,
+        )
 
     def __enter__(self) -> "Logger":
         return self
@@ -55,23 +64,24 @@ class Logger:
         self.close()
 
     def log(self, step: int, metrics: Mapping[str, int | float]) -> None:
-        """One line of training metrics: averages since the last line, plain numbers.
+        """One record of training metrics, averaged over the steps since the last one.
 
-        The speed is that between two calls, so the first has none: it holds the compilation. Beside it stands the share of
-        that time in which this thread computed, and so might have kept the devices waiting: ``host_share``.
+        The speed is measured between two calls, without :meth:`paused` times; the first call has none. ``host_share`` is the
+        share of that time in which this thread used the CPU, and so may have kept the devices waiting.
         """
         now, busy = time.monotonic(), time.thread_time()
-        rate, speed = None, {}
+        speed = {}
         if self._last is not None and step > self._last[0] and now > self._last[1]:
             seconds = now - self._last[1]
-            rate = (step - self._last[0]) / seconds
-            speed = {"images_per_second": rate * self._batch_size, "host_share": (busy - self._last[2]) / seconds}
+            rate = (step - self._last[0]) / seconds * self._batch_size
+            speed = dict(zip(SPEEDS, (rate, (busy - self._last[2]) / seconds), strict=True))
         self._last = (step, now, busy)
         record = dict(metrics) | speed
         self._write("train", step, record)
-        if self._live or step >= self._total_steps or now - self._printed >= QUIET_SECONDS:
-            self._printed = now
-            self._say(progress_line(step, self._total_steps, record, rate, self._width()))
+        self._bar.set_postfix_str(postfix(record), refresh=False)
+        self._bar.update(step - self._bar.n)
+        if not self._live:
+            self.message(str(self._bar))
 
     def log_validation(
         self,
@@ -79,7 +89,7 @@ class Logger:
         metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
         panels: Mapping[str, UInt8[ndarray, "_ _ 3"]] = MappingProxyType({}),
     ) -> None:
-        """Scores on the validation split, and pictures by name, as ``evaluate`` returns them."""
+        """Scores on the validation split, and images by name, as ``evaluate`` returns them."""
         flat = {
             f"{predictor}/{region}/{name}": value
             for predictor, regions in metrics.items()
@@ -93,19 +103,27 @@ class Logger:
                 self._board.add_image(f"val/{name}", picture, step, dataformats="HWC")
         scores = [f"{who} abs_rel {flat[f'{who}/all/abs_rel']:.4f}" for who in metrics if f"{who}/all/abs_rel" in flat]
         self.message(f"step {step}: validation {', '.join(scores) or 'without ground truth'}")
-        self._last = (step, time.monotonic(), time.thread_time())  # validation does not count as training time
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Context of work that counts neither for speeds nor for the remaining time: compilation and validation."""
+        now, busy = time.monotonic(), time.thread_time()
+        yield
+        pause = time.monotonic() - now
+        self._bar.start_t += pause
+        self._bar.last_print_t += pause
+        if self._last is not None:
+            step, last, last_busy = self._last
+            self._last = step, last + pause, last_busy + time.thread_time() - busy
 
     def message(self, text: str) -> None:
-        """A line of its own, which stays."""
-        self._stream.write(("\r\x1b[K" if self._open_line else "") + text + "\n")
+        """A line of text, above the progress bar."""
+        tqdm.write(text, file=self._stream)
         self._stream.flush()
-        self._open_line = False
 
     def close(self) -> None:
-        """Ends the progress line and closes the files."""
-        if self._open_line:
-            self._stream.write("\n")
-            self._open_line = False
+        """Ends the progress bar and closes the files."""
+        self._bar.close()
         self._history.close()
         if self._board is not None:
             self._board.close()
@@ -118,17 +136,9 @@ class Logger:
             for key, value in record.items():
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
-    def _say(self, line: str) -> None:
-        self._stream.write(f"\r\x1b[K{line}" if self._live else line + "\n")
-        self._stream.flush()
-        self._open_line = self._live
-
-    def _width(self) -> int:
-        return shutil.get_terminal_size().columns - 1 if self._live else 10_000
-
 
 class NoLogger(Logger):
-    """The log of a process that is not the first: nothing."""
+    """The logger of every process but the first: does nothing."""
 
     def __init__(self):
         pass
@@ -139,37 +149,27 @@ class NoLogger(Logger):
     def log_validation(self, *_: object) -> None:
         """Nothing."""
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing."""
+        yield
+
     def message(self, text: str) -> None:
         """Nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing."""
 
 
-def progress_line(step: int, total: int, metrics: Mapping[str, int | float], rate: float | None, width: int) -> str:
-    """``step 120/1000  total 0.1234  ...  34.5 images/s  12 min left``, no longer than ``width``."""
-    speed = metrics.get("images_per_second")
-    tail = "" if speed is None or rate is None else f"  {speed:.1f} images/s  {duration((total - step) / rate)} left"
-    line = f"step {step}/{total}"
-    for name, value in sorted(metrics.items(), key=lambda item: item[0] != "total"):
-        term = f"  {name} {value:.4g}"
-        if name not in ("images_per_second", "host_share") and "/" not in name and len(line) + len(term) + len(tail) <= width:
-            line += term
-    return (line + tail)[:width]
-
-
-def duration(seconds: int | float) -> str:
-    """A time span for people, two units at most."""
-    minutes, hours, days = round(seconds / 60), int(seconds // 3600), int(seconds // 86400)
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{days} d {hours % 24} h"
+def postfix(metrics: Mapping[str, int | float]) -> str:
+    """``total 0.1234, automask 0.5, 34.5 images/s``: the metrics without a group, the total loss first."""
+    shown = sorted((name for name in metrics if "/" not in name and name not in SPEEDS), key=lambda name: name != "total")
+    terms = [f"{name} {metrics[name]:.4g}" for name in shown]
+    return ", ".join(terms + [f"{metrics[name]:.1f} images/s" for name in SPEEDS[:1] if name in metrics])
 
 
 def read_history(workdir: str | Path) -> list[dict[str, Any]]:
-    """All lines of a run's ``metrics.jsonl``; empty where there is none. A last line cut off by a kill is left out."""
+    """All records of a run's ``metrics.jsonl``; empty if there is none. An incomplete last line is ignored."""
     path = Path(workdir) / HISTORY
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -181,7 +181,7 @@ def read_history(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def truncate_history(path: Path, step: int) -> None:
-    """Removes what was logged after ``step`` (everything for 0) by a rename, so that no kill can lose the rest."""
+    """Removes the records after ``step`` (all for 0); by a rename, so that an interruption loses nothing."""
     records = [record for record in read_history(path.parent) if step > 0 and record["step"] <= step]
     rewritten = path.with_suffix(".tmp")
     rewritten.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -1,1 +1,1 @@
-"""Devices, processes, files and the command line: what every job needs and no model."""
+"""Devices, processes, files and the command line: what jobs need apart from models."""

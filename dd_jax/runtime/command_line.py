@@ -1,6 +1,6 @@
-"""The command lines of the scripts, where a mistake ends in one sentence.
+"""Command lines of the scripts; expected errors end the program with one sentence.
 
-Jobs that need an experiment take ``--config=FILE:VARIANT --config.section.field=value``, the others have a :class:`Parser`.
+Jobs that need a config take ``--config=FILE:VARIANT --config.section.field=value``, the others use a :class:`Parser`.
 """
 
 import argparse
@@ -14,21 +14,22 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dd_jax.config import Config, ConfigError
+from dd_jax.runtime import cpu_flags
 
 
 def run(main: Callable[[], None], *errors: type[Exception]) -> None:
-    """Parses the flags of the command line and calls ``main``; a ConfigError, or one of ``errors``, is printed as a sentence."""
+    """Parses the absl flags of the command line and calls ``main`` as a :func:`job`."""
 
     def quietly(_: object) -> None:
         logging.set_verbosity(logging.WARNING)
         main()
 
-    with one_sentence(*errors):
+    with job(*errors):
         app.run(quietly, flags_parser=parse)
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags of a script, whose docstring describes it."""
+    """Argument parser of a script, described by the script's docstring."""
 
     def __init__(self, description: str):
         super().__init__(
@@ -36,20 +37,25 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> None:
-        """Ends the program; replaces argparse's page of usage."""
+        """Exits with one sentence instead of argparse's usage text."""
         sys.exit(f"error: {message}; --help explains the flags")
 
 
 def positive(text: str) -> int:
-    """A flag's whole number of at least 1."""
+    """The value of an integer flag that must be at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text} must be an integer of at least 1")
     return int(text)
 
 
 @contextlib.contextmanager
-def one_sentence(*errors: type[Exception]) -> Iterator[None]:
-    """Ends the program with a sentence where a ConfigError, an OSError or one of ``errors`` would end it with a traceback."""
+def job(*errors: type[Exception]) -> Iterator[None]:
+    """Context of the main part of a script, entered before JAX initialises its backend.
+
+    Sets the default CPU flags. A ConfigError, an OSError or one of ``errors`` ends the program with one sentence, not with a
+    traceback.
+    """
+    cpu_flags.set_defaults()
     try:
         yield
     except (ConfigError, *errors) as error:
@@ -57,11 +63,11 @@ def one_sentence(*errors: type[Exception]) -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             sys.exit(f"error: {error}")
-        sys.exit(f"error: {error.filename} cannot be read or written ({error.strerror}): name another file or folder")
+        sys.exit(f"error: {error.filename} cannot be read or written ({error.strerror}): choose another file or folder")
 
 
 def config_of(arguments: Sequence[str]) -> Config:
-    """The config that these arguments, without a program's name, ask for; raises as :func:`parse`."""
+    """The config given by these arguments (without the program name); raises as :func:`parse`."""
     values, arguments = flags.FlagValues(), ["", *arguments]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     parse(arguments, values)
@@ -69,10 +75,10 @@ def config_of(arguments: Sequence[str]) -> Config:
 
 
 def parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Sets the flags ``values``, one of which is ``--config``; returns what is left of the arguments.
+    """Sets the flags ``values``, one of which is ``--config``; returns the remaining arguments.
 
     Raises:
-      ConfigError: a file, variant, field or flag that is not there, or a value of another type.
+      ConfigError: an unknown file, variant, field or flag, or a value of the wrong type.
     """
     for argument in arguments[1:]:
         flag = argument.lstrip("-").partition("=")[0]
@@ -80,7 +86,7 @@ def parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> l
             check_field(flag.removeprefix("config."))
     try:
         rest = values(arguments)
-        _ = values["config"].value.name  # of a file that could not be read, this says so
+        _ = values["config"].value.name  # raises if the file could not be read
     except flags.Error as error:
         own = [cause for cause in causes(error) if isinstance(cause, ConfigError)]
         said = str(own[-1]) if own else "; ".join(line.removeprefix("flag ") for line in str(error).splitlines())
@@ -91,10 +97,10 @@ def parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> l
 
 
 def check_field(path: str) -> None:
-    """Whether the config has the field ``section.field``.
+    """Checks that the config has the field ``section.field``.
 
     Raises:
-      ConfigError: it has not; the message names those with the nearest names.
+      ConfigError: it does not; the message suggests fields with similar names.
     """
     fields = ["name"]
     for section in dataclasses.fields(Config):
@@ -102,10 +108,10 @@ def check_field(path: str) -> None:
             fields += [f"{section.name}.{field.name}" for field in dataclasses.fields(section.default_factory)]
     if path not in fields:
         nearest = " or ".join(f"--config.{name}" for name in difflib.get_close_matches(path, fields, n=2))
-        hint = f"did you mean {nearest}?" if nearest else "dd_jax/config.py has them all"
+        hint = f"did you mean {nearest}?" if nearest else "see dd_jax/config/schema.py for all fields"
         raise ConfigError(f"--config.{path} is not a field of the config; {hint}")
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
-    """The exception and those in whose handling it was raised, the latest first."""
+    """The exception and its chain of causes, the latest first."""
     return [] if error is None else [error, *causes(error.__cause__ or error.__context__)]

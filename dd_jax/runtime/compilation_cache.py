@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that the same run starts at once the next time."""
+"""Compiled programs are cached on disk, so that the same run starts at once the next time."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ import jax
 
 
 def enable() -> Path | None:
-    """Turns JAX's cache on; returns its folder, None where it is off or no folder can be written.
+    """Enables JAX's compilation cache; returns its folder, None if it is disabled or no folder is writable.
 
     The folder is ``JAX_COMPILATION_CACHE_DIR``, else ``dd_jax`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
-    ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off. Each combination of config, devices and versions has its own entry;
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` disables it. Each combination of config, devices and versions has its own entry;
     the folder may be deleted at any time.
     """
     if not jax.config.jax_enable_compilation_cache:
@@ -19,7 +19,7 @@ def enable() -> Path | None:
         try:
             folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dd_jax"
             folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, RuntimeError):  # no home, or one that cannot be written: a run without a cache is a run all the same
+        except (OSError, RuntimeError):  # no writable home: the run works without a cache
             return None
         if not os.access(folder, os.W_OK | os.X_OK):
             return None

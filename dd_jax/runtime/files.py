@@ -1,4 +1,4 @@
-"""Files and folders: written completely or not at all, listed once, walked through, and put in order."""
+"""Files and folders: atomic writes, cached listings, recursive walks, natural order."""
 
 import contextlib
 import errno
@@ -10,11 +10,11 @@ from pathlib import Path
 
 PARTIAL = ".partial"
 
-Found = tuple[str, tuple[int, int]] | None  # path below the root, and stamp, of a file that may not exist
+Found = tuple[str, tuple[int, int]] | None  # path below the root and stamp (size, time); None if no file exists
 
 
 def replace(path: Path, data: bytes | str) -> None:
-    """Writes ``path`` under another name and renames it, so that a killed process leaves no half of a file; makes its folder."""
+    """Writes to a temporary name and renames it, so that a killed process leaves no partial file; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -22,7 +22,7 @@ def replace(path: Path, data: bytes | str) -> None:
 
 
 class Folders:
-    """Names, sizes and times of the files below a root; every folder is read once, a missing folder is empty."""
+    """Names, sizes and times of the files below a root; each folder is read once, a missing folder is empty."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -37,13 +37,13 @@ class Folders:
             return {}
 
     def find(self, folder: str, *names: str) -> Found:
-        """Path below the root, and stamp, of the first of ``names`` that ``folder`` holds."""
+        """Path below the root and stamp of the first of ``names`` that exists in ``folder``."""
         stamps = self.stamps(folder)
         return next(((f"{folder}/{name}", stamps[name]) for name in names if name in stamps), None)
 
 
 def _is_file(entry: os.DirEntry) -> bool:
-    """Not so a link that leads nowhere, or to itself, of which ``entry.is_file`` complains."""
+    """False for broken links and links to themselves, for which ``entry.is_file`` raises."""
     try:
         return entry.is_file()
     except OSError as error:
@@ -53,10 +53,10 @@ def _is_file(entry: os.DirEntry) -> bool:
 
 
 def below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files below a folder that may not exist, folder by folder, in the order of their names.
+    """All files below a folder, recursively, in the order of their names; none if the folder does not exist.
 
-    Links to folders are followed, but not back to one of those ``above`` on the way; folders that may not be read are left out,
-    such as ``lost+found``.
+    Links to folders are followed, except to the folders ``above``, which would be a cycle; unreadable folders such as
+    ``lost+found`` are skipped.
     """
     real, inside = folder.resolve(), []
     if real not in above:
@@ -70,7 +70,7 @@ def below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
-    """Size and modification time of a file; zeros where there is none."""
+    """Size and modification time of a file; zeros if it does not exist."""
     try:
         stat = path.stat()
     except OSError:

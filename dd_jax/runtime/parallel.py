@@ -1,10 +1,10 @@
-"""One step body on many devices: ``pmap`` (default) or ``jit`` with shardings. Both give the numbers of a single device.
+"""One step on many devices: ``pmap`` (default) or ``jit`` with ``shard_map``. Both give the numbers of a single device.
 
-Under both a device sees its own samples and nothing of the others but sums, so what it computes, holds and sends does not grow
-with their number. (Left to divide a step of the whole batch by itself, the compiler gives each device every sample in places.)
+In both, a device sees only its own samples and sums over all devices, so its computation, memory and communication do not grow
+with the number of devices. (Automatic partitioning of a step over the whole batch gives each device all samples in places.)
 
-The state is the same on every device and never stacked, so checkpoints do not know how many devices there were. With
-several processes (``hosts.py``) the devices are those of all of them; each puts its own samples on its own.
+The state is replicated and never stacked, so checkpoints do not depend on the number of devices. With several processes
+(``hosts.py``) the devices are those of all processes; each process puts its samples on its own devices.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def compile_step(step: Step, backend: str, devices: list[jax.Device] | None = None) -> Step:
-    """``step`` mapped over ``devices`` (default: all local ones); the incoming state is donated. Compiled when first called.
+    """``step`` mapped over ``devices`` (default: all local ones); the incoming state is donated. Compiled at the first call.
 
     Args:
-      step: a pure function of the state and of one device's share of the batch, which reduces over the axis :data:`AXIS`.
-      backend: "pmap" | "jit", as ``config.train.backend``. The batch is what :func:`shard_batch` returns for the same backend.
+      step: a pure function of the state and the device's share of the batch, which reduces over the axis :data:`AXIS`.
+      backend: "pmap" | "jit", as ``config.train.backend``. The batch is from :func:`shard_batch` for the same backend.
     """
     devices = jax.local_devices() if devices is None else devices
     if backend == "pmap":
@@ -41,7 +41,7 @@ def compile_step(step: Step, backend: str, devices: list[jax.Device] | None = No
 
 
 def compile_step_now(step: Step, backend: str, state: TrainState, batch: Batch, devices: list[jax.Device]) -> Step:
-    """:func:`compile_step`, compiled before there is a batch; a batch of other shapes is an error and no second compilation.
+    """:func:`compile_step`, compiled ahead of time; a batch of other shapes is an error instead of a recompilation.
 
     Args:
       state: as :func:`replicate` returns it.
@@ -57,9 +57,9 @@ def compile_step_now(step: Step, backend: str, state: TrainState, batch: Batch, 
 
 
 def compile_predict(predict: Callable[[TrainState, Batch], T], devices: list[jax.Device]) -> Callable[[TrainState, Batch], T]:
-    """``predict`` mapped over devices of this process, whose number divides the batch: no device waits for another.
+    """``predict`` mapped over devices of this process, whose number divides the batch; without communication.
 
-    It takes a state that :func:`replicate` or :func:`on_own_devices` put on the same devices, and a host batch.
+    Takes a state that :func:`replicate` or :func:`on_own_devices` put on the same devices, and a host batch.
     """
     everywhere, split = _shardings(devices)
     run = _divided(predict, everywhere, split, out=split)
@@ -67,7 +67,7 @@ def compile_predict(predict: Callable[[TrainState, Batch], T], devices: list[jax
 
 
 def shard_batch(batch: Batch, config: Config, devices: list[jax.Device] | None = None) -> Batch:
-    """Sends each device its share of a host batch, without waiting; of several processes each has its part of the batch."""
+    """Sends each device its share of a host batch, asynchronously; with several processes, each passes its part of the batch."""
     devices = jax.local_devices() if devices is None else devices
     _, split = _shardings(devices)
     if config.train.backend == "pmap":
@@ -78,7 +78,7 @@ def shard_batch(batch: Batch, config: Config, devices: list[jax.Device] | None =
 
 
 def replicate(state: TrainState, devices: list[jax.Device] | None = None) -> TrainState:
-    """Puts the state on every device; several processes must have the same one, which is not compared."""
+    """Copies the state to every device; it must be the same in all processes, which is not checked."""
     everywhere, _ = _shardings(jax.local_devices() if devices is None else devices)
     if everywhere.is_fully_addressable:
         return jax.device_put(state, everywhere)
@@ -86,7 +86,7 @@ def replicate(state: TrainState, devices: list[jax.Device] | None = None) -> Tra
 
 
 def on_own_devices(state: TrainState, devices: list[jax.Device]) -> TrainState:
-    """What a replicated state is for this process alone, with its ``devices``; nothing is copied."""
+    """View of a replicated state on the ``devices`` of this process; nothing is copied."""
     everywhere, _ = _shardings(devices)
 
     def own(x: jax.Array) -> jax.Array:
@@ -96,7 +96,7 @@ def on_own_devices(state: TrainState, devices: list[jax.Device]) -> TrainState:
 
 
 def on_host(state: TrainState) -> TrainState:
-    """The state as numpy arrays, one copy of each, safe from the donation of the next step."""
+    """The state as NumPy copies, which the donation in the next step cannot overwrite."""
     return jax.tree.map(np.array, jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), state)))
 
 
@@ -107,7 +107,7 @@ def with_even_batches(config: Config, devices: list[jax.Device]) -> Config:
 
 
 def own_devices(devices: list[jax.Device]) -> list[jax.Device]:
-    """Those of them that belong to this process."""
+    """Those of ``devices`` that belong to this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
@@ -118,7 +118,7 @@ def _divided(
     out: NamedSharding,
     donate_argnums: tuple[int, ...] = (),
 ) -> Callable:
-    """``body(state, batch)`` compiled for devices that have their own part of the batch each."""
+    """``body(state, batch)`` compiled with ``shard_map``: each device has its part of the batch."""
     specs = everywhere.spec, split.spec
     mapped = jax.shard_map(body, mesh=split.mesh, in_specs=specs, out_specs=out.spec, check_vma=False)
     return jax.jit(mapped, in_shardings=(everywhere, split), out_shardings=out, donate_argnums=donate_argnums)
@@ -129,6 +129,6 @@ def _stacked(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 
 def _shardings(devices: list[jax.Device]) -> tuple[NamedSharding, NamedSharding]:
-    """On every device, and split over them: in their own order, which is that of ``pmap``."""
+    """Replicated, and split over the devices in their given order, as ``pmap`` does."""
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))

@@ -1,4 +1,4 @@
-"""What lets reading, computing and writing go on at the same time; everything keeps its order."""
+"""Overlap of reading, computing and writing; order is kept."""
 
 import contextlib
 from collections import deque
@@ -10,9 +10,9 @@ Item = TypeVar("Item")
 
 
 def one_behind(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items, each handed out once the next has been asked for: a device gets its next work before it is waited for.
+    """The same items, each yielded after the next was requested, so that a device gets new work before it is waited for.
 
-    An error comes behind all the items that were made before it.
+    An error is raised after all items before it.
     """
     waiting: deque[Item] = deque()
     try:
@@ -27,7 +27,7 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The same items in lists of ``size``, the last of which may be shorter; an error comes behind all items before it."""
+    """The same items in lists of ``size``, the last may be shorter; an error is raised after all items before it."""
     group: list[Item] = []
     try:
         for item in items:
@@ -44,7 +44,7 @@ def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def read_ahead(items: Iterable[Item], count: int = 4) -> Iterator[Item]:
-    """The same items, made in a thread of their own, up to ``count`` ahead; an error comes where its item would have come."""
+    """The same items, produced in a thread up to ``count`` ahead; an error is raised in the place of its item."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
         ahead = deque(thread.submit(next, iterator, end) for _ in range(count))
@@ -58,10 +58,10 @@ def read_ahead(items: Iterable[Item], count: int = 4) -> Iterator[Item]:
 
 
 class Workers:
-    """A few threads for work nobody waits for, as a context manager that ends when all is done.
+    """Threads for background work; a context manager that ends when all jobs are done.
 
-    At most ``waiting`` jobs wait, so that memory stays bounded. The first error of a job is raised by the next :meth:`submit`
-    or at the end. After an error outside, jobs are finished all the same; a keyboard interrupt drops those that wait.
+    At most ``waiting`` jobs are queued, which bounds the memory. The first error of a job is raised by the next :meth:`submit`
+    or at the end. After an error outside, queued jobs still run; after a keyboard interrupt they are dropped.
     """
 
     def __init__(self, threads: int, waiting: int = 16):
@@ -70,7 +70,7 @@ class Workers:
         self._futures: deque[Future] = deque()
 
     def submit(self, job: Callable[..., Any], *arguments: Any) -> Future:
-        """Has ``job(*arguments)`` done; with one thread in order."""
+        """Runs ``job(*arguments)`` in a thread; with one thread in order."""
         while self._futures and (len(self._futures) >= self._limit or self._futures[0].done()):
             self._futures.popleft().result()
         self._futures.append(self._pool.submit(job, *arguments))

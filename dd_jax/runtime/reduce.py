@@ -1,8 +1,8 @@
-"""Means over every sample of every device: the only averaging in the project.
+"""Means over all samples of all devices, used for every average in the project.
 
-A mean per device followed by a mean over devices weights pixels wrongly as soon as masks differ between devices, so
-numerator and denominator are summed over the devices first. ``axis`` is the name of the mapped device axis, or None where
-the arrays already are global (one device, or ``jax.jit`` with shardings).
+The mean over devices of masked means per device weights pixels wrongly if masks differ between devices, so numerator and
+denominator are summed over the devices first. ``axis`` is the name of the mapped device axis, or None if the arrays are global
+(one device).
 """
 
 import jax
@@ -16,7 +16,7 @@ def psum(x: jax.Array, axis: str | None) -> jax.Array:
 
 
 def mean(x: Float[Array, "..."], axis: str | None, dims: tuple[int, ...] | None = None, keepdims: bool = False) -> jax.Array:
-    """Mean over ``dims`` (default: all) and over all devices; every device holds equally many elements."""
+    """Mean over ``dims`` (default: all) and over all devices; every device has the same number of elements."""
     local = jnp.mean(x, axis=dims, keepdims=keepdims)
     return local if axis is None else jax.lax.pmean(local, axis)
 
@@ -30,6 +30,6 @@ def masked_mean(
 
 
 def maximum(x: Float[Array, "..."], axis: str | None) -> Float[Array, ""]:
-    """Largest element on any device; has no gradient, stop it in ``x``."""
+    """Largest element on any device; not differentiable, ``x`` needs stop_gradient."""
     largest = jnp.max(x)
     return largest if axis is None else jax.lax.pmax(largest, axis)

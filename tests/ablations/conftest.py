@@ -1,4 +1,4 @@
-"""Runs whose training and evaluation seem to have ended."""
+"""Folders of finished runs, without any training."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax.ablations.runs import Run, read_result, write_kept
+from dd_jax.ablations.runs import Run, collect_result, write_result
 from dd_jax.evaluate import REGIONS
 from dd_jax.evaluation import metrics
 
@@ -21,7 +21,7 @@ def rows():
 @pytest.fixture
 def trained_run(tmp_path):
     def trained_run(row, seed, level, frames=40):
-        """A run whose frames all have abs_rel ``level``, give or take what each frame has in common for all runs."""
+        """A run with abs_rel ``level`` plus an offset per frame that is the same for all runs."""
         folder = tmp_path / row / f"seed{seed}"
         folder.mkdir(parents=True)
         errors = level + np.random.default_rng(0).uniform(-0.05, 0.05, frames)
@@ -49,5 +49,5 @@ def runs(trained_run):
     levels = {"base": 0.3, "other": 0.32}
     runs = [trained_run(row, seed, level + 0.01 * seed) for row, level in levels.items() for seed in (0, 1)]
     for run in runs:
-        write_kept(run.file, read_result(run))
+        write_result(run.file, collect_result(run))
     return runs

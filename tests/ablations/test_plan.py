@@ -25,39 +25,39 @@ def valid_config(variant="", **fields):
     return valid_config
 
 
-def test_rows_are_taken_once_and_in_their_own_order():
+def test_rows_chosen_once_and_in_table_order():
     assert plan.choose(["a", "b", "c"], ["c", "a", "c"]) == ["a", "c"]
     assert plan.choose(["a", "b"], []) == ["a", "b"]
-    with pytest.raises(ConfigError, match="--rows: there is no d, only a, b"):
+    with pytest.raises(ConfigError, match="--rows: unknown d; choose from a, b"):
         plan.choose(["a", "b"], ["a", "d"])
 
 
 @pytest.mark.parametrize("variant", ["", "demo", "synthetic", "kitti", "cityscapes"])
-def test_every_row_is_a_valid_experiment_that_differs_from_the_baseline(variant):
+def test_every_row_valid_and_different_from_baseline(variant):
     assert plan.leave_out(list(file.ROWS), file.BASELINE, False, valid_config(variant)) == (list(file.ROWS), [])
 
 
-def test_rows_that_would_repeat_the_baseline_or_cannot_work_are_left_out_and_named():
+def test_invalid_and_duplicate_rows_left_out_with_reason():
     kept, sentences = plan.leave_out(list(file.ROWS), file.BASELINE, False, valid_config("folder"))
     assert set(kept) == set(file.ROWS) - WITHOUT_DOMD - WITHOUT_MASKS and kept[0] == file.BASELINE
     assert [sentence.split()[1] for sentence in sentences] == [row for row in file.ROWS if row not in kept]
-    assert "row no_domd is left out: it computes what baseline does, because nothing uses the options" in sentences[2]
+    assert "row no_domd is left out: it computes the same as baseline: the options in which" in sentences[2]
     assert sentences[0].startswith("row mask_less is left out: --config.loss.mask_weight needs object masks")
 
 
 @pytest.mark.parametrize("row", sorted(WITHOUT_DOMD | WITHOUT_MASKS))
-def test_such_rows_are_refused_where_they_are_asked_for(row):
+def test_invalid_rows_requested_by_name_raise(row):
     for rows in ([file.BASELINE, row], [row]):
         with pytest.raises(ConfigError, match=f"^row {row}: "):
             plan.leave_out(rows, file.BASELINE, True, valid_config("folder"))
 
 
-def test_a_field_that_makes_a_row_of_the_baseline_counts_too():
+def test_overrides_considered_in_comparison_with_baseline():
     kept, (sentence,) = plan.leave_out(list(file.ROWS)[:6], file.BASELINE, False, valid_config(loss__pose_cycle=0.3))
-    assert "pose_cycle" not in kept and sentence.startswith("row pose_cycle is left out: it computes what baseline does")
+    assert "pose_cycle" not in kept and sentence.startswith("row pose_cycle is left out: it computes the same as baseline")
 
 
-def test_what_is_wrong_with_the_baseline_is_wrong_with_the_table():
+def test_invalid_baseline_raises():
     broken = valid_config(data__height=70)
     for named in (True, False):
         with pytest.raises(ConfigError, match=r"^--config\.data\.height=70"):
@@ -70,7 +70,7 @@ def test_what_is_wrong_with_the_baseline_is_wrong_with_the_table():
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*-[0-9].json")), ids=lambda path: path.stem)
-def test_committed_results_are_of_these_rows(path, tmp_path):
+def test_committed_results_match_row_configs(path, tmp_path):
     row, seed = path.stem.rsplit("-", 1)
     config = file.get_config(row)
     config.train.seed = int(seed)
@@ -78,6 +78,6 @@ def test_committed_results_are_of_these_rows(path, tmp_path):
     assert Run(row, int(seed), config, (), tmp_path / row / f"seed{seed}").result() is not None
 
 
-def test_the_posters_rows_carry_its_figures():
+def test_poster_rows_have_published_figures():
     published = {name: row.published for name, row in file.ROWS.items() if row.published}
     assert len(published) == 8 and all(len(values) == 7 for values in published.values())

@@ -18,7 +18,7 @@ from dd_jax.evaluation import metrics
 TRAIN = """
 import json, os, pathlib, signal, sys, time
 folder = pathlib.Path(next(flag.partition("=")[2] for flag in sys.argv if flag.startswith("--workdir=")))
-(folder / "found.json").write_text(json.dumps([os.getcwd(), os.environ.get("CUDA_VISIBLE_DEVICES")]))
+(folder / "recorded.json").write_text(json.dumps([os.getcwd(), os.environ.get("CUDA_VISIBLE_DEVICES")]))
 if "--wait" in sys.argv:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit((folder / "saved").touch()))
     (folder / "waits").touch()
@@ -28,7 +28,7 @@ if "--wait" in sys.argv:
 
 @pytest.fixture
 def scripts(tmp_path, monkeypatch):
-    """In place of the training a program that says where it runs; nothing is evaluated."""
+    """Replaces the training by a script that records where it runs, and the evaluation by nothing."""
     folder = tmp_path / "scripts"
     folder.mkdir()
     (folder / "train.py").write_text(TRAIN)
@@ -36,8 +36,8 @@ def scripts(tmp_path, monkeypatch):
     monkeypatch.setattr(of_runs, "SCRIPTS", folder)
 
 
-class Ended(of_runs.Programs):
-    """Programs that have ended with these codes."""
+class FakePrograms(of_runs.Programs):
+    """Child processes that exit with these codes."""
 
     def __init__(self, codes):
         super().__init__()
@@ -47,16 +47,16 @@ class Ended(of_runs.Programs):
         return next(self.codes)
 
 
-def forget(runs):
+def delete_results(runs):
     for run in runs:
         run.file.unlink()
 
 
-def found(run):
-    return json.loads((run.folder / "found.json").read_text())
+def recorded(run):
+    return json.loads((run.folder / "recorded.json").read_text())
 
 
-def test_a_result_of_another_config_is_refused_wherever_its_data_were(runs):
+def test_result_of_another_config_raises_unless_only_paths_differ(runs):
     runs[0].config.data.root = "elsewhere"
     assert runs[0].result() is not None
     runs[0].config.optim.steps = 7
@@ -67,55 +67,55 @@ def test_a_result_of_another_config_is_refused_wherever_its_data_were(runs):
 def damages():
     yield "", lambda text: ""
     yield "half", lambda text: text[: len(text) // 2]
-    yield "no object", lambda text: "[1]"
+    yield "not an object", lambda text: "[1]"
     yield "empty", lambda text: "{}"
     yield "no config", lambda text: json.dumps(json.loads(text) | {"config": None})
     yield "unknown option", lambda text: json.dumps(json.loads(text) | {"config": {"colour": 1}})
-    yield "further field", lambda text: json.dumps(json.loads(text) | {"colour": 1})
+    yield "unknown field", lambda text: json.dumps(json.loads(text) | {"colour": 1})
     yield "no regions", lambda text: json.dumps(json.loads(text) | {"scores": {}})
 
 
 @pytest.mark.parametrize("damage", [pytest.param(damage, id=name) for name, damage in damages()])
-def test_a_damaged_result_is_named(runs, damage):
+def test_damaged_result_raises(runs, damage):
     runs[0].file.write_text(damage(runs[0].file.read_text()))
-    with pytest.raises(ConfigError, match=r"results/base-0\.json is damaged, or of a version with other fields: remove it"):
+    with pytest.raises(ConfigError, match=r"results/base-0\.json is damaged, or of a version with other fields: delete it"):
         execute(runs, 1)
 
 
-def test_finished_runs_are_not_made_again(runs, monkeypatch):
-    monkeypatch.setattr(of_runs, "_make", lambda *_: pytest.fail("made again"))
+def test_finished_runs_not_repeated(runs, monkeypatch):
+    monkeypatch.setattr(of_runs, "_make", lambda *_: pytest.fail("repeated"))
     execute(runs, jobs=2)
 
 
-def test_a_failed_run_is_named_and_the_others_go_on(runs, monkeypatch):
+def test_failed_run_reported_and_others_continue(runs, monkeypatch):
     made = []
-    forget(runs[:2])
+    delete_results(runs[:2])
     monkeypatch.setattr(of_runs, "_make", lambda run, *_: made.append(run) or run.seed == 1)
     with pytest.raises(ConfigError, match=r"1 of 4 runs failed.*base/seed0/train\.log"):
         execute(runs, jobs=1)
     assert made == runs[:2]
 
 
-def test_a_result_is_there_once_both_commands_have_succeeded(runs):
+def test_result_written_after_both_commands_succeed(runs):
     run, codes = runs[0], (0, 1, 0, 0)
-    forget([run])
-    programs = Ended(codes)
+    delete_results([run])
+    programs = FakePrograms(codes)
     assert not of_runs._make(run, programs, None, []) and run.result() is None
-    assert of_runs._make(run, programs, None, []) and run.result() == of_runs.read_result(run)
+    assert of_runs._make(run, programs, None, []) and run.result() == of_runs.collect_result(run)
 
 
-def test_a_training_that_was_stopped_half_way_has_no_result(runs):
+def test_stopped_training_has_no_result(runs):
     run = runs[0]
-    forget([run])
+    delete_results([run])
     run.config.optim.steps = 2
-    assert not of_runs._make(run, Ended([0]), None, []) and not run.file.exists()
+    assert not of_runs._make(run, FakePrograms([0]), None, []) and not run.file.exists()
 
 
-def test_paths_are_those_of_the_caller(runs, scripts, tmp_path, monkeypatch):
-    forget(runs[:1])
+def test_runs_use_working_directory_of_caller(runs, scripts, tmp_path, monkeypatch):
+    delete_results(runs[:1])
     monkeypatch.chdir(tmp_path)
     execute(runs[:1], 1)
-    assert found(runs[0])[0] == str(tmp_path) and runs[0].result() is not None
+    assert recorded(runs[0])[0] == str(tmp_path) and runs[0].result() is not None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_paths_are_those_of_the_caller(runs, scripts, tmp_path, monkeypatch):
         ("", None, ["0", "1"]),
     ],
 )
-def test_gpus_are_those_that_the_caller_may_use(monkeypatch, tmp_path, platforms, devices, names):
+def test_visible_gpus(monkeypatch, tmp_path, platforms, devices, names):
     listed = "GPU 0: H100 (UUID: GPU-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\nGPU 1: H100 (UUID: GPU-2)"
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{listed}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
@@ -140,31 +140,31 @@ def test_gpus_are_those_that_the_caller_may_use(monkeypatch, tmp_path, platforms
     assert of_runs.visible_gpus() == names
 
 
-def test_without_the_driver_there_are_no_gpus(monkeypatch):
+def test_no_gpus_without_driver(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", "")
     assert of_runs.visible_gpus() == []
 
 
-def test_each_of_several_jobs_has_a_gpu_of_its_own(runs, scripts, monkeypatch):
-    forget(runs)
+def test_one_gpu_per_job(runs, scripts, monkeypatch):
+    delete_results(runs)
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    with pytest.raises(ConfigError, match=r"--jobs=3 needs a GPU for each, and there are 2 \(3, 5\): set --jobs=2"):
+    with pytest.raises(ConfigError, match=r"--jobs=3 needs one GPU per job, and there are 2 \(3, 5\): set --jobs=2"):
         execute(runs, jobs=3)
-    assert not any((run.folder / "found.json").exists() for run in runs)
+    assert not any((run.folder / "recorded.json").exists() for run in runs)
     execute(runs, jobs=2)
-    assert {found(run)[1] for run in runs} == {"3", "5"}
-    forget(runs[:1])
-    execute(runs[:1], jobs=1)  # a single job has all of them
-    assert found(runs[0])[1] == "3,5"
+    assert {recorded(run)[1] for run in runs} == {"3", "5"}
+    delete_results(runs[:1])
+    execute(runs[:1], jobs=1)  # a single job gets all of them
+    assert recorded(runs[0])[1] == "3,5"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_passed_on_and_waited_for(runs, scripts, number):
+def test_signal_forwarded_and_runs_saved(runs, scripts, number):
     runs = [dataclasses.replace(run, flags=("--wait",)) for run in runs[:3]]
-    forget(runs)
+    delete_results(runs)
 
     def interrupt():
         deadline = time.monotonic() + 30
@@ -175,27 +175,27 @@ def test_a_signal_is_passed_on_and_waited_for(runs, scripts, number):
     before = signal.getsignal(number)
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(ConfigError, match="stopped by a signal: 3 of 3 runs are unfinished, the same command goes on"):
+    with pytest.raises(ConfigError, match="stopped by a signal: 3 of 3 runs unfinished, the same command continues"):
         execute(runs, jobs=2)
     thread.join()
     assert [(run.folder / "saved").exists() for run in runs] == [True, True, False]
-    assert not (runs[2].folder / "found.json").exists(), "begun after the signal"
+    assert not (runs[2].folder / "recorded.json").exists(), "started after the signal"
     assert signal.getsignal(number) == before
 
 
-def test_a_folder_in_which_another_program_trains_is_left_alone(runs, scripts):
-    forget(runs[:1])
-    with of_runs._log(runs[0]) as log:  # of a caller that has been killed since, and what it started goes on
+def test_folder_locked_by_another_process_raises(runs, scripts):
+    delete_results(runs[:1])
+    with of_runs._log(runs[0]) as log:  # the caller was killed and its child still runs
         left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=log)
-    with pytest.raises(ConfigError, match=r"another program trains in .*base/seed0: wait until it has ended"):
+    with pytest.raises(ConfigError, match=r"another process trains in .*base/seed0: wait for it"):
         execute(runs, 1)
-    assert not (runs[0].folder / "found.json").exists()
+    assert not (runs[0].folder / "recorded.json").exists()
     left.communicate(b"\n")
     execute(runs, 1)
     assert runs[0].result() is not None
 
 
-def test_a_result_tells_of_every_region(runs):
+def test_result_has_every_region(runs):
     result = runs[0].result()
     assert set(result.scores) == set(result.errors) == set(REGIONS)
     assert set(result.scores["all"]) == {*metrics.ERRORS, "pixels"}

@@ -25,8 +25,8 @@ def compiled_on(devices, body, *arguments):
     return jax.jit(mapped).lower(*arguments).compile()
 
 
-def test_communication_is_read_from_a_compiled_module():
-    """Four devices with two of eight rows each: bytes are those of the result on one device."""
+def test_collectives_of_compiled_module():
+    """Four devices with two of eight rows each: bytes of the result on one device."""
 
     def body(x):
         total = jax.lax.psum(x, "d")  # (2, 3): 24 bytes
@@ -42,7 +42,7 @@ def test_communication_is_read_from_a_compiled_module():
     }
 
 
-def test_communication_inside_a_loop_is_told_apart():
+def test_collectives_in_loops_counted_separately():
     def body(x):
         turn = lambda i, y: y + jax.lax.psum(y * i, "d")  # noqa: E731
         return jax.lax.fori_loop(0, 100, turn, x) + jax.lax.psum(x[:1], "d")
@@ -51,7 +51,7 @@ def test_communication_inside_a_loop_is_told_apart():
     assert found == {"all-reduce": Collectives(1, 12), "all-reduce in loops": Collectives(1, 48)}
 
 
-def test_a_program_of_one_device_tells_nobody():
+def test_single_device_has_no_collectives():
     assert compile_for.collectives(jax.jit(jnp.sin).lower(1.0).compile().as_text()) == {}
 
 
@@ -68,7 +68,7 @@ def test_a_program_of_one_device_tells_nobody():
         ("  %p = f32[] add(%all-reduce.1, %y)", {}),
     ],
 )
-def test_what_a_tpu_compiler_writes_is_read(line, found):
+def test_collectives_in_tpu_syntax(line, found):
     assert compile_for.collectives(line) == found
 
 
@@ -76,14 +76,14 @@ ARRAYS = [jnp.zeros((3, 5)), jnp.zeros((2,), bool), jnp.zeros((), jnp.bfloat16),
 
 
 @pytest.mark.parametrize("array", ARRAYS)
-def test_bytes_of_a_shape_are_those_of_the_array(array):
+def test_shape_bytes(array):
     text = jax.jit(lambda x: x).lower(array).compile().as_text()
     line = next(line for line in text.splitlines() if "parameter(0)" in line)
     assert compile_for.shape_bytes(line.split(" parameter(")[0].split(" = ")[1]) == [array.nbytes]
 
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
-def test_the_step_is_compiled_for_what_training_gives_it(backend):
+def test_abstract_arguments_match_training(backend):
     config = tiny.config(train={"backend": backend}, data={"batch_size": 4})
     state, batch = compile_for.abstract_arguments(config, 2)
     given = parallel.shard_batch(tiny.batch(4), config, jax.devices()[:2])
@@ -91,13 +91,13 @@ def test_the_step_is_compiled_for_what_training_gives_it(backend):
     assert kinds(batch) == kinds(given) and kinds(state) == kinds(create_state(config))
 
 
-def test_the_cpu_that_is_here_needs_no_topology():
+def test_cpu_topology_is_local_device():
     assert compile_for.topology_devices("cpu") == jax.devices("cpu")[:1]
 
 
 @pytest.fixture
 def small_step(monkeypatch):
-    """Two CPU devices in the place of a topology, and a step that adds the batch to a parameter."""
+    """Two CPU devices as the topology, and a step that adds the batch to a parameter."""
     devices = jax.devices()[:2]
     monkeypatch.setattr(compile_for, "topology_devices", lambda topology: devices)
 
@@ -111,7 +111,7 @@ def small_step(monkeypatch):
     monkeypatch.setattr(on_devices, "compile_train_step", compile_step)
 
 
-def test_what_a_step_needs_is_the_compilers_account(small_step):
+def test_needs_from_memory_analysis(small_step):
     config = tiny.config()
     found = compile_for.needs(config, "v5e:1x2", 3)
     state, _ = compile_for.abstract_arguments(config, 2)
@@ -123,21 +123,21 @@ def test_what_a_step_needs_is_the_compilers_account(small_step):
     assert found.collectives == {"all-reduce": Collectives(1, 4)}
 
 
-def test_a_step_larger_than_the_memory_does_not_fit(small_step, monkeypatch):
+def test_step_larger_than_memory_does_not_fit(small_step, monkeypatch):
     monkeypatch.setitem(compile_for.MEMORY, jax.devices()[0].device_kind, 1000)
     found = compile_for.needs(tiny.config(), "v5e:1x2", 3)
     assert not found.fits and found.memory_bytes == 1000
 
 
-REFUSALS = [
+OUT_OF_MEMORY = [
     "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded by 4.75G.",
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (20.50G) exceeds available HBM "
     "(15.75G).",
 ]
 
 
-@pytest.mark.parametrize("message", REFUSALS)
-def test_a_compiler_that_refuses_has_said_how_much_it_wanted(small_step, monkeypatch, message):
+@pytest.mark.parametrize("message", OUT_OF_MEMORY)
+def test_out_of_memory_message_parsed(small_step, monkeypatch, message):
 
     class Lowered:
         def lower(self, *_):
@@ -155,17 +155,17 @@ def test_a_compiler_that_refuses_has_said_how_much_it_wanted(small_step, monkeyp
         compile_for.needs(tiny.config(), "v5e:1x2", 3)
 
 
-@pytest.mark.parametrize(("machines", "backend"), [([0, 0], "pmap"), ([0, 1], "jit")])
-def test_devices_of_several_machines_get_the_backend_that_they_need(monkeypatch, machines, backend):
+@pytest.mark.parametrize(("hosts", "backend"), [([0, 0], "pmap"), ([0, 1], "jit")])
+def test_several_hosts_get_jit(monkeypatch, hosts, backend):
     class Lowered:
         def lower(self, *_):
             return self
 
         def compile(self):
-            raise jax.errors.JaxRuntimeError(REFUSALS[0])
+            raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY[0])
 
     config, compiled = tiny.config(), []
-    devices = [SimpleNamespace(process_index=machine, device_kind="any") for machine in machines]
+    devices = [SimpleNamespace(process_index=host, device_kind="any") for host in hosts]
     monkeypatch.setattr(compile_for, "topology_devices", lambda _: devices)
 
     def compile_train_step(config, *_):
@@ -177,39 +177,39 @@ def test_devices_of_several_machines_get_the_backend_that_they_need(monkeypatch,
     assert compiled == [backend]
 
 
-def test_a_column_for_each_topology():
+def test_table_has_column_per_topology():
     one = compile_for.Needs("v5e:2x4", 8, "TPU v5 lite", 96, True, 16 * compile_for.GIB, 3 * 2**20, 61.0, flops=2.5e9)
     two = dataclasses.replace(one, topology="v5e:8x8", devices=64, collectives={"all-reduce": Collectives(104, 2**21)})
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in compile_for.table([one, two]).splitlines()]
     assert {len(line) for line in lines} == {3}
     rows = {line[0]: line[1:] for line in lines}
     assert rows["per device"] == ["v5e:2x4", "v5e:8x8"] and rows["devices"] == ["8 x TPU v5 lite", "64 x TPU v5 lite"]
-    assert rows["**total at the fullest moment**"] == ["**3 MiB**"] * 2 and rows["memory of the device"] == ["16,384 MiB"] * 2
-    assert rows["all-reduce"] == ["-", "104, 2.0 MiB"] and rows["GFLOP, loops once"] == ["2.5", "2.5"]
+    assert rows["**peak total**"] == ["**3 MiB**"] * 2 and rows["memory of the device"] == ["16,384 MiB"] * 2
+    assert rows["all-reduce"] == ["-", "104, 2.0 MiB"] and rows["GFLOP, loop bodies once"] == ["2.5", "2.5"]
 
 
-def test_without_the_compiler_a_sentence_says_how_to_get_it(monkeypatch):
+def test_missing_libtpu_raises(monkeypatch):
     monkeypatch.setattr(compile_for.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs its compiler, the package libtpu: pip install -e '\.\[tpu-aot\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package libtpu: pip install -e '\.\[tpu-aot\]'"):
         compile_for.needs(tiny.config(), "v5e:2x4", 1)
 
 
-def test_a_batch_that_is_none_is_refused():
+def test_nonpositive_batch_raises():
     with pytest.raises(ConfigError, match="--batch_per_device=0 must be positive"):
         compile_for.needs(tiny.config(), "v5e:2x4", 0)
 
 
 @pytest.mark.parametrize("topology", ["v9:1x1", "v5e:3x5", "v5e", ""])
-def test_an_unknown_topology_is_refused(topology):
+def test_unknown_topology_raises(topology):
     pytest.importorskip("libtpu", reason=NO_LIBTPU)
-    with pytest.raises(ConfigError, match=rf"--topology={topology} cannot be compiled for \(.*\); for instance v5e:2x4") as error:
+    with pytest.raises(ConfigError, match=rf"--topology={topology} is invalid \(.*\): use for example v5e:2x4") as error:
         compile_for.needs(tiny.config(), topology, 1)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.slow
-def test_a_step_is_compiled_for_tpus():
-    """Per device a step costs the same on one device as on four, besides communication."""
+def test_step_compiles_for_tpus():
+    """Gradients are all-reduced, and the step fits."""
     pytest.importorskip("libtpu", reason=NO_LIBTPU)
     config = tiny.config(model={"student": False}, domd={"enabled": False}, optim={"freeze_step": -1})
     found = compile_for.needs(config, "v5e:2x2", 1)

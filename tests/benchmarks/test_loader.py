@@ -25,16 +25,16 @@ def config(tmp_path):
     return Config(data=data)
 
 
-def test_ours_is_measured_alone_where_torch_is_absent(config, monkeypatch, capsys):
+def test_without_torch_only_our_loader_measured(config, monkeypatch, capsys):
     monkeypatch.setattr(loader.importlib.util, "find_spec", lambda name: None)
     result = loader.benchmark(config, batches=3, repeats=1)
     lines = capsys.readouterr().out.splitlines()
-    assert json.loads(lines[-1]) == result and lines[-2] == "torch and torchvision are not installed: ours alone"
+    assert json.loads(lines[-1]) == result and lines[-2] == "torch and torchvision are not installed: only ours was measured"
     assert result["ours_frames_per_second"] > 0 and result["ours_augmented_frames_per_second"] > 0
     assert result["ratio"] is None and result["torch_frames_per_second"] is None
 
 
-def test_the_drives_are_rendered_at_kittis_size_in_the_experiments_place(tmp_path, monkeypatch):
+def test_drives_rendered_at_kitti_size(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(loader.synthetic, "make", lambda root, *given, **size: made.append((root, size)))
     config = loader.prepare(str(tmp_path), 12)
@@ -42,8 +42,8 @@ def test_the_drives_are_rendered_at_kittis_size_in_the_experiments_place(tmp_pat
     assert (config.data.height, config.data.width, config.data.batch_size, config.data.threads) == (192, 640, 12, 2)
 
 
-def test_a_reference_sample_is_flipped_shrunk_and_jittered(config):
-    """Level zero is PIL's LANCZOS of the picture or its mirror image, each level is made of the one above it."""
+def test_reference_sample_flipped_resized_jittered(config):
+    """Level 0 is PIL's LANCZOS of the image or its mirror image, each further level is resized from the previous one."""
     pytest.importorskip("torch", reason="the reference loader needs torch and torchvision")
     pytest.importorskip("torchvision", reason="the reference loader needs torch and torchvision")
     torch_loader = loader.torch_loader(config, batches=1)
@@ -63,7 +63,7 @@ def test_a_reference_sample_is_flipped_shrunk_and_jittered(config):
 
 
 @pytest.mark.slow
-def test_both_are_measured_in_one_run(config, capsys):
+def test_both_loaders_measured(config, capsys):
     pytest.importorskip("torch", reason="the reference loader needs torch and torchvision")
     pytest.importorskip("torchvision", reason="the reference loader needs torch and torchvision")
     result = loader.benchmark(config, batches=3, repeats=1)

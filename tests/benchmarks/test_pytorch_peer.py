@@ -10,7 +10,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::torchvision")
 
 
 @pytest.mark.parametrize("config", [tiny.config(), tiny.config(model={"student": False} | PUBLISHED)])
-def test_other_networks_than_the_published_are_not_compared(config, monkeypatch):
+def test_other_networks_than_published_raise(config, monkeypatch):
     monkeypatch.setattr(pytorch_peer.importlib.util, "find_spec", lambda name: name)
     with pytest.raises(ConfigError, match=r"set --config\.model\.student=True and --config\.model\.width=64"):
         pytorch_peer.check(config)
@@ -24,13 +24,13 @@ def peer():
     return pytorch_peer.Peer(tiny.config(model=PUBLISHED), tiny.batch(2))
 
 
-def test_the_peer_predicts_the_first_sample(peer):
+def test_peer_inference(peer):
     disparity = peer.inference()()
     assert disparity.shape == (1, 1, tiny.HEIGHT, tiny.WIDTH) and 0 < disparity.min() <= disparity.max() < 1
 
 
-def test_the_peers_networks_are_taught(peer):
-    """All parameters get a gradient but those of ImageNet's classes, which the encoder keeps."""
+def test_peer_gradients(peer):
+    """All parameters get a gradient except the ImageNet classifier of the encoder."""
     runs = peer.training()
     assert list(runs) == ["pose", "teacher", "student, cost volume"]
     for name, run in runs.items():
@@ -40,5 +40,5 @@ def test_the_peers_networks_are_taught(peer):
         assert any(gradient.abs().max() > 0 for gradient in gradients if gradient is not None)
 
 
-def test_the_peer_says_its_versions(peer):
+def test_peer_versions(peer):
     assert pytorch_peer.versions().startswith("manydepth 1.")

@@ -1,5 +1,3 @@
-"""A name stands for a group of fields; single fields can differ, and then it is no longer that protocol."""
-
 import dataclasses
 
 import pytest
@@ -9,7 +7,7 @@ from dd_jax.config import ConfigError, EvalConfig, protocols
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
-def test_every_name_is_known_again(name):
+def test_name_of_protocol(name):
     config = protocols.protocol(name)
     assert protocols.name_of(config) == name
     assert protocols.name_of(dataclasses.replace(config, batch_size=3)) == name
@@ -17,7 +15,7 @@ def test_every_name_is_known_again(name):
     assert f"Protocol {name}: " in protocols.describe(config)
 
 
-def test_what_the_papers_do():
+def test_protocols_of_the_papers():
     """Method section I.2: the crop and range of Eigen et al.; the improved maps without crop or cap."""
     fields = ("crop", "ground_truth", "resize", "median", "far_truth", "scaling", "min_depth", "max_depth")
     found = {name: tuple(getattr(protocols.protocol(name), field) for field in fields) for name in protocols.PROTOCOLS}
@@ -30,20 +28,20 @@ def test_what_the_papers_do():
     assert found["make3d"] == (*found["synthetic"][:-1], 70.0)
 
 
-def test_fields_go_on_top_and_the_batch_size_stays():
+def test_choose_changes_fields_and_keeps_batch_size():
     current = EvalConfig(batch_size=3, crop="none")
     assert protocols.choose(current) == current
     assert protocols.choose(current, "eigen") == EvalConfig(batch_size=3)
     changed = protocols.choose(current, "make3d", {"min_depth": 1.0, "scaling": "given", "scale": 5.4})
     assert changed == dataclasses.replace(protocols.protocol("make3d"), batch_size=3, min_depth=1.0, scaling="given", scale=5.4)
-    with pytest.raises(ConfigError, match="no evaluation protocol 'kitti': eigen, eigen_improved"):
+    with pytest.raises(ConfigError, match="unknown evaluation protocol 'kitti': use one of eigen, eigen_improved"):
         protocols.choose(current, "kitti")
 
 
 @pytest.mark.parametrize(
     ("variant", "name"), [("kitti", "eigen"), ("cityscapes", "cityscapes"), ("synthetic", "synthetic"), ("demo", "synthetic")]
 )
-def test_configs_use_them(variant, name):
+def test_configs_use_protocols(variant, name):
     assert protocols.name_of(dynamic_depth.get_config(variant).eval) == name
 
 
@@ -57,8 +55,8 @@ def test_configs_use_them(variant, name):
         ({"scaling": "camera_height", "camera_pitch": 2.2}, "1.65 m above the road, looking down by 2.2 degrees."),
         ({"far_truth": True}, "from 0.001 on, predictions clamped to 80 m"),
         ({"crop": "cityscapes"}, "Protocol own: ground truth"),
-        ({"object_masks": "network"}, "(of an even count: average); object masks by way of the training size."),
+        ({"object_masks": "network"}, "(of an even count: average); object masks resized to training size first."),
     ],
 )
-def test_the_report_says_how_is_measured(fields, says):
+def test_describe(fields, says):
     assert says in protocols.describe(EvalConfig(**fields))

@@ -43,14 +43,14 @@ from dd_jax.config.rules import validate
         ("eval", "min_depth", 90.0),
     ],
 )
-def test_each_impossible_value_names_its_flag_in_one_sentence(section, field, value):
+def test_invalid_value_raises_one_sentence_with_flag(section, field, value):
     config = tiny.config(**{section: {field: value}})
     with pytest.raises(ConfigError, match=f"{section}.{field}") as error:
         validate(config)
     assert "\n" not in str(error.value)
 
 
-def test_combinations_that_cannot_work_are_refused():
+def test_invalid_combinations_raise():
     with pytest.raises(ConfigError, match="4 devices"):
         validate(tiny.config(data={"batch_size": 6}), num_devices=4)
     with pytest.raises(ConfigError, match=r"2 processes: set --config\.train\.backend=jit"):
@@ -62,10 +62,10 @@ def test_combinations_that_cannot_work_are_refused():
         validate(tiny.config(model={"student": False}, optim={"freeze_step": 10}))
     for changes in ({"enabled": True, "exclude_from_loss": True}, {"enabled": False, "exclude_from_loss": True}):
         rule = "min" if changes["enabled"] else "switch"
-        with pytest.raises(ConfigError, match="exclude_from_loss makes holes of all objects: set"):
+        with pytest.raises(ConfigError, match="exclude_from_loss turns all objects into holes: set"):
             validate(tiny.config(domd=changes, loss={"occlusion_rule": rule}))
     for term in ("pose_cycle", "dynamic_cycle"):
-        with pytest.raises(ConfigError, match=rf"loss\.{term} teaches networks that --config\.optim\.freeze_step=0 freezes"):
+        with pytest.raises(ConfigError, match=rf"loss\.{term} trains networks that --config\.optim\.freeze_step=0 freezes"):
             validate(tiny.config(loss={term: 0.1}, optim={"freeze_step": 0}, train={"init_from": "runs/teacher"}))
     with pytest.raises(ConfigError, match="normal_l1"):
         validate(tiny.config(model={"student": False}, optim={"freeze_step": -1}, loss={"normal_l1": 0.1}))
@@ -80,7 +80,7 @@ def test_combinations_that_cannot_work_are_refused():
     for message, changes in (
         ("needs a student", {"model": {"student": False}, "domd": {"enabled": False}, "optim": {"freeze_step": -1}}),
         ("domd.enabled=False", {}),
-        ("flow network of its own", {"domd": {"enabled": False}, "model": {"flow": True}}),
+        ("its own flow network", {"domd": {"enabled": False}, "model": {"flow": True}}),
         ("freeze_step=0", {"domd": {"enabled": False}, "optim": {"freeze_step": 0}, "train": {"init_from": "runs/teacher"}}),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -98,14 +98,14 @@ def test_combinations_that_cannot_work_are_refused():
         with pytest.raises(ConfigError, match=r"init_encoders: '.*' is not FILE or FILE#DIGEST with the first 8 or more digits"):
             validate(tiny.config(train={"init_encoders": entries}))
     validate(tiny.config(train={"init_encoders": "resnet18.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"}))
-    with pytest.raises(ConfigError, match=r"init_from brings encoders of its own: leave out --config\.train\.init_encoders"):
+    with pytest.raises(ConfigError, match=r"init_from includes encoders: leave out --config\.train\.init_encoders"):
         validate(tiny.config(train={"init_from": "runs/kitti", "init_encoders": "resnet18.pth"}))
     with pytest.raises(ConfigError, match=r"model\.flow"):
         frozen = {"freeze_step": 0}
         validate(tiny.config(model={"flow": True}, optim=frozen, train={"init_from": "runs/teacher"}))
 
 
-def test_a_store_of_kitti_is_trained_with_kittis_config():
+def test_tfds_copy_of_kitti_uses_kitti_config():
     from configs import dynamic_depth
 
     config = dynamic_depth.get_config("kitti")

@@ -11,7 +11,7 @@ from dd_jax.config.rules import validate
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = ("demo", "ablation", "synthetic", "kitti", "cityscapes", "folder")
-SYSTEMS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "ablations")  # whose rows test_ablations checks
+SYSTEMS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "ablations")  # see tests/ablations
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -22,7 +22,7 @@ def test_every_config_is_valid(path, variant):
     assert config.name == path.stem
 
 
-def test_unknown_variant_is_named():
+def test_unknown_variant_raises():
     from configs import dynamic_depth
 
     with pytest.raises(ConfigError, match="nuscenes"):
@@ -35,7 +35,7 @@ def test_dict_round_trip_through_json():
 
 
 @pytest.mark.parametrize("values", [{"losses": {}}, {"loss": {"sim": 0.5}}])
-def test_unknown_key_in_a_stored_config_is_named(values):
+def test_unknown_key_raises(values):
     with pytest.raises(ConfigError, match=r"losses|sim"):
         from_dict(values)
 
@@ -43,25 +43,25 @@ def test_unknown_key_in_a_stored_config_is_named(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model": []}, r"config has model=\[\], which should be of the type dict"),
-        ({"model": {"width": 8.0}}, "config has model.width=8.0, which should be of the type int"),
-        ({"model": {"width": True}}, "config has model.width=True, which should be of the type int"),
-        ({"loss": {"ssim": "0.5"}}, "config has loss.ssim='0.5', which should be of the type float"),
-        ({"loss": {"ssim": False}}, "config has loss.ssim=False, which should be of the type float"),
-        ({"domd": {"enabled": "no"}}, "config has domd.enabled='no', which should be of the type bool"),
-        ({"domd": {"enabled": 1}}, "config has domd.enabled=1, which should be of the type bool"),
-        ({"train": {"init_encoders": None}}, "config has train.init_encoders=None, which should be of the type str"),
-        ({"name": 5}, "config has name=5, which should be of the type str"),
+        ({"model": []}, r"config has model=\[\], which must be of type dict"),
+        ({"model": {"width": 8.0}}, "config has model.width=8.0, which must be of type int"),
+        ({"model": {"width": True}}, "config has model.width=True, which must be of type int"),
+        ({"loss": {"ssim": "0.5"}}, "config has loss.ssim='0.5', which must be of type float"),
+        ({"loss": {"ssim": False}}, "config has loss.ssim=False, which must be of type float"),
+        ({"domd": {"enabled": "no"}}, "config has domd.enabled='no', which must be of type bool"),
+        ({"domd": {"enabled": 1}}, "config has domd.enabled=1, which must be of type bool"),
+        ({"train": {"init_encoders": None}}, "config has train.init_encoders=None, which must be of type str"),
+        ({"name": 5}, "config has name=5, which must be of type str"),
     ],
 )
-def test_a_stored_value_of_another_type_is_named(values, message):
+def test_value_of_wrong_type_raises(values, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(values)
 
 
-def test_whole_numbers_are_numbers():
+def test_integers_are_valid_floats():
     assert from_dict({"loss": {"ssim": 1}}).loss.ssim == 1
-    with pytest.raises(ConfigError, match=r"config has loss.ssim=10*, which should be of the type float"):
+    with pytest.raises(ConfigError, match=r"config has loss.ssim=10*, which must be of type float"):
         from_dict({"loss": {"ssim": 10**400}})
 
 

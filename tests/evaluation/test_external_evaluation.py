@@ -1,4 +1,4 @@
-"""Predictions of another program are measured exactly as our own, by the job and by the script."""
+"""Predictions of another program are evaluated exactly like ours, by the job and by the script."""
 
 import importlib.util
 import json
@@ -28,20 +28,20 @@ def script():
     return module
 
 
-def test_saved_predictions_score_as_the_network_that_made_them():
+def test_saved_predictions_score_like_the_network():
     source, rng = FakeSource(6), np.random.default_rng(3)
     maps = rng.uniform(0.01, 0.5, (6, HEIGHT, WIDTH)).astype(np.float32)
     right = oracle(source)
     ours = evaluate.evaluate(
         lambda images: right(images).replace(student=maps[images.images[:, 1, 0, 0, 0]]), source, settings(), ("student",)
     )
-    theirs = evaluate.evaluate(lambda images: None, source, settings(), ("predictions",), foreign=lambda index: maps[index])
+    theirs = evaluate.evaluate(lambda images: None, source, settings(), ("predictions",), external=lambda index: maps[index])
     assert ours.metrics["student"] == theirs.metrics["predictions"]
     assert ours.scales["student"] == theirs.scales["predictions"]
     assert [scores["student"] for _, scores in ours.images] == [scores["predictions"] for _, scores in theirs.images]
 
 
-def test_job_writes_what_it_writes_for_a_checkpoint(tmp_path, monkeypatch):
+def test_job_writes_same_files_as_for_a_checkpoint(tmp_path, monkeypatch):
     source = FakeSource(5)
     monkeypatch.setattr(evaluate, "open_split", lambda data, split: source)
     folder = tmp_path / "other"
@@ -71,7 +71,7 @@ def test_job_writes_what_it_writes_for_a_checkpoint(tmp_path, monkeypatch):
 
 @pytest.fixture
 def drive(tmp_path):
-    """Three frames in the raw layout with annotated depth, 70 x 200; and their depth."""
+    """Three frames of 70 x 200 in the raw layout with annotated depth; and their depth."""
     folder = "2011_09_26/2011_09_26_drive_0001_sync"
     images, annotated = tmp_path / folder / "image_02/data", tmp_path / folder / "proj_depth/groundtruth/image_02"
     for path in (images, annotated, tmp_path / "splits"):
@@ -86,7 +86,7 @@ def drive(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
-def test_script_measures_png_files_under_a_protocol(drive, script, monkeypatch, capsys):
+def test_script_evaluates_png_files_with_protocol(drive, script, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     root, depths = drive
     (root / "png").mkdir()
@@ -100,15 +100,15 @@ def test_script_measures_png_files_under_a_protocol(drive, script, monkeypatch, 
     printed = capsys.readouterr().out
     assert "scale to metres: predictions 2 ± 0.0%" in printed and f"report: {root / 'out/report.html'}" in printed
     scores = json.loads((root / "out/metrics.json").read_text())["predictions"]["all"]
-    assert scores["pixels"] == depths.size and scores["a1"] < 1 and scores["abs_rel"] < 0.13  # what is beyond 80 m is clamped
+    assert scores["pixels"] == depths.size and scores["a1"] < 1 and scores["abs_rel"] < 0.13  # depth beyond 80 m is clamped
     script.main([*arguments, "--protocol=eigen_improved", "--far_truth=False", "--max_depth=50", "--scaling=given", "--scale=2"])
     scores = json.loads((root / "out/metrics.json").read_text())["predictions"]["all"]
     assert scores["pixels"] == (depths < 50 * 256).sum() and scores["abs_rel"] < 1e-3
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_the_scripts_list_gives_the_order_of_files_without_names(drive, script, monkeypatch, capsys):
-    """``--split_dir`` as in the field: one stack of disparities, in the order of a list that lies elsewhere."""
+def test_split_dir_gives_order_of_unnamed_files(drive, script, monkeypatch, capsys):
+    """``--split_dir``: one stack of disparities, in the order of a list in another folder."""
     monkeypatch.chdir(ROOT)
     root, depths = drive
     names = (root / "splits/test_files.txt").read_text().splitlines()
@@ -140,12 +140,12 @@ FILES = ["--predictions=x", "--config=configs/dynamic_depth.py:kitti"]
         ([*FILES, "--config.data.rot=y"], "--config.data.rot is not a field"),
         ([*FILES, "--nothing=1"], "nothing"),
         ([*FILES, "--crop=garg"], "--config.eval.crop='garg' is not one of"),
-        ([*FILES, "--protocol=nyu"], "no evaluation protocol 'nyu'"),
+        ([*FILES, "--protocol=nyu"], "unknown evaluation protocol 'nyu'"),
         (["--checkpoint=nowhere"], "nowhere is no folder: name that of a run"),
         (["--checkpoint=nowhere", "--config.eval.crop=none"], "--config.eval.crop=none is no flag of --checkpoint"),
     ],
 )
-def test_script_refuses_in_one_sentence(arguments, says, script, monkeypatch):
+def test_script_errors_are_one_sentence(arguments, says, script, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as error:
         script.main(arguments)

@@ -1,5 +1,3 @@
-"""Files of any other program: found under every customary name, read without trust, refused in one sentence."""
-
 import pickle
 
 import cv2
@@ -46,7 +44,7 @@ def refusal(place, names=KITTI, kind="depth", ask=None):
         (CLIP, ["000000", "000001", "000002"]),
     ],
 )
-def test_samples_find_their_file_under_any_customary_name(tmp_path, names, stems):
+def test_files_found_under_every_naming_scheme(tmp_path, names, stems):
     save(tmp_path / "out", stems)
     (tmp_path / "out" / "readme.txt").write_text("not a prediction")
     found = open_predictions(tmp_path / "out", names, "depth")
@@ -54,8 +52,8 @@ def test_samples_find_their_file_under_any_customary_name(tmp_path, names, stems
         np.testing.assert_allclose(found(index), 1 / depth, rtol=1e-6)
 
 
-def test_by_frame_there_may_be_more(tmp_path):
-    """A whole clip was predicted, the split is a part of it."""
+def test_files_named_by_frame_may_be_a_superset(tmp_path):
+    """The predictions cover a whole clip, the split only a part."""
     save(tmp_path / "out", [f"{frame:06d}" for frame in range(12)], [np.full((2, 3), 1 + frame) for frame in range(12)])
     found = open_predictions(tmp_path / "out", CLIP, "disparity")
     assert [found(index)[0, 0] for index in range(3)] == [8, 9, 10]
@@ -75,10 +73,10 @@ def test_depth_and_disparity_in_all_formats(tmp_path):
                 np.testing.assert_allclose(found(index), 1 / values if kind == "depth" else values, rtol=tolerance)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_files_raise(tmp_path):
     assert "neither a folder nor" in refusal(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "holds no .npy or .png files" in refusal(tmp_path / "empty")
+    assert "has no .npy or .png files" in refusal(tmp_path / "empty")
     save(tmp_path / "out", ["000000", "000002"], MAPS[:2])
     assert "lacks the predictions of 1 of 3 samples, the first is 000001.npy or .png" in refusal(tmp_path / "out")
     said = refusal(save(tmp_path / "other", ["a", "b", "c"]))
@@ -86,16 +84,16 @@ def test_what_is_missing_is_named(tmp_path):
     assert "--predictions_are=metres is not one of depth, disparity" in refusal(tmp_path / "out", kind="metres")
 
 
-def test_another_number_of_predictions_is_another_split(tmp_path):
+def test_wrong_number_of_predictions_raises(tmp_path):
     save(tmp_path / "out", [f"{index:06d}" for index in range(5)], MAPS + MAPS[:2])
-    assert "holds 5 predictions for the 3 samples" in refusal(tmp_path / "out")
+    assert "has 5 predictions for the 3 samples" in refusal(tmp_path / "out")
     np.save(tmp_path / "all.npy", np.stack(MAPS[:2]))
-    assert "shape [2, 6, 9], not that of a map for each of the 3 samples" in refusal(tmp_path / "all.npy")
+    assert "shape [2, 6, 9], but one map for each of the 3 samples is needed" in refusal(tmp_path / "all.npy")
     np.save(tmp_path / "one.npy", MAPS[0])
     assert "shape [6, 9]" in refusal(tmp_path / "one.npy")
 
 
-def test_two_files_for_one_sample_are_refused(tmp_path):
+def test_two_files_for_one_sample_raise(tmp_path):
     save(tmp_path / "out", ["0000", "0001", "0002"])
     cv2.imwrite(str(tmp_path / "out" / "0001.png"), np.ones((2, 2), np.uint16))
     assert "two predictions of one sample, 0001.npy and 0001.png" in refusal(tmp_path / "out")
@@ -107,16 +105,16 @@ def test_two_files_for_one_sample_are_refused(tmp_path):
      (1e-40, "zero or neg")],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["depth", "disparity"])
-def test_values_that_are_no_depth_are_refused(tmp_path, value, problem, kind):
+def test_invalid_values_raise(tmp_path, value, problem, kind):
     bad = MAPS[1].astype(np.float64)
     bad[3, 4] = value
     folder = save(tmp_path / "out", ["0000", "0001", "0002"], [MAPS[0], bad, MAPS[2]])
     said = refusal(folder, kind=kind, ask=1)
     assert f"0001.npy: 1 of 54 values are {problem}" in said and "row 3, column 4" in said
-    open_predictions(folder, KITTI, kind)(0)  # the others are still good
+    open_predictions(folder, KITTI, kind)(0)  # the others are valid
 
 
-def test_a_png_with_gaps_is_refused(tmp_path):
+def test_png_with_missing_values_raises(tmp_path):
     gaps = (MAPS[0] * 256).astype(np.uint16)
     gaps[0] = 0
     (tmp_path / "out").mkdir()
@@ -127,14 +125,14 @@ def test_a_png_with_gaps_is_refused(tmp_path):
 
 
 class Trap:
-    """Would show that it was unpickled."""
+    """Prints if it is unpickled."""
 
     def __reduce__(self):
         return print, ("unpickled",)
 
 
 @pytest.mark.parametrize("content", ["pickle", "objects", "empty", "cut off", "archive", "text"])
-def test_damaged_and_hostile_files_are_refused_and_nothing_is_unpickled(tmp_path, content, capsys):
+def test_damaged_and_hostile_files_raise_without_unpickling(tmp_path, content, capsys):
     folder = save(tmp_path / "out", ["0000", "0001", "0002"])
     path = folder / "0001.npy"
     match content:
@@ -152,17 +150,17 @@ def test_damaged_and_hostile_files_are_refused_and_nothing_is_unpickled(tmp_path
         case _:
             np.save(path, np.array([["a", "b"]]))
     said = refusal(folder, ask=1)
-    assert "0001.npy" in said and ("no complete array of numbers" in said or "not numbers" in said)
+    assert "0001.npy" in said and ("not a complete array of numbers" in said or "not numbers" in said)
     assert capsys.readouterr().out == ""
 
 
-def test_arrays_that_are_no_map_are_refused(tmp_path):
+def test_wrong_shapes_raise(tmp_path):
     folder = save(tmp_path / "out", ["0000", "0001", "0002"], [np.ones((2, 3, 4)), MAPS[1], MAPS[2] + 1j])
     assert "shape [2, 3, 4], not that of a map" in refusal(folder, ask=0)
     assert "complex64 values, not numbers" in refusal(folder, ask=2)
 
 
-def test_a_map_of_another_part_of_the_picture_is_noticed():
+def test_map_of_another_part_of_the_image_raises():
     truth = np.zeros((48, 128), np.float32)
     check_view(np.ones((48, 128), np.float32), truth, "a")
     check_view(np.ones((12, 40), np.float32), truth, "a")

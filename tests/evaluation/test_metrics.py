@@ -30,7 +30,7 @@ def test_literal_errors():
     np.testing.assert_allclose(found["sq_rel"], (0 + 1 / 2 + 4 / 10) / 3)
     np.testing.assert_allclose(found["rmse"], np.sqrt((0 + 1 + 4) / 3))
     np.testing.assert_allclose(found["rmse_log"], np.sqrt((0 + np.log(1.5) ** 2 + np.log(0.8) ** 2) / 3))
-    # 10/8 is exactly 1.25 and does not count as below it.
+    # 10/8 is exactly 1.25, which is not below the threshold.
     np.testing.assert_allclose([found["a1"], found["a2"], found["a3"]], [1 / 3, 3 / 3, 3 / 3])
     np.testing.assert_allclose(found["abs_diff"], (0 + 1 + 2) / 3)
     np.testing.assert_allclose(found["log10"], (0 + np.log10(1.5) - np.log10(0.8)) / 3)
@@ -48,7 +48,7 @@ def test_perfect_prediction(crop, resize):
 
 
 @pytest.mark.parametrize("median", ["average", "lower"])
-def test_unit_of_the_prediction_does_not_matter(median):
+def test_median_scaling_makes_unit_irrelevant(median):
     truth, disp = depth_map(1), 1 / filled(depth_map(2, 20, 30))
     config = EvalConfig(median=median)
     one, other = (metrics.evaluate_image(disp * unit, truth, {}, config) for unit in (np.float32(1), np.float32(7.3)))
@@ -56,7 +56,7 @@ def test_unit_of_the_prediction_does_not_matter(median):
     np.testing.assert_allclose(other["scale"]["ratio"], 7.3 * one["scale"]["ratio"], rtol=1e-5)
 
 
-def test_regions_share_one_ratio_and_add_up():
+def test_regions_share_scale_and_partition_pixels():
     truth, disp = depth_map(3), 1 / filled(depth_map(4))
     config = EvalConfig(crop="none")
     dynamic = np.zeros(truth.shape, bool)
@@ -77,26 +77,20 @@ def test_regions_share_one_ratio_and_add_up():
     assert metrics.regions(None, None) == {}
 
 
-def test_eigen_crop_of_the_usual_size():
+def test_pixels_outside_the_crop_invalid():
     valid = metrics.valid_pixels(np.full((375, 1242), 10, np.float32), EvalConfig())
-    rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
-    assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == (153, 371, 44, 1197)
-    assert valid.sum() == (371 - 153) * (1197 - 44)
-
-
-def test_cityscapes_crop_of_the_usual_size():
-    config = EvalConfig(crop="cityscapes")
-    valid = metrics.valid_pixels(np.full((768, 2048), 10, np.float32), config)
+    assert valid[153:371, 44:1197].all() and valid.sum() == (371 - 153) * (1197 - 44)
+    valid = metrics.valid_pixels(np.full((768, 2048), 10, np.float32), EvalConfig(crop="cityscapes"))
     assert valid[256:, 192:1856].all() and valid.sum() == 512 * 1664
 
 
-def test_only_depths_in_range_count():
+def test_depths_out_of_range_invalid():
     truth = np.array([[0, 1e-4, 5, 79, 80, 200]], np.float32)
     np.testing.assert_array_equal(metrics.valid_pixels(truth, EvalConfig(crop="none")), [[0, 0, 1, 1, 0, 0]])
     np.testing.assert_array_equal(metrics.valid_pixels(truth, EvalConfig(crop="none", far_truth=True)), [[0, 0, 1, 1, 1, 1]])
 
 
-def test_a_given_factor_takes_the_place_of_the_medians():
+def test_given_factor_replaces_median_scaling():
     truth = depth_map(8)
     disp = 5.4 / filled(truth)
     config = EvalConfig(crop="none")
@@ -107,7 +101,7 @@ def test_a_given_factor_takes_the_place_of_the_medians():
     np.testing.assert_allclose(off["all"]["abs_rel"], 1, rtol=1e-5)
 
 
-def test_masks_of_network_size_are_brought_to_the_truth():
+def test_masks_resized_to_ground_truth():
     truth = np.full((40, 60), 10, np.float32)
     mask = np.zeros((20, 30), bool)
     mask[5:10, 6:9] = True
@@ -115,24 +109,24 @@ def test_masks_of_network_size_are_brought_to_the_truth():
     assert result["dynamic"]["pixels"] == 4 * mask.sum()
 
 
-def test_medians():
+def test_median_conventions():
     numbers = np.array([4.0, 1.0, 2.0, 3.0], np.float32)
     assert metrics.median(numbers, EvalConfig(median="average")) == 2.5
     assert metrics.median(numbers, EvalConfig(median="lower")) == 2
     assert metrics.median(numbers[:3], EvalConfig(median="lower")) == metrics.median(numbers[:3], EvalConfig()) == 2
 
 
-def test_both_quantities_can_be_resized():
+def test_resize_disparity_or_depth():
     disp = 1 / filled(depth_map(5, 8, 10))
     by_disp = metrics.depth_at(disp, (16, 20), EvalConfig())
     by_depth = metrics.depth_at(disp, (16, 20), EvalConfig(resize="depth", max_depth=30.0))
     np.testing.assert_allclose(by_disp, 1 / cv2.resize(disp, (20, 16), interpolation=cv2.INTER_LINEAR))
     assert by_depth.max() == 30 and not np.allclose(by_disp, by_depth)
-    # Half-pixel centres: the corner of a doubled image is the corner pixel itself.
+    # Half-pixel centres: the corner of an image twice as large equals the corner pixel.
     np.testing.assert_allclose(by_disp[0, 0], 1 / disp[0, 0], rtol=1e-6)
 
 
-def test_images_without_truth_are_no_images():
+def test_images_without_ground_truth_not_counted():
     config = EvalConfig(crop="none")
     empty = metrics.evaluate_image(np.ones((4, 5), np.float32), np.zeros((8, 10), np.float32), {}, config)
     assert empty == {"all": {"pixels": 0}}
@@ -142,7 +136,7 @@ def test_images_without_truth_are_no_images():
     assert metrics.summarize([empty]) == {"all": {"pixels": 0, "images": 0}}
 
 
-def test_summary_is_the_mean_over_images_with_such_pixels():
+def test_summary_is_mean_over_images_with_region():
     config = EvalConfig(crop="none")
     inside = np.zeros((40, 60), bool)
     inside[:20] = True
@@ -161,7 +155,7 @@ def test_summary_is_the_mean_over_images_with_such_pixels():
     json.dumps(summary, allow_nan=False)
 
 
-def test_impossible_predictions_are_refused():
+def test_invalid_predictions_raise():
     for bad in (np.nan, np.inf, 0.0, -1.0):
         with pytest.raises(ValueError, match="finite and positive"):
             metrics.evaluate_image(np.full((4, 5), bad, np.float32), depth_map(7), {}, EvalConfig())

@@ -1,5 +1,3 @@
-"""Which samples are pictured, and that the picture shows what was measured."""
-
 import numpy as np
 import pytest
 from tiny import HEIGHT, WIDTH, batch
@@ -13,17 +11,17 @@ def scores(*errors):
     return [{} if error is None else {"all": {"abs_rel": error}, "scale": {"ratio": 1.0}} for error in errors]
 
 
-def test_extremes_are_ordered_and_apart():
+def test_extremes_ordered_and_disjoint():
     results = scores(0.3, None, 0.1, 0.9, 0.5, 0.2)
     assert panels.extremes(results, 2) == ([3, 4], [2, 5])
-    assert panels.extremes(results, 9) == ([3, 4], [2, 5])  # half of five: none is both
+    assert panels.extremes(results, 9) == ([3, 4], [2, 5])  # half of five: no sample is in both
     assert panels.extremes(results, 0) == ([], [])
     assert panels.extremes(scores(0.3), 4) == panels.extremes(scores(None, None), 4) == ([], [])
 
 
 @pytest.mark.parametrize("scaling", ["median", "given"])
-def test_picture_has_the_scale_of_the_scores(scaling, monkeypatch):
-    """A network that is right up to a factor has a black error map under median scaling, and not under a wrong factor."""
+def test_panel_depth_scaled_like_scores(scaling, monkeypatch):
+    """A prediction that is right up to a factor has no error with median scaling, but with a wrong given factor."""
     given = {}
     monkeypatch.setattr(panels.report, "panel", lambda image, **tiles: given.update(tiles) or image)
     truth = GroundTruth(np.random.default_rng(0).uniform(3, 60, (HEIGHT, WIDTH)).astype(np.float32))
@@ -37,7 +35,7 @@ def test_picture_has_the_scale_of_the_scores(scaling, monkeypatch):
     assert given["disentangled"] is None and given["previous"].shape == (HEIGHT, WIDTH, 3)
 
 
-def test_maps_of_any_size_are_pictured_at_that_of_the_image(monkeypatch):
+def test_maps_resized_to_image(monkeypatch):
     given = {}
     monkeypatch.setattr(panels.report, "panel", lambda image, **tiles: given.update(tiles) or image)
     disp = np.full((2 * HEIGHT, 3 * WIDTH), 0.25, np.float32)

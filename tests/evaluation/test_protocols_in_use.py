@@ -1,4 +1,4 @@
-"""Other protocols than the checkpoint's, other scales than the medians', and the samples worth a look."""
+"""Protocols other than the checkpoint's, scaling other than by medians, and the samples in the report."""
 
 import json
 
@@ -21,20 +21,20 @@ from dd_jax.method import on_devices
 from dd_jax.types import TrainState
 
 
-def test_a_given_factor_needs_no_median():
+def test_given_scale_replaces_median_scaling():
     source = FakeSource(5)
     cfg = settings(scaling="given", scale=30.0)
     results = evaluate.evaluate(oracle(source), source, cfg, ("student", "mean_map"), train_truth=source)
     assert results.metrics["student"]["all"]["abs_rel"] == pytest.approx(0, abs=1e-5)
     assert results.scales["student"] == {"median": 30.0, "relative_std": 0.0}
-    assert results.scales["mean_map"]["median"] == 1.0  # it knows metres
+    assert results.scales["mean_map"]["median"] == 1.0  # it is in metres
     wrong = evaluate.evaluate(oracle(source), source, settings(scaling="given", scale=33.0), ("student",))
     assert wrong.metrics["student"]["all"]["abs_rel"] == pytest.approx(0.1, rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (2 * HEIGHT, 3 * WIDTH)])
-def test_camera_height_gives_metres_at_any_size(size):
-    """A road 1.65 m below the camera, in a unit of 1 / 20 m; the camera is known at training size."""
+def test_camera_height_scaling_at_any_size(size):
+    """A road 1.65 m below the camera, predicted in a unit of 20 m; intrinsics are for the training size."""
     K = np.array([[60, 0, 48], [0, 62, 31], [0, 0, 1]], np.float32)
     own = intrinsics(60.0, 62.0, 48.0, 31.0, (HEIGHT, WIDTH), size, "")
     slope = (np.arange(size[0]) - own[1, 2]) / own[1, 1]
@@ -45,8 +45,8 @@ def test_camera_height_gives_metres_at_any_size(size):
     assert evaluate.scale_factor(disp, K, settings()) is None
 
 
-def test_object_masks_come_by_way_of_the_training_size_where_they_should():
-    """Method section I.3: nearest from the mask file to training size, and again to that of the ground truth."""
+def test_object_masks_at_network_size():
+    """Method section I.3: nearest neighbour from the mask file to training size, then to that of the ground truth."""
     rng = np.random.default_rng(0)
     shape = (2 * HEIGHT, 3 * WIDTH)
     dynamic = rng.uniform(size=shape) < 0.4
@@ -72,17 +72,17 @@ def test_object_masks_come_by_way_of_the_training_size_where_they_should():
         ("camera_pitch", 90.0, "eval.camera_pitch=90.0 must be between -90 and 90 degrees"),
     ],
 )
-def test_impossible_scales_name_their_flag(field, value, says):
+def test_invalid_scaling_raises(field, value, says):
     with pytest.raises(ConfigError, match=says):
         validate(config(eval={field: value}))
 
 
-def test_worst_and_best_samples_are_pictured():
+def test_panels_of_worst_and_best_samples():
     source = FakeSource(9)
     right = oracle(source)
 
     def predict(images):
-        """The upper eighth of sample i is a little off, the more the larger i."""
+        """The upper eighth of sample i has an error that grows with i."""
         index = images.images[:, 1, 0, 0, 0].astype(float)
         result = right(images)
         return result.replace(student=result.student.at[:, :8].multiply(1 + 0.01 * index[:, None, None]))
@@ -97,7 +97,7 @@ def test_worst_and_best_samples_are_pictured():
     assert results.worst[0].scores["student"]["all"]["abs_rel"] > results.best[0].scores["student"]["all"]["abs_rel"]
 
 
-def test_checkpoint_under_another_protocol_leaves_the_run_alone(tmp_path, monkeypatch):
+def test_checkpoint_with_another_protocol_keeps_files_of_run(tmp_path, monkeypatch):
     source = FakeSource(4)
     state = TrainState(
         step=jnp.int32(7), params={"teacher": {"w": jnp.ones(2)}}, batch_stats={}, opt_state=(), depth_range=jnp.ones(2)
@@ -116,17 +116,17 @@ def test_checkpoint_under_another_protocol_leaves_the_run_alone(tmp_path, monkey
     evaluate.evaluate_checkpoint(tmp_path, protocol="make3d")
     assert "Protocol make3d: annotated ground truth" in (tmp_path / "make3d" / "report.html").read_text()
     metric = evaluate.evaluate_checkpoint(tmp_path, changes={"scaling": "given", "scale": 30.0}, out=tmp_path / "there")
-    assert list(metric.metrics) == ["student", "teacher", "mean_map"]  # no depth is constant without a scale
+    assert list(metric.metrics) == ["student", "teacher", "mean_map"]  # "constant" needs median scaling
     assert (tmp_path / "metrics.json").read_bytes() == before
 
     with pytest.raises(ConfigError, match=r"eval\.min_depth=90"):
         evaluate.evaluate_checkpoint(tmp_path, changes={"min_depth": 90.0})
-    with pytest.raises(ConfigError, match="no evaluation protocol 'nyu'"):
+    with pytest.raises(ConfigError, match="unknown evaluation protocol 'nyu'"):
         evaluate.evaluate_checkpoint(tmp_path, protocol="nyu")
 
 
-def test_test_split_with_truth_and_training_split_without(tmp_path, monkeypatch):
-    """As Cityscapes, or rendered drives whose training drives have no scans: no mean map, and no error."""
+def test_training_split_without_ground_truth(tmp_path, monkeypatch):
+    """As in Cityscapes, or rendered drives without scans for training: no mean map, and no error."""
     splits = {"test": FakeSource(3), "train": FakeSource(3, measured=False)}
     state = TrainState(step=jnp.int32(1), params={}, batch_stats={}, opt_state=(), depth_range=jnp.ones(2))
     with run_folder.Writer(tmp_path, settings()) as writer:
@@ -138,8 +138,8 @@ def test_test_split_with_truth_and_training_split_without(tmp_path, monkeypatch)
     assert list(evaluate.evaluate_checkpoint(tmp_path).metrics) == ["student", "teacher", "constant"]
 
 
-def test_cityscapes_counts_the_published_region(tmp_path):
-    """512 x 1664 of 1024 x 2048 pixels, here at a sixteenth of the size: the lower quarter is cut once."""
+def test_cityscapes_crop_on_dataset(tmp_path):
+    """512 x 1664 of 1024 x 2048 pixels, here at a sixteenth of the size: the lower quarter is cropped once."""
     name = "bonn_000000_000019"
     for folder in ("leftImg8bit_sequence/test/bonn", "camera/test/bonn", "gt_depths", "splits"):
         (tmp_path / folder).mkdir(parents=True)
@@ -154,6 +154,6 @@ def test_cityscapes_counts_the_published_region(tmp_path):
     cfg = config(data={"source": "cityscapes", "root": str(tmp_path), "height": 32, "width": 64, "masks": "none"})
     cfg.eval = protocol("cityscapes")
     source = open_split(cfg.data, "test")
-    results = evaluate.evaluate(lambda batch: None, source, cfg, ("predictions",), foreign=lambda index: 1 / depth[:48])
+    results = evaluate.evaluate(lambda batch: None, source, cfg, ("predictions",), external=lambda index: 1 / depth[:48])
     assert results.metrics["predictions"]["all"]["pixels"] == 512 * 1664 // 256
     assert results.metrics["predictions"]["all"]["abs_rel"] == pytest.approx(0, abs=1e-5)

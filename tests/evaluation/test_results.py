@@ -1,5 +1,3 @@
-"""What an evaluation says of the images it measured."""
-
 import csv
 import json
 
@@ -14,7 +12,7 @@ from dd_jax.report import format_table
 
 
 class Partly(FakeSource):
-    """Of 8 samples, 1 and 4 have no ground truth, and that of 6 has no pixel that counts."""
+    """Of 8 samples, 1 and 4 have no ground truth, and that of 6 has no valid pixel."""
 
     def __init__(self):
         super().__init__(8)
@@ -24,7 +22,7 @@ class Partly(FakeSource):
         return None if index in (1, 4) else super().ground_truth(index, kind)
 
 
-def test_only_images_with_ground_truth_that_counts_are_counted(tmp_path):
+def test_coverage_counts_images_with_valid_ground_truth(tmp_path):
     source = Partly()
     results = evaluate.evaluate(oracle(source), source, settings(), num_panels=2)
     assert (results.measured, len(results.images), results.coverage) == (5, 8, "5 of 8")
@@ -38,7 +36,7 @@ def test_only_images_with_ground_truth_that_counts_are_counted(tmp_path):
     assert format_table(results.metrics, results.scales).splitlines()[1].split()[-2] == "5"
 
 
-def test_a_region_counts_the_images_that_show_it():
+def test_region_counts_its_images():
     source = FakeSource(4)
     source.moving[:3] = False
     found = evaluate.evaluate(oracle(source), source, settings(), ("student",)).metrics["student"]
@@ -46,7 +44,7 @@ def test_a_region_counts_the_images_that_show_it():
     assert found["moving"]["pixels"] == (source.moving[3] & (source.depth[3] > 0)).sum()
 
 
-def test_all_images_are_one_number_and_none_is_no_score(tmp_path):
+def test_coverage_text(tmp_path):
     whole, without = FakeSource(3), FakeSource(3, measured=False)
     assert evaluate.evaluate(oracle(whole), whole, settings()).coverage == "3"
     results = evaluate.evaluate(oracle(without), without, settings())
@@ -56,7 +54,7 @@ def test_all_images_are_one_number_and_none_is_no_score(tmp_path):
     assert np.sum([row["images"] for row in results.metrics["student"].values()]) == 0
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path):
+def test_folder_created_before_evaluation(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"--out=.*file/x cannot be made \(Not a directory\)"):
+    with pytest.raises(ConfigError, match=r"--out=.*file/x cannot be created \(Not a directory\)"):
         make_folder(tmp_path / "file" / "x")

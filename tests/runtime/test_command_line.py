@@ -26,7 +26,7 @@ DEMO = "--config=configs/dynamic_depth.py:demo"
     ],
 )
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
-def test_command_line_refuses_in_one_sentence(arguments, says, monkeypatch):
+def test_invalid_flags_raise_one_sentence(arguments, says, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=says) as error:
         command_line.config_of(arguments)
@@ -34,21 +34,21 @@ def test_command_line_refuses_in_one_sentence(arguments, says, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_command_line_sets_fields(monkeypatch):
+def test_flags_set_fields(monkeypatch):
     monkeypatch.chdir(ROOT)
     config = command_line.config_of([DEMO, "--config.data.height=96", "--config.domd.enabled=False"])
     assert (config.data.height, config.domd.enabled) == (96, False)
 
 
-def test_train_script_prints_the_sentence_alone():
+def test_train_script_prints_only_the_message():
     given = [DEMO, "--workdir=unused", "--config.loss.sim=1"]
     result = subprocess.run([sys.executable, "scripts/train.py", *given], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and result.stderr.startswith("error: --config.loss.sim") and result.stderr.count("\n") == 1
     assert not (ROOT / "unused").exists()
 
 
-def test_flags_without_a_config_are_refused_in_one_sentence(capsys):
-    parser = command_line.Parser("What it does.")
+def test_parser_errors_are_one_sentence(capsys):
+    parser = command_line.Parser("Description.")
     parser.add_argument("--count", type=int)
     for given in (["--count=many"], ["--cou=1"]):
         with pytest.raises(SystemExit, match=r"^error: .*--cou.*; --help explains the flags$"):
@@ -56,10 +56,10 @@ def test_flags_without_a_config_are_refused_in_one_sentence(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_cannot_be_made_is_named(tmp_path):
+def test_file_system_and_config_errors_are_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    says = r"^error: .*/file/folder cannot be read or written \(Not a directory\): name another"
-    with pytest.raises(SystemExit, match=says), command_line.one_sentence():
+    says = r"^error: .*/file/folder cannot be read or written \(Not a directory\): choose another"
+    with pytest.raises(SystemExit, match=says), command_line.job():
         (tmp_path / "file/folder").mkdir()
-    with pytest.raises(SystemExit, match=r"^error: what, where, what to do$"), command_line.one_sentence():
+    with pytest.raises(SystemExit, match=r"^error: what, where, what to do$"), command_line.job():
         raise ConfigError("what, where, what to do")

@@ -3,14 +3,14 @@ import pytest
 from dd_jax.runtime import files
 
 
-def test_text_and_bytes_are_written_into_a_folder_that_is_made(tmp_path):
+def test_replace_writes_text_and_bytes_and_creates_folder(tmp_path):
     files.replace(tmp_path / "a/b.txt", "text ü")
     files.replace(tmp_path / "a/c.bin", b"\x00\xff")
     assert (tmp_path / "a/b.txt").read_text() == "text ü" and (tmp_path / "a/c.bin").read_bytes() == b"\x00\xff"
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b.txt", "c.bin"]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_interrupted_write_keeps_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     files.replace(path, "old")
 
@@ -26,11 +26,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_natural_order():
     names = ["f10.png", "f9.png", "f100.png", "a.png", "7.png"]
     assert sorted(names, key=files.natural_key) == ["7.png", "a.png", "f9.png", "f10.png", "f100.png"]
-    assert sorted(["\u00b210", "\u00b29"], key=files.natural_key) == ["\u00b29", "\u00b210"]  # a superscript is no number
+    assert sorted(["\u00b210", "\u00b29"], key=files.natural_key) == ["\u00b29", "\u00b210"]  # a superscript is not a number
     assert files.natural_key("\u0663") == files.natural_key("3")
 
 
-def test_links_that_lead_nowhere_are_no_files(tmp_path):
+def test_broken_links_ignored(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/1.png").write_bytes(b"12")
     (tmp_path / "a/nowhere.png").symlink_to("absent")
@@ -41,7 +41,7 @@ def test_links_that_lead_nowhere_are_no_files(tmp_path):
     assert list(files.below(tmp_path)) == [tmp_path / "a/1.png"]
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+def test_folder_links_followed_without_cycles(tmp_path):
     for name in ("here/a/1", "far/2", "far/deep/3"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""What several processes share; two real ones train and evaluate in ``e2e/test_train.py``."""
+"""Mocked processes; two real ones train and evaluate in ``e2e/test_train.py``."""
 
 import os
 import re
@@ -22,37 +22,37 @@ ROOT = Path(__file__).parents[2]
         ({"coordinator": "a:1"}, "belong together"),
         ({"processes": 2}, "belong together"),
         ({"process": 0, "processes": 2}, "belong together"),
-        ({"coordinator": "a:1", "processes": 2, "process": 2}, "--process=2 must lie between 0 and 1"),
-        ({"coordinator": "a:1", "processes": 2, "process": -2}, "--process=-2 must lie between 0 and 1"),
-        ({"coordinator": "host", "processes": 2, "process": 0}, "--coordinator=host must be HOST:PORT"),
-        ({"coordinator": ":1", "processes": 2, "process": 0}, "--coordinator=:1 must be HOST:PORT"),
-        ({"coordinator": "host:x", "processes": 2, "process": 0}, "--coordinator=host:x must be HOST:PORT"),
+        ({"coordinator": "a:1", "processes": 2, "process": 2}, "--process=2 must be between 0 and 1"),
+        ({"coordinator": "a:1", "processes": 2, "process": -2}, "--process=-2 must be between 0 and 1"),
+        ({"coordinator": "host", "processes": 2, "process": 0}, "--coordinator=host must be the HOST:PORT"),
+        ({"coordinator": ":1", "processes": 2, "process": 0}, "--coordinator=:1 must be the HOST:PORT"),
+        ({"coordinator": "host:x", "processes": 2, "process": 0}, "--coordinator=host:x must be the HOST:PORT"),
         ({"automatic": True, "process": 0}, "leave out --coordinator, --processes and --process"),
     ],
 )
-def test_flags_that_do_not_fit_are_one_sentence(arguments, says, monkeypatch):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("nobody may be called"))
+def test_inconsistent_flags_raise(arguments, says, monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("must not connect"))
     with pytest.raises(ConfigError, match=says) as error:
         hosts.connect(**arguments)
     assert "\n" not in str(error.value)
 
 
-def test_without_flags_nobody_is_called(monkeypatch):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("nobody may be called"))
+def test_without_flags_no_connection(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("must not connect"))
     hosts.connect()
 
 
-def test_processes_that_do_not_find_each_other_are_one_sentence(monkeypatch):
+def test_failed_connection_raises(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("DEADLINE_EXCEEDED: nobody there\nand much more")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(ConfigError, match=r"did not find each other: DEADLINE_EXCEEDED: nobody there$"):
+    with pytest.raises(ConfigError, match=r"could not connect: DEADLINE_EXCEEDED: nobody there$"):
         hosts.connect("a:1", 2, 1)
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])
-def test_scripts_say_that_nobody_describes_the_processes(script, tmp_path):
+def test_scripts_without_cluster_fail_in_one_sentence(script, tmp_path):
     given = {
         "train": ["--config=configs/dynamic_depth.py:demo", f"--workdir={tmp_path / 'run'}"],
         "evaluate": [f"--checkpoint={tmp_path}"],
@@ -66,12 +66,12 @@ def test_scripts_say_that_nobody_describes_the_processes(script, tmp_path):
         text=True,
         check=False,
     )
-    assert result.returncode == 1 and result.stderr.startswith("error: --distributed finds neither SLURM")
+    assert result.returncode == 1 and result.stderr.startswith("error: --distributed found no SLURM")
     assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("items", "processes"), [(10, 1), (10, 3), (2, 4), (0, 2), (12, 4)])
-def test_parts_are_the_whole_in_order(items, processes, monkeypatch):
+def test_shares_partition_the_sequence(items, processes, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     parts = []
     for process in range(processes):
@@ -81,20 +81,20 @@ def test_parts_are_the_whole_in_order(items, processes, monkeypatch):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_one_process_is_the_first_and_has_all():
+def test_single_process():
     assert hosts.primary()
     value = {"any": object()}
     assert hosts.gather(value) == [value]
     hosts.require_same("anything", value)
 
 
-def test_processes_that_differ_are_refused(monkeypatch):
+def test_different_values_raise(monkeypatch):
     monkeypatch.setattr(hosts, "gather", lambda value: [value, "another"])
-    with pytest.raises(ConfigError, match="differ in the samples: give all of them the same"):
+    with pytest.raises(ConfigError, match="differ in the samples: use the same for all"):
         hosts.require_same("the samples", ["a"])
 
 
-def test_stop_signal_is_remembered_and_the_handlers_come_back():
+def test_stop_signal_recorded_and_handlers_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with hosts.StopSignal() as stop:
         assert not stop.reached(1)
@@ -106,7 +106,7 @@ def test_stop_signal_is_remembered_and_the_handlers_come_back():
 
 
 @pytest.mark.parametrize("error", [SystemExit("error: a sentence"), SystemExit(0), ValueError("a bug")])
-def test_alone_a_process_ends_as_usual(error):
+def test_single_process_exits_normally(error):
     with pytest.raises(type(error)) as caught, hosts.exit_without_barrier():
         raise error
     assert caught.value is error
@@ -116,11 +116,11 @@ def test_alone_a_process_ends_as_usual(error):
     ("error", "says"),
     [
         (SystemExit("error: a sentence"), "error: a sentence\n"),
-        (jax.errors.JaxRuntimeError("peer gone\nmuch more"), "another process ended, or failed as this one.*peer gone"),
+        (jax.errors.JaxRuntimeError("peer gone\nmuch more"), "another process ended or failed.*peer gone"),
         (ValueError("a bug"), "Traceback.*ValueError: a bug"),
     ],
 )
-def test_among_several_a_failing_process_does_not_wait_for_the_others(error, says, monkeypatch, capsys):
+def test_failing_process_exits_without_barrier(error, says, monkeypatch, capsys):
     class Ended(BaseException):
         pass
 

@@ -1,5 +1,3 @@
-"""Order is kept, work overlaps, memory is bounded, and no error is lost."""
-
 import threading
 import time
 
@@ -14,7 +12,7 @@ def noisy(events, count):
         yield number
 
 
-def test_an_item_is_handed_out_once_the_next_is_asked_for():
+def test_one_behind_yields_after_next_request():
     events = []
     for number in one_behind(noisy(events, 4)):
         events.append(f"got {number}")
@@ -22,7 +20,7 @@ def test_an_item_is_handed_out_once_the_next_is_asked_for():
     assert list(one_behind([])) == []
 
 
-def test_an_error_comes_behind_what_was_made_before_it():
+def test_one_behind_raises_after_earlier_items():
     def items():
         yield from (1, 2)
         raise ValueError("broken")
@@ -33,7 +31,7 @@ def test_an_error_comes_behind_what_was_made_before_it():
         next(found)
 
 
-def test_groups_are_handed_out_when_full_and_at_the_end():
+def test_groups_yielded_when_full_and_at_the_end():
     events = []
     for group in in_groups(noisy(events, 5), 2):
         events.append(group)
@@ -41,7 +39,7 @@ def test_groups_are_handed_out_when_full_and_at_the_end():
     assert list(in_groups([], 2)) == []
 
 
-def test_an_error_comes_behind_the_group_that_was_begun():
+def test_groups_raise_after_incomplete_group():
     def items():
         yield from (1, 2, 3)
         raise ValueError("broken")
@@ -52,7 +50,7 @@ def test_an_error_comes_behind_the_group_that_was_begun():
         next(found)
 
 
-def test_items_are_read_ahead_in_order():
+def test_read_ahead_keeps_order():
     events, enough = [], threading.Event()
 
     def items():
@@ -63,13 +61,13 @@ def test_items_are_read_ahead_in_order():
             yield number
 
     found = read_ahead(items(), count=3)
-    assert next(found) == 0 and enough.wait(10)  # nobody asked for more than the first
+    assert next(found) == 0 and enough.wait(10)  # only the first was requested
     time.sleep(0.01)
     assert len(events) <= 5
     assert list(found) == list(range(1, 10))
 
 
-def test_an_error_comes_in_its_place():
+def test_read_ahead_raises_in_place_of_item():
     def items():
         yield 1
         raise ValueError("broken")
@@ -80,7 +78,7 @@ def test_an_error_comes_in_its_place():
         next(found)
 
 
-def test_one_worker_keeps_the_order():
+def test_one_worker_keeps_order():
     done = []
     with Workers(1) as workers:
         for number in range(50):
@@ -88,7 +86,7 @@ def test_one_worker_keeps_the_order():
     assert done == list(range(50))
 
 
-def test_few_jobs_wait():
+def test_queue_bounded():
     gate, started = threading.Semaphore(0), []
 
     def job(number):
@@ -106,7 +104,7 @@ def test_few_jobs_wait():
     assert sorted(started) == list(range(8))
 
 
-def test_the_error_of_a_job_is_raised():
+def test_error_of_job_raised():
     with pytest.raises(OSError, match="full"), Workers(1) as workers:
         workers.submit(_fail)
     with pytest.raises(OSError, match="full"), Workers(1, waiting=0) as workers:
@@ -114,7 +112,7 @@ def test_the_error_of_a_job_is_raised():
             workers.submit(_fail)
 
 
-def test_after_an_error_outside_jobs_are_finished_and_after_an_interrupt_dropped():
+def test_queued_jobs_run_after_error_and_dropped_after_interrupt():
     for error, done in ((KeyError, True), (KeyboardInterrupt, False)):
         with pytest.raises(error), Workers(1) as workers:
             workers.submit(time.sleep, 0.05)

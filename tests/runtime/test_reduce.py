@@ -9,8 +9,8 @@ def devices():
     return jax.local_device_count()
 
 
-def test_masked_mean_over_devices_is_the_global_one():
-    # One device has almost no pixels: a mean of means would be far off.
+def test_masked_mean_over_devices_equals_global_mean():
+    # One device has almost no valid pixels, so a mean of means would be wrong.
     n = devices()
     x = jax.random.uniform(jax.random.key(0), (n, 3, 8))
     keep = jax.random.uniform(jax.random.key(1), x.shape) < jnp.linspace(0.05, 0.95, n)[:, None, None]
@@ -22,7 +22,7 @@ def test_masked_mean_over_devices_is_the_global_one():
     np.testing.assert_allclose(reduce.masked_mean(x, mask, None), x[keep].mean(), rtol=1e-5)
 
 
-def test_gradients_over_devices_add_up_to_the_global_one():
+def test_gradients_over_devices_equal_global_gradient():
     n = devices()
     x = jax.random.uniform(jax.random.key(2), (n, 5))
     mask = (jax.random.uniform(jax.random.key(3), x.shape) < 0.5).astype(jnp.float32)
@@ -37,7 +37,7 @@ def test_gradients_over_devices_add_up_to_the_global_one():
     np.testing.assert_allclose(split, jnp.full(n, jax.grad(loss)(slope, x, mask, None)), rtol=1e-5)
 
 
-def test_mean_over_chosen_dims():
+def test_mean_over_dims():
     x = jnp.arange(24.0).reshape(2, 3, 4)
     np.testing.assert_allclose(reduce.mean(x, None, dims=(1, 2)), x.mean((1, 2)))
     mask = (x % 2 == 0).astype(jnp.float32)
