@@ -27,9 +27,9 @@ class Difference:
 
 
 def shrink(picture: UInt8[np.ndarray, "H W 3"]) -> Grey:
-    """Grey picture of :data:`TRACKING_WIDTH`."""
+    """The RGB image in grey, :data:`TRACKING_WIDTH` pixels wide."""
     size = (TRACKING_WIDTH, max(1, round(picture.shape[0] * TRACKING_WIDTH / picture.shape[1])))
-    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
 
 
 def track(before: Grey, after: Grey) -> tuple[Points, Points] | None:

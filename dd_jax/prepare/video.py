@@ -11,19 +11,16 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import cv2
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
-from dd_jax.data import video_camera
+from dd_jax.data import video_camera, video_reader
 from dd_jax.data.video_camera import Intrinsics, Picture
 from dd_jax.prepare import motion
 from dd_jax.runtime import files
-
-PATIENCE = 100
-"""Frames in a row that cannot be decoded, after which a video is believed to have ended."""
 
 MIN_MOTION = 0.001
 """A frame in which the median corner moved by less than this share of the width has no parallax to learn from."""
@@ -111,9 +108,7 @@ def prepare(
         raise ConfigError("--distortion=k1,k2,p1,p2[,k3] belongs to a calibrated camera: give --intrinsics=fx,fy,cx,cy with it")
     if every < 1 or not 0 <= start < end:
         raise ConfigError(f"--every={every} must be at least 1, and 0 <= --start={start:g} < --end={end:g} seconds")
-    capture = cv2.VideoCapture(str(video)) if video.is_file() else None
-    if capture is None or not capture.isOpened():
-        raise ConfigError(f"{video} cannot be read as a video")
+    video_reader.opened(video).close()
     settings = {
         "video": video.name, "bytes": video.stat().st_size, "every": every, "start": start,
         "end": None if math.isinf(end) else end, "min_motion": min_motion, "suffix": suffix, "fov": fov,
@@ -124,11 +119,10 @@ def prepare(
     if known is None:
         try:
             with contextlib.closing(_Cutter(video, folder, settings)) as cutter:
-                known = _cut(capture, cutter, video.name)
+                known = _cut(video, cutter)
             files.replace(folder / SETTINGS, json.dumps(known) + "\n")
         except OSError as error:
             raise ConfigError(f"{folder} cannot be written ({error.strerror or error}): make room and run it again") from error
-    capture.release()
     there = {path.name for path in folder.iterdir()}
     rows = [
         dataclasses.replace(row, outcome=DELETED) if row.outcome == KEPT and f"{row.frame:06d}.{suffix}" not in there else row
@@ -178,32 +172,28 @@ def _known(folder: Path, settings: dict) -> dict | None:
     return known
 
 
-def _cut(capture: Any, cutter: "_Cutter", name: str) -> dict:
-    """Looks at every chosen frame that the journal does not know yet; returns the content of the finished ``video.json``.
-
-    ``capture`` is a ``cv2.VideoCapture``.
-    """
+def _cut(video: Path, cutter: "_Cutter") -> dict:
+    """Decides about every selected frame that the journal does not hold yet; returns the finished ``video.json``."""
     settings = cutter.settings
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    rate = rate if 0 < rate < 1000 else 25.0
-    announced = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
+    rate, announced = video_reader.rate(video), video_reader.length(video)
     first, last = settings["start"] * rate, math.inf if settings["end"] is None else settings["end"] * rate
-    number, undecided = -1, 0  # frames up to ``number`` that cannot be decoded: damage if a later one can, else the end
-    with tqdm(total=math.ceil(min(last, announced)) or None, desc=name, unit="frame", disable=None) as progress:
-        while undecided < PATIENCE and number + 1 < last:
-            number += 1
-            if not capture.grab():
-                undecided += 1
+    done = missing = 0  # ``done``: number of frames up to the last decodable one; what follows it is not damage but missing
+    with tqdm(total=math.ceil(min(last, announced)), desc=video.name, unit="frame", disable=None) as progress:
+        for number, frame in enumerate(video_reader.decoded(video)):
+            if number >= last:
+                break
+            if frame is None:
                 continue
-            for place in range(number - undecided, number + 1):
+            for place in range(done, number + 1):
                 progress.update()
                 if place >= first and place % settings["every"] == 0 and cutter.wants(place):
-                    cutter.look(place, *(capture.retrieve() if place == number else (False, None)))
-            undecided = 0
-    number -= undecided
+                    cutter.look(place, video_reader.pixels(frame) if place == number else None)
+            done = number + 1
+        else:
+            missing = announced - done
     if cutter.before is None:
-        raise ConfigError(f"{name} has no readable frame between --start={first / rate:g} and --end={last / rate:g} seconds")
-    missing = announced - number - 1 if number + 1 < last else 0
+        interval = f"--start={first / rate:g} and --end={last / rate:g} seconds"
+        raise ConfigError(f"{video.name} has no readable frame between {interval}")
     found = {"rate": rate, "width": cutter.size[0], "height": cutter.size[1], "camera": cutter.camera_note}
     return settings | {"found": found | {"missing": missing if missing > max(2, announced // 100) else 0}}
 
@@ -231,10 +221,10 @@ class _Cutter:
         """Whether the frame is new, or the one that the next new one is compared with."""
         return number > self._done or number == self._last_kept
 
-    def look(self, number: int, readable: bool, picture: Picture | None) -> None:
-        """Decides about a frame."""
+    def look(self, number: int, picture: Picture | None) -> None:
+        """Decides about a frame; None is one that cannot be decoded."""
         known = number <= self._done
-        if not readable or picture is None:
+        if picture is None:
             self._note(Row(number, UNREADABLE))
             return
         if self.before is None:
@@ -274,6 +264,7 @@ class _Cutter:
         self._journal = (self.folder / JOURNAL).open("a")
 
     def _write(self, number: int, picture: Picture) -> None:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         encoded, data = cv2.imencode(f".{self.settings['suffix']}", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
         if not encoded:
             raise ConfigError(f"frame {number} cannot be written as {self.settings['suffix']}")
