@@ -13,7 +13,8 @@ from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_camera, video_reader
 from dd_jax.data.folder import SUFFIXES, is_picture, read_camera
 from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
-from dd_jax.data.kitti.raw import drive_camera, read_annotated
+from dd_jax.data.kitti.calibration import drive_camera
+from dd_jax.data.kitti.raw import read_annotated
 from dd_jax.data.video_camera import Intrinsics
 from dd_jax.data.video_reader import FASTEST, Picture
 from dd_jax.runtime.files import natural_key

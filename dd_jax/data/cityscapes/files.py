@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float32
-from numpy import ndarray
 
 from dd_jax.config import ConfigError
 from dd_jax.data.frames import intrinsics
@@ -43,6 +43,9 @@ HOMES = ("train", "val", "test")
 """Cityscapes' own division; each city belongs to one part."""
 
 CAMERA_FOLDERS = ("camera", "camera_trainvaltest/camera")
+
+CAMERA_SIZE = (384, 1024)
+"""What ``_cam.txt`` refers to, whatever the size of the pictures beside it (some copies of the script swap the two)."""
 
 NOTE, UNFINISHED = "triplets.json", "unfinished"
 """Beside preprocessed triplets: how they were made, and of which cities some may still be missing."""
@@ -153,9 +156,24 @@ class Camera:
     v0: float
     baseline: float  # of the stereo pair; nan where the file has none
 
-    def matrix(self, target: tuple[int, int]) -> Float32[ndarray, "3 3"]:
+    def matrix(self, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
         """Intrinsics of the kept rows at the ``target`` size (height, width)."""
         return intrinsics(self.fx, self.fy, self.u0, self.v0, (KEPT_ROWS, ORIGINAL_SIZE[1]), target, str(self.path))
+
+
+def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics at the ``target`` size (height, width) from SfMLearner's nine numbers.
+
+    Raises:
+      ConfigError: no such file, not nine numbers, or numbers that make no sense.
+    """
+    try:
+        fx, _, cx, _, fy, cy, _, _, _ = values = [float(word) for word in path.read_text().split(",")]
+        if not all(map(math.isfinite, values)):
+            raise ValueError("not finite")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} must hold nine numbers, fx,0,cx,0,fy,cy,0,0,1, separated by commas") from error
+    return intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
 
 
 class Cameras:

@@ -13,7 +13,8 @@ from jaxtyping import Float32
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data.frames import FrameFile, Listing, first_readable, frame_file, intrinsics
 from dd_jax.data.kitti import splits
-from dd_jax.data.kitti.calibration import AGAIN, list_triplets, nominal_camera, read_calibration
+from dd_jax.data.kitti.calibration import AGAIN, nominal_camera, read_calibration
+from dd_jax.data.kitti.triplets import list_triplets
 from dd_jax.runtime.files import Folders
 
 

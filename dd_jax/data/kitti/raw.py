@@ -15,10 +15,11 @@ from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import ground_truth_file, published_order
-from dd_jax.data.frames import FrameFile, GroundTruth, Listing, UnreadableFrame, decode_depth, frame_file, intrinsics, object_mask
+from dd_jax.data.frames import FrameFile, GroundTruth, Listing, UnreadableFrame, decode_depth, frame_file, object_mask
 from dd_jax.data.kitti import odometry, splits
-from dd_jax.data.kitti.calibration import AGAIN, list_triplets, nominal_camera, parse_calibration, read_calibration
+from dd_jax.data.kitti.calibration import AGAIN, drive_camera, nominal_camera, parse_calibration, read_calibration
 from dd_jax.data.kitti.splits import Entry
+from dd_jax.data.kitti.triplets import list_triplets
 from dd_jax.runtime.files import Folders
 
 
@@ -123,18 +124,6 @@ def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
         return decode_depth(path).astype(np.float32) / 256
     except UnreadableFrame as error:
         raise ConfigError(f"{path} is not a 16-bit grey PNG, or not all of it: {AGAIN}") from error
-
-
-def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """Intrinsics of a rectified colour camera at ``size`` (height, width) from ``calib_cam_to_cam.txt``.
-
-    Raises:
-      ConfigError: no such file, or values that make no sense.
-    """
-    values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
-    (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
-    rectified = tuple(values[f"S_rect_0{camera}"][::-1])
-    return intrinsics(fx, fy, cx, cy, rectified, size, f"{path} (P_rect_0{camera})")
 
 
 class _GroundTruth:

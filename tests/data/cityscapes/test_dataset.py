@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data.cityscapes.dataset import read_camera_text
+from dd_jax.data.cityscapes.files import read_camera_text
 from dd_jax.data.loader import open_split
 
 CAMERA = "1130.0,0.,548.0,0.,1132.5,256.5,0.,0.,1."
