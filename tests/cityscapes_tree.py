@@ -1,4 +1,4 @@
-"""Cityscapes' original tree at an eighth of its size, made of random pictures."""
+"""Cityscapes' original tree at an eighth of its size, made of random images."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ class CityscapesTree:
         self.config = DataConfig(source="cityscapes", root=str(root), height=size[0] * 3 // 4, width=size[1])
 
     def picture(self, number, city="ulm", sequence="000064"):
-        """The whole picture of a frame; smooth, so that it survives JPEG."""
+        """The whole image of a frame; smooth, so that it survives JPEG."""
         rng = np.random.default_rng([number, int(sequence), *city.encode()])
         small = rng.integers(0, 256, (self.size[0] // 16, self.size[1] // 16, 3), dtype=np.uint8)
         return cv2.resize(small, self.size[::-1], interpolation=cv2.INTER_CUBIC)

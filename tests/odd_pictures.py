@@ -1,4 +1,4 @@
-"""Pictures that are not what they seem."""
+"""Images that are not what they seem."""
 
 import struct
 import zlib

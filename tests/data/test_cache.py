@@ -12,7 +12,7 @@ from dd_jax.data.loader import open_split
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the pictures decoded from here on."""
+    """Names of the images decoded from here on."""
     names = []
 
     def spy(path):
@@ -146,7 +146,7 @@ def test_masks_of_another_size_are_fitted_and_of_other_proportions_are_named(kit
     np.testing.assert_array_equal(source[1].masks[2], mask)
     assert source[2].masks[2].all()
     assert "1 object masks have other proportions" in caplog.text
-    assert "mask_02/data/0000000003.png (50x50, its picture 64x32): write them again" in caplog.text
+    assert "mask_02/data/0000000003.png (50x50, its image 64x32): write them again" in caplog.text
 
 
 @pytest.mark.parametrize("kind, suffix", [("image", "png"), ("image", "jpg"), ("mask", "png")])
@@ -220,7 +220,7 @@ def test_the_store_survives_pickling_without_carrying_the_frames(kitti_tree):
 
 
 def test_processes_share_one_cache(kitti_tree):
-    """Two processes start on an empty cache at once; both read what the pictures hold."""
+    """Two processes start on an empty cache at once; both read what the images hold."""
     tree = kitti_tree(frames=8)
     program = f"""
 from dd_jax.config import DataConfig

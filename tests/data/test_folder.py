@@ -101,7 +101,7 @@ def test_pictures_are_measured_as_they_are_decoded(video):
         upright(video.root / f"frames/{frame}.jpg", 64, 32)
     np.testing.assert_allclose(open_split(video.config, "train")[0].K[:2], [[50, 0, 31.5], [0, 52, 15.5]])
     video.write_camera(width=32, height=64, cx=15.5, cy=31.5)
-    with pytest.raises(ConfigError, match=r"for pictures of 32 x 64, but .*0.jpg has 64 x 32"):
+    with pytest.raises(ConfigError, match=r"for images of 32 x 64, but .*0.jpg has 64 x 32"):
         open_split(video.config, "train")
 
 
@@ -109,7 +109,7 @@ def test_a_camera_needs_one_readable_picture(video, caplog):
     video.write_frames(6)
     bomb(video.root / "frames/0.png")
     video.write_camera(width=128)
-    with pytest.raises(ConfigError, match=r"for pictures of 128 x 32, but .*1.png has 64 x 32"):
+    with pytest.raises(ConfigError, match=r"for images of 128 x 32, but .*1.png has 64 x 32"):
         open_split(video.config, "train")
     video.write_camera()
     assert len(open_split(video.config, "train")) == 1
@@ -195,8 +195,8 @@ def test_training_batches_come_out(video):
         ({"cx": 64.0}, "intrinsics.json.*cx=64 cy=15.5.*64 x 32"),
         ({"fy": 0.0}, "fx=50 fy=0"),
         ({"cy": "middle"}, "intrinsics.json must hold the numbers"),
-        ({"width": 128}, "for pictures of 128 x 32, but .*0.png has 64 x 32"),
-        ({"height": 0}, "for pictures of 64 x 0"),
+        ({"width": 128}, "for images of 128 x 32, but .*0.png has 64 x 32"),
+        ({"height": 0}, "for images of 64 x 0"),
     ],
 )
 def test_cameras_that_cannot_be_are_refused(video, changes, complaint):

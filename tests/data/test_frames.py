@@ -41,7 +41,7 @@ def test_cut_off_pictures_are_unreadable(file, suffix, share):
 
 
 def test_absent_and_foreign_files_are_unreadable(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     for name in ("absent.png", "text.png"):
         with pytest.raises(frames.UnreadableFrame):
             frames.decode_image(tmp_path / name)
@@ -152,7 +152,7 @@ def test_proportions_are_compared_to_a_tenth():
 
 def test_masks_that_do_not_fit_are_named_with_both_sizes():
     picture = frames.Picture(np.zeros((32, 64, 3), np.uint8), np.zeros((32, 200), bool))
-    assert frames.misfit(picture, "m.png") == ["m.png (200x32, its picture 64x32)"]
+    assert frames.misfit(picture, "m.png") == ["m.png (200x32, its image 64x32)"]
     for mask in (None, np.zeros((64, 128), bool)):
         assert frames.misfit(frames.Picture(picture.image, mask), "m.png") == []
 

@@ -71,7 +71,7 @@ def test_the_same_depths_make_the_same_bytes(tree):
 
 
 def test_the_fields_file_is_read_in_the_order_of_the_list(tree):
-    """Pictures of several sizes make it an array of objects, pictures of one size a plain array."""
+    """Images of several sizes make it an array of objects, images of one size a plain array."""
     wanted = [np.full(size, value, np.float32) for value, size in ((1, (4, 6)), (2, (5, 6)), (3, (4, 6)))]
     data = np.empty(3, object)
     data[:] = wanted

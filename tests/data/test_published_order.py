@@ -21,7 +21,7 @@ EIGEN = "eigen/test_files.txt"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A root with the 697 pictures of the Eigen test split, no list, and ``gt_depths.npz`` of the field."""
+    """A root with the 697 images of the Eigen test split, no list, and ``gt_depths.npz`` of the field."""
     root = tmp_path_factory.mktemp("eigen")
     png = cv2.imencode(".png", np.zeros((32, 64, 3), np.uint8))[1].tobytes()
     for folder, frame, _ in splits.eigen_test():

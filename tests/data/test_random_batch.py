@@ -14,7 +14,7 @@ def test_a_batch_is_as_the_loader_yields_it():
         "seed": ((3,), np.uint32),
     }
     np.testing.assert_allclose(batch.masks.mean(), 1 / 6, atol=0.01)  # a third of the rows, half of the columns
-    np.testing.assert_array_equal(batch.images[:, 0, :, 2:], batch.images[:, 1, :, :-2])  # the pictures drift by two pixels
+    np.testing.assert_array_equal(batch.images[:, 0, :, 2:], batch.images[:, 1, :, :-2])  # the images drift by two pixels
 
 
 def test_masks_and_priors_are_there_where_the_config_has_them():

@@ -18,7 +18,7 @@ CAMERA = {"width": 64, "height": 32, "fx": 50.0, "fy": 50.0, "cx": 31.5, "cy": 1
 
 
 class OwnSet:
-    """Frames that slide over a picture, masks and priors, in two clips."""
+    """Frames that slide over an image, masks and priors, in two clips."""
 
     def __init__(self, root):
         self.root = root
@@ -85,12 +85,12 @@ def test_everything_wrong_is_said_at_once(own):
     assert not report.good and "problems" in report.verdict
     assert "--config.optim.steps=0" in problem(report, "optim.steps")
     for words, name in (
-        ("picture unreadable", "frames/a/2.png"),
+        ("image unreadable", "frames/a/2.png"),
         ("mask unreadable", "masks/a/3.png"),
         ("mask of other proportions", "masks/b/1.png"),
         ("prior says the same everywhere", "priors/a/1.png"),
         ("no prior depth", "frames/b/2.png"),
-        ("pictures of several sizes", "64x48 (1)"),
+        ("images of several sizes", "64x48 (1)"),
     ):
         assert name in problem(report, words), words
     assert report.statistics["frames without mask file"] == 1
@@ -104,7 +104,7 @@ def test_damaged_cameras_do_not_end_the_look(own):
     report = check(own.config)
     complaint = problem(report, "a/intrinsics.json")
     assert complaint.startswith("train, val, test: ") and "b/intrinsics.json" in complaint
-    assert "frames/b/5.png" in problem(report, "picture unreadable")  # no list named it
+    assert "frames/b/5.png" in problem(report, "image unreadable")  # no list named it
     assert report.statistics["frames"] == 16
 
 
@@ -112,14 +112,14 @@ def test_links_and_pictures_that_cannot_be_do_not_end_the_look(own, tmp_path):
     (own.root / "frames/a/zz.jpg").symlink_to("/nowhere/x.jpg")
     (own.root / "frames/b/zz.jpg").symlink_to("zz.jpg")
     bomb(own.root / "frames/a/0.png")
-    assert "frames/a/0.png" in problem(check(own.config), "picture unreadable")
+    assert "frames/a/0.png" in problem(check(own.config), "image unreadable")
     (own.root / "frames/b/intrinsics.json").unlink()
     (own.root / "frames/b").rename(tmp_path / "far")
     (own.root / "frames/b").symlink_to(tmp_path / "far")
     own.cut_off("frames/b/5.png")
     report = check(own.config)
     assert "intrinsics.json does not exist" in problem(report, "intrinsics.json")
-    assert "frames/b/5.png" in problem(report, "picture unreadable") and report.statistics["frames"] == 16
+    assert "frames/b/5.png" in problem(report, "image unreadable") and report.statistics["frames"] == 16
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_pixels_that_are_not_square_are_noted(own):
 def test_masks_that_cannot_be_are_problems(own):
     for path in (own.root / "masks").rglob("*.png"):
         cv2.imwrite(str(path), np.full((32, 64), 7, np.uint8))
-    assert "masks cover 100% of the pictures: check --config.data.mask_format" in problem(check(own.config), "cover")
+    assert "masks cover 100% of the images: check --config.data.mask_format" in problem(check(own.config), "cover")
     own.config.data.mask_format = "cityscapes"
     assert problem(check(own.config), "no mask has an object: check --config.data.mask_format")
     own.config.data.mask_format = "coco_panoptic"
@@ -181,7 +181,7 @@ def test_kitti_is_looked_at_without_its_calibration(tmp_path, kitti_tree):
     tree.path("image", 3).write_bytes(b"")
     report = check(config)
     assert "calib_cam_to_cam.txt does not exist" in problem(report, "calib_cam_to_cam")
-    assert "0000000003.png" in problem(report, "picture unreadable")
+    assert "0000000003.png" in problem(report, "image unreadable")
     tree.write_split("val", [f"{tree.folder} 99 l", f"{tree.folder} 1 l", f"{tree.folder} 1 l"])
     assert "val: 1 of 2 target images" in problem(check(config), "target images")
 

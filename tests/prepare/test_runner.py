@@ -62,15 +62,15 @@ def test_linked_clips_have_results_and_hidden_files_have_none(tmp_path, write):
 
 
 def test_flags_choose_a_data_set_or_a_folder(tmp_path, write):
-    write(tmp_path / "pictures/x/1.png")
-    (job,), note = runner.jobs_of_flags(None, tmp_path / "pictures", tmp_path / "out", MASKS)
+    write(tmp_path / "images/x/1.png")
+    (job,), note = runner.jobs_of_flags(None, tmp_path / "images", tmp_path / "out", MASKS)
     assert job.result == tmp_path / "out/x/1.png" and note == tmp_path / "out/masks.json"
     for arguments in ((None, None, None), (tmp_path, tmp_path, tmp_path), (None, tmp_path, None), (tmp_path, None, tmp_path)):
         with pytest.raises(ConfigError, match=r"give either --root"):
             runner.jobs_of_flags(*arguments, MASKS)
-    with pytest.raises(ConfigError, match=r"no \.png, \.jpg, \.jpeg pictures below --images="):
+    with pytest.raises(ConfigError, match=r"no \.png, \.jpg, \.jpeg images below --images="):
         runner.jobs_of_flags(None, tmp_path / "empty", tmp_path / "out", MASKS)
-    with pytest.raises(ConfigError, match=r"holds pictures neither in frames/, nor in DATE/DRIVE_sync"):
+    with pytest.raises(ConfigError, match=r"holds images neither in frames/, nor in DATE/DRIVE_sync"):
         runner.jobs_of_flags(tmp_path / "empty", None, None, MASKS)
 
 
@@ -122,7 +122,7 @@ def test_damaged_pictures_and_empty_results_are_counted_and_named(tmp_path, writ
     done = runner.run(jobs, lambda images: [None, *red(images[1:])], 2, "test")
     assert (done.written, len(done.unreadable), len(done.empty)) == (1, 1, 2)
     text = runner.summary(done, "masks")
-    assert text.startswith("1 masks written, 0 there already; 1 pictures could not be read: ") and "; 2 pictures gave" in text
+    assert text.startswith("1 masks written, 0 there already; 1 images could not be read: ") and "; 2 images gave" in text
     assert runner.run(jobs, red, 2, "test").written == 2  # another run tries again
 
 
@@ -150,7 +150,7 @@ def test_two_networks_do_not_share_one_set_of_files(tmp_path):
 @pytest.mark.parametrize("name", ["make_masks", "make_prior_depth"])
 def test_scripts_end_in_one_sentence(tmp_path, name):
     main = runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]
-    with pytest.raises(SystemExit, match=r"^error: .*holds pictures neither in frames/"):
+    with pytest.raises(SystemExit, match=r"^error: .*holds images neither in frames/"):
         main(["--root", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"^error: argument --batch_size: 0 is no number of at least 1"):
         main(["--root", str(tmp_path), "--batch_size=0"])

@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/prepare_video.py"
 
 @pytest.fixture
 def clip(tmp_path, picture):
-    """A view sliding over a wide picture: it moves for 10 frames, stands for 8, moves for 6. A block crosses it all along."""
+    """A view sliding over a wide image: it moves for 10 frames, stands for 8, moves for 6. A block crosses it all along."""
 
     def write(name="drive.avi", height=96, width=160):
         path = tmp_path / name
@@ -150,7 +150,7 @@ def test_damaged_notes_of_a_finished_cut_are_named(clip, tmp_path, name, content
 
 @pytest.mark.parametrize("killed_at", [0, 1, 7, 12, 40, 43])
 def test_a_cut_that_was_killed_goes_on_and_ends_with_the_same_files(clip, tmp_path, monkeypatch, killed_at):
-    """Killed at the n-th of the things written: settings, camera, journal, then a picture and a line for each frame."""
+    """Killed at the n-th of the things written: settings, camera, journal, then an image and a line for each frame."""
     path, options = clip(), {"intrinsics": CAMERA, "distortion": (-0.1, 0.0, 0.0, 0.0)}
     whole = video.prepare(path, tmp_path / "whole", **options)
     written = []

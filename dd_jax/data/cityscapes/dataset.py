@@ -1,17 +1,17 @@
 """Cityscapes: preprocessed triplets or the original sequences for training, the original sequences for the test set.
 
-* train, val from triplets: ``ROOT/CITY/CITY_SSSSSS_FFFFFF.jpg``, frames t-2, t, t+2 side by side without the bonnet (lower
-  quarter), and ``..._cam.txt`` (SfMLearner's layout; a folder ``ROOT/preprocessed`` is used where it exists).
-* train, val, test from sequences: the tree of ``cityscapes_files``, upper 768 of 1024 rows. The test set has t-2 and t only.
+* train, val from triplets: ``ROOT/CITY/CITY_SSSSSS_FFFFFF.jpg``, frames t-2, t, t+2 side by side without the car's bonnet
+  (lower quarter), and ``..._cam.txt`` (SfMLearner's layout; in the folder ``ROOT/preprocessed`` if it exists).
+* train, val, test from sequences: the tree described in ``files``, upper 768 of 1024 rows. The test set has t-2 and t only.
 * masks: ``ROOT/train_mask/CITY_SSSSSS_F.npy`` for t and ``F-1``, ``F+1`` for t-2, t+2 (DynamicDepth's layout, F without
-  zeros, of the kept rows; ``val_mask`` for the test set), else ``ROOT/mask_sequence/{train,val,test}/CITY/
-  CITY_SSSSSS_FFFFFF_mask.png``, of the whole picture.
+  leading zeros, of the kept rows; ``val_mask`` for the test set), else ``ROOT/mask_sequence/{train,val,test}/CITY/
+  CITY_SSSSSS_FFFFFF_mask.png``, of the whole image.
 * prior depth (16 bits, inverse depth by another network): ``ROOT/train_prior/CITY_SSSSSS_FFFFFF.png`` of the kept rows, else
-  ``ROOT/prior_sequence/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_prior.png`` of the whole picture.
-* ground truth: of the test set ``ROOT/gt_depths/%03d_depth.npy`` in the order of the split file; else, of any frame,
+  ``ROOT/prior_sequence/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_prior.png`` of the whole image.
+* ground truth: for the test set ``ROOT/gt_depths/%03d_depth.npy`` in the order of the split file; else, for any frame,
   ``ROOT/disparity/{train,val,test}/CITY/..._disparity.png`` (also ``disparity_sequence``) and its camera file.
 
-Without a split file the rules of ``cityscapes_splits`` hold.
+Without a split file the rules of ``splits`` apply.
 """
 
 import functools
@@ -33,7 +33,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     """Triplets (t-2, t, t+2) of "train" or "val", pairs (t-2, t) of "test".
 
     Raises:
-      ConfigError: folder, split file, target images or camera files are absent or make no sense, or triplets are unfinished.
+      ConfigError: folder, split file, target images or camera files are absent or invalid, or triplets are incomplete.
     """
     path = split_file(config, split)
     tree = Sequences(config) if split == "test" or _layout(config) == "sequence" else Triplets(config)
@@ -71,7 +71,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
 
 
 def _layout(config: DataConfig) -> str:
-    """Where train and val come from: what the config says, else triplets where there are any."""
+    """Source of train and val: as configured, otherwise triplets if there are any."""
     root = Path(config.root)
     if config.layout:
         return config.layout

@@ -20,27 +20,27 @@ DISPARITIES = ("disparity", "disparity_sequence", "disparity_trainvaltest/dispar
 
 
 class MeasuredDepth:
-    """Measured depth of the target frames of ``entries``, and where it lies."""
+    """Measured depth of the target frames of ``entries``, and its files."""
 
     def __init__(self, tree: Sequences, entries: list[Entry], published: bool, out_of_order: str):
         self.tree, self.entries = tree, entries
         folder = tree.root / "gt_depths"
-        self.published = folder if published and not out_of_order else None  # its numbers are lines of a list
+        self.published = folder if published and not out_of_order else None  # numbered by line of the list
         if published and out_of_order and folder.is_dir():
             log.warning(
-                "%s is not used: its numbers are lines of the public test list, and the frames are in another order here: put "
-                "that list into ROOT/splits, or name its folder with --config.data.split_dir", folder,
+                "%s is not used: its numbers are lines of the public test list, but the frames here have another order: copy "
+                "that list to ROOT/splits, or name its folder with --config.data.split_dir", folder,
             )  # fmt: skip
 
     def files(self, index: int) -> list[Path]:
-        """Where a frame's depth may lie, the first one that exists counts."""
+        """Candidate files for a frame's depth; the first one that exists is used."""
         city, sequence, number = self.entries[index]
         name = f"{self.tree.home(city)}/{city}/{city}_{sequence}_{number:06d}_disparity.png"
         published = [] if self.published is None else [self.published / f"{index:03d}_depth.npy"]
         return published + [self.tree.root / base / name for base in DISPARITIES]
 
     def __call__(self, index: int, kind: str) -> GroundTruth | None:
-        """Depth of the kept rows; Cityscapes knows one kind only."""
+        """Depth of the kept rows; Cityscapes has one kind only."""
         found = next((path for path in self.files(index) if path.is_file()), None)
         if found is None:
             return None
@@ -50,7 +50,7 @@ class MeasuredDepth:
         else:
             camera = self.tree.cameras.of(self.tree.home(entry[0]), *entry)
             if not 0 < camera.baseline < math.inf:
-                raise ConfigError(f"{camera.path}: the baseline {camera.baseline:g} must be positive to make depth of {found}")
+                raise ConfigError(f"{camera.path}: the baseline {camera.baseline:g} must be positive for depth from {found}")
             depth = _depth_from_disparity(found, camera.fx * camera.baseline)
         depth = depth[: depth.shape[0] * KEPT_ROWS // ORIGINAL_SIZE[0]]
         return GroundTruth(depth, _mask_at(self.tree, entry, depth.shape))
@@ -70,14 +70,14 @@ def _read_depth(path: Path) -> Float32[np.ndarray, "H W"]:
     try:
         depth = frames.load_array(path)
     except frames.UnreadableFrame as error:
-        raise ConfigError(f"{path} is damaged or of objects, which are not unpickled: fetch it again") from error
+        raise ConfigError(f"{path} is damaged or holds objects, which are not unpickled: download it again") from error
     if depth.ndim != 2 or depth.dtype.kind != "f":
-        raise ConfigError(f"{path} holds {depth.dtype} values of shape {list(depth.shape)}, not a map of depths: fetch it again")
+        raise ConfigError(f"{path} holds {depth.dtype} values of shape {list(depth.shape)}, not a depth map: download it again")
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 
 def _depth_from_disparity(path: Path, focal_baseline: float) -> Float32[np.ndarray, "H W"]:
-    """Metres from Cityscapes' 16 bits: disparity is (p - 1) / 256 pixels, p = 0 none."""
+    """Depth in metres from Cityscapes' 16-bit values p: disparity is (p - 1) / 256 pixels, p = 0 is none."""
     values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 2:
         raise ConfigError(f"{path} is not a 16-bit grey PNG: unpack Cityscapes' disparity archive again")

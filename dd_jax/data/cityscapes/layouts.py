@@ -39,7 +39,7 @@ class Sequences:
         self.folders, self.cameras, self.home = self.tree.folders, Cameras(self.tree), functools.cache(self._home)
 
     def _home(self, city: str) -> str:
-        """The part of the data set that a city belongs to."""
+        """The part of the data set (train, val, test) that a city belongs to."""
         bases = ("leftImg8bit_sequence", "leftImg8bit", "camera", "mask_sequence")
         places = ((base, home) for base in bases for home in HOMES)
         return next((home for base, home in places if (self.root / base / home / city).is_dir()), HOMES[0])
@@ -59,7 +59,7 @@ class Sequences:
         return {city: frame_numbers(self.folders.stamps(f"{base}/{city}"), city, "_leftImg8bit.png") for city in cities}
 
     def masked(self, entries: list[Entry]) -> list[Entry]:
-        """Without the triplets of which a frame has no mask, where there are masks at all (DynamicDepth's lists)."""
+        """The entries whose three frames have masks, if there are masks at all (as in DynamicDepth's lists)."""
         if self.config.masks != "files" or not any((self.root / name).is_dir() for name in ("train_mask", "mask_sequence/train")):
             return entries
         known = functools.cache(lambda *frame: self.mask(*frame)[0] is not None)
@@ -69,26 +69,26 @@ class Sequences:
         return kept
 
     def picture(self, entry: Entry) -> str:
-        """Where the picture of a frame should be."""
+        """Expected image path of a frame, for messages."""
         city, sequence, number = entry
         name = f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
         return f"{self.root}/leftImg8bit_sequence/{self.home(city)}/{city}/{name}"
 
     def frame(self, city: str, sequence: str, number: int) -> FrameFile | None:
-        """A frame with its mask and prior depth; None without a picture."""
+        """A frame with its mask and prior depth; None if it has no image."""
         home, name = self.home(city), f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
         bases = ("leftImg8bit_sequence", "leftImg8bit")
         image = next(filter(None, (self.folders.find(f"{base}/{home}/{city}", name) for base in bases)), None)
         return self.complete(image, KEPT, city, sequence, number)
 
     def complete(self, image: Found, box: Box, *frame: str | int) -> FrameFile | None:
-        """The picture ``image`` with the mask and prior depth of its frame."""
+        """``image`` with the mask and prior depth of its frame."""
         mask, mask_box = self.mask(*frame) if self.config.masks == "files" else (None, WHOLE)
         prior, prior_box = self.prior(*frame) if self.config.priors == "files" else (None, WHOLE)
         return frame_file(image, mask, prior, box=box, mask_box=mask_box, prior_box=prior_box)
 
     def mask(self, city: str, sequence: str, number: int) -> tuple[Found, Box]:
-        """Mask of a frame, under its own name or as the neighbour of a target, and the part of it that is kept."""
+        """Mask of a frame, stored under its own name or as the neighbour of a target, and the kept part of it."""
         home = self.home(city)
         for target, suffix in ((number, ""), (number + STEP, "-1"), (number - STEP, "+1")):
             name = f"{city}_{sequence}_{target}{suffix}.npy"
@@ -98,7 +98,7 @@ class Sequences:
         return self.folders.find(f"mask_sequence/{home}/{city}", f"{city}_{sequence}_{number:06d}_mask.png"), KEPT
 
     def prior(self, city: str, sequence: str, number: int) -> tuple[Found, Box]:
-        """Prior depth of a frame, and the part of it that is kept."""
+        """Prior depth of a frame, and the kept part of it."""
         name = f"{city}_{sequence}_{number:06d}"
         found = self.folders.find("train_prior", f"{name}.png")
         if found is not None:
@@ -111,7 +111,7 @@ class Sequences:
 
 
 class Triplets(Sequences):
-    """Frames from the thirds of preprocessed pictures; masks, prior depth and disparities as with the original tree."""
+    """Frames from the thirds of preprocessed images; masks, prior depth and disparities as in the original tree."""
 
     def __init__(self, config: DataConfig):
         super().__init__(config)
@@ -122,8 +122,8 @@ class Triplets(Sequences):
         if unfinished:
             source, flags = self.root if self.base else "CITYSCAPES", [f"--{name}={value}" for name, value in settings.items()]
             raise ConfigError(
-                f"{folder} does not hold all triplets of {', '.join(unfinished)}, for making them was interrupted: run scripts/"
-                f"prepare_cityscapes.py {source} --out={folder} {' '.join(flags)} again, or read the recordings themselves, "
+                f"{folder} lacks triplets of {', '.join(unfinished)} because making them was interrupted: run scripts/"
+                f"prepare_cityscapes.py {source} --out={folder} {' '.join(flags)} again, or read the sequences directly, "
                 f"--config.data.root={source} --config.data.layout=sequence"
             )
 
@@ -136,7 +136,7 @@ class Triplets(Sequences):
         return f"{self.root / self.base / city}/{city}_{sequence}_{number:06d}.jpg"
 
     def frame(self, city: str, sequence: str, number: int) -> FrameFile | None:
-        """Most frames are in three files; the one they are the centre of is taken for all, so that each is stored once."""
+        """Most frames are in three files; the one with the frame in the centre is preferred, so that each is stored once."""
         for place in (0, -1, 1):
             image = self.folders.find(f"{self.base}{city}", f"{city}_{sequence}_{number - place * STEP:06d}.jpg")
             if image is not None:

@@ -9,17 +9,17 @@ from dd_jax.config import ConfigError
 from dd_jax.data.frames import intrinsics
 
 NOMINAL = (0.58, 1.92, 0.5, 0.5)
-"""The field's constant camera (Monodepth2): fx / W, fy / H, cx / W, cy / H."""
+"""Constant intrinsics of Monodepth2: fx / W, fy / H, cx / W, cy / H."""
 
 LARGEST = 10_000
-"""Pixels along a side that a picture may have; KITTI's have 1,242."""
+"""Maximum image width and height in pixels; KITTI's images are 1,242 wide."""
 
 AGAIN = "unpack KITTI's archive of it again"
-"""What helps against a damaged file."""
+"""Remedy for a damaged file, in messages."""
 
 
 def parse_calibration(text: str) -> dict[str, Float[np.ndarray, " n"] | str]:
-    """``key: values`` lines, split at the first colon; values that are not all numbers stay text."""
+    """``key: values`` lines, split at the first colon; values that are not all numbers are kept as text."""
     values: dict[str, np.ndarray | str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -32,15 +32,15 @@ def parse_calibration(text: str) -> dict[str, Float[np.ndarray, " n"] | str]:
 
 
 def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " n"] | str]:
-    """A calibration file whose values ``sizes`` are so many finite numbers.
+    """A calibration file; ``sizes`` are the required keys and their counts of finite numbers.
 
     Raises:
-      ConfigError: no such file, or one of the values is absent, too short or no number, or no size of a picture.
+      ConfigError: the file or a value is absent, or a value has another count, is not finite, or is not an image size.
     """
     if not path.is_file():
         raise ConfigError(
             f"the calibration file {path} does not exist: unpack KITTI's calibration archive below --config.data.root "
-            "(training alone can do without: --config.data.intrinsics=nominal)"
+            "(training works without: --config.data.intrinsics=nominal)"
         )
     values = parse_calibration(path.read_text(errors="replace"))
     for key, size in sizes.items():
@@ -56,7 +56,7 @@ def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.n
     """Intrinsics of a rectified colour camera at ``size`` (height, width) from ``calib_cam_to_cam.txt``.
 
     Raises:
-      ConfigError: no such file, or values that make no sense.
+      ConfigError: the file is absent or invalid.
     """
     values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
     (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
@@ -65,6 +65,6 @@ def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.n
 
 
 def nominal_camera(size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """The field's constant camera in pixels at the training size (height, width)."""
+    """Constant intrinsics :data:`NOMINAL` in pixels at the training size (height, width)."""
     (height, width), (fx, fy, cx, cy) = size, NOMINAL
     return np.array([[fx * width, 0, cx * width], [0, fy * height, cy * height], [0, 0, 1]], np.float32)

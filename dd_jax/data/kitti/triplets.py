@@ -17,12 +17,12 @@ def list_triplets(
     picture: Callable[[str, int, int], str],
     source: str,
 ) -> tuple[list[FrameFile], Int32[np.ndarray, "n 3"]]:
-    """Every frame of the triplets (t-1, t, t+1) once, and the triplets as positions in that list.
+    """The unique frames of the triplets (t-1, t, t+1), and the triplets as positions in that list.
 
     Args:
-      file_of: the file of (folder, frame, camera), None where there is none.
-      picture: how a message calls it.
-      source: file or split that the entries are from, for the message.
+      file_of: the file of (folder, frame, camera), None if there is none.
+      picture: its path for messages.
+      source: file or split of the entries, for messages.
 
     Raises:
       ConfigError: target images are absent.

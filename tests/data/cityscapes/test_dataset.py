@@ -64,7 +64,7 @@ def test_thirds_become_triplets_and_shared_frames_are_stored_once(dump, base):
 
 @pytest.mark.parametrize("size", [(3 * 64, 32), (3 * 32, 48)])
 def test_the_camera_does_not_depend_on_the_pictures_size(dump, size):
-    """One public script writes 1024 x 384 pictures, another 512 x 768; cam.txt means 1024 x 384 in both."""
+    """One public script writes 1024 x 384 images, another 512 x 768; cam.txt means 1024 x 384 in both."""
     data = dump()
     data.triplets([12], size)
     data.split("train", [12])

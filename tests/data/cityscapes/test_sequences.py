@@ -189,7 +189,7 @@ def test_disparity_becomes_depth_of_the_kept_rows(snippet):
         with pytest.raises(ConfigError, match=r"camera.json: the baseline .* must be positive"):
             open_split(snippet.config, "train").ground_truth(0, "annotated")
     snippet.camera(9)
-    snippet.path("disparity", 5).write_bytes(b"no picture")
+    snippet.path("disparity", 5).write_bytes(b"no image")
     with pytest.raises(ConfigError, match=r"000005_disparity.png is not a 16-bit grey PNG"):
         open_split(snippet.config, "train").ground_truth(0, "annotated")
 

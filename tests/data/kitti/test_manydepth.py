@@ -1,6 +1,6 @@
 """Our KITTI reader beside ManyDepth's own code, on drives rendered at KITTI's size.
 
-The package ``manydepth`` has the ground truth and the preprocessing of single pictures; its dataset classes are only in a
+The package ``manydepth`` has the ground truth and the preprocessing of single images; its dataset classes are only in a
 checkout of its repository, which has to be on PYTHONPATH.
 """
 

@@ -204,7 +204,7 @@ def test_every_camera_format_and_kind_of_intrinsics(kitti_tree, camera, side, su
 
 
 def test_the_right_cameras_depth_is_seen_from_the_right(kitti_tree):
-    """A point 5 m ahead moves to the left by fx * baseline / z, in the picture of the right camera."""
+    """A point 5 m ahead moves to the left by fx * baseline / z, in the image of the right camera."""
     tree = kitti_tree(frames=3, cameras=(2, 3), height=370, width=1242)
     tree.calibrate("2011_09_26", fx=721.5377, cx=609.5593, cy=172.854)
     path = tree.root / tree.folder / "velodyne_points/data/0000000001.bin"

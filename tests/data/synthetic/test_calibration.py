@@ -40,6 +40,6 @@ def test_calibration_text_holds_the_scaled_camera():
     P = np.array([float(v) for v in lines["P_rect_02"].split()]).reshape(3, 4)
     np.testing.assert_allclose(P[:, :3], calibration.intrinsics(96, 320))
     native = np.array([44.85728, 0.2163791, 0.002745884])
-    # the offset of camera 2 is a property of the rig, not of the picture's size
+    # the offset of camera 2 is a property of the rig, not of the image's size
     np.testing.assert_allclose(np.linalg.solve(P[:, :3], P[:, 3]), np.linalg.solve(calibration.intrinsics(375, 1242), native))
     assert lines["S_rect_02"].split() == ["3.2000000000e+02", "9.6000000000e+01"]

@@ -25,7 +25,7 @@ def folder(root, number):
 
 @pytest.fixture(scope="module", autouse=True)
 def mini():
-    """A preset of four short drives with very small pictures."""
+    """A preset of four short drives with very small images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "mini", Preset((2, 1, 1), 4, 40, 96))
         yield
@@ -57,7 +57,7 @@ def test_split_lines_name_frames_with_both_neighbours(small):
 
 
 def test_split_worlds_differ(drives, read_png):
-    """Other streets, other light: neither poses nor pictures of any two drives agree."""
+    """Other streets, other light: neither poses nor images of any two drives agree."""
     pictures = [read_png(folder(drives, n), "image_02/data", 0).astype(float) for n in ("9001", "9002", "9501", "9801")]
     for i in range(4):
         for j in range(i):

@@ -38,7 +38,7 @@ def test_wall_texture_keeps_its_metres_and_stands_on_the_base(build):
     us, _, vs, v0 = patches.uv[0]
     np.testing.assert_allclose(2 * us * METRES[ID["facade_0"]], 10, rtol=1e-6)
     np.testing.assert_allclose(2 * vs * METRES[ID["facade_0"]], 6.4, rtol=1e-6)
-    assert v0 + vs == pytest.approx(1)  # the lower edge is the picture's lower edge
+    assert v0 + vs == pytest.approx(1)  # the lower edge is the image's lower edge
     assert patches.center[0, 1] == pytest.approx(-3.2)
 
 

@@ -39,7 +39,7 @@ def pair(street):
 
 
 def test_ground_depth_is_consistent_between_frames(street, pair):
-    """Inverse depth of a plane is linear in the picture, so bilinear interpolation of it is exact."""
+    """Inverse depth of a plane is linear in the image, so bilinear interpolation of it is exact."""
     view, other = pair
     x, y, z = reproject(view, other, street.K)
     only_ground = cv2.erode(other.ground.astype(np.uint8), np.ones((3, 3))) > 0

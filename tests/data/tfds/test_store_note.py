@@ -22,8 +22,8 @@ def test_masks_of_other_proportions_are_named_by_all_who_see_the_store(kitti_tre
     tree = kitti_tree(frames=4)
     for frame in range(4):
         tree.add_mask(frame, values=np.eye(*(tree.size if frame != 2 else (32, 200)), dtype=np.uint8))
-    sentence = "1 object masks have other proportions than their pictures"
-    named = f"{tree.folder}/mask_02/data/0000000002.png (200x32, its picture 64x32)"
+    sentence = "1 object masks have other proportions than their images"
+    named = f"{tree.folder}/mask_02/data/0000000002.png (200x32, its image 64x32)"
     build(tree.config, tmp_path / "store", full=full)
     assert sentence in caplog.text and named in caplog.text
     caplog.clear()
