@@ -1,7 +1,7 @@
 """Extracts the frames of a driving video into a folder that ``--config.data.source=folder`` reads.
 
-``video.json`` beside the images holds the settings, ``frames.csv`` the outcome for each frame. An interrupted extraction reads both
-and continues after the last line.
+``video.json`` beside the images holds the settings, ``frames.csv`` the outcome of each frame. An interrupted extraction reads
+both and continues after the last line.
 """
 
 import contextlib

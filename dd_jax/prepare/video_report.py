@@ -25,23 +25,23 @@ PARALLAX = 0.1
 def sentences(prepared: Prepared) -> list[str]:
     """Properties of the frames that matter for training, with remedies."""
     kept = [row for row in prepared.rows if row.outcome == KEPT]
-    lines = [f"frames: {prepared.kept} kept of {len(prepared.rows)} looked at, {prepared.static} left out (camera stands)"]
+    lines = [f"frames: {prepared.kept} kept of {len(prepared.rows)} checked, {prepared.static} left out (static camera)"]
     if prepared.kept < 3:
         lines[0] += "; training needs three in a row"
     lines += _damage(prepared)
     if prepared.camera:
         lines.append(f"camera: {prepared.camera}; depth has the relative error of the focal length: calibrate if possible")
     lines.append(
-        f"frame rate: {prepared.rate:g} a second, every {_ordinal(prepared.every)}frame taken, so neighbours are "
+        f"frame rate: {prepared.rate:g} per second, every {_ordinal(prepared.every)}frame taken, so neighbours are "
         f"{prepared.every / prepared.rate:.3g} s apart (KITTI: {KITTI_INTERVAL:g} s)"
     )
     lines.append(_motion(prepared, kept))
     parallax = [row.parallax for row in kept if math.isfinite(row.parallax)]
     if parallax:
         share = float(np.mean(np.array(parallax) >= PARALLAX))
-        lines.append(f"parallax: {share:.0%} of the frames show depth by the way they move")
+        lines.append(f"parallax: {share:.0%} of the frames have parallax")
         if share < 0.5:
-            lines[-1] += "; a camera that only turns, or looks at a plane, teaches none"
+            lines[-1] += "; a camera that only rotates, or sees a single plane, gives no depth signal"
     soft = motion.blurred([row.sharpness for row in kept]) if kept else []
     lines.append(f"sharpness: {len(soft)} of {len(kept)} frames are blurred compared with their neighbours")
     if soft:

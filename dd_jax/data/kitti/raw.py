@@ -123,7 +123,7 @@ def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
     try:
         return decode_depth(path).astype(np.float32) / 256
     except UnreadableFrame as error:
-        raise ConfigError(f"{path} is not a complete 16-bit grey PNG: {AGAIN}") from error
+        raise ConfigError(f"{path} is not a 16-bit grey PNG, or is incomplete: {AGAIN}") from error
 
 
 class _GroundTruth:
