@@ -18,9 +18,9 @@ from dd_jax.prepare.triplet import jpeg
 from dd_jax.runtime import command_line, files
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
-SPLIT = flags.DEFINE_multi_enum("split", list(SPLITS), SPLITS, "splits to look at; may be given several times")
-PICTURE = flags.DEFINE_string("picture", "check.jpg", 'file for the picture of one triplet; "" = none')
-JSON = flags.DEFINE_string("json", "", "file for the whole report")
+SPLIT = flags.DEFINE_multi_enum("split", list(SPLITS), SPLITS, "splits to check; may be given several times")
+PICTURE = flags.DEFINE_string("picture", "check.jpg", 'image file for one triplet; "" = none')
+JSON = flags.DEFINE_string("json", "", "JSON file for the whole report")
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     parser.add_argument("--root", required=True, help="folder of KITTI raw")
     parser.add_argument("--out", required=True, type=Path, help="the .npz file")
-    parser.add_argument("--split", default="", choices=("", "eigen_zhou", "eigen_full", "benchmark"), help="'': your own lists")
+    parser.add_argument("--split", default="", choices=("", "eigen_zhou", "eigen_full", "benchmark"), help="'' = your own lists")
     parser.add_argument("--split_dir", default="", help="folder of the lists; default: ROOT/splits")
     parser.add_argument("--part", default="test", choices=("train", "val", "test"))
     parser.add_argument("--kind", default="velodyne", choices=("velodyne", "annotated"))
-    parser.add_argument("--objects", action="store_true", help="the field's format, which only unpickling can read")
+    parser.add_argument("--objects", action="store_true", help="Monodepth2's format, which needs unpickling")
     flags = parser.parse_args(argv)
     data = DataConfig(root=flags.root, split=flags.split, split_dir=flags.split_dir, masks="none", intrinsics="nominal")
     with command_line.job():

@@ -17,7 +17,7 @@ from dd_jax.runtime import command_line
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     runner.add_flags(parser, runner.MASKS, DEFAULT_MODEL)
-    parser.add_argument("--classes", default=",".join(CLASSES), help="what may move, by the names that the model knows")
+    parser.add_argument("--classes", default=",".join(CLASSES), help="the model's names of potentially dynamic classes")
     args = parser.parse_args(argv)
     with command_line.job():
         jobs, note = runner.jobs_of_flags(args.root, args.images, args.out, runner.MASKS)

@@ -16,7 +16,7 @@ from dd_jax.runtime import command_line
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     runner.add_flags(parser, runner.PRIORS, DEFAULT_MODEL)
-    parser.add_argument("--says", default="auto", help="what the model says: depth, inverse, or auto (goes by its kind)")
+    parser.add_argument("--says", default="auto", help="what the model predicts: depth, inverse (depth), or auto (by its type)")
     args = parser.parse_args(argv)
     with command_line.job():
         jobs, note = runner.jobs_of_flags(args.root, args.images, args.out, runner.PRIORS)

@@ -9,10 +9,10 @@ from dd_jax.runtime import command_line
 
 def main(arguments: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
-    parser.add_argument("--out", required=True, help="folder of the data set; an unfinished one is finished")
+    parser.add_argument("--out", required=True, help="folder of the data set; an interrupted one is continued")
     parser.add_argument("--preset", default="small", choices=tuple(PRESETS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--height", type=int, help="picture size; default: the preset's")
+    parser.add_argument("--height", type=int, help="image size; default: the preset's")
     parser.add_argument("--width", type=int)
     parser.add_argument("--workers", type=int, default=2, help="processes; the files do not depend on it")
     flags = parser.parse_args(arguments)

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{result.folder}: {result.triplets} triplets, {result.written} of them new")
     if result.unreadable:
         shown = ", ".join(result.unreadable[:20])
-        print(f"{len(result.unreadable)} frames cannot be read, their triplets are left out: {shown}")
+        print(f"{len(result.unreadable)} frames cannot be read, and their triplets are left out: {shown}")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from dd_jax.runtime import command_line
 SPLITS = ["train", "val", "test"]
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
 OUT = flags.DEFINE_string("out", None, "folder of the store")
-SIZE = flags.DEFINE_enum("size", "training", ["training", "full"], "size of the frames in it")
-NAME = flags.DEFINE_string("name", "", "kitti_triplets | cityscapes_triplets | synthetic_triplets; default: by the source")
+SIZE = flags.DEFINE_enum("size", "training", ["training", "full"], "size of the stored frames")
+NAME = flags.DEFINE_string("name", "", "kitti_triplets | cityscapes_triplets | synthetic_triplets; default: that of the source")
 PACKED = flags.DEFINE_list("splits", SPLITS, "splits to pack")
-DEPTH = flags.DEFINE_list("depth", SPLITS, "those of them whose ground truth is packed too")
-PER_SHARD = flags.DEFINE_integer("per_shard", 512, "records in one file", lower_bound=1)
+DEPTH = flags.DEFINE_list("depth", SPLITS, "splits whose ground truth is packed too")
+PER_SHARD = flags.DEFINE_integer("per_shard", 512, "records per file", lower_bound=1)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ Train with --config.data.source=folder --config.data.root=DIR.
 """
 
 import math
-import os
 from pathlib import Path
 
 from dd_jax.prepare.triplet import jpeg
@@ -18,7 +17,7 @@ from dd_jax.runtime import command_line, files
 
 
 def numbers(*counts: int):
-    """Parser of that many numbers, separated by commas."""
+    """Parser of comma-separated numbers; ``counts`` are the allowed lengths."""
 
     def parse(text: str) -> tuple[float, ...]:
         values = tuple(float(word) for word in text.split(","))
@@ -36,15 +35,15 @@ def main(argv: list[str] | None = None) -> None:
     camera = parser.add_mutually_exclusive_group(required=True)
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees (dash cameras: often 60 to 120)")
     camera.add_argument("--intrinsics", type=numbers(4), metavar="fx,fy,cx,cy", help="in pixels of the video")
-    camera.add_argument("--guess", action="store_true", help="the focal length that the file names, else 60 degrees")
+    camera.add_argument("--guess", action="store_true", help="use the focal length in the file's metadata, else 60 degrees")
     parser.add_argument(
         "--distortion",
         type=numbers(4, 5),
         default=(),
         metavar="k1,k2,p1,p2[,k3]",
-        help="lens distortion, as OpenCV measures it together with --intrinsics; the frames are undistorted",
+        help="lens distortion in OpenCV's convention, calibrated together with --intrinsics; the frames are undistorted",
     )
-    parser.add_argument("--every", type=int, default=1, help="take every n-th frame; about 10 frames a second serve best")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th frame; about 10 frames per second work best")
     parser.add_argument("--start", type=float, default=0.0, help="seconds")
     parser.add_argument("--end", type=float, default=math.inf, help="seconds")
     parser.add_argument(
@@ -55,7 +54,6 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--png", action="store_true", help="lossless frames, several times larger")
     args = parser.parse_args(argv)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
     for video in args.video:
         with command_line.job():
             result = prepare(
@@ -67,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def show(video: Path, result: Prepared, out: Path) -> None:
-    """Says what became of a video, and writes a picture to look at."""
+    """Prints the report on a video and writes the image to check."""
     print(f"{result.folder}:", *sentences(result), sep="\n  ")
     picture = check_picture(result)
     if picture is not None:

@@ -1,4 +1,4 @@
-"""Cityscapes' original tree at an eighth of its size, made of random pictures."""
+"""Cityscapes' original tree at an eighth of its size, made of random images."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ class CityscapesTree:
         self.config = DataConfig(source="cityscapes", root=str(root), height=size[0] * 3 // 4, width=size[1])
 
     def picture(self, number, city="ulm", sequence="000064"):
-        """The whole picture of a frame; smooth, so that it survives JPEG."""
+        """The full image of a frame; smooth, so that it survives JPEG."""
         rng = np.random.default_rng([number, int(sequence), *city.encode()])
         small = rng.integers(0, 256, (self.size[0] // 16, self.size[1] // 16, 3), dtype=np.uint8)
         return cv2.resize(small, self.size[::-1], interpolation=cv2.INTER_CUBIC)
@@ -67,5 +67,5 @@ class CityscapesTree:
             self.array("disparity", number, rng.integers(2000, 2**15, self.size).astype(np.uint16))
 
     def kept(self, number, **where):
-        """The rows of a frame that training sees."""
+        """The rows of a frame that training uses."""
         return self.picture(number, **where)[: self.size[0] * 3 // 4]

@@ -1,4 +1,4 @@
-"""A source with known depth and predictors that know it, for tests of the evaluation."""
+"""A source with known depth and predictors that return it, for tests of the evaluation."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from dd_jax.types import Predictions
 
 
 class FakeSource(TripletSource):
-    """Pictures that carry their index, and ground truth at training size, so that nothing is resized."""
+    """Images that carry their index, and ground truth at training size, so that nothing is resized."""
 
     out_of_order = ""
 
@@ -48,7 +48,7 @@ def settings(**changes):
 
 
 def oracle(source, factor=1 / 30, student=True):
-    """Predicts the truth up to a factor; knows which sample it looks at from the picture."""
+    """Predicts the ground truth up to a factor; identifies the sample by its image."""
 
     def predict(images):
         index = images.images[:, 1, 0, 0, 0].astype(int)

@@ -1,4 +1,4 @@
-"""Pictures that are not what they seem."""
+"""Unusual image files."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ def bomb(path):
 
 
 def upright(path, height, width):
-    """A JPEG of this size, with the note that a viewer has to turn it by 90 degrees."""
+    """A JPEG of this size with an EXIF orientation of 90 degrees."""
     image = Image.fromarray(np.full((height, width, 3), 100, np.uint8))
     image.getexif()[0x0112] = 6
     image.save(path, exif=image.getexif())

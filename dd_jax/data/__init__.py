@@ -1,1 +1,1 @@
-"""What a sample is, and where it comes from; ``loader`` is the entrance."""
+"""Data sets and batches of samples; start with ``loader``."""

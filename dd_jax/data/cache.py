@@ -1,9 +1,9 @@
-"""Frames at training size in one memory-mapped file, so that reading one is a copy.
+"""Frames at training size in a memory-mapped file, so that reading one is a copy.
 
-A split's cache is a folder with ``frames.u8`` (n, h, w, 3), ``masks.bits`` (n, h w / 8; one bit a pixel), ``priors.u16``
+A split's cache is a folder with ``frames.u8`` (n, h, w, 3), ``masks.bits`` (n, h w / 8; one bit per pixel), ``priors.u16``
 (n, h, w) and ``journal.u8``: per frame a fingerprint of its source files, and whether they could be decoded. A frame whose
-fingerprint differs from today's is decoded again. So one rule serves the first build, the rest of an interrupted one, and
-changed files.
+fingerprint differs from the current one is decoded again. This rule covers the first build, an interrupted one, and changed
+files.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from dd_jax.runtime.files import Folders
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Part of the folder's name; raise it when the stored arrays change their meaning."""
+"""Part of the folder's name; increase it when the meaning of the stored arrays changes."""
 
 JOURNAL = np.dtype([("fingerprint", "<u8"), ("readable", "u1")])
 CHUNK = 256
-"""Frames between two commits to the journal: what an interrupted build loses at most."""
+"""Frames between two commits to the journal: the most that an interrupted build loses."""
 
 
 def layout(config: DataConfig, count: int) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
@@ -49,7 +49,7 @@ def layout(config: DataConfig, count: int) -> dict[str, tuple[np.dtype, tuple[in
 
 
 class FrameStore:
-    """Read access to a finished cache; may be opened by any number of processes, and pickled."""
+    """Read access to a finished cache; can be opened by several processes, and pickled."""
 
     def __init__(self, folder: Path, files: dict[str, tuple[np.dtype, tuple[int, ...]]]):
         self._arguments = folder, files
@@ -60,7 +60,7 @@ class FrameStore:
         return FrameStore, self._arguments
 
     def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
-        """Prior depth of these frames, as stored; None where the cache has none."""
+        """Prior depth of these frames, as stored; None if the cache has none."""
         return None if self.priors is None else self.priors[index]
 
     def read(
@@ -76,9 +76,9 @@ class FrameStore:
 
 
 def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameStore, Bool[np.ndarray, " n"]]:
-    """The frames of a listing, decoded now as far as necessary, and which of them are readable.
+    """The frames of a listing, decoded if not cached, and which of them are readable.
 
-    ``label`` names the split in the cache's folder name.
+    ``label`` is the part of the cache's folder name that identifies the split.
 
     Raises:
       ConfigError: more than ``max_unreadable`` frames cannot be decoded, or the cache cannot be written.
@@ -96,7 +96,7 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
 
     folder = base / name
     try:
-        if not _finished(folder, sizes, wanted):  # a finished cache may lie on a disk that cannot be written
+        if not _finished(folder, sizes, wanted):  # a finished cache may be on a read-only disk
             with _lock(base, name):
                 _allocate(folder, sizes)
                 _fill(folder, wanted, listing, config)
@@ -108,7 +108,7 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
     readable = _journal(folder, "r")["readable"].astype(bool)
     if not readable.all():
         names = _names(listing, np.flatnonzero(~readable))
-        log.warning("%d unreadable frames are left out, get them again: %s", (~readable).sum(), names)
+        log.warning("%d unreadable frames are left out, replace them: %s", (~readable).sum(), names)
     _limit(listing, np.flatnonzero(~readable), config)
     return FrameStore(folder, stored), readable
 
@@ -130,7 +130,7 @@ def _finished(folder: Path, sizes: dict[str, int], wanted: UInt64[np.ndarray, " 
 
 
 def _fingerprint(file: FrameFile, beside: Folders | None) -> int:
-    """Changes with any file of a frame; ``beside`` is given where a mask's meaning stands in a file beside it."""
+    """Changes with any file of a frame; ``beside`` is given if a file beside the mask defines its meaning."""
     text = f"{file.stamp} {file.mask} {file.mask_stamp}" + (f" {file.prior} {file.prior_stamp}" if file.prior else "")
     boxes = file.mask_box, file.prior_box
     text += "" if boxes == (WHOLE, WHOLE) else f" {boxes}"
@@ -146,17 +146,17 @@ def _lock(base: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("waiting for another process that builds the frame cache %s", base / name)
+            log.warning("waiting for another process to build the frame cache %s", base / name)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _allocate(folder: Path, sizes: dict[str, int]) -> None:
-    """Makes the files at their full size (so that a full disk shows now); starts over if one has another size."""
+    """Creates the files at full size (so that a full disk fails now); starts over if one has another size."""
     if _sizes(folder, sizes) == sizes:
         return
     if folder.exists():
-        log.warning("the frame cache %s is damaged: built anew", folder)
+        log.warning("the frame cache %s is damaged: rebuilding it", folder)
         shutil.rmtree(folder)
     started = folder.with_name(folder.name + ".new")
     shutil.rmtree(started, ignore_errors=True)
@@ -175,7 +175,7 @@ def _allocate(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, config: DataConfig) -> None:
-    """Decodes every frame whose fingerprint in the journal is not today's."""
+    """Decodes every frame whose fingerprint in the journal is not current."""
     journal = _journal(folder, "r+")
     todo = np.flatnonzero(journal["fingerprint"] != wanted)
     changed = int((journal["fingerprint"][todo] != 0).sum())
@@ -193,7 +193,7 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             images[index] = frames.resize_image(picture.image, height, width, config.resize)
             if masks is not None:
                 mask = np.zeros((height, width), bool) if picture.mask is None else picture.mask
-                if listing.stored is None:  # a store has noted them
+                if listing.stored is None:  # those of a store are in its note
                     misfits.extend(frames.misfit(picture, listing.root / listing.files[index].mask))
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
             if priors is not None and picture.prior is not None:
@@ -209,7 +209,7 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
             for ok in threads.map(store, chunk.tolist()):
                 readable.append(ok)
                 progress.update()
-            for array in arrays.values():  # the data reach the disk before the journal says so
+            for array in arrays.values():  # data reach the disk before the journal records them
                 array.flush()
             journal["fingerprint"][chunk], journal["readable"][chunk] = wanted[chunk], readable
             journal.flush()
@@ -218,11 +218,11 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
 
 
 def warn_of_misfits(misfits: Sequence[str]) -> None:
-    """Says which masks have other proportions than their pictures, where there are any."""
+    """Warns about masks with other proportions than their images."""
     if misfits:
         log.warning(
-            "%d object masks have other proportions than their pictures and are stretched over them, the first is %s: write "
-            "them again if they belong to other pictures", len(misfits), min(misfits),
+            "%d object masks have other proportions than their images and are stretched over them, the first is %s: write "
+            "them again if they belong to other images", len(misfits), min(misfits),
         )  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def _limit(listing: Listing, unreadable: Int[np.ndarray, " k"], config: DataConf
     if unreadable.size > config.max_unreadable:
         raise ConfigError(
             f"{unreadable.size} frames cannot be decoded, more than --config.data.max_unreadable={config.max_unreadable}; "
-            f"get them again: {_names(listing, unreadable)}"
+            f"replace them: {_names(listing, unreadable)}"
         )
 
 

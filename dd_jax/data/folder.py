@@ -1,15 +1,14 @@
 """Your own video: ``ROOT/frames/*.png|jpg``, or several clips ``ROOT/frames/CLIP/*.png|jpg``, and ``intrinsics.json``.
 
-``intrinsics.json`` holds one camera, in pixels of the pictures, with (0, 0) at the centre of the top-left pixel::
+``intrinsics.json`` holds one camera, in pixels of the images, with (0, 0) at the centre of the top-left pixel::
 
     {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}
 
-It lies in ROOT, or in a clip's folder for that clip alone. Pictures are taken as a viewer shows them, turned where their camera
-noted its orientation, and must be free of lens distortion. Optional object masks have the frame's name:
-``ROOT/masks[/CLIP]/NAME.png`` or ``.npy`` (nonzero = object; see ``--config.data.mask_format``); so has prior depth,
-``ROOT/priors[/CLIP]/NAME.png`` or ``.npy`` (inverse depth by another network). Frames follow each other in the order of their
-names; hidden files are none. Split files are optional, with lines ``[CLIP] NAME``; without them the last tenth of each clip is
-val and test.
+It is in ROOT, or in a clip's folder for that clip only. The EXIF orientation of images is applied; they must be free of lens
+distortion. Optional object masks are named as their frames: ``ROOT/masks[/CLIP]/NAME.png`` or ``.npy`` (nonzero = object; see
+``--config.data.mask_format``), and so is prior depth: ``ROOT/priors[/CLIP]/NAME.png`` or ``.npy`` (inverse depth by another
+network). Frames are ordered by name; hidden files are ignored. Split files are optional, with lines ``[CLIP] NAME``; without
+them the last tenth of each clip is val and test.
 """
 
 import json
@@ -26,13 +25,13 @@ from dd_jax.runtime.files import Folders, natural_key
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 VAL_SHARE = 10
-"""One frame in so many, at the end of each clip, is for validation."""
+"""One in this many frames, at the end of each clip, is for validation."""
 
-Clips = dict[str, list[str]]  # names of the pictures in order; the clip "" is ROOT/frames itself
+Clips = dict[str, list[str]]  # names of the images in order; the clip "" is ROOT/frames itself
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of this name is a frame; hidden ones are not, such as the ``._*.png`` that macOS puts beside pictures."""
+    """Whether a file of this name is a frame; hidden files are not, such as the ``._*.png`` that macOS writes beside images."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -40,7 +39,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     """Triplets of neighbouring frames of a clip; there is no ground truth.
 
     Raises:
-      ConfigError: no frames, two of one name, no usable intrinsics, a damaged split file, or clips too short for a triplet.
+      ConfigError: no frames, duplicate names, no usable intrinsics, a damaged split file, or clips too short for a triplet.
     """
     path, root = split_file(config, split), Path(config.root)
     folders, table = Folders(root), FrameTable()
@@ -75,7 +74,7 @@ def _beside(kind: str, clip: str) -> str:
 def _clips(folders: Folders) -> Clips:
     frames = folders.root / "frames"
     if not frames.is_dir():
-        raise ConfigError(f"there is no folder {frames}: put the pictures there, or make it with scripts/prepare_video.py")
+        raise ConfigError(f"the folder {frames} does not exist: put the images there, or make it with scripts/prepare_video.py")
     clips = {}
     for clip in ["", *sorted(entry.name for entry in frames.iterdir() if entry.is_dir())]:
         names = sorted(filter(is_picture, folders.stamps(_beside("frames", clip))), key=natural_key)
@@ -83,18 +82,18 @@ def _clips(folders: Folders) -> Clips:
         twice = next((name for name in names if first.setdefault(Path(name).stem, name) != name), None)
         if twice is not None:
             raise ConfigError(
-                f"{frames / clip} holds {first[Path(twice).stem]} and {twice}, one frame by their name, as masks and lists know "
-                "it: take one of them away"
+                f"{frames / clip} holds {first[Path(twice).stem]} and {twice}, which masks and lists cannot tell apart: "
+                "remove one of them"
             )
         if names:
             clips[clip] = names
     if not clips:
-        raise ConfigError(f"{frames} holds no {', '.join(SUFFIXES)} pictures, nor does a folder in it")
+        raise ConfigError(f"neither {frames} nor a folder in it holds {', '.join(SUFFIXES)} images")
     return clips
 
 
 def _by_rule(clips: Clips, split: str, root: Path) -> list[tuple[str, int]]:
-    """Frames with both neighbours on their own side of the cut; a clip too short for two sides is for training."""
+    """Frames with both neighbours on the same side of the cut; a clip too short for a cut is for training."""
     chosen = []
     for clip, names in clips.items():
         tail = max(3, round(len(names) / VAL_SHARE))
@@ -104,7 +103,7 @@ def _by_rule(clips: Clips, split: str, root: Path) -> list[tuple[str, int]]:
     if not chosen:
         raise ConfigError(
             f"the clips in {root / 'frames'} are too short for the {split} split: a clip needs three frames in a row, "
-            "and six before three of them are set apart for val"
+            "and six if three of them are to be for val"
         )
     return chosen
 
@@ -124,7 +123,7 @@ def _from_file(path: Path, clips: Clips) -> list[tuple[str, int]]:
 
 
 def _cameras(root: Path, clips: Clips, target: tuple[int, int]) -> dict[str, Float32[np.ndarray, "3 3"]]:
-    """Every clip's camera; what is wrong with any of them is said at once."""
+    """Every clip's camera; reports the errors of all clips at once."""
     cameras, complaints = {}, []
     for clip, names in clips.items():
         try:
@@ -150,10 +149,10 @@ def _camera(root: Path, clip: str, names: list[str], target: tuple[int, int]) ->
 def read_camera(path: Path, pictures: Sequence[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     """Intrinsics at the ``target`` size (height, width) from an ``intrinsics.json`` for ``pictures``.
 
-    The first one that can be decoded stands for all of them; the cache counts and names the others.
+    Checks the size of the first image that can be decoded; the cache reports unreadable ones.
 
     Raises:
-      ConfigError: not such a file, or one for pictures of other proportions.
+      ConfigError: another kind of file, or one for images of other proportions.
     """
     try:
         values = json.loads(path.read_bytes())
@@ -162,5 +161,5 @@ def read_camera(path: Path, pictures: Sequence[Path], target: tuple[int, int]) -
         raise ConfigError(f"{path} must hold the numbers width, height, fx, fy, cx, cy: {error!r}") from error
     picture, actual = first_readable(pictures) or (pictures[0], (height, width))
     if not (width > 0 and height > 0) or abs(actual[1] * height / (actual[0] * width) - 1) > 0.01:
-        raise ConfigError(f"{path} is for pictures of {width:g} x {height:g}, but {picture} has {actual[1]:g} x {actual[0]:g}")
+        raise ConfigError(f"{path} is for images of {width:g} x {height:g}, but {picture} has {actual[1]:g} x {actual[0]:g}")
     return intrinsics(fx, fy, cx, cy, (height, width), target, str(path))

@@ -1,7 +1,7 @@
-"""What a sample is, and how one picture becomes an array at training size.
+"""Samples and listings, and decoding and resizing of images, masks and prior depth.
 
-The readers (``kitti``, ``cityscapes``, ``folder``) say which files make up a split (a ``Listing``); ``cache`` decodes each
-file once; ``loader`` puts triplets together.
+The readers (``kitti``, ``cityscapes``, ``folder``) list the files of a split (a ``Listing``); ``cache`` decodes each file once;
+``loader`` assembles triplets.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from dd_jax.data import masks
 from dd_jax.runtime.files import Found
 
 MISSING = -1
-"""Entry of ``Listing.triplets`` where there is no such frame."""
+"""Entry of ``Listing.triplets`` for an absent frame."""
 
 
-Box = tuple[float, float, float, float]  # left, right, top, bottom as shares of a picture
+Box = tuple[float, float, float, float]  # left, right, top, bottom as shares of an image
 
 WHOLE: Box = (0.0, 1.0, 0.0, 1.0)
 
 
 @dataclasses.dataclass
 class Sample:
-    """Three consecutive frames (t-1, t, t+1); a missing one is all zeros and ``exists`` says so."""
+    """Three consecutive frames (t-1, t, t+1); a missing one is all zeros and False in ``exists``."""
 
     images: UInt8[np.ndarray, "f h w 3"]
     masks: Bool[np.ndarray, "f h w"]  # potentially dynamic objects
@@ -46,7 +46,7 @@ class GroundTruth:
 
     depth: Float32[np.ndarray, "H W"]  # metres, 0 = none
     dynamic: Bool[np.ndarray, "H W"] | None = None  # potentially dynamic objects
-    moving: Bool[np.ndarray, "H W"] | None = None  # objects that really move
+    moving: Bool[np.ndarray, "H W"] | None = None  # objects in motion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +54,9 @@ class FrameFile:
     """Where one frame and its object mask are stored."""
 
     image: str  # path below the root of the data set
-    stamp: tuple[int, int]  # size and modification time of the image, to notice that it changed
-    box: Box = WHOLE  # the part of the picture that is the frame
-    mask: str = ""  # "" = no object
+    stamp: tuple[int, int]  # size and modification time of the image, to detect changes
+    box: Box = WHOLE  # the part of the image that is the frame
+    mask: str = ""  # "" = no objects
     mask_stamp: tuple[int, int] = (0, 0)
     prior: str = ""  # "" = none
     prior_stamp: tuple[int, int] = (0, 0)
@@ -66,10 +66,10 @@ class FrameFile:
 
 @dataclasses.dataclass
 class Picture:
-    """One frame as its files have it, cut to the part that counts."""
+    """One decoded frame at its stored size, cut to its boxes."""
 
     image: UInt8[np.ndarray, "H W 3"]
-    mask: Bool[np.ndarray, "_ _"] | None = None  # None = no object
+    mask: Bool[np.ndarray, "_ _"] | None = None  # None = no objects
     prior: UInt16[np.ndarray, "_ _"] | None = None
 
 
@@ -83,12 +83,12 @@ class Listing:
     K: Float32[np.ndarray, "n 3 3"]  # pixels at training size
     names: list[str]
     ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
-    truth_files: Callable[[int], list[Path]] = lambda index: []  # what a triplet's may be made of, existing or not
-    stored: Callable[[int], Picture] | None = None  # decodes a frame that is no file of its own
-    misfits: tuple[str, ...] = ()  # masks of other proportions than their pictures, see ``misfit``, as far as noted in a store
+    truth_files: Callable[[int], list[Path]] = lambda index: []  # candidate ground-truth files of a triplet, existing or not
+    stored: Callable[[int], Picture] | None = None  # decodes a frame that has no file of its own
+    misfits: tuple[str, ...] = ()  # masks with other proportions than their images (see ``misfit``), noted in a store
     mask_format: str = "binary"  # of the mask files, see ``decode_mask``
-    out_of_order: str = ""  # published list that has these frames in another order; see ``orders``
-    measured: Callable[[int, str], Float32[np.ndarray, "H W"] | None] = lambda index, kind: None  # KITTI: depth without masks
+    out_of_order: str = ""  # published list with these frames in another order, see ``published_order``
+    measured: Callable[[int, str], Float32[np.ndarray, "H W"] | None] = lambda index, kind: None  # KITTI: without masks
 
     def __len__(self) -> int:
         return len(self.names)
@@ -97,24 +97,24 @@ class Listing:
         """The frame ``files[index]``.
 
         Raises:
-          UnreadableFrame: its bytes, or those of its mask or prior depth, cannot be decoded.
+          UnreadableFrame: the image, its mask or its prior depth cannot be decoded.
         """
         return decode_frame(self.root, self.files[index], self.mask_format) if self.stored is None else self.stored(index)
 
 
 class UnreadableFrame(Exception):
-    """The bytes of a picture or a mask cannot be decoded completely."""
+    """The bytes of an image or a mask cannot be decoded completely."""
 
 
 class FrameTable:
-    """Collects the frames of a listing, each once, under a key."""
+    """Collects the unique frames of a listing by key."""
 
     def __init__(self):
         self.files: list[FrameFile] = []
         self._positions: dict[object, int] = {}
 
     def position(self, key: object, find: Callable[[], FrameFile | None]) -> int:
-        """Position of the frame ``key``; ``find`` is asked on the first mention and may know no file (MISSING)."""
+        """Position of the frame ``key``; ``find`` is called on first use, None = no such file (MISSING)."""
         if key not in self._positions:
             file = find()
             self._positions[key] = MISSING if file is None else len(self.files)
@@ -124,7 +124,7 @@ class FrameTable:
 
 
 def frame_file(image: Found, mask: Found, prior: Found = None, **kwargs) -> FrameFile | None:
-    """A frame from what :meth:`dd_jax.data.files.Folders.find` returned for its image, its mask and its prior depth."""
+    """A frame from the results of :meth:`dd_jax.runtime.files.Folders.find` for image, mask and prior depth."""
     if image is None:
         return None
     none = ("", (0, 0))
@@ -133,18 +133,16 @@ def frame_file(image: Found, mask: Found, prior: Found = None, **kwargs) -> Fram
 
 
 def decode_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB picture from a file, or from the bytes of one.
-
-    Turned as its note of the camera's orientation says, so that it is what a viewer shows.
+    """RGB image from a file, or from the bytes of one, with its EXIF orientation applied.
 
     Raises:
-      UnreadableFrame: missing, damaged or cut off.
+      UnreadableFrame: missing, damaged or truncated.
     """
     return cv2.cvtColor(_decode(source, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def first_readable(pictures: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
-    """The first picture that can be decoded, and its size (height, width) then; None where there is none."""
+    """The first image that can be decoded, and its decoded size (height, width); None if there is none."""
     for path in pictures:
         with contextlib.suppress(UnreadableFrame):
             return path, decode_image(path).shape[:2]
@@ -152,26 +150,26 @@ def first_readable(pictures: Iterable[Path]) -> tuple[Path, tuple[int, int]] | N
 
 
 def decode_mask(source: Path | bytes, mask_format: str = "binary") -> Bool[np.ndarray, "H W"]:
-    """Potentially dynamic objects from a picture or an ``.npy`` array of any type of number.
+    """Potentially dynamic objects from an image or an ``.npy`` array of any numeric type.
 
     Args:
-      source: a file, or the bytes of a picture, which is binary.
+      source: a file, or the bytes of a binary image.
       mask_format: "binary" (nonzero = object: bool, 0/1, 0/255, float, instance ids), "cityscapes" (label ids),
         "cityscapes_train" (train ids) or "coco_panoptic" (see :mod:`dd_jax.data.masks`).
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off, not two-dimensional, or of another format.
+      UnreadableFrame: missing, damaged, truncated, not two-dimensional, or of another format.
     """
     if mask_format == "coco_panoptic":
         try:
             return masks.is_object_segment(decode_image(source), source)
         except KeyError as error:
-            raise UnreadableFrame(f"{source} is not mentioned in {masks.SEGMENTS}") from error
+            raise UnreadableFrame(f"{source} is not listed in {masks.SEGMENTS}") from error
     if isinstance(source, Path) and source.suffix == ".npy":
         values = load_array(source)
     elif mask_format == "binary":
         values = _decode(source, cv2.IMREAD_UNCHANGED)
-        values = values[..., :3].max(axis=-1) if values.ndim == 3 else values  # an alpha channel says nothing
+        values = values[..., :3].max(axis=-1) if values.ndim == 3 else values  # without alpha
     else:
         values = _decode_labels(source)
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
@@ -180,12 +178,12 @@ def decode_mask(source: Path | bytes, mask_format: str = "binary") -> Bool[np.nd
 
 
 def decode_prior(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
-    """Inverse depth of another network, larger = nearer, in a unit of its own.
+    """Inverse depth of another network, larger = nearer, in arbitrary units.
 
-    A grey PNG of 16 bits (8 bits are spread over 16), or an ``.npy`` array of uint16, uint8 or floats, which are scaled.
+    A 16-bit grey PNG (8 bits are expanded to 16), or an ``.npy`` array of uint16, uint8 or floats, which are rescaled.
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off, not grey, or nothing in it is positive.
+      UnreadableFrame: missing, damaged, truncated, not grey, or without positive values.
     """
     is_array = isinstance(source, Path) and source.suffix == ".npy"
     values = load_array(source) if is_array else _decode(source, cv2.IMREAD_UNCHANGED)
@@ -200,10 +198,10 @@ def decode_prior(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
 
 
 def store_inverse_depth(inverse: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
-    """Inverse depth of any unit with its largest value at 65535; negative and not finite values become 0, the farthest.
+    """Inverse depth of any unit scaled to a maximum of 65535; negative and non-finite values become 0 (farthest).
 
     Raises:
-      ValueError: nothing is positive.
+      ValueError: no value is positive.
     """
     inverse = np.clip(np.where(np.isfinite(inverse), inverse, 0).astype(np.float64), 0, None)
     if not (inverse > 0).any():
@@ -212,10 +210,10 @@ def store_inverse_depth(inverse: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray,
 
 
 def decode_depth(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
-    """16-bit grey picture as stored, from a file, or from the bytes of one.
+    """16-bit grey image as stored, from a file, or from the bytes of one.
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off or of another type.
+      UnreadableFrame: missing, damaged, truncated or of another type.
     """
     values = _decode(source, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2 or values.dtype != np.uint16:
@@ -224,10 +222,10 @@ def decode_depth(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """An ``.npy`` file's array, mapped, so that a header which promises more than the file has is an error; never unpickled.
+    """Memory-mapped array of an ``.npy`` file, so that a header larger than the file is an error; never unpickled.
 
     Raises:
-      UnreadableFrame: missing, damaged, cut off, or of objects, which would have to be unpickled.
+      UnreadableFrame: missing, damaged, truncated, or of objects, which would need unpickling.
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
@@ -254,7 +252,7 @@ def mask_of(root: Path, file: FrameFile, mask_format: str) -> Bool[np.ndarray, "
 
 
 def prior_of(root: Path, file: FrameFile) -> UInt16[np.ndarray, "_ _"]:
-    """The prior depth of a frame that has one, likewise."""
+    """The prior depth of a frame that has one, cut to its box; raises as :func:`decode_frame`."""
     return cut(decode_prior(root / file.prior), file.prior_box)
 
 
@@ -269,7 +267,7 @@ def _decode(source: Path | bytes, flags: int) -> Shaped[np.ndarray, "..."]:
 
 
 def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
-    """Labels of a grey picture, or the indices of one with a palette, which OpenCV would give as colours."""
+    """Labels of a grey image, or the palette indices of a palette image, which OpenCV would convert to colours."""
     try:
         with Image.open(io.BytesIO(_complete(source))) as picture:
             return np.asarray(picture)
@@ -278,7 +276,7 @@ def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
 
 
 def _complete(source: Path | bytes) -> bytes:
-    """A picture's bytes. OpenCV fills the rest of a cut-off file with grey without a word, hence the look at the end marks."""
+    """An image's bytes. Checks the end markers, because OpenCV silently fills the rest of a truncated file with grey."""
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
@@ -295,21 +293,21 @@ def _name(source: Path | bytes) -> str:
 
 
 def cut(image: np.ndarray, box: Box) -> np.ndarray:
-    """The part of a picture that ``box`` names.
+    """The part of an image inside ``box``.
 
     Raises:
-      UnreadableFrame: its edges fall between pixels, so that this is not the picture it should be.
+      UnreadableFrame: the edges fall between pixels, so the image has an unexpected size.
     """
     height, width = image.shape[:2]
     edges = [share * size for share, size in zip(box, (width, width, height, height))]
     left, right, top, bottom = rounded = [round(edge) for edge in edges]
     if max(abs(edge - whole) for edge, whole in zip(edges, rounded)) > 1e-6:
-        raise UnreadableFrame(f"a picture of {width} x {height} cannot be divided as its place in the data set asks")
+        raise UnreadableFrame(f"an image of {width} x {height} cannot be divided as its data set requires")
     return image[top:bottom, left:right]
 
 
 def resize_image(image: UInt8[np.ndarray, "H W 3"], height: int, width: int, resize: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Antialiased resizing: "area" (OpenCV) or "lanczos" (PIL, the field's choice)."""
+    """Antialiased resizing: "area" (OpenCV) or "lanczos" (PIL, as Monodepth2)."""
     if image.shape[:2] == (height, width):
         return image
     if resize == "area":
@@ -327,16 +325,16 @@ def resize_mask(mask: Bool[np.ndarray, "H W"], height: int, width: int) -> Bool[
 
 
 def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes (height, width) have one ratio of the sides, to a tenth."""
+    """Whether the aspect ratios of two sizes (height, width) agree to 10 %."""
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.1
 
 
 def misfit(picture: Picture, mask: Path | str) -> list[str]:
-    """Name of the mask's file and both sizes, where the mask has other proportions than its picture."""
+    """The mask's file name and both sizes if the mask has other proportions than its image, otherwise empty."""
     if picture.mask is None or same_proportions(picture.mask.shape, picture.image.shape[:2]):
         return []
     (height, width), (rows, columns) = picture.image.shape[:2], picture.mask.shape
-    return [f"{mask} ({columns}x{rows}, its picture {width}x{height})"]
+    return [f"{mask} ({columns}x{rows}, its image {width}x{height})"]
 
 
 def resize_prior(prior: UInt16[np.ndarray, "H W"], height: int, width: int) -> UInt16[np.ndarray, "h w"]:
@@ -347,9 +345,9 @@ def resize_prior(prior: UInt16[np.ndarray, "H W"], height: int, width: int) -> U
 def intrinsics(
     fx: float, fy: float, cx: float, cy: float, size: tuple[float | int, float | int], target: tuple[int, int], where: str
 ) -> Float32[np.ndarray, "3 3"]:
-    """Matrix in pixels of the ``target`` size (height, width), from values in pixels of ``size`` (height, width).
+    """Intrinsics in pixels of the ``target`` size (height, width), from values in pixels of ``size`` (height, width).
 
-    With integers at pixel centres a point moves like ``c' = (c + .5) s - .5``.
+    With integers at pixel centres, coordinates scale as ``c' = (c + .5) s - .5``.
 
     Raises:
       ConfigError: focal length not positive or principal point outside the image; the message names the file ``where``.
@@ -366,7 +364,7 @@ def intrinsics(
 def object_mask(
     root: Path, path: str, shape: tuple[int, int], mask_format: str = "binary"
 ) -> Bool[np.ndarray, "H W"] | None:
-    """Mask for evaluation at the ground truth's size, ``path`` or the same with ``.npy``; None where there is no file.
+    """Mask for evaluation at the ground truth's size, from ``path`` or the same with ``.npy``; None if there is no file.
 
     Raises:
       ConfigError: the file cannot be decoded.

@@ -1,8 +1,8 @@
 """Ground truth of a whole split in one ``.npz``, so that evaluation needs no laser scans.
 
-* Written and read here: ``names`` (lines of the split) and a plain float array ``depth_000000``, ... for each.
-* The field's ``gt_depths.npz``: one array ``data`` in the order of the list. Pictures of several sizes make it an array of
-  objects, which only unpickling can read, and that runs whatever code the file contains. So it needs ``data.allow_pickle``.
+* This library's format: ``names`` (lines of the split) and a plain float array ``depth_000000``, ... for each.
+* Monodepth2's ``gt_depths.npz``: one array ``data`` in the order of the list. With images of several sizes it is an array of
+  objects, which needs unpickling, and unpickling runs any code in the file. So it requires ``data.allow_pickle``.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ from dd_jax.data.frames import Listing
 Depth = Float32[np.ndarray, "H W"]
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading an archive ends in that is damaged, encrypted (RuntimeError) or packed in a way that is not known here."""
+"""Errors of archives that are damaged, encrypted (RuntimeError) or compressed by an unknown method."""
 
 UNPICKLING = (pickle.UnpicklingError, ImportError, AttributeError, TypeError)
-"""What objects that are no depths end in, with leave to unpickle them."""
+"""Errors of unpickling objects that are not depth maps."""
 
 
 def export(listing: Listing, kind: str, out: Path, objects: bool = False) -> int:
-    """Writes the ground truth of a split to ``out`` and returns of how many frames.
+    """Writes the ground truth of a split to ``out`` and returns the number of frames.
 
-    ``objects`` writes the field's format, for other programs. The file appears when it is complete; its bytes depend on the
-    depths alone.
+    ``objects`` writes Monodepth2's format, for other programs. The file appears only when complete; its bytes depend on the
+    depths only.
 
     Raises:
-      ConfigError: no frame has ground truth, or, for the field's format, one has none or the order is not the field's; or
-        ``out`` cannot be written.
+      ConfigError: no frame has ground truth; for Monodepth2's format, a frame has none or the order is not the published one;
+        or ``out`` cannot be written.
     """
     if objects:
         published_order.refuse_other(listing.out_of_order, "a file with --objects", "leave out --objects")
@@ -64,7 +64,7 @@ def export(listing: Listing, kind: str, out: Path, objects: bool = False) -> int
                 )
             if objects:
                 data = np.empty(len(depths), object)
-                for index, depth in enumerate(depths):  # an assignment at once would stack pictures of one size
+                for index, depth in enumerate(depths):  # a single assignment would stack images of equal size
                     data[index] = depth
                 _write(archive, "data", data)
             else:
@@ -79,12 +79,12 @@ def export(listing: Listing, kind: str, out: Path, objects: bool = False) -> int
 
 
 def of_split(config: DataConfig, part: str, names: list[str], out_of_order: str) -> Callable[[int], Depth | None]:
-    """Depth by position in ``names`` from ``config.ground_truth_file``; None where the file has none.
+    """Depth by position in ``names`` from ``config.ground_truth_file``; None if the file has none.
 
-    A file without names is for "test" alone, in the order of its list; ``out_of_order`` as in ``Listing``.
+    A file without names is for "test" only, in the order of its list; ``out_of_order`` as in ``Listing``.
 
     Raises:
-      ConfigError: the file is absent, damaged, pickled without leave, of another split, or of another order.
+      ConfigError: the file is absent, damaged, pickled without permission, of another split, or of another order.
     """
     if not config.ground_truth_file:
         return lambda index: None
@@ -96,14 +96,14 @@ def of_split(config: DataConfig, part: str, names: list[str], out_of_order: str)
             raise ConfigError(f"{path} has none of the {len(names)} test frames, like {names[0]!r}: export that split's")
         return lambda index: _depth(path, f"depth_{known[names[index]]:06d}") if names[index] in known else None
     if "data" not in members:
-        raise ConfigError(f"{path} has neither names nor data in it: write it with scripts/export_ground_truth.py")
+        raise ConfigError(f"{path} contains neither names nor data: write it with scripts/export_ground_truth.py")
     if part != "test":
         return lambda index: None
     published_order.refuse_other(out_of_order, f"{path} has no names: it", "write one with scripts/export_ground_truth.py")
     shape, dtype = members["data"]
     if dtype.hasobject and not config.allow_pickle:
         raise ConfigError(
-            f"{path} holds pickled objects, and reading them runs whatever code is in the file: set "
+            f"{path} holds pickled objects, and reading them runs any code in the file: set "
             "--config.data.allow_pickle=True if you trust it, or write a plain one with scripts/export_ground_truth.py"
         )
     if shape[:1] != (len(names),):
@@ -116,14 +116,14 @@ def of_split(config: DataConfig, part: str, names: list[str], out_of_order: str)
 
 
 def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date
+    member = zipfile.ZipInfo(f"{name}.npy")  # with a fixed date
     member.compress_type = archive.compression
     with archive.open(member, "w", force_zip64=True) as file:
         np.lib.format.write_array(file, array, allow_pickle=array.dtype.hasobject)
 
 
 def _members(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Names of the arrays in a file; of ``names`` and ``data`` also shape and type, without reading what is in them."""
+    """Names of the arrays in a file; for ``names`` and ``data`` also shape and type, read from their headers only."""
     if not path.is_file():
         raise ConfigError(f"--config.data.ground_truth_file={os.fspath(path)!r} does not exist")
     members = {}
@@ -157,10 +157,10 @@ def _depth(path: Path, name: str) -> Depth:
 def _sound(depth: np.ndarray, path: Path, name: str) -> Depth:
     depth = np.asarray(depth)
     if depth.ndim != 2 or depth.dtype.kind not in "fiu" or not np.isfinite(depth).all():
-        raise ConfigError(f"{path}: {name} is no map of finite depths: write the file again with scripts/export_ground_truth.py")
+        raise ConfigError(f"{path}: {name} is not a map of finite depths: write it again with scripts/export_ground_truth.py")
     return depth.astype(np.float32)
 
 
 def _damaged(path: Path, name: str = "") -> ConfigError:
     where = f" ({name})" if name else ""
-    return ConfigError(f"{path} is damaged or no .npz file{where}: write it again with scripts/export_ground_truth.py")
+    return ConfigError(f"{path} is damaged or not an .npz file{where}: write it again with scripts/export_ground_truth.py")

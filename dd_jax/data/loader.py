@@ -1,8 +1,8 @@
-"""The entrance to all data: a split as triplets of frames, and batches of them.
+"""Splits as triplets of frames, and batches of them.
 
-``open_split`` reads the lists and fills the frame cache, or opens a store that needs none; ``train_batches`` is an endless
-stream that depends on the seed alone (not on threads, processes or devices) and can be resumed, ``eval_batches`` walks
-through given samples once.
+``open_split`` reads the lists and fills the frame cache, or opens a store that needs no cache; ``train_batches`` is an endless
+resumable stream that depends on the seed only (not on threads, processes or devices); ``eval_batches`` iterates once over given
+samples.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Frames(Protocol):
-    """Frames at training size: the cache's, or those of a store."""
+    """Frames at training size, from the cache or a store."""
 
     def read(
         self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
@@ -37,7 +37,7 @@ class Frames(Protocol):
         """Fills the given arrays with frames and masks of ``index``; zeros for negative entries."""
 
     def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
-        """Prior depth of these frames; None where there is none."""
+        """Prior depth of these frames; None if there is none."""
 
 
 class TripletSource:
@@ -58,7 +58,7 @@ class TripletSource:
         return Sample(**{name: values[0] for name, values in self.gather(np.array([index])).items()})
 
     def gather(self, indices: Int[np.ndarray, " b"], num_frames: int = 3) -> dict[str, np.ndarray]:
-        """Images, masks, K, exists, perhaps prior of several samples: the first ``num_frames`` frames, copied from the cache."""
+        """Images, masks, K, exists and optionally prior of the first ``num_frames`` frames of several samples."""
         triplets = self._triplets[indices, :num_frames]
         images = np.empty((*triplets.shape, *self._size, 3), np.uint8)
         masks = np.empty((*triplets.shape, *self._size), bool)
@@ -68,12 +68,12 @@ class TripletSource:
         return batch if prior is None else batch | {"prior": prior}
 
     def ground_truth(self, index: SupportsIndex, kind: str) -> GroundTruth | None:
-        """Measured depth of a kind (``eval.ground_truth``, where the source knows several) at native size; None without."""
+        """Measured depth of a kind (``eval.ground_truth``, if the source has several) at native size; None if there is none."""
         return self._listing.ground_truth(int(self._kept[index]), kind)
 
     @property
     def out_of_order(self) -> str:
-        """The published list that has these samples in another order, so that nothing pairs with them by position; "" = none."""
+        """The published list with these samples in another order, which rules out pairing by position; "" = none."""
         return self._listing.out_of_order
 
     def name(self, index: SupportsIndex) -> str:
@@ -82,26 +82,26 @@ class TripletSource:
 
 
 def open_split(config: DataConfig, split: str) -> TripletSource:
-    """Samples of "train", "val" or "test"; decodes what the frame cache does not hold yet.
+    """Samples of "train", "val" or "test"; decodes frames missing from the cache.
 
     Raises:
-      ConfigError: files are absent, unreadable or make no sense, or nothing is left.
+      ConfigError: files are absent, unreadable or invalid, or no sample is left.
     """
     for flag, size in (("height", config.height), ("width", config.width)):
         if size <= 0 or size % 32:
             raise ConfigError(f"--config.data.{flag}={size} must be a positive multiple of 32")
     if split != "train":
-        config = dataclasses.replace(config, priors="none")  # they teach; nothing else looks at them
+        config = dataclasses.replace(config, priors="none")  # only training uses them
     store = None
     if config.source == "tfds":
-        from dd_jax.data.tfds.store import open_store  # half a second of imports that the other sources can do without
+        from dd_jax.data.tfds.store import open_store  # half a second of imports that other sources do not need
 
         listing, store = open_store(config, split)
     else:
         listing = list_split(config, split)
     require_priors(listing, config)
     warn_of_misfits(listing.misfits)
-    if store is not None and store.size is not None:  # it holds what the cache would
+    if store is not None and store.size is not None:  # a store at training size replaces the cache
         frames, readable = store, store.readable
     else:
         frames, readable = open_cache(listing, config, f"{config.source}-{split}")
@@ -112,10 +112,10 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
-    """The samples of a split, by the reader of its source, before any picture is decoded.
+    """The samples of a split, listed by the reader of its source without decoding an image.
 
     Raises:
-      ConfigError: files are absent or make no sense.
+      ConfigError: files are absent or invalid.
     """
     match config.source:
         case "kitti":
@@ -125,7 +125,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
         case "folder":
             listing = folder.list_split(config, split)
         case "tfds":
-            from dd_jax.data.tfds.store import open_store  # half a second of imports that the other sources can do without
+            from dd_jax.data.tfds.store import open_store  # half a second of imports that other sources do not need
 
             return open_store(config, split)[0]
         case other:
@@ -145,10 +145,10 @@ def require_priors(listing: Listing, config: DataConfig) -> None:
 
 
 def train_batches(source: TripletSource, config: Config, num_processes: int = 1, process: int = 0) -> grain.DatasetIterator:
-    """Endless shuffled batches, this process's share of ``config.data.batch_size``, uint8 images and a seed per sample.
+    """Endless shuffled batches: this process's share of ``config.data.batch_size``, uint8 images and a seed per sample.
 
-    The shares of all processes, in their order, are the batch of one process. ``get_state()`` is
-    ``{"next_index": batches taken}``, valid for any number of threads and processes as long as the global batch size stays.
+    The shares of all processes, concatenated in order, equal the batch of a single process. ``get_state()`` is
+    ``{"next_index": batches taken}``, valid for any number of threads and processes if the global batch size stays the same.
 
     Raises:
       ConfigError: the batch size is not divisible by the number of processes.
@@ -166,7 +166,7 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
         indices, seeds = zip(*samples[process * share : (process + 1) * share])
         return Batch(**source.gather(np.array(indices)), seed=np.array(seeds, np.uint32))
 
-    # What travels through the shuffle is an index; all processes draw the same whole batch, and each loads its share of it.
+    # Indices are shuffled, not samples; all processes draw the same global batch and each loads its share.
     stream = grain.MapDataset.range(len(source)).seed(config.train.seed).shuffle().repeat(None).random_map(draw)
     stream = stream.batch(config.data.batch_size, drop_remainder=True, batch_fn=list).map(load)
     threads = config.data.threads
@@ -174,7 +174,7 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
 
 
 def batch_shapes(source: TripletSource, config: Config) -> Batch:
-    """Shapes and types of a whole batch, of all processes together; one sample is read for them."""
+    """Shapes and types of a global batch; reads one sample."""
     one = Batch(**source.gather(np.zeros(1, int)), seed=np.zeros(1, np.uint32))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.data.batch_size, *x.shape[1:]), x.dtype), one)
 
@@ -182,7 +182,7 @@ def batch_shapes(source: TripletSource, config: Config) -> Batch:
 def eval_batches(
     source: TripletSource, indices: Sequence[int] | Int[np.ndarray, " m"], batch_size: int, num_frames: int = TARGET + 1
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Batch]]:
-    """(t-1, t), or all three frames, of the samples ``indices``, in order; copies of its last sample fill up the last batch.
+    """(t-1, t), or all three frames, of the samples ``indices`` in order; the last batch is padded with its last sample.
 
     Yields the real indices (n <= batch_size) and a batch of ``batch_size``.
     """
@@ -194,10 +194,10 @@ def eval_batches(
 
 
 class Prefetch:
-    """Keeps ``size`` batches on their way to the device ahead of the one in use.
+    """Transfers ``size`` batches to the device ahead of the one in use.
 
-    ``put`` starts a transfer and returns at once (``jax.device_put``). ``get_state`` belongs to the batches handed out,
-    not to those fetched ahead, so that resuming loses and repeats nothing.
+    ``put`` starts a transfer and returns immediately (``jax.device_put``). ``get_state`` counts the batches handed out,
+    not those fetched ahead, so that resuming neither loses nor repeats a batch.
     """
 
     def __init__(self, iterator: Any, size: int, put: Callable[[Batch], Any]):
@@ -220,12 +220,12 @@ class Prefetch:
         return self._state
 
     def set_state(self, state: Any) -> None:
-        """Continues after the batch that :meth:`get_state` belonged to."""
+        """Continues after the batch at which :meth:`get_state` was called."""
         self._ahead.clear()
         self._iterator.set_state(state)
         self._state = state
 
 
 def prefetch(iterator: Any, size: int, put: Callable[[Batch], Any]) -> Prefetch:
-    """See :class:`Prefetch`; ``iterator`` is that of :func:`train_batches`, which never ends."""
+    """See :class:`Prefetch`; ``iterator`` is the endless one of :func:`train_batches`."""
     return Prefetch(iterator, size, put)

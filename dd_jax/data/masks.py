@@ -1,4 +1,4 @@
-"""Which pixels of a segmentation are potentially dynamic objects: the classes, and how files say them."""
+"""Potentially dynamic objects in segmentation files: classes and file formats."""
 
 import functools
 import json
@@ -10,30 +10,30 @@ from jaxtyping import Bool, Shaped
 from dd_jax.config import ConfigError
 
 CLASSES = ("person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle")
-"""What may move by itself, by the names of Cityscapes; those of COCO are among them."""
+"""Potentially dynamic classes by their Cityscapes names, which include COCO's."""
 
 LABEL_IDS = (24, 33)
 """First and last Cityscapes label id of :data:`CLASSES`."""
 
 TRAIN_IDS = (11, 18)
-"""Likewise of the 19 classes that Cityscapes trains with (caravans and trailers are not among them)."""
+"""First and last Cityscapes train id of :data:`CLASSES` (caravan and trailer have none)."""
 
 COCO_IDS = (1, 2, 3, 4, 6, 7, 8)
 """``category_id`` in COCO: person, bicycle, car, motorcycle, bus, train, truck."""
 
 SEGMENTS = "panoptic.json"
-"""Lies beside the PNGs of the panoptic format."""
+"""COCO's JSON file in the folder of the panoptic PNGs."""
 
 
 def is_object(values: Shaped[np.ndarray, "h w"], mask_format: str) -> Bool[np.ndarray, "h w"]:
-    """Potentially dynamic objects of a mask with one value a pixel.
+    """Potentially dynamic objects of a mask with one value per pixel.
 
     Args:
-      mask_format: "binary" (nonzero), "cityscapes" (label ids; of ``*_instanceIds.png``, whose objects say
-        ``1000 * label + number``, too) or "cityscapes_train" (train ids).
+      mask_format: "binary" (nonzero), "cityscapes" (label ids, or ``*_instanceIds.png`` with ``1000 * label +
+        number``) or "cityscapes_train" (train ids).
     """
     if mask_format == "binary":
-        return np.abs(values) > 0  # not a number is no object
+        return np.abs(values) > 0  # NaN is not an object
     first, last = TRAIN_IDS
     if mask_format == "cityscapes":
         first, last = LABEL_IDS
@@ -43,13 +43,13 @@ def is_object(values: Shaped[np.ndarray, "h w"], mask_format: str) -> Bool[np.nd
 
 
 def is_object_segment(picture: Shaped[np.ndarray, "h w 3"], path: Path) -> Bool[np.ndarray, "h w"]:
-    """Potentially dynamic objects of COCO's panoptic format: RGB says a segment, ``R + 256 G + 256^2 B``.
+    """Potentially dynamic objects of COCO's panoptic format: RGB encodes the segment id ``R + 256 G + 256^2 B``.
 
-    What the segments of the picture ``path`` are stands in :data:`SEGMENTS` beside it.
+    :data:`SEGMENTS` beside the image ``path`` lists the classes of its segments.
 
     Raises:
-      ConfigError: no such file, or not in COCO's form.
-      KeyError: it knows nothing of this picture.
+      ConfigError: that file is absent or not in COCO's format.
+      KeyError: it does not list this image.
     """
     segments = path.with_name(SEGMENTS)
     try:
@@ -64,13 +64,13 @@ def is_object_segment(picture: Shaped[np.ndarray, "h w 3"], path: Path) -> Bool[
 
 @functools.lru_cache(maxsize=8)
 def object_segments(path: Path, stamp: int) -> dict[str, frozenset[int]]:
-    """Name of a picture -> ids of its segments that are potentially dynamic objects.
+    """Image file name -> ids of its segments that are potentially dynamic objects.
 
-    Classes are recognised by name where the file has ``categories`` (that of Cityscapes has), by COCO's ids elsewhere.
-    ``stamp`` tells a changed file from the one read before.
+    Classes are matched by name if the file has ``categories`` (Cityscapes' has), otherwise by COCO's ids.
+    ``stamp`` (modification time) invalidates the cached result of a changed file.
 
     Raises:
-      ConfigError: not JSON, or not in COCO's form.
+      ConfigError: not JSON, or not in COCO's format.
     """
     try:
         content = json.loads(path.read_text())
@@ -84,5 +84,5 @@ def object_segments(path: Path, stamp: int) -> dict[str, frozenset[int]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} is not in COCO's panoptic form, annotations with file_name and segments_info (id, category_id): {error!r}"
+            f"{path} is not in COCO's panoptic format, annotations with file_name and segments_info (id, category_id): {error!r}"
         ) from error

@@ -1,9 +1,9 @@
-"""The order in which other programs know the frames of a test split.
+"""Check that test frames have the published order, which files without frame names rely on.
 
-Depth of a whole split travels without names, as one array or as numbered files: ``disps_eigen_split.npy`` and ``gt_depths.npz``
-of Monodepth2's family, ManyDepth's predictions and depths of Cityscapes. An entry then belongs to a line of the published list.
-Here the frames follow from rules where there is no list; these give the set and another order, in which every entry
-would meet a wrong frame, and nothing but the scores would tell.
+Depth of a whole split is often stored without names, as one array or as numbered files: ``disps_eigen_split.npy`` and
+``gt_depths.npz`` of Monodepth2 and its successors, ManyDepth's predictions and depths of Cityscapes. Entry i belongs to line i
+of the published list. Without a list, this library derives the frames from rules: the same set in another order. Every entry
+would then be paired with a wrong frame, visible in the scores only.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ PUBLISHED = {(KNOWN[name].lines, KNOWN[name].digest): (name, order) for name, or
 
 
 def other_order(names: Sequence[str]) -> str:
-    """The published list that has the lines ``names`` in another order; "" if it has them in this one, or none has them."""
+    """The published list with the lines ``names`` in another order; "" if the order is the same or no list has these lines."""
     if len(names) not in {count for count, _ in PUBLISHED}:
         return ""
     name, order = PUBLISHED.get((len(names), list_digest(names)), ("", ""))
@@ -30,18 +30,18 @@ def other_order(names: Sequence[str]) -> str:
 
 
 def refuse_other(out_of_order: str, what: str, instead: str) -> None:
-    """Lets only what has names pass where the frames are in another order than the list ``out_of_order`` ("" = they are not).
+    """Refuses data without frame names if the frames are ordered differently from the list ``out_of_order`` ("" = same order).
 
     Args:
-      what: has no names; the message begins with it.
-      instead: what helps besides the list.
+      what: the data without names; the message begins with it.
+      instead: a remedy other than the list.
 
     Raises:
-      ConfigError: they are.
+      ConfigError: ``out_of_order`` is not empty.
     """
     if out_of_order:
         raise ConfigError(
-            f"{what} goes by the lines of the published {out_of_order}, and the frames are in another order here: put that list, "
-            "from the splits folder of the public ManyDepth repository, into ROOT/splits, or name its folder with "
-            f"--split_dir or --config.data.split_dir (and make a store anew with it); or {instead}"
+            f"{what} follows the lines of the published {out_of_order}, but the frames here have another order: copy that list "
+            "from the splits folder of the public ManyDepth repository to ROOT/splits, or name its folder with "
+            f"--split_dir or --config.data.split_dir (and rebuild a store with it); or {instead}"
         )

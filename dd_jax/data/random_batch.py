@@ -1,4 +1,4 @@
-"""A batch without a data set, for measuring what a system costs."""
+"""A random batch without a data set, for measuring cost."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from dd_jax.types import Batch
 
 
 def random_batch(data: DataConfig, batch_size: int, num_frames: int = 3) -> Batch:
-    """As the loader yields it: smooth random pictures that shift a little from frame to frame, a third of each an object.
+    """A batch in the loader's format: smooth random images that shift slightly between frames, a third of each an object.
 
     Args:
-      data: says the size, and whether there are masks and prior depth.
-      num_frames: (t-1, t), or all three.
+      data: sets the size and whether there are masks and prior depth.
+      num_frames: 2 for (t-1, t), or 3.
     """
     rng = np.random.default_rng(0)
     height, width = data.height, data.width

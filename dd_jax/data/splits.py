@@ -1,4 +1,4 @@
-"""Which frames belong to a split: the field's list files."""
+"""Readers of split list files in the formats of Monodepth2 and ManyDepth."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ from dd_jax.config import ConfigError, DataConfig
 log = logging.getLogger(__name__)
 
 SIDES = {"l": 2, "r": 3, "2": 2, "3": 3}
-"""KITTI's colour cameras, by the letters and digits in use."""
+"""KITTI's colour cameras by the letters and digits used in lists."""
 
 FRAME = re.compile(r"[0-9]{1,10}")
 
@@ -37,17 +37,17 @@ def split_file(config: DataConfig, split: str) -> Path:
 
 
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, words) of every line that is not blank.
+    """(line number, words) of every non-blank line.
 
     Raises:
-      ConfigError: no such file, no text, or no line in it.
+      ConfigError: the file is absent, not text, or empty.
     """
     if not path.is_file():
         raise ConfigError(f"the split file {path} does not exist: put it there, or name its folder with --config.data.split_dir")
     try:
         text = path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
-        raise ConfigError(f"the split file {path} is not text: list one frame a line in it") from error
+        raise ConfigError(f"the split file {path} is not text: list one frame per line in it") from error
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [line for line in lines if line[1]]
     if not lines:
@@ -59,7 +59,7 @@ def read_kitti(path: Path) -> list[tuple[str, int, int]]:
     """(folder, frame, camera) from lines ``date/drive_sync FRAME l|r`` (also 2, 3).
 
     Raises:
-      ConfigError: no such file, no lines, or a line that reads otherwise or names a folder outside the data set.
+      ConfigError: the file is absent or empty, or a line has another format or names a folder outside the data set.
     """
     entries = []
     for number, words in read_lines(path):
@@ -74,7 +74,7 @@ def read_cityscapes(path: Path) -> list[tuple[str, str, int]]:
     """(city, sequence, frame) from lines ``CITY CITY_SSSSSS_FFFFFF``; the sequence keeps its zeros.
 
     Raises:
-      ConfigError: no such file, no lines, or a line that reads otherwise or names a folder outside the data set.
+      ConfigError: the file is absent or empty, or a line has another format or names a folder outside the data set.
     """
     entries = []
     for number, words in read_lines(path):
@@ -88,34 +88,34 @@ def read_cityscapes(path: Path) -> list[tuple[str, str, int]]:
 
 
 def list_digest(lines: Iterable[str], ordered: bool = False) -> str:
-    """SHA-256 of a list's lines, each once and sorted unless ``ordered``, each ended by a newline."""
+    """SHA-256 of a list's lines, each ended by a newline; unique and sorted unless ``ordered``."""
     lines = lines if ordered else sorted(set(lines))
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def refuse_outside(folder: str, where: str) -> None:
-    """Raises ConfigError unless ``folder`` is a plain path downwards; the message begins with ``where``."""
+    """Raises ConfigError unless ``folder`` is a plain relative path; the message begins with ``where``."""
     if "\\" in folder or "\0" in folder or any(part in ("", ".", "..") for part in folder.split("/")):
         raise ConfigError(
-            f"{where}: {folder!r} is no folder of the data set: name one below --config.data.root, without '..' and "
+            f"{where}: {folder!r} is not a folder of the data set: name one below --config.data.root, without '..' and "
             "without a slash at either end"
         )
 
 
 def keep_once(numbered: list[tuple[int, T]], path: Path) -> list[T]:
-    """The entries of (line number, entry) in order, each once; a warning says which lines repeat earlier ones."""
+    """Unique entries of (line number, entry) in order; warns about repeated lines."""
     first: dict[T, int] = {}
     repeated = [(number, first[entry]) for number, entry in numbered if first.setdefault(entry, number) != number]
     if repeated:
         log.warning(
-            "%s: %d of its lines repeat others, first line %d what line %d says: each frame counts once; delete the repetitions",
+            "%s: %d lines are repetitions, the first is line %d, equal to line %d: each frame is used once; delete them",
             path, len(repeated), *repeated[0],
         )  # fmt: skip
     return list(first)
 
 
 def refuse_absent(absent: list[str], total: int, source: Path | str) -> None:
-    """Raises ConfigError if target images of the split file, or split, ``source`` are absent, naming the first."""
+    """Raises ConfigError if target images of the split (or split file) ``source`` are absent; names the first."""
     if absent:
         raise ConfigError(
             f"{len(absent)} of {total} target images of {source} do not exist, the first is {absent[0]}: "

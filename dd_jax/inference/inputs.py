@@ -6,7 +6,6 @@ import glob
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
@@ -14,17 +13,15 @@ from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_camera, video_reader
 from dd_jax.data.folder import SUFFIXES, is_picture, read_camera
 from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
-from dd_jax.data.kitti.raw import drive_camera, read_annotated
+from dd_jax.data.kitti.calibration import drive_camera
+from dd_jax.data.kitti.raw import read_annotated
 from dd_jax.data.video_camera import Intrinsics
-from dd_jax.data.video_reader import Picture
+from dd_jax.data.video_reader import FASTEST, Picture
 from dd_jax.runtime.files import natural_key
 
 EVERY = slice(None)
 RATE = 10.0
 """Frames per second of drives, and of pictures that nobody knows better about."""
-
-FASTEST = 1000.0
-"""Frames per second of the fastest camera that is believed."""
 
 LEFT = 2
 """Which of a KITTI drive's cameras is meant where nobody says."""
@@ -173,14 +170,13 @@ def speeds_of(source: Source) -> list[float]:
 
 
 def _video(path: Path, chosen: slice, intrinsics: Intrinsics | None, fov: float | None, rate: float | None) -> Source:
-    own_rate = video_reader.opened(path).get(cv2.CAP_PROP_FPS)
     announced = video_reader.length(path)
     numbers = range(announced)[chosen]
     if not numbers:
         raise ConfigError(f"--frames leaves none of the {announced} frames of {path}")
     size = video_reader.size(path, announced)
     K, sentence = _given_camera(intrinsics, fov, size) or _guessed_camera(path, size)
-    rate = rate if rate is not None else own_rate if 0 < own_rate < FASTEST else 25.0
+    rate = video_reader.rate(path) if rate is None else rate
     return Source(
         title=path.name,
         names=[f"{number:06d}" for number in numbers],

@@ -1,4 +1,4 @@
-"""What is done once to a data set before training: looked at, checked, given masks and prior depth by other networks.
+"""Preparation of a data set before training: checks, masks and prior depth from other networks, other storage formats.
 
-Nothing of it is needed to train; other networks run in PyTorch, which only this package imports, when it is asked to.
+Optional for training. The other networks run in PyTorch, which only this package imports, inside the functions that need it.
 """

@@ -1,4 +1,4 @@
-"""Walks through a data set and says what is wrong with it, all of it at once."""
+"""Checks every file of a data set and reports all problems at once."""
 
 import contextlib
 import dataclasses
@@ -26,20 +26,20 @@ from dd_jax.types import TARGET
 
 SPLITS = ("train", "val", "test")
 FIELD_OF_VIEW = (20.0, 150.0)
-"""Degrees; cameras outside are suspicious."""
+"""Degrees; a horizontal field of view outside is a problem."""
 
 TRUTHS = 100
-"""Samples per split whose ground truth is read, evenly spread."""
+"""Number of evenly spaced samples per split whose ground truth is read."""
 
 OTHER_MASK = "mask of other proportions"
 
 NAMED = 5
-"""So many files are named, the rest are counted."""
+"""Number of files named in a message; the rest are counted."""
 
 
 @dataclasses.dataclass
 class Report:
-    """What was found. ``problems`` stand in the way of training or evaluation; ``notes`` are worth knowing."""
+    """Result of a check. ``problems`` prevent correct training or evaluation; ``notes`` are for information."""
 
     problems: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -53,26 +53,26 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One line."""
+        """Summary in one line."""
         count = len(self.problems)
         return "the data set is good" if self.good else f"the data set has {count} problem{'s' if count > 1 else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """One frame, as it lies on the disk."""
+class Inspection:
+    """Properties of one stored frame."""
 
-    size: tuple[int, int] | None = None  # height, width of the picture; None: unreadable
+    size: tuple[int, int] | None = None  # height, width of the image; None: unreadable
     masked: bool = False  # has a mask, readable or not
     objects: float | None = None  # share of object pixels; None: no mask, or unreadable
     complaints: tuple[str, ...] = ()
 
 
 def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None = None) -> Report:
-    """Looks at every file of the splits; never raises about the data, but says everything in the report.
+    """Decodes every file of the splits; never raises about the data, but reports every problem.
 
     Args:
-      progress: whether to show a bar; None: on a terminal.
+      progress: whether to show a progress bar; None: only on a terminal.
     """
     report, data = Report(), config.data
     try:
@@ -80,17 +80,18 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
     except ConfigError as error:
         report.problems.append(str(error))
     known = _list(data, splits, report)
-    looks: dict[FrameFile, Callable[[], Seen]] = {}
+    checks: dict[FrameFile, Callable[[], Inspection]] = {}
     for listing in known.values():
         for index, file in enumerate(listing.files):
             stored = listing.stored is not None
-            looks[file] = functools.partial(*((_see_stored, listing, index) if stored else (_see, listing.root, file, data)))
-    listed = set(looks)
-    if len(known) < len(splits) and data.root and data.source != "tfds":  # what no list names is looked at all the same
+            make = (_inspect_stored, listing, index) if stored else (_inspect, listing.root, file, data)
+            checks[file] = functools.partial(*make)
+    listed = set(checks)
+    if len(known) < len(splits) and data.root and data.source != "tfds":  # also check images that no list names
         mentioned = {listing.root / file.image for listing in known.values() for file in listing.files}
         loose = [(file, root) for file, root in _loose(Path(data.root)) if root / file.image not in mentioned]
-        looks |= {file: functools.partial(_see, root, file, data) for file, root in loose}
-    seen = _look(looks, data.threads, progress)
+        checks |= {file: functools.partial(_inspect, root, file, data) for file, root in loose}
+    seen = _inspect_all(checks, data.threads, progress)
     _pictures(seen, data, report)
     _misfits(known, report)
     if data.masks == "files" and listed:
@@ -110,7 +111,7 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
 
 
 def _list(data: DataConfig, splits: Sequence[str], report: Report) -> dict[str, Listing]:
-    """The splits' files; where only the calibration is wrong, KITTI's are listed all the same."""
+    """The splits' files; KITTI's are also listed if only the calibration is wrong."""
     known, complaints = {}, {}
     for split in splits:
         wanted = data if split == "train" else dataclasses.replace(data, priors="none")
@@ -127,29 +128,31 @@ def _list(data: DataConfig, splits: Sequence[str], report: Report) -> dict[str, 
 
 
 def _loose(root: Path) -> Iterator[tuple[FrameFile, Path]]:
-    """Pictures below a root, links followed, in folders that hold frames."""
+    """Images below a root (following links) in folders of frames."""
     for path in files.below(root):
         folders = path.relative_to(root).parts[:-1]
         if is_picture(path.name) and any(part.startswith(("frames", "image_", "leftImg8bit")) for part in folders):
             yield FrameFile(str(path.relative_to(root)), files.stamp_of(path)), root
 
 
-def _look(looks: dict[FrameFile, Callable[[], Seen]], threads: int, progress: bool | None) -> dict[FrameFile, Seen]:
-    bar = tqdm(total=len(looks), desc="looking at frames", unit="frame", disable=None if progress is None else not progress)
+def _inspect_all(
+    checks: dict[FrameFile, Callable[[], Inspection]], threads: int, progress: bool | None
+) -> dict[FrameFile, Inspection]:
+    bar = tqdm(total=len(checks), desc="checking frames", unit="frame", disable=None if progress is None else not progress)
     seen = {}
     with bar, ThreadPoolExecutor(max(1, threads)) as pool:
-        for file, result in zip(looks, pool.map(lambda look: look(), looks.values())):
+        for file, result in zip(checks, pool.map(lambda inspect: inspect(), checks.values())):
             seen[file] = result
             bar.update()
     return seen
 
 
-def _see(root: Path, file: FrameFile, data: DataConfig) -> Seen:
-    """A frame of files."""
+def _inspect(root: Path, file: FrameFile, data: DataConfig) -> Inspection:
+    """A frame stored as files."""
     try:
         image = frames.cut(frames.decode_image(root / file.image), file.box)
     except UnreadableFrame:
-        return Seen(masked=bool(file.mask), complaints=("picture unreadable",))
+        return Inspection(masked=bool(file.mask), complaints=("image unreadable",))
     size, complaints, objects = image.shape[:2], [], None
     if file.mask:
         mask = _try(frames.mask_of, complaints, "mask unreadable", root, file, data.mask_format)
@@ -160,20 +163,20 @@ def _see(root: Path, file: FrameFile, data: DataConfig) -> Seen:
         prior = _try(frames.prior_of, complaints, "prior unreadable", root, file)
         if prior is not None:
             complaints += [] if frames.same_proportions(prior.shape, size) else ["prior of other proportions"]
-            complaints += [] if np.ptp(prior) > 0 else ["prior says the same everywhere"]
-    return Seen(size, bool(file.mask), objects, tuple(complaints))
+            complaints += [] if np.ptp(prior) > 0 else ["prior is constant"]
+    return Inspection(size, bool(file.mask), objects, tuple(complaints))
 
 
-def _see_stored(listing: Listing, index: int) -> Seen:
-    """A frame of a store, whose parts were looked at when it was made."""
+def _inspect_stored(listing: Listing, index: int) -> Inspection:
+    """A frame of a store, whose masks and priors were checked when it was made."""
     try:
         picture = listing.decode(index)
     except UnreadableFrame:
-        return Seen(complaints=("picture unreadable",))
+        return Inspection(complaints=("image unreadable",))
     except ConfigError as error:
-        return Seen(complaints=(str(error),))
+        return Inspection(complaints=(str(error),))
     masked = picture.mask is not None
-    return Seen(picture.image.shape[:2], masked, float(picture.mask.mean()) if masked else None)
+    return Inspection(picture.image.shape[:2], masked, float(picture.mask.mean()) if masked else None)
 
 
 def _try(decode: Callable, complaints: list[str], complaint: str, *arguments: Any) -> np.ndarray | None:
@@ -186,7 +189,7 @@ def _try(decode: Callable, complaints: list[str], complaint: str, *arguments: An
     return None
 
 
-def _pictures(seen: dict[FrameFile, Seen], data: DataConfig, report: Report) -> None:
+def _pictures(seen: dict[FrameFile, Inspection], data: DataConfig, report: Report) -> None:
     by_complaint: dict[str, list[str]] = {}
     for file, one in seen.items():
         for complaint in one.complaints:
@@ -194,9 +197,9 @@ def _pictures(seen: dict[FrameFile, Seen], data: DataConfig, report: Report) -> 
             by_complaint.setdefault(complaint, []).append(path)
     report.problems += [f"{complaint}: {_name(paths)}" for complaint, paths in by_complaint.items()]
     report.statistics["complaints"] = {complaint: len(paths) for complaint, paths in by_complaint.items()}
-    if "picture unreadable" in by_complaint:
+    if "image unreadable" in by_complaint:
         report.notes.append(
-            f"training leaves unreadable frames out, up to --config.data.max_unreadable={data.max_unreadable} a split"
+            f"training skips unreadable frames, up to --config.data.max_unreadable={data.max_unreadable} per split"
         )
     sizes: dict[str, Counter] = {}
     for file, one in seen.items():
@@ -204,18 +207,18 @@ def _pictures(seen: dict[FrameFile, Seen], data: DataConfig, report: Report) -> 
             sizes.setdefault(str(Path(file.image).parent), Counter())[one.size] += 1
     for folder, counts in sizes.items():
         if len(counts) > 1:
-            report.problems.append(f"{folder} holds pictures of several sizes: {_sizes(counts)}")
+            report.problems.append(f"{folder} holds images of several sizes: {_sizes(counts)}")
     total = sum(sizes.values(), Counter())
     report.statistics["sizes"] = {f"{width}x{height}": count for (height, width), count in total.most_common()}
     if len(total) > 1:
-        report.notes.append(f"folders differ in the size of their pictures: {_sizes(total)}")
+        report.notes.append(f"folders differ in the size of their images: {_sizes(total)}")
     small = [size for size in total if size[0] < data.height or size[1] < data.width]
     if small:
-        report.notes.append(f"pictures smaller than the training size {data.width}x{data.height} are enlarged")
+        report.notes.append(f"images smaller than the training size {data.width}x{data.height} are enlarged")
 
 
 def _misfits(known: dict[str, Listing], report: Report) -> None:
-    """What a store's frames do not show any more."""
+    """Masks that did not fit when a store was made, which its frames no longer show."""
     misfits = sorted({text for listing in known.values() for text in listing.misfits})
     if misfits:
         report.problems.append(f"{OTHER_MASK}: {_name(misfits)}")
@@ -231,25 +234,25 @@ def _name(paths: list[str]) -> str:
     return f"{len(paths)}, {', '.join(paths[:NAMED])}{more}"
 
 
-def _masks(seen: dict[FrameFile, Seen], needed: bool, report: Report) -> None:
-    """``needed``: training does something with them; elsewhere they only tell evaluation what may move."""
+def _masks(seen: dict[FrameFile, Inspection], needed: bool, report: Report) -> None:
+    """``needed``: training uses the masks; otherwise only evaluation does."""
     without = [file.image for file, one in seen.items() if not one.masked]
     shares = [one.objects for one in seen.values() if one.objects is not None]
     report.statistics["frames without mask file"] = len(without)
     if not shares:
         (report.problems if needed else report.notes).append(
-            "no frame has a readable mask: make masks (scripts/make_masks.py), or do without (--config.data.masks=none)"
+            "no frame has a readable mask: make masks with scripts/make_masks.py, or set --config.data.masks=none"
         )
         return
     report.statistics["object pixels"] = {
         "mean": float(np.mean(shares)), "largest": float(np.max(shares)), "frames without": float(np.mean(np.array(shares) == 0)),
     }  # fmt: skip
     if without:
-        report.notes.append(f"no mask file, so no object: {_name(without)}")
+        report.notes.append(f"no mask file, hence no objects: {_name(without)}")
     if max(shares) == 0:
         report.problems.append("no mask has an object: check --config.data.mask_format")
     elif np.mean(shares) > 0.6:
-        report.problems.append(f"masks cover {np.mean(shares):.0%} of the pictures: check --config.data.mask_format")
+        report.problems.append(f"masks cover {np.mean(shares):.0%} of the images: check --config.data.mask_format")
 
 
 def _samples(split: str, listing: Listing, data: DataConfig, report: Report) -> None:
@@ -269,8 +272,8 @@ def _samples(split: str, listing: Listing, data: DataConfig, report: Report) -> 
             )
 
 
-def _cameras(split: str, listing: Listing, seen: dict[FrameFile, Seen], data: DataConfig, report: Report) -> None:
-    """Fields of view, square pixels, principal points; of every distinct camera."""
+def _cameras(split: str, listing: Listing, seen: dict[FrameFile, Inspection], data: DataConfig, report: Report) -> None:
+    """Checks field of view, pixel aspect ratio and principal point of every distinct camera."""
     cameras: dict[tuple, list[int]] = {}
     for index, K in enumerate(listing.K):
         cameras.setdefault(tuple(np.round(K[[0, 1, 0, 1], [0, 1, 2, 2]], 3).tolist()), []).append(index)
@@ -289,7 +292,7 @@ def _cameras(split: str, listing: Listing, seen: dict[FrameFile, Seen], data: Da
         if size is not None and data.intrinsics != "nominal":
             ratio = (fy * size[0] / data.height) / (fx * size[1] / data.width)
             if not 0.9 < ratio < 1.1:
-                report.notes.append(f"{where} has pixels {ratio:.2f} times as wide as high, which few cameras have")
+                report.notes.append(f"{where} has pixels {ratio:.2f} times as wide as high, which is unusual")
     report.statistics.setdefault("fields of view", {})[split] = [round(float(v), 1) for v in sorted(set(views))][:20]
 
 
@@ -306,13 +309,13 @@ def _truth(split: str, listing: Listing, config: Config, report: Report) -> None
     report.statistics.setdefault("ground truth", {})[split] = {"looked for": len(indices), "found": present}
     if present < len(indices):
         report.notes.append(
-            f"{split}: ground truth ({config.eval.ground_truth}) for {present} of {len(indices)} samples looked at; "
+            f"{split}: ground truth ({config.eval.ground_truth}) for {present} of {len(indices)} samples checked; "
             "evaluation needs it, training does not"
         )
 
 
 def _triplet(listing: Listing) -> UInt8[np.ndarray, "rows width 3"] | None:
-    """A complete sample from the middle: three frames, how they fit together, mask and prior; None where there is none."""
+    """A complete sample from the middle: three frames, their alignment, mask and prior; None if there is none."""
     complete = np.flatnonzero((listing.triplets >= 0).all(axis=1))
     if not complete.size:
         return None
@@ -320,7 +323,7 @@ def _triplet(listing: Listing) -> UInt8[np.ndarray, "rows width 3"] | None:
     try:
         pictures = [listing.decode(position) for position in listing.triplets[index].tolist()]
     except (UnreadableFrame, ConfigError):
-        return None  # said already
+        return None  # reported already
     if len({picture.image.shape for picture in pictures}) > 1:
         return None
     tiles = triplet.tiles(*(picture.image for picture in pictures), listing.names[index])
@@ -328,7 +331,7 @@ def _triplet(listing: Listing) -> UInt8[np.ndarray, "rows width 3"] | None:
 
 
 def _beside(picture: Picture) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    """Tiles of a frame's mask, tinted, and of its prior."""
+    """Tiles of a frame's tinted mask and of its prior."""
     shown = triplet.shown(picture.image)
     tiles, size = [], shown.shape[:2]
     if picture.mask is not None:

@@ -1,4 +1,4 @@
-"""Cityscapes' recordings as the triplets that training reads fastest from a folder.
+"""Converts Cityscapes' sequences to triplets, the fastest format for training from a folder.
 
 From ``leftImg8bit_sequence/train`` and ``camera/train``, unpacked or in their zip archives, every frame with both neighbours
 (two frames away) becomes ``OUT/CITY/CITY_SSSSSS_FFFFFF.jpg``, the three side by side without the bonnet, and ``..._cam.txt``.
@@ -44,7 +44,7 @@ ENDING = "_leftImg8bit.png"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How triplets look; a folder holds triplets of one kind."""
+    """Format of the triplets, the same for a whole folder."""
 
     height: int = 384  # of one frame
     width: int = 1024
@@ -54,23 +54,23 @@ class Settings:
 
 @dataclasses.dataclass
 class Prepared:
-    """What became of a recording."""
+    """Outcome of a conversion."""
 
     folder: Path
-    triplets: int  # now in the folder
-    written: int  # of these by this call
+    triplets: int  # in the folder
+    written: int  # of these, in this call
     unreadable: list[str]  # frames whose triplets are left out
 
 
 def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iterable[str] = (), threads: int = 2) -> Prepared:
-    """Writes all triplets, and the lists ``OUT/splits/{train,val}_files.txt`` by rule; what is finished is not made again.
+    """Writes all missing triplets, and the lists ``OUT/splits/{train,val}_files.txt`` by rule.
 
     Args:
       root: folder with ``leftImg8bit_sequence`` and ``camera``, or with their zip archives.
       cities: only these; empty = all.
 
     Raises:
-      ConfigError: recordings or camera files are absent or make no sense, or ``out`` holds triplets made otherwise.
+      ConfigError: sequences or camera files are absent or invalid, or ``out`` holds triplets of another format.
     """
     sizes_fit = min(settings.height, settings.width) >= 32 and 1 <= settings.quality <= 100
     if settings.resize not in ("area", "lanczos") or not sizes_fit:
@@ -79,7 +79,7 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
     try:
         entries = _entries(tree, set(cities))
         cameras = Cameras(tree)
-        of_entry = {entry: cameras.of("train", *entry) for entry in entries}  # refuses before hours of work
+        of_entry = {entry: cameras.of("train", *entry) for entry in entries}  # raises before hours of work
         wanted = {city for city, _, _ in entries}
         _remember(out, settings, begun=wanted)
         todo = [entry for entry in entries if not _picture(out, entry).is_file()]
@@ -115,7 +115,7 @@ def _entries(tree: Tree, cities: set[str]) -> list[Entry]:
 
 
 def _remember(out: Path, settings: Settings, begun: Set[str] = frozenset(), done: Set[str] = frozenset()) -> None:
-    """Notes the settings and of which cities triplets may be missing; refuses other settings later."""
+    """Notes the settings and the cities with possibly missing triplets; refuses other settings later."""
     found, wanted = read_note(out), dataclasses.asdict(settings)
     unfinished = sorted(({*found.pop(UNFINISHED, ())} | begun) - done)
     if found not in ({}, wanted):
@@ -124,7 +124,7 @@ def _remember(out: Path, settings: Settings, begun: Set[str] = frozenset(), done
 
 
 def _runs(entries: list[Entry]) -> list[list[Entry]]:
-    """Targets that follow each other, at most a snippet's worth together: their frames are decoded once."""
+    """Runs of consecutive targets, at most a snippet long, whose frames are decoded once."""
     runs: list[list[Entry]] = []
     for entry in entries:
         last = runs[-1][-1] if runs else None
@@ -164,13 +164,13 @@ def _write_run(
             )[1]
             target = _picture(out, entry)
             _replace(target.with_name(f"{target.stem}_cam.txt"), camera_text(cameras[entry]).encode())
-            _replace(target, encoded.tobytes())  # the last thing: its presence says that both are there
+            _replace(target, encoded.tobytes())  # written last: its presence implies the camera's
         progress.update()
     return damaged
 
 
 def camera_text(camera: Camera) -> str:
-    """The nine numbers of ``_cam.txt``: pixels of the whole picture at 1024 x 512, which the cut above the bonnet leaves."""
+    """The nine numbers of ``_cam.txt``: pixels of the full image at 1024 x 512; cutting off the bonnet does not change them."""
     height, width = 512, 1024
     sy, sx = height / ORIGINAL_SIZE[0], width / ORIGINAL_SIZE[1]
     cx, cy = (camera.u0 + 0.5) * sx - 0.5, (camera.v0 + 0.5) * sy - 0.5
@@ -183,7 +183,7 @@ def _picture(out: Path, entry: Entry) -> Path:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there completely or not at all."""
+    """Writes a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     started = path.with_name(f"{path.name}.new")
     started.write_bytes(data)

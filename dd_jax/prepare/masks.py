@@ -1,8 +1,8 @@
-"""Masks of potentially dynamic objects by an off-the-shelf segmentation network.
+"""Masks of potentially dynamic objects from a pretrained segmentation network.
 
-Mask2Former, MaskFormer and whatever transformers knows as semantic segmentation (SegFormer, UPerNet, ...), trained on classes
-of which some bear the names in :data:`dd_jax.data.masks.CLASSES`: Cityscapes (all but caravan and trailer are among the 19
-that networks are trained with), COCO (person, bicycle, car, motorcycle, bus, train, truck), or others with ``classes``.
+Mask2Former, MaskFormer and the semantic segmentation models of transformers (SegFormer, UPerNet, ...), trained on classes with
+names in :data:`dd_jax.data.masks.CLASSES`: Cityscapes (its 19 training classes include all but caravan and trailer), COCO
+(person, bicycle, car, motorcycle, bus, train, truck), or others with ``classes``.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,24 +17,24 @@ from dd_jax.prepare.runner import Images
 
 DEFAULT_MODEL = "facebook/mask2former-swin-large-cityscapes-semantic"
 MASK_CLASSIFIERS = ("mask2former", "maskformer")
-EVERYWHERE = {"road", "sky", "wall", "building"}
-"""A network that knows one of these says something of every pixel; one that does not finds objects only."""
+STUFF_CLASSES = {"road", "sky", "wall", "building"}
+"""A network with one of these classes labels every pixel; one without them detects objects only."""
 
 
 def segmenter(
     model: str = DEFAULT_MODEL, classes: Sequence[str] = CLASSES, device: str = ""
 ) -> Callable[[Images], list[UInt8[np.ndarray, "h w"]]]:
-    """Loads a network; returns what turns pictures into masks of their size.
+    """Loads a network; returns a function from images to masks of their size.
 
-    A mask is 0 where the scene is static. Objects are 255, or 1, 2, ... one by one if the network tells them apart (after 255,
-    all others are 255).
+    A mask is 0 where the scene is static. Objects are 255, or numbered 1, 2, ... if the network separates instances (from the
+    255th on, 255).
 
     Args:
       model: name on the Hugging Face hub, or folder.
-      classes: names of what may move, as the network calls it.
+      classes: the network's names of potentially dynamic classes.
 
     Raises:
-      ConfigError: PyTorch, the model or the device is not there, or the model knows none of the classes.
+      ConfigError: PyTorch, the model or the device is not available, or the model has none of the classes.
     """
     torch, transformers = networks.libraries()
     what = "segmentation network"
@@ -48,8 +48,8 @@ def segmenter(
     movers = np.array([number for number, name in labels.items() if name in {one.lower() for one in classes}], int)
     if not movers.size:
         known = ", ".join(list(labels.values())[:20])
-        raise ConfigError(f"--model={model} knows none of --classes={','.join(classes)}; it knows {known}")
-    instances = universal and not EVERYWHERE & set(labels.values())
+        raise ConfigError(f"--model={model} has none of --classes={','.join(classes)}: choose from its classes, {known}")
+    instances = universal and not STUFF_CLASSES & set(labels.values())
 
     @torch.no_grad()
     def predict(images: Images) -> list[UInt8[np.ndarray, "h w"]]:
@@ -66,7 +66,7 @@ def segmenter(
 
 
 def number_objects(segmentation: np.ndarray, segments: Sequence[dict], movers: np.ndarray) -> UInt8[np.ndarray, "h w"]:
-    """Objects of the classes ``movers`` as 1, 2, ..., from a map of segment ids and what transformers says about each."""
+    """Objects of the classes ``movers`` as 1, 2, ..., from a map of segment ids and transformers' info on each segment."""
     mask = np.zeros(segmentation.shape, np.uint8)
     chosen = [segment["id"] for segment in segments if segment["label_id"] in movers]
     for number, identity in enumerate(chosen, start=1):

@@ -1,4 +1,4 @@
-"""What a pair of video frames says about the clip: how far corners move, whether they show depth, how sharp a frame is."""
+"""Motion and parallax between video frames, and their sharpness."""
 
 import dataclasses
 import math
@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 TRACKING_WIDTH = 480
-"""Corners are tracked in pictures of this width."""
+"""Pixels; corners are tracked in images of this width."""
 
 MIN_CORNERS = 20
 OFF_PLANE = 1.0
-"""Pixels of the tracking width by which a corner must miss the best homography to count as parallax."""
+"""Pixels at the tracking width; a corner farther from the best homography counts as parallax."""
 
 Grey = UInt8[np.ndarray, "h w"]
 Points = Float32[np.ndarray, "n 2"]
@@ -20,20 +20,20 @@ Points = Float32[np.ndarray, "n 2"]
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Of two frames. Infinite and NaN: too few corners to tell."""
+    """Difference of two frames; infinite and NaN with too few corners."""
 
     motion: float  # median displacement of corners as a share of the width
-    parallax: float  # share of corners that no single homography explains: neither a turn of the camera nor one plane does
+    parallax: float  # share of corners that no single homography (camera rotation or one plane) explains
 
 
 def shrink(picture: UInt8[np.ndarray, "H W 3"]) -> Grey:
-    """Grey picture of :data:`TRACKING_WIDTH`."""
+    """The RGB image in grey, :data:`TRACKING_WIDTH` pixels wide."""
     size = (TRACKING_WIDTH, max(1, round(picture.shape[0] * TRACKING_WIDTH / picture.shape[1])))
-    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
 
 
 def track(before: Grey, after: Grey) -> tuple[Points, Points] | None:
-    """Corners of the first frame and where they are in the second (Lucas-Kanade); None with too few to tell."""
+    """Corners of the first frame and their positions in the second (Lucas-Kanade); None with too few corners."""
     corners = cv2.goodFeaturesToTrack(before, maxCorners=300, qualityLevel=0.01, minDistance=7)
     if corners is None or len(corners) < MIN_CORNERS:
         return None
@@ -46,7 +46,7 @@ def track(before: Grey, after: Grey) -> tuple[Points, Points] | None:
 def compare(before: Grey, after: Grey) -> Difference:
     """Motion and parallax between two frames.
 
-    Moving objects seen by a standing camera hold a minority of the corners, so the median motion stays near zero.
+    With a static camera, moving objects have a minority of the corners, so the median motion is near zero.
     """
     pair = track(before, after)
     if pair is None:
@@ -58,18 +58,18 @@ def compare(before: Grey, after: Grey) -> Difference:
 
 
 def alignment(source: Grey, target: Grey) -> Float64[np.ndarray, "3 3"] | None:
-    """Homography from pixels of ``source`` to those of ``target`` that explains most corners; None where there is none."""
+    """Homography from pixels of ``source`` to those of ``target`` that explains most corners; None with too few corners."""
     pair = track(source, target)
     return None if pair is None else cv2.findHomography(*pair, cv2.RANSAC, OFF_PLANE)[0]
 
 
 def sharpness(picture: Grey) -> float:
-    """Variance of the Laplacian: falls with blur, but depends on what is seen, so compare neighbours only."""
+    """Variance of the Laplacian: decreases with blur but depends on the scene, so compare neighbouring frames only."""
     return float(cv2.Laplacian(picture, cv2.CV_32F).var())
 
 
 def blurred(values: list[float], share: float = 0.5, window: int = 9) -> list[int]:
-    """Positions whose sharpness is below ``share`` of the median of the ``window`` frames around them."""
+    """Positions with a sharpness below ``share`` of the median of the ``window`` frames around them."""
     padded = np.pad(np.asarray(values, float), window // 2, mode="reflect" if len(values) > window // 2 else "edge")
     around = np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=-1)
     return np.flatnonzero(np.asarray(values) < share * around).tolist()

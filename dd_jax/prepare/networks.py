@@ -1,4 +1,4 @@
-"""Other people's networks, by name or folder, through Hugging Face transformers (PyTorch)."""
+"""Pretrained networks by name or folder through Hugging Face transformers (PyTorch)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ def libraries() -> tuple[Any, Any]:
     """The modules ``torch`` and ``transformers``.
 
     Raises:
-      ConfigError: not installed.
+      ConfigError: they are not installed.
     """
     try:
         import torch
@@ -22,27 +22,27 @@ def libraries() -> tuple[Any, Any]:
 
 
 def load(part: Any, model: str, what: str) -> Any:
-    """``part.from_pretrained(model)`` of a class ``part`` of transformers.
+    """``part.from_pretrained(model)`` for a class ``part`` of transformers.
 
     Raises:
-      ConfigError: no such model here or on the hub, or it is of another kind than ``what``.
+      ConfigError: the model exists neither locally nor on the hub, or is not a ``what``.
     """
     try:
         return part.from_pretrained(model)
     except OSError as error:
         raise ConfigError(
-            f"--model={model} is neither a folder with a model nor to be had from the Hugging Face hub: on a connected machine "
-            f"run `hf download {model} --local-dir DIR`, and give --model=DIR here"
+            f"--model={model} is neither a folder with a model nor available from the Hugging Face hub: run "
+            f"`hf download {model} --local-dir DIR` on a connected machine and give --model=DIR here"
         ) from error
     except (ValueError, KeyError, AttributeError, ImportError) as error:
-        raise ConfigError(f"--model={model} is no {what}: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"--model={model} is not a {what}: {str(error).strip().splitlines()[0]}") from error
 
 
 def device_of(torch: Any, device: str) -> Any:
-    """The device of this name; "" = a GPU where there is one.
+    """The device of this name; "" = a GPU if available.
 
     Raises:
-      ConfigError: PyTorch does not know it.
+      ConfigError: PyTorch cannot use it.
     """
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,4 +1,4 @@
-"""Prior depth by an off-the-shelf depth network: Depth Anything V2, or whatever transformers knows as depth estimation."""
+"""Prior depth from a pretrained depth network: Depth Anything V2, or any depth estimation model of transformers."""
 
 from collections.abc import Callable
 
@@ -11,23 +11,23 @@ from dd_jax.prepare import networks
 from dd_jax.prepare.runner import Images
 
 DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Small-hf"
-DEPTH_SPEAKERS = ("zoedepth", "glpn", "depth_pro")
-"""Kinds of network that say depth; others say inverse depth, unless their config calls them metric."""
+DEPTH_MODELS = ("zoedepth", "glpn", "depth_pro")
+"""Model types that predict depth; others predict inverse depth, unless their config calls them metric."""
 
 
 def estimator(
     model: str = DEFAULT_MODEL, says: str = "auto", device: str = ""
 ) -> Callable[[Images], list[UInt16[np.ndarray, "h w"] | None]]:
-    """Loads a network; returns what turns pictures into inverse depth of their size, the nearest pixel at 65535.
+    """Loads a network; returns a function from images to inverse depth of their size, the nearest pixel at 65535.
 
-    None for a picture about which the network says nothing positive.
+    None for an image without positive predictions.
 
     Args:
       model: name on the Hugging Face hub, or folder.
-      says: whether the network says "depth" or "inverse" depth; "auto" goes by its kind.
+      says: whether the network predicts "depth" or "inverse" depth; "auto" uses its model type.
 
     Raises:
-      ConfigError: PyTorch, the model or the device is not there.
+      ConfigError: PyTorch, the model or the device is not available.
     """
     if says not in ("auto", "depth", "inverse"):
         raise ConfigError(f"--says={says} is not one of auto, depth, inverse")
@@ -37,7 +37,7 @@ def estimator(
     processor = networks.load(transformers.AutoImageProcessor, model, what)
     target = networks.device_of(torch, device)
     network = networks.load(transformers.AutoModelForDepthEstimation, model, what).to(target).eval()
-    metric = settings.model_type in DEPTH_SPEAKERS or getattr(settings, "depth_estimation_type", "") == "metric"
+    metric = settings.model_type in DEPTH_MODELS or getattr(settings, "depth_estimation_type", "") == "metric"
     depth = says == "depth" or (says == "auto" and metric)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Runs a network over the pictures of a data set and puts what it says beside them."""
+"""Runs a network over the images of a data set and writes its outputs beside them."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ Images = UInt8[np.ndarray, "b h w 3"]
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Something that lies beside the pictures: its folder in an own data set, and its word in the names of the others."""
+    """A kind of output: its folder in a ``folder`` data set, and its word in the file names of the other data sets."""
 
     plural: str
     word: str
@@ -35,7 +35,7 @@ MASKS, PRIORS = Kind("masks", "mask"), Kind("priors", "prior")
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A picture and the file that belongs to it."""
+    """An image and its output file."""
 
     image: Path
     result: Path
@@ -43,19 +43,19 @@ class Job:
 
 @dataclasses.dataclass
 class Done:
-    """What became of the jobs."""
+    """Outcome of the jobs."""
 
     written: int = 0
-    present: int = 0  # had their file already
+    present: int = 0  # existed already
     unreadable: list[Path] = dataclasses.field(default_factory=list)
-    empty: list[Path] = dataclasses.field(default_factory=list)  # the network said nothing usable of these
+    empty: list[Path] = dataclasses.field(default_factory=list)  # without a usable network output
 
 
 def jobs_of_data_set(root: Path, kind: Kind) -> list[Job]:
-    """Every picture of an own data set, of KITTI (raw or odometry), or of Cityscapes' sequences; results as they are read.
+    """A job for every image of a ``folder`` data set, KITTI (raw or odometry) or Cityscapes' sequences.
 
     Raises:
-      ConfigError: the folder is none of these, or holds no picture.
+      ConfigError: the folder is none of these, or holds no image.
     """
     if (root / "frames").is_dir():
         jobs = jobs_of_folder(root / "frames", root / kind.plural)
@@ -68,67 +68,67 @@ def jobs_of_data_set(root: Path, kind: Kind) -> list[Job]:
         jobs = [job for images, results in pairs for job in jobs_of_folder(images, root / results)]
     if not jobs:
         raise ConfigError(
-            f"{root} holds pictures neither in frames/, nor in DATE/DRIVE_sync/image_02/data, sequences/00/image_2 or "
-            f"{CITYSCAPES}: check --root, or name any folder of pictures with --images, and where the results go with --out"
+            f"{root} holds no images in frames/, DATE/DRIVE_sync/image_02/data, sequences/00/image_2 or {CITYSCAPES}: "
+            "check --root, or name any folder of images with --images and one for the results with --out"
         )
     return jobs
 
 
 def jobs_of_folder(images: Path, results: Path) -> list[Job]:
-    """Every picture below ``images``, links followed; the result has its name below ``results``, as a PNG."""
+    """A job for every image below ``images`` (following links); the result has the same name below ``results``, as PNG."""
     paths = (path for path in files.below(images) if is_picture(path.name))
     ordered = sorted(paths, key=lambda path: [files.natural_key(part) for part in path.relative_to(images).parts])
     return [Job(path, (results / path.relative_to(images)).with_suffix(".png")) for path in ordered]
 
 
 def add_flags(parser: Parser, kind: Kind, model: str) -> None:
-    """The flags that both jobs have; ``model`` is the network if none is named."""
+    """Adds the flags common to masks and priors; ``model`` is the default network."""
     parser.add_argument("--root", type=Path, help="folder of the data set")
-    parser.add_argument("--images", type=Path, help="instead of --root: any folder of pictures, with folders in it or without")
-    parser.add_argument("--out", type=Path, help=f"with --images: where the {kind.plural} go, under the pictures' names")
+    parser.add_argument("--images", type=Path, help="instead of --root: any folder of images, searched recursively")
+    parser.add_argument("--out", type=Path, help=f"with --images: folder for the {kind.plural}, named as the images")
     parser.add_argument("--model", default=model, help="name on the Hugging Face hub, or folder; default: %(default)s")
     parser.add_argument("--batch_size", type=positive, default=4)
-    parser.add_argument("--device", default="", help="cuda, cuda:1, cpu, ...; default: a GPU where there is one")
+    parser.add_argument("--device", default="", help="cuda, cuda:1, cpu, ...; default: a GPU if available")
 
 
 def jobs_of_flags(root: Path | None, images: Path | None, out: Path | None, kind: Kind) -> tuple[list[Job], Path]:
-    """The jobs that a script was asked for, and where the note about their origin lies.
+    """The jobs of a script's flags, and the path of the note about their origin.
 
     Raises:
-      ConfigError: not exactly one of ``root`` and (``images``, ``out``), or no pictures there.
+      ConfigError: not exactly one of ``root`` and (``images``, ``out``), or no images.
     """
     if (root is None) == (images is None) or (images is None) != (out is None):
-        raise ConfigError("give either --root (a data set), or --images (any folder of pictures) and --out (one for the results)")
+        raise ConfigError("give either --root (a data set), or --images (any folder of images) and --out (one for the results)")
     if root is not None:
         return jobs_of_data_set(root, kind), root / f"{kind.plural}.json"
     jobs = jobs_of_folder(images, out)
     if not jobs:
-        raise ConfigError(f"there are no {', '.join(SUFFIXES)} pictures below --images={images}")
+        raise ConfigError(f"--images={images} holds no {', '.join(SUFFIXES)} images")
     return jobs, out / f"{kind.plural}.json"
 
 
 def note_origin(note: Path, origin: dict) -> None:
-    """Writes down what makes the files, so that an interrupted run is not continued with something else.
+    """Writes the settings that produce the files, so that an interrupted run is not continued with others.
 
     Raises:
-      ConfigError: the note of an earlier run says otherwise.
+      ConfigError: the note of an earlier run has other settings.
     """
     try:
         known = json.loads(note.read_text()) if note.is_file() else origin
     except ValueError:
         known = None
     if known != origin:
-        raise ConfigError(f"{note} says that the files were made otherwise ({known}): remove it and them, or ask for the same")
+        raise ConfigError(f"{note} records other settings ({known}): use the same, or remove it and the files")
     files.replace(note, json.dumps(origin, indent=1) + "\n")
 
 
 def run(
     jobs: Sequence[Job], predict: Callable[[Images], list[Shaped[np.ndarray, "h w"] | None]], batch_size: int, what: str
 ) -> Done:
-    """Writes the file of every job that has none yet; unreadable pictures are left out.
+    """Writes the files of all jobs that do not exist yet; skips unreadable images.
 
     Args:
-      predict: for pictures of one size, a uint8 or uint16 picture of that size each; None where there is nothing to say.
+      predict: maps images of one size to a uint8 or uint16 image of that size each; None = no usable output.
 
     Raises:
       ConfigError: a file cannot be written.
@@ -149,7 +149,7 @@ def run(
 
 
 def _batches(todo: Sequence[Job], batch_size: int, done: Done) -> Iterator[list[tuple[Job, UInt8[np.ndarray, "h w 3"]]]]:
-    """Decoded pictures, at most ``batch_size`` at a time and of one size."""
+    """Batches of at most ``batch_size`` decoded images of one size."""
     with ThreadPoolExecutor(2) as threads:
         for start in range(0, len(todo), batch_size):
             chunk = todo[start : start + batch_size]
@@ -175,10 +175,10 @@ def _decode(job: Job) -> UInt8[np.ndarray, "h w 3"] | None:
 
 
 def summary(done: Done, what: str) -> str:
-    """A line for a person."""
+    """Summary in one line."""
     text = f"{done.written} {what} written, {done.present} there already"
-    for paths, reason in ((done.unreadable, "could not be read"), (done.empty, "gave nothing usable")):
+    for paths, reason in ((done.unreadable, "could not be read"), (done.empty, "gave no usable output")):
         if paths:
             more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-            text += f"; {len(paths)} pictures {reason}: {', '.join(map(str, paths[:5]))}{more}"
+            text += f"; {len(paths)} images {reason}: {', '.join(map(str, paths[:5]))}{more}"
     return text

@@ -1,6 +1,6 @@
-"""Builds a store of ``tfds_builders`` from a folder, shard by shard, so that an interrupted build goes on where it stopped.
+"""Builds a TFDS store from a folder, shard by shard, so that an interrupted build can be continued.
 
-Everything is written into ``OUT/NAME.unfinished`` and renamed at the end; every shard gets its name when it is complete.
+Everything is written to ``OUT/NAME.unfinished``, which is renamed at the end; every shard gets its name when complete.
 """
 
 import dataclasses
@@ -34,29 +34,29 @@ from dd_jax.data.tfds.store import NOTE, check_shards, read_note
 from dd_jax.runtime.files import stamp_of
 
 AHEAD = 32
-"""Records made in threads before the next are begun."""
+"""Records prepared in threads at a time."""
 
 
 @dataclasses.dataclass
 class Flaws:
-    """What is found wrong with frames while they are packed."""
+    """Defects of frames found while packing."""
 
-    unreadable: list[int] = dataclasses.field(default_factory=list)  # places in ``Content.frames``
+    unreadable: list[int] = dataclasses.field(default_factory=list)  # positions in ``Content.frames``
     misfits: list[str] = dataclasses.field(default_factory=list)  # see ``frames.misfit``
 
 
 @dataclasses.dataclass
 class Content:
-    """What goes into a store."""
+    """Content of a store."""
 
     config: DataConfig
-    full: bool  # pictures as the source has them, not at training size
+    full: bool  # images at the source's size, not at training size
     frames: list[tuple[Listing, int]]  # of all splits, each once
-    samples: dict[str, tuple[Listing, Int[np.ndarray, "n 3"]]]  # split -> its listing, and its triplets' places in ``frames``
+    samples: dict[str, tuple[Listing, Int[np.ndarray, "n 3"]]]  # split -> listing, triplets as positions in ``frames``
     depth: Sequence[str]  # splits whose ground truth is stored
 
     def settings(self) -> dict[str, Any]:
-        """How it was made, as far as it matters for reading."""
+        """The settings that matter for reading."""
         size = [self.config.height, self.config.width]
         kept = ("source", "split", "resize", "intrinsics", "masks", "mask_format", "priors")
         return {"size": None if self.full else size, "reference": size, "depth": [*self.depth]} | {
@@ -64,7 +64,7 @@ class Content:
         }
 
     def fingerprint(self, per_shard: int) -> str:
-        """Digest of the settings, the lists, the cameras and the sizes and times of all files."""
+        """Digest of settings, lists, cameras, and sizes and times of all files."""
         digest = hashlib.sha256(json.dumps([self.settings(), per_shard, VERSION]).encode())
         for listing, index in self.frames:
             digest.update(repr(listing.files[index]).encode())
@@ -91,12 +91,12 @@ def build(
     """Packs the folder ``config.root`` into the store ``OUT/NAME`` and returns its path.
 
     Args:
-      name: of a builder; "" = that of ``config.source``.
+      name: of a builder; "" = the default of ``config.source``.
       depth: splits whose ground truth is packed too.
-      full: pictures as the source has them, instead of at the config's size.
+      full: images at the source's size instead of the config's.
 
     Raises:
-      ConfigError: nothing that can be packed, or what :func:`collect` and :func:`write` refuse.
+      ConfigError: invalid arguments, or as :func:`collect` and :func:`write`.
     """
     names = {"kitti": ("kitti_triplets", "synthetic_triplets"), "cityscapes": ("cityscapes_triplets",)}
     if config.source not in names:
@@ -104,12 +104,12 @@ def build(
     name = name or names[config.source][0]
     if name not in names[config.source]:
         raise ConfigError(
-            f"--name={name!r} does not suit --config.data.source={config.source!r}: {', '.join(names[config.source])}"
+            f"--name={name!r} does not match --config.data.source={config.source!r}: use {' or '.join(names[config.source])}"
         )
     known = ("train", "val", "test")
     odd = [split for split in (*splits, *depth) if split not in known]
     if odd or not splits:
-        raise ConfigError(f"--splits and --depth name splits, {', '.join(known)}, not {', '.join(odd) or 'nothing'}")
+        raise ConfigError(f"--splits and --depth must name splits ({', '.join(known)}), not {', '.join(odd) or 'nothing'}")
     return write(collect(config, splits, full, depth), name, out, per_shard)
 
 
@@ -117,7 +117,7 @@ def collect(config: DataConfig, splits: Sequence[str], full: bool, depth: Sequen
     """Lists the splits and finds the frames that they share.
 
     Raises:
-      ConfigError: a split that the folder does not have, or files that are absent or make no sense.
+      ConfigError: the folder lacks a split, or files are absent or invalid.
     """
     content = Content(config, full, [], {}, [split for split in splits if split in depth])
     places: dict[tuple, int] = {}
@@ -126,7 +126,7 @@ def collect(config: DataConfig, splits: Sequence[str], full: bool, depth: Sequen
         if split == "train":
             require_priors(listing, config)
         of_file = np.empty(len(listing.files) + 1, np.int64)
-        of_file[MISSING] = MISSING  # the last entry, which is what an index of -1 reads
+        of_file[MISSING] = MISSING  # the last entry, read by index -1
         for index, file in enumerate(listing.files):
             place = places.setdefault((file.image, file.box), len(places))
             of_file[index] = place
@@ -140,8 +140,8 @@ def write(content: Content, name: str, out: Path, per_shard: int = 512) -> Path:
     """Writes the store ``OUT/NAME``, with ``per_shard`` records a shard; returns its folder.
 
     Raises:
-      ConfigError: another store is there, or one was begun from other files or settings; too many frames are unreadable; or
-        the disk refuses.
+      ConfigError: another store exists or was begun from other files or settings; too many frames are unreadable; or the
+        store cannot be written.
     """
     folder, started = out / name, out / f"{name}.unfinished"
     if folder.exists():
@@ -164,7 +164,7 @@ def write(content: Content, name: str, out: Path, per_shard: int = 512) -> Path:
         os.replace(started, folder)
         warn_of_misfits(note["misfits"])
     except OSError as error:
-        raise ConfigError(f"the store {folder} cannot be written ({error}): choose another --out, and call again") from error
+        raise ConfigError(f"the store {folder} cannot be written ({error}): choose another --out and run it again") from error
     return folder
 
 
@@ -213,19 +213,19 @@ def _write_config(
 
 
 def _write_shard(path: Path, records: "_Shard", features: tfds.features.FeaturesDict, progress: tqdm) -> int:
-    """Writes one file so that it is there completely or not at all; returns its length."""
+    """Writes one shard atomically; returns its size in bytes."""
     temporary = path.with_name(f"{path.name}.new")
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     try:
-        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # pictures are compressed already
+        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # images are compressed already
         try:
             for _, example in records():
                 record = serializer.get_tf_example(features.encode_example(example))
-                writer.write(record.SerializeToString(deterministic=True))  # else the fields come in any order
+                writer.write(record.SerializeToString(deterministic=True))  # otherwise the order of fields varies
                 progress.update()
         finally:
             writer.close()
-    except RuntimeError as error:  # what the writer says of a full or missing disk
+    except RuntimeError as error:  # raised by the writer for a full or missing disk
         raise OSError(str(error).splitlines()[0]) from error
     os.replace(temporary, path)
     return path.stat().st_size
@@ -233,7 +233,7 @@ def _write_shard(path: Path, records: "_Shard", features: tfds.features.Features
 
 @dataclasses.dataclass
 class _Shard:
-    """The records ``first .. first + count`` of a split, made in threads, in order."""
+    """The records ``first .. first + count`` of a split in order, prepared in threads."""
 
     make: Callable[[int], Example]
     first: int
@@ -256,7 +256,7 @@ def _shards(content: Content, config: str, per_shard: int, pool: ThreadPoolExecu
 
     if config == "frames":
         return {"frames": split(lambda place: _frame(content, place, flaws), len(content.frames))}
-    kinds = KINDS if content.config.source == "kitti" else KINDS[-1:]  # the others know one kind only
+    kinds = KINDS if content.config.source == "kitti" else KINDS[-1:]  # other sources have one kind only
     made = {}
     for name in content.samples if config == "triplets" else content.depth:
         listing, positions = content.samples[name]
@@ -289,7 +289,7 @@ def _frame(content: Content, place: int, flaws: Flaws) -> Example:
 
 
 def _plain(data: bytes) -> bool:
-    """Whether a picture can be stored as it is: JPEG, or PNG of 8-bit RGB without transparency."""
+    """Whether an image can be stored unchanged: JPEG, or PNG of 8-bit RGB without transparency."""
     return data[:2] == b"\xff\xd8" or (data[:4] == b"\x89PNG" and data[24:26] == b"\x08\x02" and b"tRNS" not in data[:1024])
 
 

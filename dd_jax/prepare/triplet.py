@@ -1,4 +1,4 @@
-"""Three neighbouring frames as a picture from which a person sees whether they are any good to learn from. Colours are RGB."""
+"""Visual check of three neighbouring frames: whether they are suitable for training. Colours are RGB."""
 
 import cv2
 import numpy as np
@@ -8,15 +8,15 @@ from dd_jax.prepare import motion
 from dd_jax.report.pictures import Picture, label
 
 TILE_WIDTH = 640
-"""Wider frames are shown at this width."""
+"""Pixels; wider frames are reduced to this width."""
 
 
 def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> list[Picture]:
-    """Six labelled tiles about three frames of one size.
+    """Six labelled tiles of three frames of one size.
 
-    The previous frame is also shown laid over the target by the homography that fits best, and so are both differences:
-    what the second still shows, where things are sharp, is parallax or moves by itself; where it shows as much as the first,
-    the frames do not belong together.
+    They include the previous frame aligned to the target by the best homography, and the differences before and after alignment.
+    Sharp structures in the second difference are parallax or moving objects; if it shows as much as the first, the frames are not
+    consecutive.
     """
     previous, target, following = (shown(picture) for picture in (previous, target, following))
     small = motion.shrink(previous), motion.shrink(target)
@@ -33,13 +33,13 @@ def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> 
         label(previous, "previous frame"),
         label(following, "next frame"),
         label(aligned, text),
-        label(_difference(previous, target), "difference to the previous frame, twice"),
-        label(_difference(aligned, target), "what is left of it after aligning, twice"),
+        label(_difference(previous, target), "difference to the previous frame, x 2"),
+        label(_difference(aligned, target), "difference after alignment, x 2"),
     ]
 
 
 def shown(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
-    """At most :data:`TILE_WIDTH` wide."""
+    """The image, reduced to at most :data:`TILE_WIDTH` pixels in width."""
     height, width = picture.shape[:2]
     if width <= TILE_WIDTH:
         return picture
@@ -47,7 +47,7 @@ def shown(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
 
 
 def jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """The bytes of a JPEG file."""
+    """Content of a JPEG file."""
     return cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 

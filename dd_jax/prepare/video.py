@@ -1,7 +1,7 @@
-"""A driving video as a folder that ``--config.data.source=folder`` reads.
+"""Extracts the frames of a driving video into a folder that ``--config.data.source=folder`` reads.
 
-Beside the pictures lie ``video.json``, how the video was cut, and ``frames.csv``, what became of each frame looked at. A cut
-that was interrupted reads both and goes on behind the last line.
+``video.json`` beside the images holds the settings, ``frames.csv`` the outcome of each frame. An interrupted extraction reads
+both and continues after the last line.
 """
 
 import contextlib
@@ -11,38 +11,35 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import cv2
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
-from dd_jax.data import video_camera
+from dd_jax.data import video_camera, video_reader
 from dd_jax.data.video_camera import Intrinsics, Picture
 from dd_jax.prepare import motion
 from dd_jax.runtime import files
 
-PATIENCE = 100
-"""Frames in a row that cannot be decoded, after which a video is believed to have ended."""
-
 MIN_MOTION = 0.001
-"""A frame in which the median corner moved by less than this share of the width has no parallax to learn from."""
+"""Share of the width; with a smaller median motion of corners, a frame has no usable parallax."""
 
 SETTINGS, JOURNAL = "video.json", "frames.csv"
 KEPT, STATIC, UNREADABLE, RESIZED, DELETED = "kept", "static", "unreadable", "resized", "deleted"
 
 FOUND = {"rate": float, "width": int, "height": int, "camera": str, "missing": int}
-"""What the ``video.json`` of a finished cut says under "found"."""
+"""Fields of "found" in the ``video.json`` of a finished extraction."""
 
-REMEDY = "remove the folder to cut the video again, or choose another --out"
+REMEDY = "remove the folder to extract the frames again, or choose another --out"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What became of one frame, and how it differs from the last one kept (see :mod:`dd_jax.data.motion`)."""
+    """Outcome for one frame, and its difference from the last one kept (see :mod:`dd_jax.prepare.motion`)."""
 
     frame: int  # number in the video, from 0
-    outcome: str  # kept | static (the camera hardly moved) | unreadable | resized (not of the first frame's size) | deleted
+    outcome: str  # kept | static (little camera motion) | unreadable | resized (another size than the first frame) | deleted
     motion: float = math.nan
     parallax: float = math.nan
     sharpness: float = math.nan
@@ -50,29 +47,29 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What became of a video."""
+    """Outcome for a video."""
 
     folder: Path
     rows: list[Row]
-    rate: float  # frames a second of the video
+    rate: float  # frames per second of the video
     every: int
     width: int
     height: int
     camera: str  # a sentence about a guessed camera, else ""
-    missing: int  # frames at the end that the file announces and that cannot be read
+    missing: int  # announced frames at the end that cannot be read
 
     def count(self, outcome: str) -> int:
-        """Frames with this outcome."""
+        """Number of frames with this outcome."""
         return sum(row.outcome == outcome for row in self.rows)
 
     @property
     def kept(self) -> int:
-        """Frames written, and there."""
+        """Number of frames written and still present."""
         return self.count(KEPT)
 
     @property
     def static(self) -> int:
-        """Frames left out because the camera hardly moved since the last one kept."""
+        """Number of frames left out because the camera hardly moved since the last one kept."""
         return self.count(STATIC)
 
 
@@ -93,27 +90,25 @@ def prepare(
     """Writes ``OUT/frames/NAME/%06d.jpg`` and ``OUT/frames/NAME/intrinsics.json``; NAME is the video's.
 
     Takes every ``every``-th frame between ``start`` and ``end`` (seconds) and leaves out those in which the camera hardly
-    moved since the last one kept. Several videos may share an ``out``: each is a clip of its own. An interrupted cut is
-    continued, a finished one is left alone; the files are the same either way.
+    moved since the last one kept. Several videos may share an ``out``: each becomes a clip. An interrupted extraction is
+    continued with the same final files, a finished one is not repeated.
 
     Args:
-      fov: horizontal field of view in degrees; or ``intrinsics`` in pixels of the video; or ``guess`` one.
-      distortion: k1, k2, p1, p2[, k3]: the pictures are undistorted, and so is the camera written.
+      fov: horizontal field of view in degrees; or give ``intrinsics`` in pixels of the video, or ``guess``.
+      distortion: k1, k2, p1, p2[, k3] by which the images are undistorted; the written intrinsics are those afterwards.
 
     Raises:
-      ConfigError: the video or the camera cannot be read or makes no sense, or the clip's folder holds other files.
+      ConfigError: the video cannot be read, the camera is invalid, or the clip's folder holds other files.
     """
     if (fov is not None) + (intrinsics is not None) + guess != 1:
         raise ConfigError(
             "give the camera as --intrinsics=fx,fy,cx,cy (in pixels of the video), as --fov (horizontal, in degrees), or --guess"
         )
     if distortion and (intrinsics is None or len(distortion) not in (4, 5)):
-        raise ConfigError("--distortion=k1,k2,p1,p2[,k3] belongs to a calibrated camera: give --intrinsics=fx,fy,cx,cy with it")
+        raise ConfigError("--distortion=k1,k2,p1,p2[,k3] needs a calibrated camera: give --intrinsics=fx,fy,cx,cy with it")
     if every < 1 or not 0 <= start < end:
         raise ConfigError(f"--every={every} must be at least 1, and 0 <= --start={start:g} < --end={end:g} seconds")
-    capture = cv2.VideoCapture(str(video)) if video.is_file() else None
-    if capture is None or not capture.isOpened():
-        raise ConfigError(f"{video} cannot be read as a video")
+    video_reader.opened(video).close()
     settings = {
         "video": video.name, "bytes": video.stat().st_size, "every": every, "start": start,
         "end": None if math.isinf(end) else end, "min_motion": min_motion, "suffix": suffix, "fov": fov,
@@ -123,12 +118,11 @@ def prepare(
     known = _known(folder, settings)
     if known is None:
         try:
-            with contextlib.closing(_Cutter(video, folder, settings)) as cutter:
-                known = _cut(capture, cutter, video.name)
+            with contextlib.closing(_Extractor(video, folder, settings)) as extractor:
+                known = _extract(video, extractor)
             files.replace(folder / SETTINGS, json.dumps(known) + "\n")
         except OSError as error:
             raise ConfigError(f"{folder} cannot be written ({error.strerror or error}): make room and run it again") from error
-    capture.release()
     there = {path.name for path in folder.iterdir()}
     rows = [
         dataclasses.replace(row, outcome=DELETED) if row.outcome == KEPT and f"{row.frame:06d}.{suffix}" not in there else row
@@ -138,10 +132,10 @@ def prepare(
 
 
 def read_journal(folder: Path) -> list[Row]:
-    """The rows of a clip's ``frames.csv``, up to a last line that a killed process left unfinished.
+    """The rows of a clip's ``frames.csv``, without an incomplete last line of a killed process.
 
     Raises:
-      ConfigError: the lines before are not what a cut writes.
+      ConfigError: a complete line is invalid.
     """
     path = folder / JOURNAL
     try:
@@ -156,10 +150,10 @@ def read_journal(folder: Path) -> list[Row]:
 
 
 def _known(folder: Path, settings: dict) -> dict | None:
-    """Content of the ``video.json`` of a finished cut; None where there is work to do.
+    """Content of the ``video.json`` of a finished extraction; None if it is unfinished.
 
     Raises:
-      ConfigError: the folder holds files of another origin, or of the same video cut otherwise.
+      ConfigError: the folder holds other files, or frames extracted with other settings.
     """
     if not folder.is_dir() or all(path.name.endswith(files.PARTIAL) for path in folder.iterdir()):
         return None
@@ -167,9 +161,9 @@ def _known(folder: Path, settings: dict) -> dict | None:
         known = json.loads((folder / SETTINGS).read_text())
         differing = [f"{name} {known.get(name)} instead of {value}" for name, value in settings.items() if known[name] != value]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{folder} holds files already that no cut of this video left there: {REMEDY}") from error
+        raise ConfigError(f"{folder} already holds other files than extracted frames: {REMEDY}") from error
     if differing:
-        raise ConfigError(f"{folder} holds the frames of another cut ({', '.join(differing)}): {REMEDY}")
+        raise ConfigError(f"{folder} holds frames extracted with other settings ({', '.join(differing)}): {REMEDY}")
     if "found" not in known:
         return None
     found = known["found"]
@@ -178,38 +172,34 @@ def _known(folder: Path, settings: dict) -> dict | None:
     return known
 
 
-def _cut(capture: Any, cutter: "_Cutter", name: str) -> dict:
-    """Looks at every chosen frame that the journal does not know yet; returns the content of the finished ``video.json``.
-
-    ``capture`` is a ``cv2.VideoCapture``.
-    """
-    settings = cutter.settings
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    rate = rate if 0 < rate < 1000 else 25.0
-    announced = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
+def _extract(video: Path, extractor: "_Extractor") -> dict:
+    """Decides about every selected frame that the journal does not hold yet; returns the finished ``video.json``."""
+    settings = extractor.settings
+    rate, announced = video_reader.rate(video), video_reader.length(video)
     first, last = settings["start"] * rate, math.inf if settings["end"] is None else settings["end"] * rate
-    number, undecided = -1, 0  # frames up to ``number`` that cannot be decoded: damage if a later one can, else the end
-    with tqdm(total=math.ceil(min(last, announced)) or None, desc=name, unit="frame", disable=None) as progress:
-        while undecided < PATIENCE and number + 1 < last:
-            number += 1
-            if not capture.grab():
-                undecided += 1
+    done = missing = 0  # ``done``: number of frames up to the last decodable one; what follows it is not damage but missing
+    with tqdm(total=math.ceil(min(last, announced)), desc=video.name, unit="frame", disable=None) as progress:
+        for number, frame in enumerate(video_reader.decoded(video)):
+            if number >= last:
+                break
+            if frame is None:
                 continue
-            for place in range(number - undecided, number + 1):
+            for place in range(done, number + 1):
                 progress.update()
-                if place >= first and place % settings["every"] == 0 and cutter.wants(place):
-                    cutter.look(place, *(capture.retrieve() if place == number else (False, None)))
-            undecided = 0
-    number -= undecided
-    if cutter.before is None:
-        raise ConfigError(f"{name} has no readable frame between --start={first / rate:g} and --end={last / rate:g} seconds")
-    missing = announced - number - 1 if number + 1 < last else 0
-    found = {"rate": rate, "width": cutter.size[0], "height": cutter.size[1], "camera": cutter.camera_note}
+                if place >= first and place % settings["every"] == 0 and extractor.wants(place):
+                    extractor.add(place, video_reader.pixels(frame) if place == number else None)
+            done = number + 1
+        else:
+            missing = announced - done
+    if extractor.before is None:
+        interval = f"--start={first / rate:g} and --end={last / rate:g} seconds"
+        raise ConfigError(f"{video.name} has no readable frame between {interval}")
+    found = {"rate": rate, "width": extractor.size[0], "height": extractor.size[1], "camera": extractor.camera_note}
     return settings | {"found": found | {"missing": missing if missing > max(2, announced // 100) else 0}}
 
 
-class _Cutter:
-    """Decides about frames in order, writes those it keeps and then a line of the journal for each."""
+class _Extractor:
+    """Decides which frames to keep, in order; writes those, then a line of the journal for each frame."""
 
     def __init__(self, video: Path, folder: Path, settings: dict):
         self.video, self.folder, self.settings = video, folder, settings
@@ -219,7 +209,7 @@ class _Cutter:
         self._text = _csv([[field.name for field in dataclasses.fields(Row)], *(dataclasses.astuple(row) for row in rows)])
         self.before: motion.Grey | None = None  # the last frame kept
         self.size, self.camera_note = (0, 0), ""
-        self._journal: TextIO | None = None  # open from the first picture on
+        self._journal: TextIO | None = None  # opened at the first image
         self._straighten = lambda picture: picture
 
     def close(self) -> None:
@@ -228,13 +218,13 @@ class _Cutter:
             self._journal.close()
 
     def wants(self, number: int) -> bool:
-        """Whether the frame is new, or the one that the next new one is compared with."""
+        """Whether the frame is new, or the one that the next new frame is compared with."""
         return number > self._done or number == self._last_kept
 
-    def look(self, number: int, readable: bool, picture: Picture | None) -> None:
-        """Decides about a frame."""
+    def add(self, number: int, picture: Picture | None) -> None:
+        """Processes a frame; None = cannot be decoded."""
         known = number <= self._done
-        if not readable or picture is None:
+        if picture is None:
             self._note(Row(number, UNREADABLE))
             return
         if self.before is None:
@@ -256,7 +246,7 @@ class _Cutter:
         self._note(Row(number, outcome, between.motion, between.parallax, motion.sharpness(grey)))
 
     def _begin(self, width: int, height: int) -> None:
-        """The camera, at the first picture, for only this says how large pictures are; files, once nothing can be refused."""
+        """Sets up camera and files at the first image, which gives the image size and comes after all checks."""
         settings, self.size = self.settings, (width, height)
         if settings["guess"]:
             camera, self.camera_note = video_camera.guess(self.video, width, height)
@@ -270,10 +260,11 @@ class _Cutter:
         content = video_camera.describe(camera, width, height, "--distortion" if settings["distortion"] else "--fov")
         files.replace(self.folder / SETTINGS, json.dumps(settings) + "\n")
         files.replace(self.folder / "intrinsics.json", json.dumps(content) + "\n")
-        files.replace(self.folder / JOURNAL, self._text)  # without an unfinished last line
+        files.replace(self.folder / JOURNAL, self._text)  # without an incomplete last line
         self._journal = (self.folder / JOURNAL).open("a")
 
     def _write(self, number: int, picture: Picture) -> None:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         encoded, data = cv2.imencode(f".{self.settings['suffix']}", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
         if not encoded:
             raise ConfigError(f"frame {number} cannot be written as {self.settings['suffix']}")

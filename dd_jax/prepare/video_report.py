@@ -1,4 +1,4 @@
-"""Whether a video that was cut into frames is any good to learn from: in sentences, and as a picture."""
+"""Report on whether the frames of a video are suitable for training, as sentences and as an image."""
 
 import math
 
@@ -12,36 +12,36 @@ from dd_jax.prepare.video import DELETED, KEPT, REMEDY, RESIZED, UNREADABLE, Pre
 from dd_jax.report.pictures import grid
 
 KITTI_INTERVAL = 0.1
-"""Seconds between neighbouring frames of KITTI."""
+"""Seconds between consecutive frames of KITTI."""
 
 GOOD_MOTION = (0.005, 0.03)
-"""Median motion between neighbours, as a share of the width, that needs no remark; rendered drives with KITTI's speed, interval
-and field of view have 0.01 to 0.02 while the car drives."""
+"""Suitable median motion between neighbours, as a share of the width; rendered drives with KITTI's speed, interval and field of
+view have 0.01 to 0.02 while the car drives."""
 
 PARALLAX = 0.1
-"""A frame shows depth where this share of its corners fits no single homography."""
+"""A frame has parallax if at least this share of its corners fits no single homography."""
 
 
 def sentences(prepared: Prepared) -> list[str]:
-    """What a person should know before training on it, most of it with a remedy."""
+    """Properties of the frames that matter for training, with remedies."""
     kept = [row for row in prepared.rows if row.outcome == KEPT]
-    lines = [f"frames: {prepared.kept} kept of {len(prepared.rows)} looked at, {prepared.static} left out (camera stands)"]
+    lines = [f"frames: {prepared.kept} kept of {len(prepared.rows)} checked, {prepared.static} left out (static camera)"]
     if prepared.kept < 3:
         lines[0] += "; training needs three in a row"
     lines += _damage(prepared)
     if prepared.camera:
-        lines.append(f"camera: {prepared.camera}; depth is as wrong as the focal length is: measure it if you can")
+        lines.append(f"camera: {prepared.camera}; depth has the relative error of the focal length: calibrate if possible")
     lines.append(
-        f"frame rate: {prepared.rate:g} a second, every {_ordinal(prepared.every)}frame taken, so neighbours are "
+        f"frame rate: {prepared.rate:g} per second, every {_ordinal(prepared.every)}frame taken, so neighbours are "
         f"{prepared.every / prepared.rate:.3g} s apart (KITTI: {KITTI_INTERVAL:g} s)"
     )
     lines.append(_motion(prepared, kept))
     parallax = [row.parallax for row in kept if math.isfinite(row.parallax)]
     if parallax:
         share = float(np.mean(np.array(parallax) >= PARALLAX))
-        lines.append(f"parallax: {share:.0%} of the frames show depth by the way they move")
+        lines.append(f"parallax: {share:.0%} of the frames have parallax")
         if share < 0.5:
-            lines[-1] += "; a camera that only turns, or looks at a plane, teaches none"
+            lines[-1] += "; a camera that only rotates, or sees a single plane, gives no depth signal"
     soft = motion.blurred([row.sharpness for row in kept]) if kept else []
     lines.append(f"sharpness: {len(soft)} of {len(kept)} frames are blurred compared with their neighbours")
     if soft:
@@ -56,16 +56,16 @@ def _damage(prepared: Prepared) -> list[str]:
         if count := prepared.count(outcome):
             lines.append(f"damage: {count} frames {what} and are left out")
     if count := prepared.count(DELETED):
-        lines.append(f"deleted: {count} frames are gone since they were cut, which leaves larger steps; {REMEDY}")
+        lines.append(f"deleted: {count} frames have been deleted since they were extracted, which leaves larger steps; {REMEDY}")
     if prepared.missing:
-        lines.append(f"damage: the video ends {prepared.missing} frames before the end that it announces")
+        lines.append(f"damage: the video ends {prepared.missing} frames before its announced end")
     return lines
 
 
 def _motion(prepared: Prepared, kept: list[Row]) -> str:
     known = [row.motion for row in kept if math.isfinite(row.motion)]
     if not known:
-        return "motion: there are too few corners to tell"
+        return "motion: unknown, too few corners"
     median = float(np.median(known))
     text = f"motion: from frame to frame the median corner moves by {median:.1%} of the width"
     low, high = GOOD_MOTION
@@ -79,7 +79,7 @@ def _motion(prepared: Prepared, kept: list[Row]) -> str:
 
 
 def _ordinal(number: int) -> str:
-    """"2nd " and so on; nothing for 1."""
+    """"2nd ", "3rd ", ...; empty for 1."""
     if number == 1:
         return ""
     ending = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
@@ -87,10 +87,10 @@ def _ordinal(number: int) -> str:
 
 
 def check_picture(prepared: Prepared) -> UInt8[np.ndarray, "rows width 3"] | None:
-    """A frame of typical motion and its neighbours, RGB (see :mod:`dd_jax.prepare.triplet`); None with too few frames.
+    """A frame of median motion and its neighbours, RGB (see :mod:`dd_jax.prepare.triplet`); None with too few frames.
 
     Raises:
-      ConfigError: one of them cannot be decoded.
+      ConfigError: a frame cannot be decoded.
     """
     kept = [row for row in prepared.rows if row.outcome == KEPT]
     if len(kept) < 3:

@@ -1,4 +1,4 @@
-"""Tiny data sets on disk, made of random pictures."""
+"""Tiny data sets on disk, made of random images."""
 
 import cv2
 import numpy as np

@@ -12,7 +12,7 @@ from dd_jax.data.loader import open_split
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the pictures decoded from here on."""
+    """Collects the names of decoded images."""
     names = []
 
     def spy(path):
@@ -29,14 +29,14 @@ def folder_of(tree, split="train"):
     return folder
 
 
-def test_a_shared_frame_is_decoded_and_stored_once(kitti_tree, decoded):
+def test_shared_frame_decoded_once(kitti_tree, decoded):
     tree = kitti_tree(frames=6)
     open_split(tree.config, "train")
     assert sorted(decoded) == [f"{frame:010d}.png" for frame in range(6)]
     assert (folder_of(tree) / "frames.u8").stat().st_size == 6 * 32 * 64 * 3
 
 
-def test_a_finished_cache_is_reused(kitti_tree, decoded, caplog):
+def test_finished_cache_reused(kitti_tree, decoded, caplog):
     tree = kitti_tree()
     images = open_split(tree.config, "train")[3].images
     decoded.clear()
@@ -44,7 +44,7 @@ def test_a_finished_cache_is_reused(kitti_tree, decoded, caplog):
     assert decoded == [] and caplog.text == ""
 
 
-def test_a_finished_cache_needs_no_writing(kitti_tree, monkeypatch):
+def test_finished_cache_read_only(kitti_tree, monkeypatch):
     tree = kitti_tree()
     open_split(tree.config, "train")
 
@@ -57,7 +57,7 @@ def test_a_finished_cache_needs_no_writing(kitti_tree, monkeypatch):
         open_split(tree.config, "val")
 
 
-def test_changed_pictures_and_masks_are_decoded_again_with_a_message(kitti_tree, decoded, caplog):
+def test_changed_files_decoded_again(kitti_tree, decoded, caplog):
     tree = kitti_tree()
     open_split(tree.config, "train")
     decoded.clear()
@@ -70,7 +70,7 @@ def test_changed_pictures_and_masks_are_decoded_again_with_a_message(kitti_tree,
     np.testing.assert_array_equal(source[5].masks[1], tree.masks[5, 2])
 
 
-def test_an_interrupted_build_goes_on_where_it_stopped(kitti_tree, decoded, monkeypatch):
+def test_interrupted_build_resumes(kitti_tree, decoded, monkeypatch):
     tree = kitti_tree(frames=8)
     tree.config.threads = 1
     monkeypatch.setattr(cache, "CHUNK", 2)
@@ -93,18 +93,18 @@ def test_an_interrupted_build_goes_on_where_it_stopped(kitti_tree, decoded, monk
 
 
 @pytest.mark.parametrize("name", ["frames.u8", "masks.bits", "journal.u8"])
-def test_a_damaged_cache_is_built_anew_with_a_message(kitti_tree, decoded, caplog, name):
+def test_damaged_cache_rebuilt(kitti_tree, decoded, caplog, name):
     tree = kitti_tree()
     open_split(tree.config, "train")
     decoded.clear()
     with (folder_of(tree) / name).open("r+b") as file:
         file.truncate(10)
     source = open_split(tree.config, "train")
-    assert len(decoded) == 8 and "is damaged: built anew" in caplog.text
+    assert len(decoded) == 8 and "is damaged: rebuilding it" in caplog.text
     np.testing.assert_array_equal(source[3].images[1], tree.images[3, 2])
 
 
-def test_every_size_filter_and_list_has_its_own_cache(kitti_tree):
+def test_cache_per_size_filter_and_list(kitti_tree):
     tree = kitti_tree()
     open_split(tree.config, "train")
     tree.config.resize, tree.config.width = "lanczos", 32
@@ -119,7 +119,7 @@ def cut_off(path):
     path.write_bytes(path.read_bytes()[:-40])
 
 
-def test_unreadable_frames_are_named_counted_and_left_out(kitti_tree, caplog):
+def test_unreadable_frames_named_and_skipped(kitti_tree, caplog):
     tree = kitti_tree(frames=8)
     tree.add_mask(6)
     cut_off(tree.path("image", 3))
@@ -136,7 +136,7 @@ def test_unreadable_frames_are_named_counted_and_left_out(kitti_tree, caplog):
         np.testing.assert_array_equal(source[3].exists, [False, True, True])
 
 
-def test_masks_of_another_size_are_fitted_and_of_other_proportions_are_named(kitti_tree, caplog):
+def test_masks_resized_and_misfits_named(kitti_tree, caplog):
     tree = kitti_tree(frames=4)
     mask = tree.add_mask(1)
     tree.add_mask(2, values=np.kron(mask, np.ones((2, 2), bool)).astype(np.uint8))
@@ -146,21 +146,21 @@ def test_masks_of_another_size_are_fitted_and_of_other_proportions_are_named(kit
     np.testing.assert_array_equal(source[1].masks[2], mask)
     assert source[2].masks[2].all()
     assert "1 object masks have other proportions" in caplog.text
-    assert "mask_02/data/0000000003.png (50x50, its picture 64x32): write them again" in caplog.text
+    assert "mask_02/data/0000000003.png (50x50, its image 64x32): write them again" in caplog.text
 
 
 @pytest.mark.parametrize("kind, suffix", [("image", "png"), ("image", "jpg"), ("mask", "png")])
 @pytest.mark.parametrize("keep", [0, 0.5])
-def test_empty_and_cut_files_are_left_out_with_name_and_remedy(kitti_tree, caplog, kind, suffix, keep):
+def test_empty_and_truncated_files_skipped(kitti_tree, caplog, kind, suffix, keep):
     tree = kitti_tree(frames=4, suffix=suffix)
     tree.add_mask(2)
     path = tree.path(kind, 2, suffix=suffix)
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     assert len(open_split(tree.config, "train")) == 3
-    assert "1 unreadable frames are left out, get them again" in caplog.text and f"{kind}_02/data/0000000002" in caplog.text
+    assert "1 unreadable frames are left out, replace them" in caplog.text and f"{kind}_02/data/0000000002" in caplog.text
 
 
-def test_a_repaired_frame_comes_back(kitti_tree):
+def test_repaired_frame_used_again(kitti_tree):
     tree = kitti_tree(frames=4)
     cut_off(tree.path("image", 2))
     assert len(open_split(tree.config, "train")) == 3
@@ -168,7 +168,7 @@ def test_a_repaired_frame_comes_back(kitti_tree):
     np.testing.assert_array_equal(open_split(tree.config, "train")[2].images[1], tree.images[2, 2])
 
 
-def test_too_many_unreadable_frames_stop_with_their_names(kitti_tree):
+def test_too_many_unreadable_frames_raise(kitti_tree):
     tree = kitti_tree(frames=8)
     tree.config.max_unreadable = 1
     for frame in (2, 5):
@@ -180,7 +180,7 @@ def test_too_many_unreadable_frames_stop_with_their_names(kitti_tree):
     assert len(open_split(tree.config, "train")) == 6
 
 
-def test_nothing_readable_is_refused(kitti_tree):
+def test_no_readable_frame_raises(kitti_tree):
     tree = kitti_tree(frames=2)
     for frame in range(2):
         cut_off(tree.path("image", frame))
@@ -188,7 +188,7 @@ def test_nothing_readable_is_refused(kitti_tree):
         open_split(tree.config, "train")
 
 
-def test_a_cache_that_cannot_be_written_names_the_flag(kitti_tree):
+def test_unwritable_cache_names_flag(kitti_tree):
     tree = kitti_tree(frames=2)
     (tree.root / "taken").write_text("a file, not a folder")
     tree.config.cache_dir = str(tree.root / "taken")
@@ -196,7 +196,7 @@ def test_a_cache_that_cannot_be_written_names_the_flag(kitti_tree):
         open_split(tree.config, "train")
 
 
-def test_a_full_disk_shows_before_decoding(kitti_tree, decoded, monkeypatch):
+def test_full_disk_raises_before_decoding(kitti_tree, decoded, monkeypatch):
     tree = kitti_tree(frames=2)
 
     def full(*_):
@@ -208,7 +208,7 @@ def test_a_full_disk_shows_before_decoding(kitti_tree, decoded, monkeypatch):
     assert decoded == [] and not any(path.is_dir() for path in (tree.root / ".cache").iterdir())
 
 
-def test_the_store_survives_pickling_without_carrying_the_frames(kitti_tree):
+def test_pickled_store_excludes_frames(kitti_tree):
     tree = kitti_tree(frames=4, height=64, width=96)
     source = open_split(tree.config, "train")
     data = pickle.dumps(source._store)
@@ -219,8 +219,8 @@ def test_the_store_survives_pickling_without_carrying_the_frames(kitti_tree):
         copy.frames[0] = 0
 
 
-def test_processes_share_one_cache(kitti_tree):
-    """Two processes start on an empty cache at once; both read what the pictures hold."""
+def test_processes_share_cache(kitti_tree):
+    """Two processes start with an empty cache at the same time; both read the right images."""
     tree = kitti_tree(frames=8)
     program = f"""
 from dd_jax.config import DataConfig

@@ -38,7 +38,7 @@ def targets(source):
     return [source.name(i) for i in range(len(source))]
 
 
-def test_the_last_tenth_is_val_and_no_frame_is_on_both_sides(video):
+def test_last_tenth_is_val_without_shared_frames(video):
     video.write_frames(40)
     train, val = open_split(video.config, "train"), open_split(video.config, "val")
     assert targets(train) == [str(frame) for frame in range(1, 35)]  # natural order: 9 before 10
@@ -51,7 +51,7 @@ def test_the_last_tenth_is_val_and_no_frame_is_on_both_sides(video):
     np.testing.assert_allclose(sample.K, [[50, 0, 31.5], [0, 52, 15.5], [0, 0, 1]])
 
 
-def test_clips_stay_apart_and_may_have_their_own_camera(video):
+def test_clips_separate_with_own_intrinsics(video):
     video.write_frames(6, "a")
     video.write_frames(4, "b", "f{}.jpg")
     video.write_camera("b", fx=77.0)
@@ -61,7 +61,7 @@ def test_clips_stay_apart_and_may_have_their_own_camera(video):
     assert (train[0].K[0, 0], train[1].K[0, 0]) == (50, 77)
 
 
-def test_masks_bear_the_frames_name(video):
+def test_masks_named_as_frames(video):
     video.write_frames(5, "a")
     (video.root / "masks/a").mkdir(parents=True)
     mask = np.random.default_rng(0).random((32, 64)) < 0.5
@@ -70,7 +70,7 @@ def test_masks_bear_the_frames_name(video):
     np.testing.assert_array_equal(masks, [np.zeros_like(mask), mask, np.zeros_like(mask)])
 
 
-def test_masks_and_priors_may_be_arrays(video):
+def test_masks_and_priors_from_arrays(video):
     video.write_frames(5, "a")
     rng = np.random.default_rng(0)
     mask, prior = rng.random((32, 64)) < 0.5, rng.uniform(0.1, 1, (32, 64)).astype(np.float32)
@@ -84,7 +84,7 @@ def test_masks_and_priors_may_be_arrays(video):
     np.testing.assert_allclose(sample.prior / 65535, prior / prior.max(), atol=1e-5)
 
 
-def test_all_cameras_that_cannot_be_are_named_at_once(video):
+def test_all_invalid_cameras_named_at_once(video):
     for clip in ("a", "b", "c"):
         video.write_frames(4, clip)
     video.write_camera("a", fx=-1.0)
@@ -93,23 +93,23 @@ def test_all_cameras_that_cannot_be_are_named_at_once(video):
         open_split(video.config, "train")
 
 
-def test_pictures_are_measured_as_they_are_decoded(video):
-    """32 x 64 on the disk, 64 x 32 for a viewer, for training, and so for the camera."""
+def test_image_size_measured_after_orientation(video):
+    """32 x 64 in the file, 64 x 32 with its orientation applied, for training and for the intrinsics."""
     video.write_frames(4)
     for frame in range(4):
         (video.root / f"frames/{frame}.png").unlink()
         upright(video.root / f"frames/{frame}.jpg", 64, 32)
     np.testing.assert_allclose(open_split(video.config, "train")[0].K[:2], [[50, 0, 31.5], [0, 52, 15.5]])
     video.write_camera(width=32, height=64, cx=15.5, cy=31.5)
-    with pytest.raises(ConfigError, match=r"for pictures of 32 x 64, but .*0.jpg has 64 x 32"):
+    with pytest.raises(ConfigError, match=r"for images of 32 x 64, but .*0.jpg has 64 x 32"):
         open_split(video.config, "train")
 
 
-def test_a_camera_needs_one_readable_picture(video, caplog):
+def test_camera_needs_one_readable_image(video, caplog):
     video.write_frames(6)
     bomb(video.root / "frames/0.png")
     video.write_camera(width=128)
-    with pytest.raises(ConfigError, match=r"for pictures of 128 x 32, but .*1.png has 64 x 32"):
+    with pytest.raises(ConfigError, match=r"for images of 128 x 32, but .*1.png has 64 x 32"):
         open_split(video.config, "train")
     video.write_camera()
     assert len(open_split(video.config, "train")) == 1
@@ -117,14 +117,14 @@ def test_a_camera_needs_one_readable_picture(video, caplog):
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, json.dumps(CAMERA | {"width": 10**400})])
-def test_an_absurd_camera_file_is_refused(video, text):
+def test_absurd_camera_file_raises(video, text):
     video.write_frames(4)
     (video.root / "intrinsics.json").write_text(text)
     with pytest.raises(ConfigError, match=r"intrinsics.json must hold the numbers width, height"):
         open_split(video.config, "train")
 
 
-def test_any_name_is_a_frame_but_hidden_files_are_none(video):
+def test_any_name_is_frame_except_hidden_files(video):
     video.write_frames(5, name="\u00b2{}.png")
     for frame in range(5):
         (video.root / f"frames/._{frame}.png").write_bytes(b"Mac OS X")
@@ -133,14 +133,14 @@ def test_any_name_is_a_frame_but_hidden_files_are_none(video):
     assert len(open_split(video.config, "train")) == 3
 
 
-def test_one_frame_in_two_formats_is_refused(video):
+def test_frame_in_two_formats_raises(video):
     video.write_frames(5, "a")
     video.write_frames(3, "a", "{}.jpg")
-    with pytest.raises(ConfigError, match=r"frames/a holds 0.jpg and 0.png, one frame by their name, .*: take one of them away"):
+    with pytest.raises(ConfigError, match=r"frames/a holds 0.jpg and 0.png, which masks and lists cannot tell apart: remove one"):
         open_split(video.config, "train")
 
 
-def test_lists_name_frames_with_dots_and_with_suffixes(video):
+def test_lists_accept_dots_and_suffixes(video):
     video.write_frames(12, "c", "f.{:04d}.png")
     names = targets(open_split(video.config, "train"))
     assert names[:2] == ["c f.0001", "c f.0002"]
@@ -150,23 +150,23 @@ def test_lists_name_frames_with_dots_and_with_suffixes(video):
         assert targets(open_split(video.config, "train")) == names
 
 
-def test_lists_may_repeat_themselves_but_not_leave_the_data_set(video, caplog):
+def test_lists_may_repeat_but_not_leave_data_set(video, caplog):
     video.write_frames(5, "c")
     (video.root / "splits").mkdir()
     path = video.root / "splits/train_files.txt"
     path.write_text("c 3\nc 2\nc 3.png\n")
     assert targets(open_split(video.config, "train")) == ["c 3", "c 2"]
-    assert "train_files.txt: 1 of its lines repeat others, first line 3 what line 1 says" in caplog.text
+    assert "train_files.txt: 1 lines are repetitions, the first is line 3, equal to line 1" in caplog.text
     for line in ("c ../../../../etc/3", "../c 3", "/etc/3", "c .."):
         path.write_text(f"c 1\n{line}\n")
-        with pytest.raises(ConfigError, match=r"train_files.txt:2: .* is no folder of the data set"):
+        with pytest.raises(ConfigError, match=r"train_files.txt:2: .* is not a folder of the data set"):
             open_split(video.config, "train")
     path.write_text("c elsewhere/3\n")
     with pytest.raises(ConfigError, match=r"1 of 1 target images.*c/elsewhere/3"):
         open_split(video.config, "train")
 
 
-def test_split_files_choose_frames(video):
+def test_split_files_select_frames(video):
     video.write_frames(5)
     video.write_frames(5, "a")
     (video.root / "splits").mkdir()
@@ -182,7 +182,7 @@ def test_split_files_choose_frames(video):
         open_split(video.config, "val")
 
 
-def test_training_batches_come_out(video):
+def test_training_batches(video):
     video.write_frames(8)
     source = open_split(video.config, "train")
     batch = next(train_batches(source, Config(data=video.config)))
@@ -195,28 +195,28 @@ def test_training_batches_come_out(video):
         ({"cx": 64.0}, "intrinsics.json.*cx=64 cy=15.5.*64 x 32"),
         ({"fy": 0.0}, "fx=50 fy=0"),
         ({"cy": "middle"}, "intrinsics.json must hold the numbers"),
-        ({"width": 128}, "for pictures of 128 x 32, but .*0.png has 64 x 32"),
-        ({"height": 0}, "for pictures of 64 x 0"),
+        ({"width": 128}, "for images of 128 x 32, but .*0.png has 64 x 32"),
+        ({"height": 0}, "for images of 64 x 0"),
     ],
 )
-def test_cameras_that_cannot_be_are_refused(video, changes, complaint):
+def test_invalid_cameras_raise(video, changes, complaint):
     video.write_frames(4)
     video.write_camera(**changes)
     with pytest.raises(ConfigError, match=complaint):
         open_split(video.config, "train")
 
 
-def test_a_camera_for_another_resolution_is_scaled(video):
+def test_camera_of_other_resolution_is_scaled(video):
     video.write_frames(4)
     video.write_camera(width=128, height=64, cx=63.5, cy=31.5)
     np.testing.assert_allclose(open_split(video.config, "train")[0].K[:2], [[25, 0, 31.5], [0, 26, 15.5]])
 
 
-def test_what_is_absent_is_named(video):
-    with pytest.raises(ConfigError, match=r"no folder .*frames.*prepare_video.py"):
+def test_absent_files_named(video):
+    with pytest.raises(ConfigError, match=r"the folder .*frames does not exist.*prepare_video.py"):
         open_split(video.config, "train")
     (video.root / "frames").mkdir()
-    with pytest.raises(ConfigError, match=r"holds no .png"):
+    with pytest.raises(ConfigError, match=r"neither .*frames nor a folder in it holds .png"):
         open_split(video.config, "train")
     video.write_frames(2)
     with pytest.raises(ConfigError, match=r"too short for the train split"):

@@ -24,14 +24,14 @@ def test_png_decodes_to_rgb(file, picture):
     np.testing.assert_array_equal(frames.decode_image(file("a.png")), picture(0, 48, 64))
 
 
-def test_jpg_decodes_to_nearly_the_same(file, picture):
+def test_jpg_decodes_approximately(file, picture):
     error = np.abs(frames.decode_image(file("a.jpg")).astype(int) - picture(0, 48, 64))
     assert error.mean() < 3
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.97])
-def test_cut_off_pictures_are_unreadable(file, suffix, share):
+def test_truncated_images_unreadable(file, suffix, share):
     path = file(f"a.{suffix}")
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
@@ -40,8 +40,8 @@ def test_cut_off_pictures_are_unreadable(file, suffix, share):
             decode(path)
 
 
-def test_absent_and_foreign_files_are_unreadable(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_absent_and_foreign_files_unreadable(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
     for name in ("absent.png", "text.png"):
         with pytest.raises(frames.UnreadableFrame):
             frames.decode_image(tmp_path / name)
@@ -52,20 +52,20 @@ def test_absent_and_foreign_files_are_unreadable(tmp_path):
         frames.decode_mask(tmp_path / "bad.npy")
 
 
-def test_a_picture_of_a_size_that_cannot_be_is_unreadable(tmp_path):
+def test_implausible_image_size_unreadable(tmp_path):
     for decode in (frames.decode_image, frames.decode_mask, lambda path: frames.decode_mask(path, "cityscapes")):
         with pytest.raises(frames.UnreadableFrame, match=r"bomb\.png"):
             decode(bomb(tmp_path / "bomb.png"))
 
 
-def test_the_first_readable_picture_is_found_and_measured_as_it_is_decoded(file, tmp_path):
+def test_first_readable_image_and_decoded_size(file, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     assert frames.first_readable([tmp_path / "a.png", file("b.png")]) == (tmp_path / "b.png", (48, 64))
     assert frames.first_readable([upright(tmp_path / "c.jpg", 48, 64)]) == (tmp_path / "c.jpg", (64, 48))
     assert frames.first_readable([tmp_path / "a.png"]) is None
 
 
-def test_all_mask_types_mean_the_same(tmp_path):
+def test_mask_types_agree(tmp_path):
     expected = np.random.default_rng(0).random((20, 30)) < 0.3
     variants = {
         "bool.npy": expected,
@@ -83,14 +83,14 @@ def test_all_mask_types_mean_the_same(tmp_path):
 
 
 class Bomb:
-    """Unpickling it is noticed."""
+    """Unpickling it has a visible effect."""
 
     def __reduce__(self):
         return pytest.fail, ("unpickled",)
 
 
 @pytest.mark.parametrize("kind", ["pickle", "objects", "zip", "huge", "cut", "empty", "text", "no pixel"])
-def test_hostile_arrays_are_unreadable_and_never_unpickled(tmp_path, kind):
+def test_hostile_arrays_unreadable_without_unpickling(tmp_path, kind):
     path = tmp_path / "mask.npy"
     if kind == "pickle":
         path.write_bytes(pickle.dumps(Bomb()))
@@ -115,7 +115,7 @@ def test_hostile_arrays_are_unreadable_and_never_unpickled(tmp_path, kind):
         frames.decode_mask(path)
 
 
-def test_prior_arrays_are_scaled_and_pictures_are_not(tmp_path):
+def test_prior_arrays_scaled_images_unchanged(tmp_path):
     rng = np.random.default_rng(0)
     inverse = rng.uniform(0.01, 3, (20, 30)).astype(np.float32)
     inverse[3, 4], inverse[5, 6], inverse[7, 8] = np.nan, -1, np.inf
@@ -133,7 +133,7 @@ def test_prior_arrays_are_scaled_and_pictures_are_not(tmp_path):
     np.testing.assert_array_equal(frames.decode_prior(tmp_path / "small.png"), stored // 256 * 257)
 
 
-def test_priors_that_say_nothing_are_unreadable(tmp_path):
+def test_empty_priors_unreadable(tmp_path):
     np.save(tmp_path / "zero.npy", np.zeros((4, 4), np.float32))
     np.save(tmp_path / "signed.npy", np.ones((4, 4), np.int32))
     np.save(tmp_path / "three.npy", np.ones((4, 4, 3), np.float32))
@@ -145,38 +145,38 @@ def test_priors_that_say_nothing_are_unreadable(tmp_path):
             frames.decode_prior(tmp_path / name)
 
 
-def test_proportions_are_compared_to_a_tenth():
+def test_proportions_tolerance():
     assert frames.same_proportions((375, 1242), (192, 640)) and frames.same_proportions((10, 20), (11, 21))
     assert not frames.same_proportions((10, 20), (20, 10)) and not frames.same_proportions((10, 20), (10, 24))
 
 
-def test_masks_that_do_not_fit_are_named_with_both_sizes():
+def test_misfit_names_mask_and_sizes():
     picture = frames.Picture(np.zeros((32, 64, 3), np.uint8), np.zeros((32, 200), bool))
-    assert frames.misfit(picture, "m.png") == ["m.png (200x32, its picture 64x32)"]
+    assert frames.misfit(picture, "m.png") == ["m.png (200x32, its image 64x32)"]
     for mask in (None, np.zeros((64, 128), bool)):
         assert frames.misfit(frames.Picture(picture.image, mask), "m.png") == []
 
 
-def test_masks_are_resized_like_pil_nearest():
+def test_resize_mask_matches_pil_nearest():
     mask = np.random.default_rng(0).random((37, 53)) < 0.5
     expected = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((64, 32), Image.Resampling.NEAREST)).astype(bool)
     np.testing.assert_array_equal(frames.resize_mask(mask, 32, 64), expected)
 
 
-def test_area_averages_whole_blocks(picture):
+def test_area_resize_averages_blocks(picture):
     image = picture(0, 64, 128)
     blocks = image.reshape(32, 2, 64, 2, 3).mean(axis=(1, 3))
     assert np.abs(frames.resize_image(image, 32, 64, "area") - blocks).max() <= 0.5
 
 
-def test_lanczos_is_pils(picture):
+def test_lanczos_matches_pil(picture):
     image = picture(0, 50, 90)
     expected = np.asarray(Image.fromarray(image).resize((64, 32), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(frames.resize_image(image, 32, 64, "lanczos"), expected)
 
 
-def test_intrinsics_follow_a_resized_picture():
-    """A bright pixel's centre moves as the matrix says: a pixel that becomes a block has the block's centre."""
+def test_intrinsics_scale_with_image():
+    """A bright pixel that becomes a block: the scaled intrinsics map its centre to the block's centre."""
     K = frames.intrinsics(100.0, 120.0, 10.0, 7.0, (24, 40), (72, 160), "here")
     np.testing.assert_allclose(K, [[400, 0, 41.5], [0, 360, 22], [0, 0, 1]], rtol=1e-6)
     image = np.zeros((24, 40), np.uint8)
@@ -197,12 +197,12 @@ def test_intrinsics_follow_a_resized_picture():
         ((10.0, 10.0, 5.0, float("nan")), "cy=nan"),
     ],
 )
-def test_cameras_that_make_no_sense_are_refused(values, complaint):
+def test_invalid_intrinsics_raise(values, complaint):
     with pytest.raises(ConfigError, match=complaint):
         frames.intrinsics(*values, (24, 40), (32, 64), "cam.txt")
 
 
-def test_boxes_cut_thirds_and_upper_rows():
+def test_cut_thirds_and_upper_rows():
     image = np.arange(8)[:, None] * 100 + np.arange(9)
     np.testing.assert_array_equal(frames.cut(image, (1 / 3, 2 / 3, 0.0, 1.0)), image[:, 3:6])
     np.testing.assert_array_equal(frames.cut(image, (0.0, 1.0, 0.0, 0.75)), image[:6])

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/export_ground_truth.py"
 
 @pytest.fixture
 def tree(kitti_tree):
-    """Five frames, of which 1 to 3 have a scan and are the test split."""
+    """Five frames; 1 to 3 have a scan and are the test split."""
     tree = kitti_tree(frames=5)
     rng = np.random.default_rng(0)
     for frame in range(1, 4):
@@ -38,7 +38,7 @@ def use(tree, path, **changes):
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_what_is_exported_is_read_back(tree, objects):
+def test_export_roundtrip(tree, objects):
     wanted = truths(tree.config, "velodyne")
     tree.add_mask(2)
     out = tree.root / "new/gt.npz"
@@ -51,7 +51,7 @@ def test_what_is_exported_is_read_back(tree, objects):
     assert found[1].dynamic.any() and found[0].dynamic is None
 
 
-def test_names_make_the_order_of_the_list_irrelevant(tree):
+def test_named_depths_independent_of_list_order(tree):
     out = tree.root / "gt.npz"
     ground_truth_file.export(raw.list_split(tree.config, "test"), "velodyne", out)
     wanted = truths(tree.config, "velodyne")
@@ -63,15 +63,15 @@ def test_names_make_the_order_of_the_list_irrelevant(tree):
     assert [truth is not None for truth in truths(use(tree, out), "file", "train")] == [False, True, True, True, False]
 
 
-def test_the_same_depths_make_the_same_bytes(tree):
+def test_export_deterministic(tree):
     outs = [tree.root / name for name in ("a.npz", "b.npz")]
     for out in outs:
         ground_truth_file.export(raw.list_split(tree.config, "test"), "velodyne", out)
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
-def test_the_fields_file_is_read_in_the_order_of_the_list(tree):
-    """Pictures of several sizes make it an array of objects, pictures of one size a plain array."""
+def test_gt_depths_read_in_list_order(tree):
+    """Images of several sizes give an array of objects, images of one size a plain array."""
     wanted = [np.full(size, value, np.float32) for value, size in ((1, (4, 6)), (2, (5, 6)), (3, (4, 6)))]
     data = np.empty(3, object)
     data[:] = wanted
@@ -87,7 +87,7 @@ def test_the_fields_file_is_read_in_the_order_of_the_list(tree):
         np.testing.assert_array_equal(one.depth, np.full((4, 6), value))
 
 
-def test_a_written_object_file_is_the_fields(tree):
+def test_object_file_matches_monodepth2(tree):
     out = tree.root / "gt.npz"
     ground_truth_file.export(raw.list_split(tree.config, "test"), "velodyne", out, objects=True)
     with np.load(out, allow_pickle=True) as file:
@@ -96,7 +96,7 @@ def test_a_written_object_file_is_the_fields(tree):
     np.testing.assert_array_equal(data[2], truths(tree.config, "velodyne")[2].depth)
 
 
-def test_frames_without_ground_truth_are_left_out_or_refused(tree):
+def test_frames_without_ground_truth(tree):
     out = tree.root / "gt.npz"
     assert ground_truth_file.export(raw.list_split(tree.config, "train"), "velodyne", out) == 3
     before = out.read_bytes()
@@ -108,7 +108,7 @@ def test_frames_without_ground_truth_are_left_out_or_refused(tree):
 
 
 class Bomb:
-    """Unpickling it is noticed."""
+    """Unpickling it has a visible effect."""
 
     def __reduce__(self):
         return pytest.fail, ("unpickled",)
@@ -122,30 +122,30 @@ def savez(**arrays):
     "write, complaint",
     [
         (lambda path: None, r"ground_truth_file='.*gt.npz' does not exist"),
-        (lambda path: path.write_bytes(b""), r"gt.npz is damaged or no .npz file: write it again"),
-        (lambda path: path.write_bytes(b"PK\3\4 no archive"), r"gt.npz is damaged or no .npz file"),
-        (savez(depth=np.ones((3, 4, 6))), r"gt.npz has neither names nor data in it"),
+        (lambda path: path.write_bytes(b""), r"gt.npz is damaged or not an .npz file: write it again"),
+        (lambda path: path.write_bytes(b"PK\3\4 no archive"), r"gt.npz is damaged or not an .npz file"),
+        (savez(depth=np.ones((3, 4, 6))), r"gt.npz contains neither names nor data"),
         (savez(data=np.ones((2, 4, 6))), r"gt.npz has depths of 2 frames.* test split has 3: put that list into .*split_dir"),
         (savez(data=np.float32(1)), r"gt.npz has depths of 0 frames"),
         (savez(data=np.array([Bomb()] * 3)), r"gt.npz holds pickled objects"),
-        (savez(names=np.array([Bomb()] * 3)), r"gt.npz is damaged or no .npz file \(names\)"),
+        (savez(names=np.array([Bomb()] * 3)), r"gt.npz is damaged or not an .npz file \(names\)"),
         (savez(names=np.array(["other 1 l"])), r"gt.npz has none of the 3 test frames, like '.* 1 l'"),
-        (savez(data=np.full((3, 4, 6), np.nan)), r"gt.npz: data\[0\] is no map of finite depths"),
-        (savez(data=np.ones((3, 4))), r"gt.npz: data\[0\] is no map of finite depths"),
+        (savez(data=np.full((3, 4, 6), np.nan)), r"gt.npz: data\[0\] is not a map of finite depths"),
+        (savez(data=np.ones((3, 4))), r"gt.npz: data\[0\] is not a map of finite depths"),
     ],
 )
-def test_files_that_cannot_be_used_are_refused_and_never_unpickled(tree, write, complaint):
+def test_unusable_files_raise_without_unpickling(tree, write, complaint):
     path = tree.root / "gt.npz"
     write(path)
     with pytest.raises(ConfigError, match=complaint):
         truths(use(tree, path), "file")
 
 
-def test_a_damaged_depth_in_a_sound_file_is_refused(tree):
+def test_damaged_depth_raises(tree):
     path = tree.root / "gt.npz"
     name = f"{tree.folder} 1 l"
     np.savez(path, names=np.array([name]), depth_000000=np.array([[Bomb()]]))
-    with pytest.raises(ConfigError, match=r"gt.npz is damaged or no .npz file \(depth_000000\)"):
+    with pytest.raises(ConfigError, match=r"gt.npz is damaged or not an .npz file \(depth_000000\)"):
         truths(use(tree, path), "file")
     np.savez(path, names=np.array([name]))
     with pytest.raises(ConfigError, match=r"\(depth_000000\)"):
@@ -171,7 +171,7 @@ def damage(path, member):
 
 
 def encrypt(path):
-    """Sets the bit that says that a member is encrypted, in its own head and in the directory."""
+    """Sets the encryption flag of a member, in its own header and in the directory."""
     data = bytearray(path.read_bytes())
     for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         at = data.index(mark)
@@ -183,7 +183,7 @@ def encrypt(path):
 
 @pytest.mark.parametrize("where", ["head", "data", "encrypted", "packed"])
 @pytest.mark.parametrize("name", ["data", "names"])
-def test_a_compressed_file_that_is_damaged_is_one_sentence(tree, name, where):
+def test_damaged_archive_raises(tree, name, where):
     path = tree.root / "gt.npz"
     rng = np.random.default_rng(0)
     names = np.array([f"{tree.folder} {frame} l {rng.random()}" for frame in range(300)])
@@ -203,11 +203,11 @@ def test_a_compressed_file_that_is_damaged_is_one_sentence(tree, name, where):
             for mark, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
                 data[data.index(mark) + place] = 99
             path.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"gt.npz is damaged or no .npz file"):
+    with pytest.raises(ConfigError, match=r"gt.npz is damaged or not an .npz file"):
         truths(use(tree, path), "file")
 
 
-def test_what_is_exported_is_compressed(tree):
+def test_export_is_compressed(tree):
     path = tree.root / "gt.npz"
     ground_truth_file.export(raw.list_split(tree.config, "test"), "velodyne", path)
     with zipfile.ZipFile(path) as archive:
@@ -217,7 +217,7 @@ def test_what_is_exported_is_compressed(tree):
         assert len(maps) == 3 and all(info.compress_size < info.file_size / 2 for info in maps)
 
 
-def test_no_file_means_no_ground_truth_of_this_kind(tree):
+def test_no_ground_truth_file(tree):
     assert truths(tree.config, "file") == [None] * 3
 
 
@@ -226,13 +226,13 @@ def run(monkeypatch, *arguments):
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-def test_the_script_writes_the_file(tree, monkeypatch, capsys):
+def test_script_writes_file(tree, monkeypatch, capsys):
     out = tree.root / "gt.npz"
     run(monkeypatch, "--root", tree.root, "--out", out)
     assert capsys.readouterr().out == f"{out}: ground truth of 3 frames\n"
     assert len(truths(use(tree, out), "file")) == 3
     tree.add_mask(2)
-    tree.path("mask", 2, suffix="png").write_bytes(b"damaged")  # of no interest
+    tree.path("mask", 2, suffix="png").write_bytes(b"damaged")  # not needed
     run(monkeypatch, "--root", tree.root, "--out", out)
     with pytest.raises(SystemExit, match=r"error: .*no annotated ground truth"):
         run(monkeypatch, "--root", tree.root, "--out", out, "--kind", "annotated")

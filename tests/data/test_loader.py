@@ -24,12 +24,12 @@ def assert_same(one, other):
 
 
 def frame_numbers(source, batches):
-    """Which sample each entry of the batches is."""
+    """Sample index of each entry of the batches."""
     targets = {source[i].images[1].tobytes(): i for i in range(len(source))}
     return [targets[image.tobytes()] for batch in batches for image in batch.images[:, 1]]
 
 
-def test_batches_hold_samples_and_a_seed_each(tree):
+def test_batches_hold_samples_and_seeds(tree):
     source = open_split(tree.config, "train")
     (batch,) = take(train_batches(source, tree.experiment()), 1)
     assert batch.images.shape == (4, 3, 32, 64, 3) and batch.images.dtype == np.uint8
@@ -43,14 +43,14 @@ def test_batches_hold_samples_and_a_seed_each(tree):
         np.testing.assert_array_equal(batch.K[place], sample.K)
 
 
-def test_shapes_are_known_before_the_first_batch(tree):
+def test_batch_shapes(tree):
     source = open_split(tree.config, "train")
     (batch,) = take(train_batches(source, tree.experiment()), 1)
     shapes = batch_shapes(source, tree.experiment())
     assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
 
 
-def test_every_epoch_shows_every_sample_once_in_another_order(tree):
+def test_epochs_are_permutations(tree):
     source = open_split(tree.config, "train")
     shown = frame_numbers(source, take(train_batches(source, tree.experiment()), 7))
     epochs = [shown[start : start + 7] for start in range(0, 28, 7)]
@@ -58,7 +58,7 @@ def test_every_epoch_shows_every_sample_once_in_another_order(tree):
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_the_stream_depends_on_the_seed(tree):
+def test_stream_depends_on_seed(tree):
     source = open_split(tree.config, "train")
     config = tree.experiment()
     one = take(train_batches(source, config), 4)
@@ -69,14 +69,14 @@ def test_the_stream_depends_on_the_seed(tree):
     assert frame_numbers(source, one) != frame_numbers(source, other)
 
 
-def test_the_stream_does_not_depend_on_threads(tree):
+def test_stream_independent_of_threads(tree):
     source = open_split(tree.config, "train")
     assert_same(
         take(train_batches(source, tree.experiment(threads=1)), 6), take(train_batches(source, tree.experiment(threads=4)), 6)
     )
 
 
-def test_two_processes_share_the_stream_of_one(tree):
+def test_processes_share_stream(tree):
     source = open_split(tree.config, "train")
     config = tree.experiment()
     whole = take(train_batches(source, config), 6)
@@ -88,7 +88,7 @@ def test_two_processes_share_the_stream_of_one(tree):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_resuming_in_the_second_epoch_continues_the_stream(tree, threads):
+def test_resume_in_second_epoch(tree, threads):
     source = open_split(tree.config, "train")
     iterator = train_batches(source, tree.experiment(threads=2))
     take(iterator, 3)  # 12 samples of 7
@@ -100,7 +100,7 @@ def test_resuming_in_the_second_epoch_continues_the_stream(tree, threads):
     assert_same(take(resumed, 4), wanted)
 
 
-def test_prefetch_resumes_after_the_last_batch_handed_out(tree):
+def test_prefetch_resume(tree):
     source = open_split(tree.config, "train")
     put = []
 
@@ -121,7 +121,7 @@ def test_prefetch_resumes_after_the_last_batch_handed_out(tree):
     assert_same(take(ahead, 3), wanted)
 
 
-def test_prefetched_batches_are_on_the_device_before_they_are_asked_for(tree):
+def test_prefetch_transfers_ahead(tree):
     source = open_split(tree.config, "train")
     count = 0
 
@@ -135,7 +135,7 @@ def test_prefetched_batches_are_on_the_device_before_they_are_asked_for(tree):
         assert isinstance(next(ahead).images, jax.Array) and count == taken + 2
 
 
-def test_eval_batches_walk_once_and_fill_the_last(tree):
+def test_eval_batches_once_with_padding(tree):
     source = open_split(tree.config, "val")
     batches = list(eval_batches(source, [5, 0, 3, 2, 6], 2))
     assert [indices.tolist() for indices, _ in batches] == [[5, 0], [3, 2], [6]]
@@ -148,26 +148,26 @@ def test_eval_batches_walk_once_and_fill_the_last(tree):
 
 
 @pytest.mark.parametrize("processes", [3, 8])
-def test_a_batch_that_processes_cannot_share_is_refused(tree, processes):
+def test_indivisible_batch_size_raises(tree, processes):
     source = open_split(tree.config, "train")
     with pytest.raises(ConfigError, match=f"batch_size=4.*{processes} processes"):
         train_batches(source, tree.experiment(), num_processes=processes)
 
 
 @pytest.mark.parametrize("flag, size", [("height", 40), ("width", 0), ("width", 100)])
-def test_sizes_that_the_encoder_cannot_halve_are_refused(tree, flag, size):
+def test_size_not_multiple_of_32_raises(tree, flag, size):
     setattr(tree.config, flag, size)
     with pytest.raises(ConfigError, match=f"--config.data.{flag}={size} must be"):
         open_split(tree.config, "train")
 
 
-def test_an_unknown_source_is_refused(tree):
+def test_unknown_source_raises(tree):
     tree.config.source = "kiti"
     with pytest.raises(ConfigError, match=r"'kiti' is not one of"):
         open_split(tree.config, "train")
 
 
-def test_priors_of_the_targets_come_along_in_training_only(tree):
+def test_priors_in_training_only(tree):
     tree.config.priors = "files"
     with pytest.raises(ConfigError, match=r"7 of 7 training frames .* no prior depth.*image_02/data/0000000000\.png"):
         open_split(tree.config, "train")
@@ -180,7 +180,7 @@ def test_priors_of_the_targets_come_along_in_training_only(tree):
     assert open_split(tree.config, "val")[0].prior is None
 
 
-def test_a_damaged_prior_makes_its_frame_unreadable(tree, caplog):
+def test_damaged_prior_makes_frame_unreadable(tree, caplog):
     tree.config.priors = "files"
     for frame in range(7):
         tree.add_prior(frame)

@@ -15,7 +15,7 @@ def labels():
     return np.random.default_rng(0).integers(0, 34, (20, 30), dtype=np.uint8)
 
 
-def test_label_ids_train_ids_and_instance_ids_of_the_same_scene_agree(tmp_path, labels):
+def test_label_train_and_instance_ids_agree(tmp_path, labels):
     train_id = {24: 11, 25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
     labels[np.isin(labels, [29, 30])] = 7  # caravans and trailers have no train id
     cv2.imwrite(str(tmp_path / "labels.png"), labels)
@@ -36,7 +36,7 @@ def test_label_ids_train_ids_and_instance_ids_of_the_same_scene_agree(tmp_path, 
     assert (min(train_id.values()), max(train_id.values())) == masks.TRAIN_IDS
 
 
-def test_pictures_with_a_palette_say_labels_not_colours(tmp_path, labels):
+def test_palette_images_give_labels(tmp_path, labels):
     picture = Image.fromarray(labels)
     picture.putpalette(np.random.default_rng(1).integers(0, 256, 768, dtype=np.uint8).tobytes())
     assert picture.mode == "P"
@@ -45,7 +45,7 @@ def test_pictures_with_a_palette_say_labels_not_colours(tmp_path, labels):
 
 
 def write_panoptic(folder, segments, category_of, names=None, file_name="a.png"):
-    """A map of segment ids in COCO's form."""
+    """A map of segment ids in COCO's format."""
     folder.mkdir(parents=True, exist_ok=True)
     rgb = np.stack([segments % 256, segments // 256 % 256, segments // 256**2], axis=-1).astype(np.uint8)
     assert cv2.imwrite(str(folder / file_name), rgb[..., ::-1])
@@ -63,39 +63,39 @@ def write_panoptic(folder, segments, category_of, names=None, file_name="a.png")
         ({5: 26, 70_000: 24, 300: 21, 9: 3}, {26: "car", 24: "person", 21: "vegetation", 3: "out of roi"}),  # Cityscapes
     ],
 )
-def test_panoptic_segments_are_objects_by_their_class(tmp_path, category_of, names):
+def test_panoptic_segments_by_class(tmp_path, category_of, names):
     segments = np.random.default_rng(0).choice([0, 5, 70_000, 300, 9], (20, 30))
     write_panoptic(tmp_path, segments, category_of, names)
     np.testing.assert_array_equal(frames.decode_mask(tmp_path / "a.png", "coco_panoptic"), np.isin(segments, [5, 70_000]))
 
 
-def test_coco_knows_seven_of_the_classes():
+def test_coco_has_seven_classes():
     assert len(masks.COCO_IDS) == 7 and 5 not in masks.COCO_IDS  # 5 is an aeroplane
 
 
-def test_panoptic_masks_need_their_json(tmp_path):
+def test_panoptic_masks_need_json(tmp_path):
     write_panoptic(tmp_path, np.full((4, 4), 5), {5: 3})
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(frames.UnreadableFrame, match=r"other\.png is not mentioned in panoptic\.json"):
+    with pytest.raises(frames.UnreadableFrame, match=r"other\.png is not listed in panoptic\.json"):
         frames.decode_mask(tmp_path / "other.png", "coco_panoptic")
     for damage in ("no json", "[]", '{"annotations": [{"file_name": "a.png"}]}'):
         (tmp_path / "panoptic.json").write_text(damage)
         masks.object_segments.cache_clear()
-        with pytest.raises(ConfigError, match=r"panoptic\.json is not in COCO's panoptic form"):
+        with pytest.raises(ConfigError, match=r"panoptic\.json is not in COCO's panoptic format"):
             frames.decode_mask(tmp_path / "a.png", "coco_panoptic")
     (tmp_path / "panoptic.json").unlink()
     with pytest.raises(ConfigError, match=r"panoptic.json does not exist: --config.data.mask_format=coco_panoptic needs"):
         frames.decode_mask(tmp_path / "a.png", "coco_panoptic")
 
 
-def test_a_colour_picture_is_no_label_picture(tmp_path):
+def test_colour_image_as_labels_unreadable(tmp_path):
     cv2.imwrite(str(tmp_path / "colour.png"), np.full((4, 4, 3), 26, np.uint8))
     for mask_format in ("cityscapes", "cityscapes_train"):
         with pytest.raises(frames.UnreadableFrame, match=r"colour\.png"):
             frames.decode_mask(tmp_path / "colour.png", mask_format)
 
 
-def test_pickled_arrays_are_never_opened(tmp_path):
+def test_pickled_arrays_never_loaded(tmp_path):
     class Bomb:
         def __reduce__(self):
             return (tmp_path / "exploded").touch, ()
@@ -112,7 +112,7 @@ def test_pickled_arrays_are_never_opened(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_cache_knows_the_format_and_follows_the_json(kitti_tree, caplog):
+def test_cache_depends_on_format_and_json(kitti_tree, caplog):
     tree = kitti_tree(frames=3)
     ids = np.full(tree.size, 26, np.uint8)
     ids[:, :20] = 7
@@ -131,7 +131,7 @@ def test_the_cache_knows_the_format_and_follows_the_json(kitti_tree, caplog):
     np.testing.assert_array_equal(open_split(tree.config, "train")[1].masks[1], ids == 7)
 
 
-def test_evaluation_reads_masks_in_the_same_format(kitti_tree):
+def test_evaluation_uses_mask_format(kitti_tree):
     tree = kitti_tree(frames=3)
     ids = np.full(tree.size, 26, np.uint8)
     ids[:8] = 7
@@ -144,7 +144,7 @@ def test_evaluation_reads_masks_in_the_same_format(kitti_tree):
     np.testing.assert_array_equal(open_split(tree.config, "val").ground_truth(1, "annotated").dynamic, ids == 26)
 
 
-def test_what_is_transparent_or_no_number_is_no_object(tmp_path):
+def test_alpha_and_nan_are_not_objects(tmp_path):
     picture = np.zeros((4, 6, 4), np.uint8)
     picture[..., 3], picture[1, 2, :3] = 255, 9
     cv2.imwrite(str(tmp_path / "alpha.png"), picture)

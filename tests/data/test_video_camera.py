@@ -1,6 +1,7 @@
 import math
 import struct
 
+import av
 import numpy as np
 import pytest
 
@@ -8,53 +9,55 @@ from dd_jax.config import ConfigError
 from dd_jax.data import video_camera
 
 
-def box(kind, content):
-    return struct.pack(">I4s", len(content) + 8, kind) + content
-
-
-def movie(path, kind, value, iso=False, name=video_camera.FOCAL_KEY, large=False):
-    """The skeleton of a QuickTime or an ISO file with one item of metadata, behind another key."""
-    names = [b"com.apple.quicktime.make", name]
-    keys = box(b"keys", struct.pack(">II", 0, 2) + b"".join(struct.pack(">I4s", len(n) + 8, b"mdta") + n for n in names))
-    data = box(b"data", struct.pack(">II", kind, 0) + value)
-    maker = box(b"data", struct.pack(">II", 1, 0) + b"Maker")
-    items = box(b"ilst", box(struct.pack(">I", 1), maker) + box(struct.pack(">I", 2), data))
-    meta = box(b"meta", (bytes(4) if iso else b"") + box(b"hdlr", bytes(24)) + keys + items)
-    pixels = struct.pack(">I4sQ", 1, b"mdat", 24) + bytes(8) if large else box(b"mdat", bytes(100))
-    path.write_bytes(box(b"ftyp", b"qt  ") + pixels + box(b"moov", box(b"mvhd", bytes(100)) + meta))
+def movie(path, value, key=video_camera.FOCAL_KEY):
+    """A QuickTime or MP4 file of one frame with one item of metadata, written as Apple does."""
+    with av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container:
+        container.metadata[key] = value
+        stream = container.add_stream("mpeg4", rate=10, width=64, height=32, pix_fmt="yuv420p")
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
     return path
 
 
-@pytest.mark.parametrize("iso", [False, True])
-@pytest.mark.parametrize(
-    ("kind", "value"), [(21, b"\x1a"), (22, b"\x00\x1a"), (23, struct.pack(">f", 26)), (24, struct.pack(">d", 26)), (1, b"26")]
-)
-def test_focal_length_is_read_from_quicktime_and_iso_files(tmp_path, iso, kind, value):
-    path = movie(tmp_path / "clip.mov", kind, value, iso, large=iso)
-    assert video_camera.focal_of_metadata(path) == 26
-    (focal, _, cx, cy), text = video_camera.guess(path, 1920, 1080)
+@pytest.mark.parametrize("name", ["clip.mov", "clip.mp4"])
+@pytest.mark.parametrize("value", ["26", "26.000000"])
+def test_focal_length_from_metadata(tmp_path, name, value):
+    (focal, _, cx, cy), text = video_camera.guess(movie(tmp_path / name, value), 1920, 1080)
     assert focal == pytest.approx(26 / 36 * 1920) and (cx, cy) == (959.5, 539.5)
     assert "69 degrees" in text and "26 mm" in text
 
 
-def test_upright_videos_have_the_same_focal_length(tmp_path):
-    path = movie(tmp_path / "clip.mov", 21, b"\x1a")
+@pytest.mark.parametrize(
+    ("kind", "value"), [(21, b"\x1a"), (22, b"\x00\x1a"), (23, struct.pack(">f", 26)), (1, b"26")]
+)
+def test_focal_length_of_each_quicktime_type(tmp_path, kind, value):
+    """Well-known types of the QuickTime File Format: integers, float and text."""
+    path = movie(tmp_path / "clip.mov", "x" * (len(value)))
+    data = path.read_bytes()
+    text = struct.pack(">I4sII", 16 + len(value), b"data", 1, 0) + b"x" * len(value)
+    assert data.count(text) == 1
+    path.write_bytes(data.replace(text, text[:8] + struct.pack(">II", kind, 0) + value))
+    assert "26 mm" in video_camera.guess(path, 1920, 1080)[1]
+
+
+def test_portrait_and_landscape_share_the_focal_length(tmp_path):
+    path = movie(tmp_path / "clip.mov", "26")
     assert video_camera.guess(path, 1080, 1920)[0][0] == video_camera.guess(path, 1920, 1080)[0][0]
 
 
-def test_a_file_that_says_nothing_is_assumed_to_see_sixty_degrees(tmp_path):
-    cases = [movie(tmp_path / "other.mov", 21, b"\x1a", name=b"com.example.other"), movie(tmp_path / "silly.mov", 21, b"\x00")]
-    cases += [tmp_path / "text.mov", tmp_path / "cut.mov", tmp_path / "absent.mov", movie(tmp_path / "words.mov", 1, b"wide")]
-    cases[2].write_text("no video")
-    whole = movie(tmp_path / "whole.mov", 21, b"\x1a").read_bytes()
-    cases[3].write_bytes(whole[:-30])
+def test_default_field_of_view_without_metadata(tmp_path):
+    text, cut = tmp_path / "text.mov", tmp_path / "cut.mov"
+    text.write_text("no video")
+    cut.write_bytes(movie(tmp_path / "whole.mov", "26").read_bytes()[:-300])
+    cases = [movie(tmp_path / "other.mov", "26", key="com.example.other"), movie(tmp_path / "silly.mov", "0")]
+    cases += [movie(tmp_path / "words.mov", "wide"), text, cut, tmp_path / "absent.mov", tmp_path]
     for path in cases:
         camera, text = video_camera.guess(path, 960, 540)
         assert camera == pytest.approx(video_camera.from_fov(60.0, 960, 540)), path
         assert "no focal length" in text
 
 
-def test_field_of_view_is_the_angle_between_the_outer_edges():
+def test_field_of_view_spans_outer_pixel_edges():
     fx, fy, cx, _ = video_camera.from_fov(90.0, 200, 100)
     assert fx == fy == pytest.approx(100)
     assert math.degrees(math.atan((199.5 - cx) / fx) - math.atan((-0.5 - cx) / fx)) == pytest.approx(90)
@@ -64,12 +67,12 @@ CAMERA, SIZE = (150.0, 152.0, 101.0, 60.0), (200, 120)
 
 
 def scene(x, y):
-    """A picture as a function of the normalised ray."""
+    """Grey value as a function of the normalised ray."""
     return np.uint8(127 + 60 * np.sin(9 * x) * np.cos(7 * y) + 60 * np.sin(5 * x + 3 * y))
 
 
 def brown(x, y, k1, k2, p1, p2, k3=0.0):
-    """Where the lens shows a ray (Brown 1966)."""
+    """Distorted position of a normalised ray (Brown 1966)."""
     square = x * x + y * y
     radial = 1 + k1 * square + k2 * square**2 + k3 * square**3
     return (
@@ -79,8 +82,8 @@ def brown(x, y, k1, k2, p1, p2, k3=0.0):
 
 
 @pytest.mark.parametrize("coefficients", [(-0.2, 0.05, 0.001, -0.002), (0.15, -0.02, 0.0, 0.001, 0.01)])
-def test_undistorted_pictures_are_those_of_the_new_camera(coefficients):
-    """A scene seen through the lens, undistorted, is the scene seen by a pinhole with the camera that is returned."""
+def test_undistorted_image_matches_new_intrinsics(coefficients):
+    """A scene seen through the lens and undistorted equals the scene seen by a pinhole camera with the returned intrinsics."""
     u, v = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
 
     def rays(camera):
@@ -96,16 +99,16 @@ def test_undistorted_pictures_are_those_of_the_new_camera(coefficients):
     camera, straighten = video_camera.undistortion(CAMERA, coefficients, *SIZE)
     error = np.abs(straighten(seen)[..., 0].astype(int) - scene(*rays(camera)))
     assert np.mean(error) < 1.0
-    assert np.mean(np.abs(seen[..., 0].astype(int) - scene(*rays(CAMERA)))) > 2  # the lens does something
+    assert np.mean(np.abs(seen[..., 0].astype(int) - scene(*rays(CAMERA)))) > 2  # the distortion is visible
 
 
-def test_no_distortion_changes_nothing(picture):
+def test_zero_distortion_is_identity(picture):
     camera, straighten = video_camera.undistortion(CAMERA, (0.0, 0.0, 0.0, 0.0), *SIZE)
     np.testing.assert_allclose(camera, CAMERA, atol=1.5)
     image = picture(0, 120, 200)
     assert np.abs(straighten(image).astype(int) - image).mean() < 3
 
 
-def test_coefficients_that_fold_the_picture_are_refused():
-    with pytest.raises(ConfigError, match=r"--distortion=-5,0,0,0 leaves .* of the picture empty: check"):
+def test_folding_distortion_raises():
+    with pytest.raises(ConfigError, match=r"--distortion=-5,0,0,0 leaves .* of the image empty: check"):
         video_camera.undistortion(CAMERA, (-5.0, 0.0, 0.0, 0.0), *SIZE)

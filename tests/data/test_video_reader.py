@@ -1,7 +1,9 @@
-"""Of a video that is damaged or changes, every frame is read or the command says which one is not."""
+"""Damaged frames are named, changes of size are refused, and colours and orientation are right."""
 
 import re
+import struct
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def clip(tmp_path):
 
 
 def spoil(path, *places):
-    """Puts zeros in place of the pictures of these frames."""
+    """Overwrites the data of these frames with zeros."""
     data = bytearray(path.read_bytes())
     chunks = [found.start() + 8 for found in re.finditer(rb"00dc....\xff\xd8", data, re.DOTALL)]
     assert len(chunks) == 12
@@ -39,7 +41,7 @@ def read(path, numbers=ALL, count=12, wanted=lambda place: True):
     return list(video_reader.read(path, numbers, count, wanted))
 
 
-def test_a_damaged_frame_is_named_and_what_lies_around_it_is_read(clip):
+def test_damaged_frame_is_named_and_others_are_read(clip):
     whole = read(clip)
     spoil(clip, 4, 5)
     frames = video_reader.read(clip, ALL, 12, lambda place: True)
@@ -51,11 +53,11 @@ def test_a_damaged_frame_is_named_and_what_lies_around_it_is_read(clip):
     np.testing.assert_array_equal(read(clip, range(0, 12, 3)), whole[::3])
     with pytest.raises(ConfigError, match="frame 5 of"):
         read(clip, range(5, 6))
-    with pytest.raises(ConfigError, match="frame 4 of"):  # also where nobody wants to see it
+    with pytest.raises(ConfigError, match="frame 4 of"):  # also if its pixels are not wanted
         read(clip, wanted=lambda place: False)
 
 
-def test_a_damaged_first_frame(clip):
+def test_damaged_first_frame(clip):
     whole = read(clip)
     spoil(clip, 0)
     assert video_reader.size(clip, 12) == (48, 80)
@@ -64,14 +66,14 @@ def test_a_damaged_first_frame(clip):
         read(clip)
 
 
-def test_nothing_but_damage(clip):
+def test_only_damaged_frames(clip):
     spoil(clip, *ALL)
     assert read(clip) == []
     with pytest.raises(ConfigError, match=r"clip.avi has no readable frame"):
         video_reader.size(clip, 12)
 
 
-def test_damage_at_the_end_is_an_end(clip):
+def test_damage_at_the_end_ends_the_video(clip):
     spoil(clip, 10, 11)
     assert video_reader.length(clip) == 12 and len(read(clip)) == 10
 
@@ -80,7 +82,7 @@ def jpegs(*pictures):
     return [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
 
 
-def test_a_video_without_a_length_is_counted_over_what_is_damaged(tmp_path):
+def test_unannounced_length_counts_damaged_frames(tmp_path):
     path, parts = tmp_path / "clip.mjpeg", jpegs(*FRAMES)
     parts[3] = parts[3][:20] + bytes(len(parts[3]) - 20)
     path.write_bytes(b"".join(parts))
@@ -89,36 +91,77 @@ def test_a_video_without_a_length_is_counted_over_what_is_damaged(tmp_path):
         read(path)
 
 
-def test_a_video_of_changing_size_is_refused(tmp_path):
+def test_changing_frame_size_raises(tmp_path):
     path, small = tmp_path / "clip.mjpeg", [cv2.resize(frame, (64, 32)) for frame in FRAMES[6:]]
     path.write_bytes(b"".join(jpegs(*FRAMES[:6], *small)))
     assert len(read(path, range(6))) == 6
-    message = r"frame 6 of .*clip.mjpeg has 64 x 32 pixels, the first one 80 x 48: frames that belong together have one size"
+    message = r"frame 6 of .*clip.mjpeg has 64 x 32 pixels, the first one 80 x 48: all frames need the same size"
     for numbers in (ALL, range(6, 12)):
         with pytest.raises(ConfigError, match=message):
             read(path, numbers)
 
 
-def test_a_frame_that_is_there_and_cannot_be_converted_is_named(clip, monkeypatch):
-    real = cv2.VideoCapture
-
-    class Capture:
-        def __init__(self, *arguments):
-            self._inner, self._count = real(*arguments), 0
-
-        def grab(self):
-            self._count += 1
-            return self._inner.grab()
-
-        def retrieve(self):
-            return (False, None) if self._count == 3 else self._inner.retrieve()
-
-        def __getattr__(self, name):
-            return getattr(self._inner, name)
-
+def test_inconvertible_frame_raises(clip, monkeypatch):
+    """A frame that is decoded, but whose pixel format has no conversion to RGB."""
     frames = video_reader.read(clip, ALL, 12, lambda place: True)
-    monkeypatch.setattr(cv2, "VideoCapture", Capture)
-    monkeypatch.setattr(video_reader, "_coded_sizes", lambda path: iter([None] * 12))
-    assert next(frames) is not None and next(frames) is not None
-    with pytest.raises(ConfigError, match=r"frame 2 of .*clip.avi cannot be decoded: leave it out"):
-        next(frames)
+    with monkeypatch.context() as patch:
+        whole = [next(frames), next(frames)]
+        patch.setattr(video_reader, "pixels", lambda frame: None)
+        with pytest.raises(ConfigError, match=r"frame 2 of .*clip.avi cannot be decoded: leave it out"):
+            next(frames)
+    np.testing.assert_array_equal(whole, read(clip, range(2)))
+
+
+def encode(path, codec, rotation=0, **options):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options=options, width=80, height=48, pix_fmt="yuv420p")
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for frame in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.avi"])
+def test_agrees_with_opencv(tmp_path, name):
+    path = encode(tmp_path / name, "mpeg4")
+    capture = cv2.VideoCapture(str(path))
+    frames = read(path)
+    assert len(frames) == video_reader.length(path) == 12 and video_reader.rate(path) == capture.get(cv2.CAP_PROP_FPS) == 10
+    for frame in frames:
+        expected = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB).astype(int)
+        assert np.abs(frame - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_rotated_video_is_upright(tmp_path, rotation):
+    """The display matrix of the container applies, as phones write it when held upright."""
+    plain, turned = encode(tmp_path / "plain.mp4", "mpeg4"), encode(tmp_path / "turned.mp4", "mpeg4", rotation)
+    np.testing.assert_array_equal(read(turned), np.rot90(read(plain), rotation // 90, axes=(1, 2)))
+    assert video_reader.size(turned, 12) == ((48, 80) if rotation == 180 else (80, 48))
+
+
+@pytest.mark.parametrize(("frame", "later"), [(3, 4), (5, 6)])
+def test_damaged_b_frame_keeps_its_number(tmp_path, frame, later):
+    """Packets are stored in decoding order; a lost one is named by its place in presentation order."""
+    path = encode(tmp_path / "clip.mp4", "libx264", bf="2", g="12", sc_threshold="0", preset="ultrafast")
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        step = 1 / (10 * stream.time_base)
+        places = {round(packet.pts / step): (packet.pos, packet.size) for packet in container.demux(stream) if packet.size}
+    assert list(places) != sorted(places)
+    start, count = places[frame]
+    data = bytearray(path.read_bytes())
+    data[start : start + count] = bytes(count)
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=f"frame {frame} of .*clip.mp4 cannot be decoded"):
+        read(path)
+    assert [number for number, image in enumerate(video_reader.decoded(path)) if image is None] == [frame]
+
+
+def test_implausible_rate_is_replaced(clip):
+    data = clip.read_bytes()
+    place = data.index(b"strh") + 28  # dwScale and dwRate of the stream
+    clip.write_bytes(data[:place] + struct.pack("<II", 1, 5000) + data[place + 8 :])
+    assert video_reader.rate(clip) == 25

@@ -1,4 +1,4 @@
-"""Whole runs on other sources than a KITTI folder."""
+"""Full runs on sources other than a KITTI folder."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
-    """Runs of the same shapes share what they compiled."""
+    """Runs of the same shapes share compiled functions."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     yield
     jax.config.update("jax_compilation_cache_dir", None)
@@ -36,7 +36,7 @@ def run_config(data, crop, **fields):
     return config
 
 
-def test_a_store_trains_and_measures_like_its_folder(tmp_path):
+def test_store_trains_and_evaluates_like_folder(tmp_path):
     make(str(tmp_path / "drives"), preset="tiny", workers=1, progress=False)
     config = run_config(tmp_path / "drives", "none")
     build(config.data, tmp_path / "store", name="synthetic_triplets")
@@ -48,7 +48,7 @@ def test_a_store_trains_and_measures_like_its_folder(tmp_path):
     assert results[0] == results[1] and results[0]["student"]["moving"]["pixels"] > 0
 
 
-def test_cityscapes_sequences_train_and_are_measured_against_disparity(tmp_path):
+def test_cityscapes_sequences_train_and_evaluate_against_disparity(tmp_path):
     tree = CityscapesTree(tmp_path / "cityscapes")
     rng = np.random.default_rng(0)
     tree.make_training(rng)
@@ -65,8 +65,8 @@ def test_cityscapes_sequences_train_and_are_measured_against_disparity(tmp_path)
     assert np.isfinite(scores["all"]["abs_rel"])
 
 
-def test_an_own_clip_trains_and_is_pictured_without_scores(tmp_path):
-    """There is no ground truth: everything is written all the same, and says so."""
+def test_own_clip_trains_and_is_visualised_without_metrics(tmp_path):
+    """Without ground truth everything else is still written, with a message."""
     frames = tmp_path / "clip/frames/drive"
     frames.mkdir(parents=True)
     rng = np.random.default_rng(0)

@@ -122,7 +122,7 @@ def test_split_dir_gives_order_of_unnamed_files(drive, script, monkeypatch, caps
         f"--config.data.root={root}", "--config.data.height=32", "--config.data.width=96", f"--out={root / 'out'}",
         "--protocol=synthetic",
     ]  # fmt: skip
-    with pytest.raises(SystemExit, match=r"disps.npy has no names: it goes by the lines of the published eigen/test_files.txt"):
+    with pytest.raises(SystemExit, match=r"disps.npy has no names: it follows the lines of the published eigen/test_files.txt"):
         script.main(arguments)
     script.main([*arguments, f"--split_dir={root / 'lists'}"])
     assert "images measured: 3\n" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Tiny networks with random weights, saved as folders, in place of those that take a download."""
+"""Tiny networks with random weights, saved as folders, instead of downloaded ones."""
 
 import importlib.util
 
@@ -8,7 +8,7 @@ from data.conftest import kitti_tree, picture  # noqa: F401
 if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
     import warnings
 
-    with warnings.catch_warnings():  # what PyTorch says about itself while it is imported is not ours
+    with warnings.catch_warnings():  # warnings of PyTorch about itself at import
         warnings.simplefilter("ignore")
         import torch  # noqa: F401
         import transformers  # noqa: F401
@@ -22,7 +22,7 @@ THINGS = ("person", "bicycle", "car", "chair")
 
 @pytest.fixture(scope="session")
 def libraries():
-    """The modules torch and transformers, or the test is skipped."""
+    """The modules torch and transformers; skips the test without them."""
     reason = "needs PyTorch networks: pip install -e '.[prepare]'"
     torch = pytest.importorskip("torch", reason=reason)
     transformers = pytest.importorskip("transformers", reason=reason)
@@ -51,7 +51,7 @@ def segformer(libraries, tmp_path_factory):
 
 
 def mask2former(libraries, folder, names):
-    """Sure that all it finds are cars: with random weights it would be sure of nothing."""
+    """Predicts car with high confidence, which random weights would not."""
     torch, transformers = libraries
     backbone = transformers.SwinConfig(
         embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, image_size=64,
@@ -76,7 +76,7 @@ def panoptic_network(libraries, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def instance_network(libraries, tmp_path_factory):
-    """A Mask2Former that knows objects only."""
+    """A Mask2Former with object classes only."""
     return mask2former(libraries, tmp_path_factory.mktemp("instance"), THINGS)
 
 

@@ -18,7 +18,7 @@ CAMERA = {"width": 64, "height": 32, "fx": 50.0, "fy": 50.0, "cx": 31.5, "cy": 1
 
 
 class OwnSet:
-    """Frames that slide over a picture, masks and priors, in two clips."""
+    """Frames that slide over an image, masks and priors, in two clips."""
 
     def __init__(self, root):
         self.root = root
@@ -60,7 +60,7 @@ def problem(report, words):
     return found[0]
 
 
-def test_a_good_set_is_good_and_is_shown(own):
+def test_good_data_set(own):
     report = check(own.config)
     assert report.good and report.problems == [] and report.verdict == "the data set is good"
     assert report.statistics["samples"] == {"train": 6, "val": 2, "test": 2}
@@ -72,7 +72,7 @@ def test_a_good_set_is_good_and_is_shown(own):
     assert any("ground truth" in note and "0 of 2" in note for note in report.notes)
 
 
-def test_everything_wrong_is_said_at_once(own):
+def test_all_problems_reported_at_once(own):
     own.cut_off("frames/a/2.png")
     own.cut_off("masks/a/3.png")
     own.write("masks/b/1.png", np.zeros((64, 32), np.uint8))
@@ -85,41 +85,41 @@ def test_everything_wrong_is_said_at_once(own):
     assert not report.good and "problems" in report.verdict
     assert "--config.optim.steps=0" in problem(report, "optim.steps")
     for words, name in (
-        ("picture unreadable", "frames/a/2.png"),
+        ("image unreadable", "frames/a/2.png"),
         ("mask unreadable", "masks/a/3.png"),
         ("mask of other proportions", "masks/b/1.png"),
-        ("prior says the same everywhere", "priors/a/1.png"),
+        ("prior is constant", "priors/a/1.png"),
         ("no prior depth", "frames/b/2.png"),
-        ("pictures of several sizes", "64x48 (1)"),
+        ("images of several sizes", "64x48 (1)"),
     ):
         assert name in problem(report, words), words
     assert report.statistics["frames without mask file"] == 1
     assert any("max_unreadable=10" in note for note in report.notes)
 
 
-def test_damaged_cameras_do_not_end_the_look(own):
+def test_damaged_cameras_do_not_stop_check(own):
     own.camera("a", fx=-1.0)
     own.camera("b", cx=500.0)
     own.cut_off("frames/b/5.png")
     report = check(own.config)
     complaint = problem(report, "a/intrinsics.json")
     assert complaint.startswith("train, val, test: ") and "b/intrinsics.json" in complaint
-    assert "frames/b/5.png" in problem(report, "picture unreadable")  # no list named it
+    assert "frames/b/5.png" in problem(report, "image unreadable")  # no list named it
     assert report.statistics["frames"] == 16
 
 
-def test_links_and_pictures_that_cannot_be_do_not_end_the_look(own, tmp_path):
+def test_links_and_invalid_images_do_not_stop_check(own, tmp_path):
     (own.root / "frames/a/zz.jpg").symlink_to("/nowhere/x.jpg")
     (own.root / "frames/b/zz.jpg").symlink_to("zz.jpg")
     bomb(own.root / "frames/a/0.png")
-    assert "frames/a/0.png" in problem(check(own.config), "picture unreadable")
+    assert "frames/a/0.png" in problem(check(own.config), "image unreadable")
     (own.root / "frames/b/intrinsics.json").unlink()
     (own.root / "frames/b").rename(tmp_path / "far")
     (own.root / "frames/b").symlink_to(tmp_path / "far")
     own.cut_off("frames/b/5.png")
     report = check(own.config)
     assert "intrinsics.json does not exist" in problem(report, "intrinsics.json")
-    assert "frames/b/5.png" in problem(report, "picture unreadable") and report.statistics["frames"] == 16
+    assert "frames/b/5.png" in problem(report, "image unreadable") and report.statistics["frames"] == 16
 
 
 @pytest.mark.parametrize(
@@ -130,22 +130,22 @@ def test_links_and_pictures_that_cannot_be_do_not_end_the_look(own, tmp_path):
         ({"cx": 60.0}, "principal point at 94% of the width"),
     ],
 )
-def test_suspicious_cameras_are_problems(own, changes, words):
+def test_implausible_cameras_are_problems(own, changes, words):
     own.camera("a", **changes)
     report = check(own.config, ["train"])
     assert "the camera of a 1 and 2 more samples" in problem(report, words)
 
 
-def test_pixels_that_are_not_square_are_noted(own):
+def test_non_square_pixels_noted(own):
     own.camera("a", fy=80.0)
     report = check(own.config, ["train"])
     assert report.good and any("pixels 1.60 times as wide as high" in note for note in report.notes)
 
 
-def test_masks_that_cannot_be_are_problems(own):
+def test_implausible_masks_are_problems(own):
     for path in (own.root / "masks").rglob("*.png"):
         cv2.imwrite(str(path), np.full((32, 64), 7, np.uint8))
-    assert "masks cover 100% of the pictures: check --config.data.mask_format" in problem(check(own.config), "cover")
+    assert "masks cover 100% of the images: check --config.data.mask_format" in problem(check(own.config), "cover")
     own.config.data.mask_format = "cityscapes"
     assert problem(check(own.config), "no mask has an object: check --config.data.mask_format")
     own.config.data.mask_format = "coco_panoptic"
@@ -156,14 +156,14 @@ def test_masks_that_cannot_be_are_problems(own):
         path.unlink()
     own.config.data.mask_format = "binary"
     assert "scripts/make_masks.py" in problem(check(own.config), "no frame has a readable mask")
-    own.config.domd.enabled = False  # nothing in training looks at them
+    own.config.domd.enabled = False  # training does not use them
     report = check(own.config)
     assert not any("mask" in line for line in report.problems) and any("no frame has a readable mask" in n for n in report.notes)
     own.config.data.masks, own.config.domd.enabled = "none", False
     assert check(own.config).good
 
 
-def test_kitti_is_looked_at_without_its_calibration(tmp_path, kitti_tree):
+def test_kitti_checked_without_calibration(tmp_path, kitti_tree):
     tree = kitti_tree(frames=6)
     for frame in range(6):
         tree.add_mask(frame, values=np.eye(*tree.size, dtype=np.uint8))
@@ -181,12 +181,12 @@ def test_kitti_is_looked_at_without_its_calibration(tmp_path, kitti_tree):
     tree.path("image", 3).write_bytes(b"")
     report = check(config)
     assert "calib_cam_to_cam.txt does not exist" in problem(report, "calib_cam_to_cam")
-    assert "0000000003.png" in problem(report, "picture unreadable")
+    assert "0000000003.png" in problem(report, "image unreadable")
     tree.write_split("val", [f"{tree.folder} 99 l", f"{tree.folder} 1 l", f"{tree.folder} 1 l"])
     assert "val: 1 of 2 target images" in problem(check(config), "target images")
 
 
-def test_a_store_is_looked_at_like_the_folder_it_was_made_of(tmp_path, kitti_tree):
+def test_store_checked_like_folder(tmp_path, kitti_tree):
     tree = kitti_tree(frames=5, height=64, width=96)
     tree.add_mask(2, values=np.pad(np.full((20, 20), 255, np.uint8), [(10, 34), (10, 66)]))
     for split in ("train", "val", "test"):
@@ -205,7 +205,7 @@ def test_a_store_is_looked_at_like_the_folder_it_was_made_of(tmp_path, kitti_tre
     assert "copy the store again" in problem(check(config, progress=False), "bytes")
 
 
-def test_no_folder_is_one_problem(own):
+def test_absent_folder_is_one_problem(own):
     own.config.data.root = "/nowhere/at/all"
     report = check(own.config)
     assert len(report.problems) == 1 and "/nowhere/at/all" in report.problems[0] and report.triplet is None
@@ -220,7 +220,7 @@ def run_script(own, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
-def test_the_script_ends_with_a_verdict_and_an_exit_code(own, tmp_path):
+def test_script_verdict_and_exit_code(own, tmp_path):
     picture, file = tmp_path / "check.jpg", tmp_path / "report.json"
     run = run_script(own, f"--picture={picture}", f"--json={file}")
     assert run.returncode == 0 and run.stdout.endswith(f"one triplet: {picture}\nthe data set is good\n"), run.stderr

@@ -44,7 +44,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_triplets_hold_three_frames_above_the_bonnet_and_the_tree_reads_like_them(tree, tmp_path):
+def test_triplets_match_sequences(tree, tmp_path):
     result = prepare(tree.root, tmp_path / "out", SMALL)
     assert (result.triplets, result.written, result.unreadable) == (12, 12, [])
     image = cv2.imread(str(tmp_path / "out/ulm/ulm_000064_000003.jpg"))[..., ::-1]
@@ -61,14 +61,14 @@ def test_triplets_hold_three_frames_above_the_bonnet_and_the_tree_reads_like_the
             assert np.abs(ours[i].images.astype(int) - theirs[i].images).mean() < 1
 
 
-def test_sizes_and_camera_are_those_of_the_fields_script(tree, tmp_path):
+def test_sizes_and_camera_match_sfmlearner(tree, tmp_path):
     prepare(tree.root, tmp_path / "out")
     assert cv2.imread(str(tmp_path / "out/jena/jena_000064_000002.jpg")).shape == (384, 3 * 1024, 3)
     values = [float(word) for word in (tmp_path / "out/jena/jena_000064_000002_cam.txt").read_text().split(",")]
     np.testing.assert_allclose(values, [2262.52 / 2, 0, 548.24, 0, 2265.3018 / 2, 256.3185, 0, 0, 1], atol=1e-4)
 
 
-def test_the_second_call_writes_what_is_missing_and_nothing_else(tree, tmp_path):
+def test_second_call_writes_missing_only(tree, tmp_path):
     out = tmp_path / "out"
     prepare(tree.root, out, SMALL)
     first = contents(out)
@@ -81,7 +81,7 @@ def test_the_second_call_writes_what_is_missing_and_nothing_else(tree, tmp_path)
     assert all(path.stat().st_mtime_ns == times[path] for path in times if path.name != "jena_000064_000002.jpg")
 
 
-def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path):
+def test_killed_preparation_resumes_identically(tmp_path):
     tree = CityscapesTree(tmp_path / "cityscapes", size=(512, 1024))
     tree.frames(range(60)), tree.camera(19)
     prepare(tree.root, tmp_path / "whole")
@@ -95,12 +95,12 @@ def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = len(list(out.glob("ulm/*.jpg")))
-    assert 3 <= done < 56, "killed half-way"
+    assert 3 <= done < 56, "killed midway"
     assert prepare(tree.root, out).written == 56 - done
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_archives_serve_as_they_come(tree, tmp_path):
+def test_zip_archives(tree, tmp_path):
     packed = tmp_path / "packed"
     packed.mkdir()
     for name in ("leftImg8bit_sequence", "camera"):
@@ -116,8 +116,8 @@ def test_archives_serve_as_they_come(tree, tmp_path):
         prepare(packed, tmp_path / "other", SMALL)
 
 
-def test_missing_and_damaged_frames_leave_out_their_triplets(tree, tmp_path, capsys):
-    tree.path("leftImg8bit_sequence", 3, city="jena").unlink()  # a neighbour of 5 and the target 3; 1 has no neighbour anyway
+def test_missing_and_damaged_frames_skip_triplets(tree, tmp_path, capsys):
+    tree.path("leftImg8bit_sequence", 3, city="jena").unlink()  # a neighbour of 5, and target 3; 1 has no neighbour in any case
     damaged = tree.path("leftImg8bit_sequence", 2)
     damaged.write_bytes(damaged.read_bytes()[:-50])  # target 2, neighbour of 4
     script(tree.root, f"--out={tmp_path / 'out'}", "--height=96", "--width=256")
@@ -131,14 +131,14 @@ def test_missing_and_damaged_frames_leave_out_their_triplets(tree, tmp_path, cap
     assert "1 frames cannot be read" in shown and "ulm_000064_000002_leftImg8bit.png" in shown
 
 
-def test_cities_can_be_made_one_after_the_other(tree, tmp_path):
+def test_cities_prepared_separately(tree, tmp_path):
     assert prepare(tree.root, tmp_path / "out", SMALL, cities=["jena"]).triplets == 4
     assert prepare(tree.root, tmp_path / "out", SMALL, cities=["ulm"]).triplets == 12
     with pytest.raises(ConfigError, match=r"has no paris; it has jena, ulm"):
         prepare(tree.root, tmp_path / "out", SMALL, cities=["paris"])
 
 
-def test_unfinished_triplets_are_not_trained_on(tree, tmp_path, monkeypatch):
+def test_unfinished_triplets_raise(tree, tmp_path, monkeypatch):
     def targets(config):
         return sum(len(open_split(config, split)) for split in ("train", "val"))
 
@@ -156,11 +156,11 @@ def test_unfinished_triplets_are_not_trained_on(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(cityscapes, "_write_run", mortal("jena"))
     with pytest.raises(KeyboardInterrupt):
         prepare(tree.root, out, SMALL, threads=1)
-    assert prepare(tree.root, out, SMALL, cities=["jena"], threads=1).triplets == 4  # which leaves ulm unfinished
+    assert prepare(tree.root, out, SMALL, cities=["jena"], threads=1).triplets == 4  # ulm stays unfinished
     command = rf"prepare_cityscapes.py {tree.root} --out={out} --height=96 --width=256 --quality=100 --resize=area again"
-    with pytest.raises(ConfigError, match=rf"{out} does not hold all triplets of ulm, for .* run scripts/{command}, or read"):
+    with pytest.raises(ConfigError, match=rf"{out} lacks triplets of ulm because .* run scripts/{command}, or read"):
         targets(tree.config)
-    with pytest.raises(ConfigError, match=rf"does not hold all triplets of ulm, .*prepare_cityscapes.py CITYSCAPES --out={out} "):
+    with pytest.raises(ConfigError, match=rf"lacks triplets of ulm .*prepare_cityscapes.py CITYSCAPES --out={out} "):
         targets(dataclasses.replace(tree.config, root=str(out)))
     assert targets(dataclasses.replace(tree.config, layout="sequence")) == 12
     monkeypatch.setattr(cityscapes, "_write_run", write)
@@ -172,7 +172,7 @@ def test_unfinished_triplets_are_not_trained_on(tree, tmp_path, monkeypatch):
             targets(tree.config)
 
 
-def test_other_settings_in_the_same_folder_are_refused(tree, tmp_path):
+def test_other_settings_raise(tree, tmp_path):
     prepare(tree.root, tmp_path / "out", SMALL)
     with pytest.raises(ConfigError, match=r"out holds triplets made with .*'quality': 100.*, not .*'quality': 75.* --out"):
         prepare(tree.root, tmp_path / "out", Settings(height=96, width=256, quality=75))
@@ -181,7 +181,7 @@ def test_other_settings_in_the_same_folder_are_refused(tree, tmp_path):
         prepare(tree.root, tmp_path / "out", SMALL)
 
 
-def test_what_cannot_be_prepared_is_said_in_a_sentence(tree, tmp_path):
+def test_invalid_input_raises(tree, tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*empty holds neither leftImg8bit_sequence/train nor an archive"):
         script(tmp_path / "empty")
     with pytest.raises(ConfigError, match=r"quality=0.*between 1 and 100"):

@@ -12,7 +12,7 @@ def images(picture):
     return np.stack([picture(seed, 96, 160) for seed in range(3)])
 
 
-def test_masks_are_what_the_librarys_own_pipeline_calls_movers(libraries, segformer, images):
+def test_masks_match_transformers_pipeline(libraries, segformer, images):
     _, transformers = libraries
     pipeline = transformers.pipeline("image-segmentation", model=segformer, subtask="semantic")
     for image, mask in zip(images, segmenter(segformer)(images), strict=True):
@@ -24,31 +24,31 @@ def test_masks_are_what_the_librarys_own_pipeline_calls_movers(libraries, segfor
         np.testing.assert_array_equal(mask > 0, expected)
 
 
-def test_classes_may_be_chosen_and_are_compared_without_case(libraries, segformer, images):
+def test_classes_case_insensitive(libraries, segformer, images):
     everything = segmenter(segformer)(images) > np.uint8(0)
     one, others = (segmenter(segformer, classes)(images) for classes in (["Car"], [name for name in CLASSES if name != "car"]))
     np.testing.assert_array_equal(np.maximum(one, others) > 0, everything)
     assert not (np.minimum(one, others) > 0).any()
-    with pytest.raises(ConfigError, match=r"knows none of --classes=tram,boat; it knows road, sidewalk"):
+    with pytest.raises(ConfigError, match=r"has none of --classes=tram,boat: choose from its classes, road, sidewalk"):
         segmenter(segformer, ["tram", "boat"])
 
 
-def test_a_network_of_everything_paints_classes_and_one_of_things_counts_objects(
+def test_semantic_and_instance_networks(
     libraries, panoptic_network, instance_network, images
 ):
-    assert all(set(np.unique(mask)) == {255} for mask in segmenter(panoptic_network)(images))  # sure that all is car
+    assert all(set(np.unique(mask)) == {255} for mask in segmenter(panoptic_network)(images))  # predicts car everywhere
     masks = segmenter(instance_network)(images)
     assert all(mask.shape == (96, 160) and mask.dtype == np.uint8 for mask in masks)
-    assert max(mask.max() for mask in masks) in range(1, 6)  # it asks five questions
+    assert max(mask.max() for mask in masks) in range(1, 6)  # it has five queries
 
 
-def test_objects_are_numbered_and_things_that_stand_are_not():
+def test_only_movers_numbered():
     segmentation = np.array([[-1, 1, 2], [3, 3, 2]])
     segments = [{"id": 1, "label_id": 2}, {"id": 2, "label_id": 9}, {"id": 3, "label_id": 0}]
     np.testing.assert_array_equal(number_objects(segmentation, segments, np.array([0, 2])), [[0, 1, 0], [2, 2, 0]])
 
 
-def test_beyond_255_objects_share_the_last_number():
+def test_more_than_255_objects_share_last_number():
     segmentation = np.arange(300).reshape(3, 100)
     mask = number_objects(segmentation, [{"id": number, "label_id": 0} for number in range(300)], np.array([0]))
     assert mask.min() == 1 and (mask == 255).sum() == 46

@@ -10,7 +10,7 @@ from dd_jax.prepare.priors import estimator
 
 @pytest.mark.parametrize("make", [segmenter, estimator])
 @pytest.mark.parametrize("absent", ["torch", "transformers"])
-def test_without_pytorch_the_extra_is_named(monkeypatch, make, absent):
+def test_missing_pytorch_names_extra(monkeypatch, make, absent):
     for name in ("torch", "transformers"):
         monkeypatch.setitem(sys.modules, name, None if name == absent else sys)
     with pytest.raises(ConfigError, match=rf"{absent} is not installed: pip install -e '.\[prepare\]'"):
@@ -18,7 +18,7 @@ def test_without_pytorch_the_extra_is_named(monkeypatch, make, absent):
 
 
 @pytest.mark.parametrize("make", [segmenter, estimator])
-def test_a_model_that_is_not_there_comes_with_the_way_to_get_it(libraries, monkeypatch, tmp_path, make):
+def test_absent_model_names_download(libraries, monkeypatch, tmp_path, make):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("someone/some-model", str(tmp_path / "absent")):
         with pytest.raises(ConfigError, match=rf"--model={name} is neither a folder .*hf download .*--model=DIR here") as error:
@@ -26,15 +26,15 @@ def test_a_model_that_is_not_there_comes_with_the_way_to_get_it(libraries, monke
         assert "\n" not in str(error.value)
 
 
-def test_a_model_of_another_kind_is_refused(libraries, segformer, depth_anything):
-    with pytest.raises(ConfigError, match=r"is no segmentation network") as error:
+def test_other_kind_of_model_raises(libraries, segformer, depth_anything):
+    with pytest.raises(ConfigError, match=r"is not a segmentation network") as error:
         segmenter(depth_anything)
     assert "\n" not in str(error.value)
-    with pytest.raises(ConfigError, match=r"is no depth network"):
+    with pytest.raises(ConfigError, match=r"is not a depth network"):
         estimator(segformer)
 
 
-def test_a_device_that_is_not_there_is_refused(libraries):
+def test_unavailable_device_raises(libraries):
     torch, _ = libraries
     assert networks.device_of(torch, "cpu").type == "cpu"
     for name in ("abacus", "xpu:7"):

@@ -1,4 +1,4 @@
-"""From an MP4 of a rendered drive to trained networks, by the scripts a user would call."""
+"""From an MP4 of a rendered drive to trained networks, with the user's scripts."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def train_two_steps(config, workdir):
 
 
 @pytest.mark.slow
-def test_a_video_alone_trains(mp4, tmp_path):
+def test_train_on_video(mp4, tmp_path):
     out = script("prepare_video", mp4, "--out", tmp_path / "set", "--fov=82")
     assert "12 kept of 12" in out and "320 x 96 in all frames" in out and (tmp_path / "set/check_drive.jpg").is_file()
     out = script("check_data", "--config=configs/dynamic_depth.py:folder", f"--config.data.root={tmp_path / 'set'}",
@@ -64,7 +64,7 @@ def test_a_video_alone_trains(mp4, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_video_with_masks_and_priors_of_networks_trains(mp4, tmp_path, segformer, depth_anything):
+def test_train_on_video_with_masks_and_priors(mp4, tmp_path, segformer, depth_anything):
     script("prepare_video", mp4, "--out", tmp_path / "set", "--guess")
     assert "12 masks written" in script("make_masks", "--root", tmp_path / "set", "--model", segformer)
     assert "12 priors written" in script("make_prior_depth", "--root", tmp_path / "set", "--model", depth_anything)

@@ -23,15 +23,15 @@ def write(picture):
 
 
 def red(images):
-    """What is red enough, in place of a network."""
+    """Thresholds red, instead of a network."""
     return [np.where(image[..., 0] > 127, np.uint8(255), np.uint8(0)) for image in images]
 
 
 def unasked(images):
-    raise AssertionError("there was nothing to ask the network")
+    raise AssertionError("the network must not run")
 
 
-def test_results_lie_where_the_readers_look(tmp_path, write):
+def test_result_paths_match_readers(tmp_path, write):
     own, kitti = tmp_path / "own", tmp_path / "kitti"
     write(own / "frames/a/f10.jpg", own / "frames/a/f9.jpg", own / "frames/1.png")
     jobs = runner.jobs_of_data_set(own, MASKS)
@@ -48,8 +48,8 @@ def test_results_lie_where_the_readers_look(tmp_path, write):
     assert job.result == tmp_path / f"cs/mask_sequence/{name}_mask.png"
 
 
-def test_linked_clips_have_results_and_hidden_files_have_none(tmp_path, write):
-    """The reader follows such links; see ``files.below`` for circles."""
+def test_linked_clips_and_hidden_files(tmp_path, write):
+    """The reader follows such links; see ``files.below`` for cycles."""
     write(tmp_path / "far/1.png", tmp_path / "own/frames/a/1.png", tmp_path / "train/ulm/ulm_000064_000012_leftImg8bit.png")
     (tmp_path / "own/frames/b").symlink_to(tmp_path / "far")
     (tmp_path / "own/frames/a/._1.png").write_bytes(b"Mac OS X")
@@ -61,20 +61,20 @@ def test_linked_clips_have_results_and_hidden_files_have_none(tmp_path, write):
     assert job.result == tmp_path / "cs/mask_sequence/train/ulm/ulm_000064_000012_mask.png"
 
 
-def test_flags_choose_a_data_set_or_a_folder(tmp_path, write):
-    write(tmp_path / "pictures/x/1.png")
-    (job,), note = runner.jobs_of_flags(None, tmp_path / "pictures", tmp_path / "out", MASKS)
+def test_flags_select_data_set_or_folder(tmp_path, write):
+    write(tmp_path / "images/x/1.png")
+    (job,), note = runner.jobs_of_flags(None, tmp_path / "images", tmp_path / "out", MASKS)
     assert job.result == tmp_path / "out/x/1.png" and note == tmp_path / "out/masks.json"
     for arguments in ((None, None, None), (tmp_path, tmp_path, tmp_path), (None, tmp_path, None), (tmp_path, None, tmp_path)):
         with pytest.raises(ConfigError, match=r"give either --root"):
             runner.jobs_of_flags(*arguments, MASKS)
-    with pytest.raises(ConfigError, match=r"no \.png, \.jpg, \.jpeg pictures below --images="):
+    with pytest.raises(ConfigError, match=r"--images=.* holds no \.png, \.jpg, \.jpeg images"):
         runner.jobs_of_flags(None, tmp_path / "empty", tmp_path / "out", MASKS)
-    with pytest.raises(ConfigError, match=r"holds pictures neither in frames/, nor in DATE/DRIVE_sync"):
+    with pytest.raises(ConfigError, match=r"holds no images in frames/, DATE/DRIVE_sync"):
         runner.jobs_of_flags(tmp_path / "empty", None, None, MASKS)
 
 
-def test_every_picture_gets_its_result_whatever_the_batches_are(tmp_path, write):
+def test_results_independent_of_batches(tmp_path, write):
     write(*(tmp_path / f"in/{number}.png" for number in range(5)))
     write(*(tmp_path / f"in/{number}.png" for number in range(5, 8)), size=(48, 32))
     for batch_size in (1, 3, 8):
@@ -85,7 +85,7 @@ def test_every_picture_gets_its_result_whatever_the_batches_are(tmp_path, write)
             np.testing.assert_array_equal(cv2.imread(str(job.result), cv2.IMREAD_UNCHANGED), expected)
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_files(tmp_path, write):
+def test_killed_run_resumes_identically(tmp_path, write):
     write(*(tmp_path / f"in/{number}.png" for number in range(7)))
     whole, parts = (runner.jobs_of_folder(tmp_path / "in", tmp_path / name) for name in ("whole", "parts"))
     runner.run(whole, red, 2, "test")
@@ -107,7 +107,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_files(tmp_path, wr
     assert runner.run(parts, unasked, 2, "test").present == 7
 
 
-def test_arrays_count_as_results(tmp_path, write):
+def test_existing_arrays_are_results(tmp_path, write):
     write(tmp_path / "in/1.png")
     (job,) = runner.jobs_of_folder(tmp_path / "in", tmp_path / "out")
     job.result.parent.mkdir()
@@ -115,18 +115,18 @@ def test_arrays_count_as_results(tmp_path, write):
     assert runner.run([job], unasked, 1, "test").present == 1
 
 
-def test_damaged_pictures_and_empty_results_are_counted_and_named(tmp_path, write):
+def test_damaged_images_and_empty_results_reported(tmp_path, write):
     write(*(tmp_path / f"in/{number}.png" for number in range(4)))
     (tmp_path / "in/1.png").write_bytes((tmp_path / "in/1.png").read_bytes()[:50])
     jobs = runner.jobs_of_folder(tmp_path / "in", tmp_path / "out")
     done = runner.run(jobs, lambda images: [None, *red(images[1:])], 2, "test")
     assert (done.written, len(done.unreadable), len(done.empty)) == (1, 1, 2)
     text = runner.summary(done, "masks")
-    assert text.startswith("1 masks written, 0 there already; 1 pictures could not be read: ") and "; 2 pictures gave" in text
+    assert text.startswith("1 masks written, 0 there already; 1 images could not be read: ") and "; 2 images gave" in text
     assert runner.run(jobs, red, 2, "test").written == 2  # another run tries again
 
 
-def test_a_full_disk_is_one_sentence(tmp_path, write, monkeypatch):
+def test_full_disk_raises(tmp_path, write, monkeypatch):
     write(tmp_path / "in/1.png")
 
     def full(*_):
@@ -137,26 +137,26 @@ def test_a_full_disk_is_one_sentence(tmp_path, write, monkeypatch):
         runner.run([Job(tmp_path / "in/1.png", tmp_path / "out/1.png")], red, 1, "test")
 
 
-def test_two_networks_do_not_share_one_set_of_files(tmp_path):
+def test_other_network_raises(tmp_path):
     runner.note_origin(tmp_path / "masks.json", {"model": "a"})
     runner.note_origin(tmp_path / "masks.json", {"model": "a"})
-    with pytest.raises(ConfigError, match=r"masks.json says that the files were made otherwise .*'a'"):
+    with pytest.raises(ConfigError, match=r"masks.json records other settings .*'a'"):
         runner.note_origin(tmp_path / "masks.json", {"model": "b"})
     (tmp_path / "masks.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"masks.json says"):
+    with pytest.raises(ConfigError, match=r"masks.json records"):
         runner.note_origin(tmp_path / "masks.json", {"model": "a"})
 
 
 @pytest.mark.parametrize("name", ["make_masks", "make_prior_depth"])
-def test_scripts_end_in_one_sentence(tmp_path, name):
+def test_script_errors(tmp_path, name):
     main = runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]
-    with pytest.raises(SystemExit, match=r"^error: .*holds pictures neither in frames/"):
+    with pytest.raises(SystemExit, match=r"^error: .*holds no images in frames/"):
         main(["--root", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"^error: argument --batch_size: 0 is no number of at least 1"):
         main(["--root", str(tmp_path), "--batch_size=0"])
 
 
-def test_the_scripts_run_tiny_networks(tmp_path, write, capsys, segformer, depth_anything):
+def test_scripts_run_tiny_networks(tmp_path, write, capsys, segformer, depth_anything):
     write(*(tmp_path / f"frames/{number}.jpg" for number in range(3)))
     for name, model, folder in (("make_masks", segformer, "masks"), ("make_prior_depth", depth_anything, "priors")):
         main = runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]

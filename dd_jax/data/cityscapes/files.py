@@ -1,4 +1,4 @@
-"""Names, numbers and cameras in Cityscapes' folders, read from a folder or from the zip archives as they are offered.
+"""File names, frame numbers and cameras of Cityscapes, from a folder or from the original zip archives.
 
 ::
 
@@ -7,7 +7,7 @@
     camera/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_camera.json                     annotated frames only
     disparity/{train,val,test}/CITY/CITY_SSSSSS_FFFFFF_disparity.png                annotated frames only
 
-A snippet is 30 frames, the annotated one is its 20th. In some cities SSSSSS is a long recording and FFFFFF runs on.
+A snippet has 30 frames, the 20th is annotated. In some cities SSSSSS is a long recording with consecutive FFFFFF.
 Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", 2016.
 """
 
@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float32
-from numpy import ndarray
 
 from dd_jax.config import ConfigError
 from dd_jax.data.frames import intrinsics
@@ -34,25 +34,28 @@ STEP = 2
 
 ORIGINAL_SIZE = (1024, 2048)
 KEPT_ROWS = 768
-"""Below are the car's bonnet and the star on it."""
+"""The rows below show the car's bonnet and its star."""
 
 KEPT = (0.0, 1.0, 0.0, KEPT_ROWS / ORIGINAL_SIZE[0])
-"""The kept part of a picture, as ``FrameFile.box`` has it."""
+"""The kept part of an image, as in ``FrameFile.box``."""
 
 HOMES = ("train", "val", "test")
-"""Cityscapes' own division; each city belongs to one part."""
+"""Cityscapes' official parts; each city belongs to one."""
 
 CAMERA_FOLDERS = ("camera", "camera_trainvaltest/camera")
 
+CAMERA_SIZE = (384, 1024)
+"""Image size that ``_cam.txt`` refers to, whatever the size of the images (some versions of the script swap the two)."""
+
 NOTE, UNFINISHED = "triplets.json", "unfinished"
-"""Beside preprocessed triplets: how they were made, and of which cities some may still be missing."""
+"""Note beside preprocessed triplets: their settings, and the cities that may be incomplete."""
 
 Entry = tuple[str, str, int]  # city, sequence, frame
 Numbers = dict[str, set[int]]  # sequence -> its frames
 
 
 class Tree:
-    """A folder, and zip archives that stand for folders in it."""
+    """A folder, and zip archives treated as folders in it."""
 
     def __init__(self, root: Path, archives: Iterable[Path] = ()):
         self.root, self.folders = root, Folders(root)
@@ -64,7 +67,7 @@ class Tree:
                 archive = zipfile.ZipFile(path)
             except (OSError, zipfile.BadZipFile) as error:
                 self.close()
-                raise ConfigError(f"{path} is not a complete zip archive ({error}): fetch it again, or move it away") from error
+                raise ConfigError(f"{path} is not a complete zip archive ({error}): download it again or remove it") from error
             self._archives.append(archive)
             for member in archive.namelist():
                 folder, _, name = member.rpartition("/")
@@ -89,7 +92,7 @@ class Tree:
         """Content of a file.
 
         Raises:
-          OSError: no such file, or its archive is damaged there.
+          OSError: the file is absent or damaged in its archive.
         """
         if (self.root / path).is_file():
             return (self.root / path).read_bytes()
@@ -130,7 +133,7 @@ def triplets_in(folders: Folders, cities: Iterable[str], base: str = "") -> list
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """What is noted beside preprocessed triplets; empty where nothing is.
+    """The note beside preprocessed triplets; empty if there is none.
 
     Raises:
       ConfigError: the note is damaged.
@@ -139,27 +142,42 @@ def read_note(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(note.read_bytes())) if note.is_file() else {}
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{note} cannot be read: remove {folder}, and make the triplets again") from error
+        raise ConfigError(f"{note} cannot be read: remove {folder} and make the triplets again") from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """What a camera file says, in pixels of the original picture and metres."""
+    """Content of a camera file, in pixels of the original image and metres."""
 
     path: Path
     fx: float
     fy: float
     u0: float
     v0: float
-    baseline: float  # of the stereo pair; nan where the file has none
+    baseline: float  # of the stereo pair; NaN if the file has none
 
-    def matrix(self, target: tuple[int, int]) -> Float32[ndarray, "3 3"]:
+    def matrix(self, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
         """Intrinsics of the kept rows at the ``target`` size (height, width)."""
         return intrinsics(self.fx, self.fy, self.u0, self.v0, (KEPT_ROWS, ORIGINAL_SIZE[1]), target, str(self.path))
 
 
+def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics at the ``target`` size (height, width) from SfMLearner's nine numbers.
+
+    Raises:
+      ConfigError: the file is absent, or does not hold nine valid numbers.
+    """
+    try:
+        fx, _, cx, _, fy, cy, _, _, _ = values = [float(word) for word in path.read_text().split(",")]
+        if not all(map(math.isfinite, values)):
+            raise ValueError("not finite")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} must hold nine numbers, fx,0,cx,0,fy,cy,0,0,1, separated by commas") from error
+    return intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
+
+
 class Cameras:
-    """Camera of any frame: files exist for annotated frames only, the nearest in number of the same sequence serves."""
+    """Camera of any frame: files exist for annotated frames only, so the nearest frame number of the same sequence is used."""
 
     def __init__(self, tree: Tree):
         self._tree = tree
@@ -169,19 +187,19 @@ class Cameras:
         """The camera of a frame of the part ``home``.
 
         Raises:
-          ConfigError: no camera file of that sequence, or one that makes no sense.
+          ConfigError: the sequence has no camera file, or an invalid one.
         """
         folder, numbers = self._numbers(home, city)
         if sequence not in numbers:
             raise ConfigError(
-                f"no camera file {self._tree.root / folder}/{city}_{sequence}_*_camera.json: "
+                f"there is no camera file {self._tree.root / folder}/{city}_{sequence}_*_camera.json: "
                 "unpack Cityscapes' camera archive (camera_trainvaltest.zip) there"
             )
         nearest = min(numbers[sequence], key=lambda other: (abs(other - number), other))
         return self._read(f"{folder}/{city}_{sequence}_{nearest:06d}_camera.json")
 
     def annotated(self, home: str) -> list[Entry]:
-        """The frames that have a camera file of their own, in order."""
+        """The frames with their own camera file, in order."""
         cities = sorted({city for base in CAMERA_FOLDERS for city in self._tree.subfolders(f"{base}/{home}")})
         found = ((city, self._numbers(home, city)[1]) for city in cities)
         return [(city, s, n) for city, numbers in found for s, frames in sorted(numbers.items()) for n in sorted(frames)]

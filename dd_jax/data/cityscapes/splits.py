@@ -1,7 +1,7 @@
-"""Which Cityscapes frames train, validate and test: from the field's list files, or by rule without them.
+"""Cityscapes' splits: from published list files, or by rule without them.
 
-By rule, train and val are every frame of the 18 official training cities that has both neighbours (ManyDepth's lists
-together), and about one in ten, drawn by a digest of its name, is val. The test set is the 1,525 annotated test frames.
+By rule, train and val together are all frames of the 18 official training cities with both neighbours (the union of ManyDepth's
+lists); about one in ten, chosen by a digest of its name, is val. The test set is the 1,525 annotated test frames.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 VAL_SHARE = 10
 
 UNION = (77_352, "716aa8ae5394b5e97c0229579c852df9daf571ccc766e12a541577a40702852c")
-"""Count and digest of ManyDepth's cityscapes_preprocessed lists, train and val together: what the rule must give."""
+"""Count and digest of the union of ManyDepth's cityscapes_preprocessed lists, which the rule must reproduce."""
 
 CITIES = {
     *("aachen", "bochum", "bremen", "cologne", "darmstadt", "dusseldorf", "erfurt", "hamburg", "hanover", "jena", "krefeld"),
@@ -33,10 +33,10 @@ PUBLISHED = {
     5_716: ("9907650bcb39696706a23ba1553f4b32385554efa7037b84e18c2cb7c2d48398", "DynamicDepth's val list"),
     1_525: ("6bea022f5cd40b6e380768d539fc5140a2ef10a04859ab0b243dfa6d25d890f3", "the test list"),
 }
-"""Lines of the public lists -> digest of their set, and what they are called."""
+"""Number of lines of the public lists -> digest of their set, and their name."""
 
 TEST_ORDER = "e70c04ba9d091d11"
-"""Start of the digest of the public test list as it is ordered, which numbers the published ``gt_depths``."""
+"""Start of the digest of the public test list in order, which numbers the published ``gt_depths``."""
 
 
 def line(entry: Entry) -> str:
@@ -46,23 +46,23 @@ def line(entry: Entry) -> str:
 
 
 def digest(entries: Iterable[Entry], ordered: bool = False) -> str:
-    """SHA-256 of the lines, one each and sorted unless ``ordered``."""
+    """SHA-256 of the lines, unique and sorted unless ``ordered``."""
     return list_digest(map(line, entries), ordered)
 
 
 def in_val(entry: Entry) -> bool:
-    """Whether the rule puts a frame into val: a tenth of all, whatever else is there."""
+    """Whether the rule puts a frame into val: a tenth of all frames, independent of the others."""
     city, sequence, number = entry
     drawn = hashlib.sha1(f"{city}_{sequence} {number}".encode(), usedforsecurity=False).hexdigest()[:8]
     return int(drawn, 16) % VAL_SHARE == 0
 
 
 def draw(entries: list[Entry], split: str) -> list[Entry]:
-    """The "train" or "val" part of all triplets; says so if these are not those of the complete data set."""
+    """The "train" or "val" part of all triplets; warns if these are not those of the complete data set."""
     if {city for city, _, _ in entries} == CITIES and (len(entries), digest(entries)) != UNION:
         log.warning(
-            "the 18 training cities give %d triplets, and the complete data set would give %d: some frames are missing or "
-            "there are too many, so that results compare with published ones only roughly",
+            "the 18 training cities give %d triplets, but the complete data set would give %d: frames are missing or "
+            "surplus, so results are only roughly comparable with published ones",
             len(entries),
             UNION[0],
         )
@@ -73,13 +73,13 @@ def read_list(path: Path) -> list[Entry]:
     """The entries of a list file, in its order.
 
     Raises:
-      ConfigError: no such file, no lines, or a line that reads otherwise.
+      ConfigError: the file is absent or empty, or a line has another format.
     """
     entries = read_cityscapes(path)
     odd = next((city for city, _, _ in entries if not city.isalnum()), None)
     if odd is not None:
-        raise ConfigError(f"{path}: {odd!r} is no city: lines read 'CITY CITY_SSSSSS_FFFFFF'")
+        raise ConfigError(f"{path}: {odd!r} is not a city: lines must be 'CITY CITY_SSSSSS_FFFFFF'")
     known, name = PUBLISHED.get(len(entries), ("", ""))
     if known and digest(entries) != known:
-        log.warning("%s has as many lines as %s but other frames: fetch it again if it is meant to be that", path, name)
+        log.warning("%s has as many lines as %s but other frames: download it again if it should be that list", path, name)
     return entries

@@ -1,29 +1,25 @@
-"""What KITTI's two layouts, raw (``kitti``) and odometry (``odometry``), have in common."""
+"""KITTI's calibration files and the intrinsics in them."""
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Float32
 
 from dd_jax.config import ConfigError
-from dd_jax.data.frames import FrameFile, FrameTable
-from dd_jax.data.kitti.splits import Entry
-from dd_jax.data.splits import refuse_absent
+from dd_jax.data.frames import intrinsics
 
 NOMINAL = (0.58, 1.92, 0.5, 0.5)
-"""The field's constant camera (Monodepth2): fx / W, fy / H, cx / W, cy / H."""
+"""Constant intrinsics of Monodepth2: fx / W, fy / H, cx / W, cy / H."""
 
 LARGEST = 10_000
-"""Pixels along a side that a picture may have; KITTI's have 1,242."""
+"""Maximum image width and height in pixels; KITTI's images are 1,242 wide."""
 
 AGAIN = "unpack KITTI's archive of it again"
-"""What helps against a damaged file."""
+"""Remedy for a damaged file, in messages."""
 
 
 def parse_calibration(text: str) -> dict[str, Float[np.ndarray, " n"] | str]:
-    """``key: values`` lines, split at the first colon; values that are not all numbers stay text."""
+    """``key: values`` lines, split at the first colon; values that are not all numbers are kept as text."""
     values: dict[str, np.ndarray | str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -36,15 +32,15 @@ def parse_calibration(text: str) -> dict[str, Float[np.ndarray, " n"] | str]:
 
 
 def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " n"] | str]:
-    """A calibration file whose values ``sizes`` are so many finite numbers.
+    """A calibration file; ``sizes`` are the required keys and their counts of finite numbers.
 
     Raises:
-      ConfigError: no such file, or one of the values is absent, too short or no number, or no size of a picture.
+      ConfigError: the file or a value is absent, or a value has another count, is not finite, or is not an image size.
     """
     if not path.is_file():
         raise ConfigError(
             f"the calibration file {path} does not exist: unpack KITTI's calibration archive below --config.data.root "
-            "(training alone can do without: --config.data.intrinsics=nominal)"
+            "(training works without: --config.data.intrinsics=nominal)"
         )
     values = parse_calibration(path.read_text(errors="replace"))
     for key, size in sizes.items():
@@ -56,33 +52,19 @@ def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " 
     return values
 
 
-def nominal_camera(size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """The field's constant camera in pixels at the training size (height, width)."""
-    (height, width), (fx, fy, cx, cy) = size, NOMINAL
-    return np.array([[fx * width, 0, cx * width], [0, fy * height, cy * height], [0, 0, 1]], np.float32)
-
-
-def list_triplets(
-    entries: list[Entry],
-    file_of: Callable[[str, int, int], FrameFile | None],
-    picture: Callable[[str, int, int], str],
-    source: str,
-) -> tuple[list[FrameFile], Int32[np.ndarray, "n 3"]]:
-    """Every frame of the triplets (t-1, t, t+1) once, and the triplets as positions in that list.
-
-    Args:
-      file_of: the file of (folder, frame, camera), None where there is none.
-      picture: how a message calls it.
-      source: file or split that the entries are from, for the message.
+def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics of a rectified colour camera at ``size`` (height, width) from ``calib_cam_to_cam.txt``.
 
     Raises:
-      ConfigError: target images are absent.
+      ConfigError: the file is absent or invalid.
     """
-    table = FrameTable()
+    values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
+    (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
+    rectified = tuple(values[f"S_rect_0{camera}"][::-1])
+    return intrinsics(fx, fy, cx, cy, rectified, size, f"{path} (P_rect_0{camera})")
 
-    def position(*entry: str | int) -> int:
-        return table.position(entry, functools.partial(file_of, *entry))
 
-    triplets = np.array([[position(f, t + step, c) for step in (-1, 0, 1)] for f, t, c in entries], np.int32)
-    refuse_absent([picture(*entry) for entry, row in zip(entries, triplets) if row[1] < 0], len(entries), source)
-    return table.files, triplets
+def nominal_camera(size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Constant intrinsics :data:`NOMINAL` in pixels at the training size (height, width)."""
+    (height, width), (fx, fy, cx, cy) = size, NOMINAL
+    return np.array([[fx * width, 0, cx * width], [0, fy * height, cy * height], [0, 0, 1]], np.float32)

@@ -1,6 +1,6 @@
 """KITTI odometry: ``ROOT/sequences/%02d/image_2/%06d.png|jpg`` (left), ``image_3`` (right), and ``calib.txt`` per sequence.
 
-Masks and prior depth lie beside the images as ``mask_2/%06d.png`` and ``prior_2/%06d.png``, as in ``kitti``. The benchmark has
+Masks and prior depth are beside the images as ``mask_2/%06d.png`` and ``prior_2/%06d.png``, as in ``kitti``. The benchmark has
 no depth maps, so there is no ground truth. Geiger et al., "Are we ready for Autonomous Driving?", 2012.
 """
 
@@ -13,7 +13,8 @@ from jaxtyping import Float32
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data.frames import FrameFile, Listing, first_readable, frame_file, intrinsics
 from dd_jax.data.kitti import splits
-from dd_jax.data.kitti.calibration import AGAIN, list_triplets, nominal_camera, read_calibration
+from dd_jax.data.kitti.calibration import AGAIN, nominal_camera, read_calibration
+from dd_jax.data.kitti.triplets import list_triplets
 from dd_jax.runtime.files import Folders
 
 
@@ -21,7 +22,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     """Triplets (t-1, t, t+1) of the sequences 00 to 08 (train, val), or 09 and 10 (test).
 
     Raises:
-      ConfigError: folder, lists, target images or calibration files are absent or make no sense.
+      ConfigError: folder, lists, target images or calibration files are absent or invalid.
     """
     entries, source = splits.read(config, split)
     root, folders = Path(config.root), Folders(Path(config.root))
@@ -38,7 +39,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
         return f"{root}/{sequence_folder(sequence)}/image_{camera}/{frame:06d}.jpg|.png"
 
     files, triplets = list_triplets(entries, file_of, picture, source)
-    pictures: dict[tuple[str, int], list[Path]] = {}  # of a sequence and camera; any of them tells the size
+    pictures: dict[tuple[str, int], list[Path]] = {}  # by sequence and camera, to read the size from
     for (sequence, _, camera), row in zip(entries, triplets):
         pictures.setdefault((sequence, camera), []).append(root / files[row[1]].image)
 
@@ -59,7 +60,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
 
 
 def sequence_folder(sequence: str) -> str:
-    """Below the root."""
+    """Folder of a sequence, relative to the root."""
     return f"sequences/{int(sequence):02d}"
 
 
@@ -69,6 +70,6 @@ def _sequence_camera(folder: Path, camera: int, pictures: list[Path], size: tupl
     found = first_readable(pictures)
     if found is None:
         raise ConfigError(
-            f"none of {len(pictures)} frames like {pictures[0]} can be read, and they tell the size of their sequence: {AGAIN}"
+            f"none of {len(pictures)} frames like {pictures[0]} can be read to find the image size of the sequence: {AGAIN}"
         )
     return intrinsics(fx, fy, cx, cy, found[1], size, f"{path} ({key})")

@@ -1,8 +1,8 @@
 """KITTI raw: ``ROOT/DATE/DRIVE_sync/image_02/data/%010d.png|jpg`` and calibration per date.
 
-Beside the images this library keeps ``mask_02/data/%010d.png`` (potentially dynamic objects, nonzero = object; no file = no
-object), ``prior_02`` (16-bit inverse depth by another network) and ``moving_02`` (objects that really move, for evaluation).
-Camera 3 has its own ``image_03``, ``mask_03``, ...
+This library adds ``mask_02/data/%010d.png`` (potentially dynamic objects, nonzero = object; no file = no object), ``prior_02``
+(16-bit inverse depth by another network) and ``moving_02`` (objects in motion, for evaluation). Camera 3 has ``image_03``,
+``mask_03``, ...
 Geiger et al., "Vision meets Robotics: The KITTI Dataset", 2013.
 """
 
@@ -15,17 +15,18 @@ from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import ground_truth_file, published_order
-from dd_jax.data.frames import FrameFile, GroundTruth, Listing, UnreadableFrame, decode_depth, frame_file, intrinsics, object_mask
+from dd_jax.data.frames import FrameFile, GroundTruth, Listing, UnreadableFrame, decode_depth, frame_file, object_mask
 from dd_jax.data.kitti import odometry, splits
-from dd_jax.data.kitti.calibration import AGAIN, list_triplets, nominal_camera, parse_calibration, read_calibration
+from dd_jax.data.kitti.calibration import AGAIN, drive_camera, nominal_camera, parse_calibration, read_calibration
 from dd_jax.data.kitti.splits import Entry
+from dd_jax.data.kitti.triplets import list_triplets
 from dd_jax.runtime.files import Folders
 
 
 def depth_map(
     cam_to_cam: str, velo_to_cam: str, points: Float32[np.ndarray, "n 4"], camera: int = 2, forward: bool = True
 ) -> Float32[np.ndarray, "H W"]:
-    """A laser scan seen from a rectified colour camera: metres, 0 = no measurement, the nearest point of a pixel wins.
+    """A laser scan projected into a rectified colour camera: metres, 0 = no measurement, nearest point per pixel.
 
     ``cam_to_cam`` and ``velo_to_cam`` are the texts of the calibration files. ``forward`` stores the scanner's forward
     coordinate, as the ground truth of the Eigen split does, instead of the camera's depth. Pixels are ``round(u) - 1``,
@@ -53,10 +54,10 @@ def depth_map(
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
-    """Triplets (t-1, t, t+1) of a split; neighbours that do not exist are marked missing.
+    """Triplets (t-1, t, t+1) of a split; absent neighbours are MISSING.
 
     Raises:
-      ConfigError: folder, split file, target images or calibration files are absent or make no sense.
+      ConfigError: folder, split file, target images or calibration files are absent or invalid.
     """
     if config.split == "odom":
         return odometry.list_split(config, split)
@@ -82,7 +83,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
         return nominal_camera(size) if nominal else drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
 
     names = splits.lines(entries)
-    out_of_order = published_order.other_order(names) if config.split else ""  # lists of one's own have an order of one's own
+    out_of_order = published_order.other_order(names) if config.split else ""  # custom lists define their own order
     truth = _GroundTruth(root, entries, ground_truth_file.of_split(config, split, names, out_of_order), config.mask_format)
     return Listing(
         root=root,
@@ -101,7 +102,7 @@ def read_scan(path: Path) -> Float32[np.ndarray, "n 4"]:
     """A laser scan: x forward, y left, z up in metres, and reflectance.
 
     Raises:
-      ConfigError: empty, cut off, or with values that are no numbers.
+      ConfigError: empty, truncated, or with values that are not finite.
     """
     data = path.read_bytes()
     if not data or len(data) % 16:
@@ -117,28 +118,16 @@ def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
     """KITTI's annotated depth, 16-bit PNG, metres = value / 256, 0 = none (Uhrig et al. 2017).
 
     Raises:
-      ConfigError: damaged, or not a 16-bit picture.
+      ConfigError: damaged, or not a 16-bit image.
     """
     try:
         return decode_depth(path).astype(np.float32) / 256
     except UnreadableFrame as error:
-        raise ConfigError(f"{path} is not a 16-bit grey PNG, or not all of it: {AGAIN}") from error
-
-
-def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """Intrinsics of a rectified colour camera at ``size`` (height, width) from ``calib_cam_to_cam.txt``.
-
-    Raises:
-      ConfigError: no such file, or values that make no sense.
-    """
-    values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
-    (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
-    rectified = tuple(values[f"S_rect_0{camera}"][::-1])
-    return intrinsics(fx, fy, cx, cy, rectified, size, f"{path} (P_rect_0{camera})")
+        raise ConfigError(f"{path} is not a 16-bit grey PNG, or is incomplete: {AGAIN}") from error
 
 
 class _GroundTruth:
-    """What is measured of the target frames of ``entries``, and in which files."""
+    """Ground truth of the target frames of ``entries`` and its files."""
 
     def __init__(
         self, root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None], mask_format: str
@@ -153,7 +142,7 @@ class _GroundTruth:
         return cameras.read_text(errors="replace"), scanner.read_text(errors="replace")
 
     def _measured(self, index: int) -> dict[str, list[Path]]:
-        """Where the depth of each kind may lie, the first one that exists counts."""
+        """Candidate files for the depth of each kind; the first one that exists is used."""
         folder, frame, camera = self.entries[index]
         place = f"proj_depth/groundtruth/image_0{camera}/{frame:010d}.png"
         drive = folder.split("/")[-1]
@@ -165,13 +154,13 @@ class _GroundTruth:
         return f"{folder}/{kind}_0{camera}/data/{frame:010d}.png"
 
     def files(self, index: int) -> list[Path]:
-        """Files that a frame's ground truth may be made of; some do not exist."""
+        """Candidate files for a frame's ground truth; some do not exist."""
         measured = self._measured(index)
         masks = [self.root / self._mask(index, kind) for kind in ("mask", "moving")]
         return [*measured["velodyne"], *measured["annotated"], *masks, *(path.with_suffix(".npy") for path in masks)]
 
     def __call__(self, index: int, kind: str) -> GroundTruth | None:
-        """Depth of a kind, with the objects that may move and those that do; None where there is no such file."""
+        """Depth of a kind, with potentially dynamic and moving objects; None if there is no such file."""
         depth = self.depth(index, kind)
         if depth is None:
             return None
@@ -179,7 +168,7 @@ class _GroundTruth:
         return GroundTruth(depth, dynamic, object_mask(self.root, self._mask(index, "moving"), depth.shape))
 
     def depth(self, index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
-        """Depth of a kind, whatever the masks beside it are."""
+        """Depth of a kind, without masks."""
         if kind == "file":
             return self.from_file(index)
         folder, _, camera = self.entries[index]

@@ -1,4 +1,4 @@
-"""What KITTI's published splits are made of: tables from which ``kitti_splits`` makes their sets, and the sets' digests.
+"""Tables from which ``splits`` derives KITTI's published splits, and digests of these.
 
 The lists themselves are in the public repositories of Monodepth2 and ManyDepth (folder ``splits``).
 """
@@ -12,13 +12,13 @@ class EigenTest(NamedTuple):
     date: str
     number: int
     step: int
-    frames: str  # ranges with that step, ends included
-    skipped: str = ""  # frames of those ranges that are not in the list
-    bare: str = ""  # frames of the list that have no annotated depth, and so are not in the benchmark's list
+    frames: str  # ranges with this step, ends included
+    skipped: str = ""  # frames of the ranges that are not in the list
+    bare: str = ""  # frames without annotated depth, which the benchmark's list leaves out
 
 
 class EigenTrain(NamedTuple):
-    """One drive of the Eigen training split: its length and the frames in which the car stands (Zhou et al., 2017)."""
+    """One drive of the Eigen training split: its length and static frames (Zhou et al., 2017)."""
 
     date: str
     number: int
@@ -27,7 +27,7 @@ class EigenTrain(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A published list: how many lines, and the SHA-256 of their set."""
+    """A published list: number of lines, and SHA-256 of their set."""
 
     lines: int
     digest: str
@@ -126,8 +126,8 @@ KNOWN = {
 }
 """Lines and digest of the published lists, by their path below the repositories' ``splits`` folder.
 
-The digest is that of the set: lines ``FOLDER FRAME SIDE`` with the frame as a plain integer, sorted, each ended by a newline.
+The digest is of the set: lines ``FOLDER FRAME SIDE`` with the frame as a plain integer, sorted, each ended by a newline.
 """
 
 TEST_ORDERS = {"eigen/test_files.txt": "dd809f3bae6d775f", "eigen_benchmark/test_files.txt": "d56e5e509e6960a0"}
-"""Published test lists whose order follows from no rule -> start of the digest of their lines as they are ordered."""
+"""Published test lists whose order cannot be derived -> start of the digest of their lines in order."""

@@ -1,12 +1,12 @@
-"""KITTI's published splits by name: from the published lists where they are, otherwise from rules and tables.
+"""KITTI's published splits by name: from the published lists if present, otherwise from rules and tables.
 
-A list is looked for as ``{split_dir or ROOT/splits}/eigen_zhou/train_files.txt``, as the public repositories have it, and
-without the folder's name. Its set is compared with the published one: frames that lack, or another division into train and
-val, are a warning. So are frames that do not belong to the split at all, but in a folder of its name they are refused.
+A list is expected at ``{split_dir or ROOT/splits}/eigen_zhou/train_files.txt``, as in the public repositories, or there without
+the folder ``eigen_zhou``. Its set is compared with the published one: missing frames, or another division into train and val,
+cause a warning. So do frames that do not belong to the split, but in a folder of its name they are refused.
 
-Without a list the set follows from a rule. Which tenth of it is "val" was drawn at random and cannot be derived; so val is
-a tenth by :func:`in_val` (both cameras of an instant on one side), the rest is train, and a warning says so. The sets of
-"test" are exact; their published order, which depth files of other programs depend on, only the lists have.
+Without a list, the set is derived by a rule. The published "val" is a random tenth and cannot be derived; val is a tenth by
+:func:`in_val` (both cameras of an instant on the same side), the rest is train, with a warning. The sets of "test" are exact;
+their published order, which depth files of other programs depend on, is in the lists only.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ COPY = "copy it from the splits folder of the public Monodepth2 or ManyDepth rep
 
 
 def read(config: DataConfig, part: str) -> tuple[list[Entry], str]:
-    """The frames of "train", "val" or "test" of ``config.split``, and where they come from, for messages.
+    """The frames of "train", "val" or "test" of ``config.split``, and their source for messages.
 
     Raises:
-      ConfigError: the split needs a list that is not there, or the list is damaged or that of something else.
+      ConfigError: the split needs a list that is absent, or the list is damaged or of another split.
     """
     if not config.split:
         path = split_file(config, part)
@@ -47,7 +47,7 @@ def read(config: DataConfig, part: str) -> tuple[list[Entry], str]:
     if config.split not in LISTS:
         raise ConfigError(f"--config.data.split={config.split!r} is not one of {', '.join(map(repr, ('', *LISTS)))}")
     if config.split == "benchmark" and part == "train":
-        log.warning("data.split=benchmark trains on drives of the Eigen test split: do not report Eigen figures of this run")
+        log.warning("data.split=benchmark trains on drives of the Eigen test split: do not report Eigen metrics of this run")
     folder, tests = LISTS[config.split]
     lists = tests if part == "test" else (f"{folder}/{part}_files.txt",)
     found = [(name, _find(config, name)) for name in lists]
@@ -56,17 +56,17 @@ def read(config: DataConfig, part: str) -> tuple[list[Entry], str]:
 
 
 def lines(entries: Iterable[Entry]) -> list[str]:
-    """The entries in the field's line format, frames as plain integers."""
+    """The entries as lines of a split file, frames as plain integers."""
     return [f"{folder} {frame} {'lr'[camera - LEFT]}" for folder, frame, camera in entries]
 
 
 def digest(entries: Iterable[Entry]) -> str:
-    """SHA-256 of the set of lines, as in ``kitti_tables.KNOWN``."""
+    """SHA-256 of the set of lines, as in ``split_tables.KNOWN``."""
     return list_digest(lines(entries))
 
 
 def in_val(drive: str, frame: int) -> bool:
-    """This library's own draw of one frame in ten, the same everywhere."""
+    """This library's pseudo-random choice of one frame in ten."""
     return int(hashlib.sha1(f"{drive} {frame}".encode()).hexdigest()[:8], 16) % 10 == 0
 
 
@@ -76,7 +76,7 @@ def eigen_test() -> list[Entry]:
 
 
 def eigen_benchmark() -> list[Entry]:
-    """Those 652 of them that have improved ground truth."""
+    """The 652 of them with improved ground truth."""
     return [
         (_folder(drive), frame, LEFT)
         for drive in EIGEN_TEST
@@ -86,7 +86,7 @@ def eigen_benchmark() -> list[Entry]:
 
 
 def eigen_zhou() -> list[Entry]:
-    """Train and val of Zhou et al. (2017): frames with both neighbours, without those in which the car stands."""
+    """Train and val of Zhou et al. (2017): frames with both neighbours, without static frames."""
     return _both_cameras((_folder(d), sorted({*range(1, d.length - 1)} - {*numbers(d.static)})) for d in EIGEN_TRAIN)
 
 
@@ -106,7 +106,7 @@ def odometry_test(number: int) -> list[Entry]:
 
 
 def numbers(text: str, step: int = 1) -> list[int]:
-    """The numbers that ``"3 10-14"`` names: ranges with that step, ends included."""
+    """The numbers in ``"3 10-14"``: ranges with this step, ends included."""
     ranges = (word.partition("-") for word in text.split())
     return [number for first, _, last in ranges for number in range(int(first), int(last or first) + 1, step)]
 
@@ -125,7 +125,7 @@ def _both_cameras(drives: Iterable[tuple[str, Iterable[int]]]) -> list[Entry]:
 
 
 def _whole(name: str) -> list[Entry] | None:
-    """The set that the published list ``name`` is (test), or is drawn from (train, val); None where it is not known."""
+    """The set of the published list ``name`` (test), or of train and val together; None if unknown."""
     match name.split("/"):
         case "eigen", _:
             return eigen_test()
@@ -150,7 +150,7 @@ def _find(config: DataConfig, name: str) -> Path | None:
 
 
 def _checked(path: Path, name: str) -> list[Entry]:
-    """The entries of the list ``path``, which ought to be the published ``name``."""
+    """The entries of the list ``path``, checked against the published ``name``."""
     entries, known, whole = read_kitti(path), KNOWN[name], _whole(name)
     if name.startswith("odom/"):
         entries = [(folder.lstrip("0") or "0", frame, camera) for folder, frame, camera in entries]
@@ -161,35 +161,35 @@ def _checked(path: Path, name: str) -> list[Entry]:
     if foreign:
         problem = (
             f"{path}: {len(foreign)} of {len(entries)} frames do not belong to the split of {name}, the first is "
-            f"{lines(foreign)[0]!r}: {COPY}, or set --config.data.split='' to use lists of your own"
+            f"{lines(foreign)[0]!r}: {COPY}, or set --config.data.split='' to use your own lists"
         )
-        numbered = all(folder.isdigit() for folder, _, _ in foreign)  # as the sequences of the odometry are
+        numbered = all(folder.isdigit() for folder, _, _ in foreign)  # sequences of the odometry
         if path.parent.name == name.split("/")[0] or numbered != name.startswith("odom/"):
             raise ConfigError(problem)
         log.warning(problem)
         return entries
     log.warning(
-        "%s has %d frames with the digest %.8s, but the published %s has %d with %.8s: for figures that can be compared, %s",
+        "%s has %d frames with the digest %.8s, but the published %s has %d with %.8s: for comparable metrics, %s",
         path, len(entries), found, name, known.lines, known.digest, COPY,
     )  # fmt: skip
     return entries
 
 
 def _by_rule(config: DataConfig, name: str) -> list[Entry]:
-    """The entries of a list that is not there."""
+    """The entries of an absent list."""
     whole, base = _whole(name), split_folder(config)
     if "/test" in name:
         return whole
     part, other = ("train", "val") if "/train" in name else ("val", "train")
     sibling = _find(config, name.replace(part, other))
     if whole is None or sibling is not None or config.split_dir:
-        there = f", though {sibling} is there" if sibling is not None else ""
+        there = f", but {sibling} does" if sibling is not None else ""
         raise ConfigError(
             f"the split file {base / name} does not exist{there}: how {config.split} is divided into train and val can't be "
             f"derived, so {COPY}" + ("" if whole is None else ", or leave out both files and --config.data.split_dir")
         )
     log.warning(
-        "%s: the frames of train and val together are the published ones, divided anew, since their division can't be derived: "
+        "%s: train and val together are the published frames, but divided differently, since the division can't be derived: "
         "for the published one put %s there",
         config.split, base / name,
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""The sensors: real KITTI numbers of 2011_09_26 (Geiger et al., "Vision meets Robotics", 2013), pictures of any size.
+"""Sensor calibration of KITTI's 2011_09_26 (Geiger et al., "Vision meets Robotics", 2013), for images of any size.
 
-All rotations are non-trivial, so a reader that forgets one of them fails on these drives as it would on the real ones.
+No rotation is the identity, so a reader that omits one fails on these drives as on the real ones.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 DATE = "2011_09_26"
 NATIVE = 375, 1242
-"""Height and width the calibration is made for."""
+"""Height and width that the calibration refers to."""
 
 _R_RECT_00 = (
     "9.999239e-01 9.837760e-03 -7.445048e-03 -9.869795e-03 9.999421e-01 -4.278459e-03 7.402527e-03 4.351614e-03 9.999631e-01"
@@ -49,7 +49,7 @@ T_cam2_imu: Float64[np.ndarray, "4 4"] = T_cam2_velo @ T_velo_imu
 
 
 def intrinsics(height: int, width: int) -> Float64[np.ndarray, "3 3"]:
-    """K in pixels of a picture resized to this size; a pixel centre ``c`` moves to ``(c + .5) s - .5``."""
+    """K in pixels of an image resized to this size; pixel centres scale as ``(c + .5) s - .5``."""
     sy, sx = height / NATIVE[0], width / NATIVE[1]
     return np.array([
         [_FOCAL * sx, 0, (_CENTRE[0] + 0.5) * sx - 0.5], [0, _FOCAL * sy, (_CENTRE[1] + 0.5) * sy - 0.5], [0, 0, 1],
@@ -57,13 +57,13 @@ def intrinsics(height: int, width: int) -> Float64[np.ndarray, "3 3"]:
 
 
 def files(height: int, width: int) -> dict[str, str]:
-    """The three calibration files of the date folder, name to text."""
+    """The three calibration files of the date folder: name -> text."""
     numbers = lambda values: " ".join(f"{v:.10e}" for v in np.ravel(values))  # noqa: E731
     K = intrinsics(height, width)
     camera = _TIME + "corner_dist: 9.950000e-02\n"
     for i, column in enumerate(_FOURTH_COLUMN):
         P = np.column_stack([K, K @ np.linalg.solve(_K_NATIVE, column)])
-        # the rotations of the other cameras are contained in P; KITTI readers use that of camera 0 only
+        # P contains the rotations of the other cameras; KITTI readers use that of camera 0 only
         camera += f"S_rect_{i:02d}: {numbers([width, height])}\nR_rect_{i:02d}: {_R_RECT_00}\nP_rect_{i:02d}: {numbers(P)}\n"
     velo = f"{_TIME}R: {_R_VELO}\nT: {_T_VELO}\ndelta_f: 0.000000e+00 0.000000e+00\ndelta_c: 0.000000e+00 0.000000e+00\n"
     return {
@@ -79,7 +79,7 @@ _ENU_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # X, Y down, Z
 
 
 def oxts(T_world_cam: Float64[np.ndarray, "n 4 4"], dt: float = 0.1) -> list[str]:
-    """One line of 30 numbers per frame, from which a reader gets the camera poses back (up to the first).
+    """One OXTS line of 30 numbers per frame, from which a reader recovers the camera poses (relative to the first).
 
     Mercator projection with the scale of the first frame's latitude, as in the KITTI development kit.
     """

@@ -1,10 +1,10 @@
-"""The pictures of the texture atlas: 1/f noise and drawn structure, tileable, strong at middle frequencies."""
+"""The textures of the atlas: tileable 1/f noise and drawn structure, strong at middle frequencies."""
 
 import cv2
 import numpy as np
 
 FACADES = 8
-_STOREY = 3.2  # metres; a facade texture is four storeys high and equally wide
+_STOREY = 3.2  # metres; a facade texture is four storeys high and as wide
 
 
 def noise(rng: np.random.Generator, size: int, beta: float, stretch: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
@@ -217,7 +217,7 @@ def _sky(rng, size=256):
 
 
 def draw_all(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """RGBA uint8 pictures of every texture but the ground."""
+    """RGBA uint8 images of every texture but the ground."""
     detail = 0.5 + 0.10 * noise(rng, 512, 0.9) + 0.05 * noise(rng, 512, 0.3)
     roof = 0.72 + 0.1 * noise(rng, 256, 1.0)
     roof[np.arange(256) % 32 < 5] -= 0.25

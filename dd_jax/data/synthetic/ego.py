@@ -1,4 +1,4 @@
-"""Routes along the streets and the motion of the recording car."""
+"""Routes along the streets and ego-motion of the recording car."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ _REACH = 260.0  # metres of route on either side of the junction
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """A lane centre by arc length; heading 0 is +Z, growing to the right. Arc length 0 is at the junction."""
+    """A lane centre by arc length (0 at the junction); heading 0 is +Z, positive to the right."""
 
     s: Float64[np.ndarray, " n"]
     x: Float64[np.ndarray, " n"]
@@ -43,7 +43,7 @@ def route(lane: float, turn: int, radius: float) -> Route:
     x = np.concatenate([[0], np.cumsum(np.sin(middle))]) * _STEP
     z = np.concatenate([[0], np.cumsum(np.cos(middle))]) * _STEP
     begin, start = (-arc / 2, -turn * lane - radius) if turn else (0.0, 0.0)  # the arc ends on the lane of the other street
-    anchor = np.searchsorted(s, begin) - 1  # still on the straight
+    anchor = np.searchsorted(s, begin) - 1  # last straight point
     return Route(s, x - x[anchor] + lane, z - z[anchor] + start + s[anchor] - begin, heading)
 
 
@@ -98,7 +98,7 @@ def drive(maneuver: str, frames: int, roads: Roads, rng: np.random.Generator) ->
 
 
 def _camera(t, x, z, heading, liveliness, rng) -> np.ndarray:
-    """The body nods and rolls a little while it moves."""
+    """The body pitches and rolls slightly while driving."""
 
     def sway(amplitude, period):
         return amplitude * np.sin(2 * np.pi * (t / (period * rng.uniform(0.8, 1.25)) + rng.random())) * np.minimum(liveliness, 1)
@@ -115,7 +115,7 @@ def _camera(t, x, z, heading, liveliness, rng) -> np.ndarray:
 
 
 def turn_y(a: float) -> np.ndarray:
-    """Rotation that takes +Z to heading ``a``."""
+    """Rotation that maps +Z to heading ``a``."""
     c, s = np.cos(a), np.sin(a)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 

@@ -74,13 +74,13 @@ def _fields() -> tuple[np.ndarray, ...]:
 
 
 def _variant(field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another piece of the same periodic noise: shifted, mirrored, transposed."""
+    """The same periodic noise, randomly shifted, mirrored and transposed."""
     field = np.roll(field, rng.integers(0, SIZE, 2), (0, 1))[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
     return field.T if rng.random() < 0.5 else field
 
 
 def _repairs(colour: np.ndarray, road: np.ndarray, block: float, rng: np.random.Generator) -> None:
-    """Patches, cracks, stains and covers on the asphalt: what makes a road trackable."""
+    """Patches, cracks, stains and covers on the asphalt, which give the road texture."""
     scale = SIZE / block
     layer = np.ones((SIZE, SIZE), np.float32)
     where = np.argwhere(road)

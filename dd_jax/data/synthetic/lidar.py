@@ -1,4 +1,4 @@
-"""A spinning laser scanner with the beams of the Velodyne HDL-64E, front sector only."""
+"""A rotating laser scanner with the beams of the Velodyne HDL-64E, front sector only."""
 
 import numpy as np
 from jaxtyping import Float32

@@ -1,4 +1,4 @@
-"""Makes a whole synthetic data set: presets, splits, worker processes, resuming."""
+"""Makes a synthetic data set: presets, splits, worker processes, resuming."""
 
 import concurrent.futures
 import dataclasses
@@ -22,7 +22,7 @@ _INFO = "synthetic.json"
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Size of a data set; ``velodyne`` names the splits that get laser scans (0.5 MB per frame)."""
+    """Size of a data set; ``velodyne`` are the splits with laser scans (0.5 MB per frame)."""
 
     drives: tuple[int, int, int]  # train, val, test
     frames: int
@@ -43,14 +43,14 @@ def recipes(preset: str, seed: int = 0, height: int | None = None, width: int | 
     """The drives of a data set, train first.
 
     Raises:
-      ConfigError: unknown preset, or a picture too small to hold a street.
+      ConfigError: unknown preset, or images too small to show a street.
     """
     if preset not in PRESETS:
         raise ConfigError(f"--preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
     size = PRESETS[preset]
     height, width = height or size.height, width or size.width
     if height < 32 or width < 64:
-        raise ConfigError(f"--height {height} --width {width} is too small for a street; use at least 32 x 64")
+        raise ConfigError(f"--height {height} --width {width} is too small to show a street: use at least 32 x 64")
     drives = []
     for number, (split, count) in enumerate(zip(SPLITS, size.drives, strict=True)):
         for i in range(count):
@@ -65,13 +65,13 @@ def make(
     root: str | os.PathLike, preset: str = "small", seed: int = 0, workers: int = 2,
     height: int | None = None, width: int | None = None, progress: bool = True,
 ) -> dict:  # fmt: skip
-    """Writes the data set to ``root`` unless it is there already; finishes an interrupted one.
+    """Writes the data set to ``root`` unless it exists already; completes an interrupted one.
 
-    The files depend on preset, seed and size only, never on ``workers``. Returns the content of ``synthetic.json``:
-    the recipe of the set and the statistics of every drive.
+    The files depend on preset, seed and size only, not on ``workers``. Returns the content of ``synthetic.json``:
+    the settings of the set and the statistics of every drive.
 
     Raises:
-      ConfigError: ``root`` holds other data, or the preset or size is not usable.
+      ConfigError: ``root`` holds other data, or the preset or size is invalid.
     """
     root = pathlib.Path(root)
     drives = recipes(preset, seed, height, width)
@@ -118,7 +118,7 @@ def _write_all(root: pathlib.Path, drives: list[Recipe], workers: int, progress:
 
 
 def _one_thread() -> None:
-    cv2.setNumThreads(1)  # a process per core already
+    cv2.setNumThreads(1)  # there is a process per core already
 
 
 def _read_info(root: pathlib.Path) -> dict | None:

@@ -1,7 +1,7 @@
-"""What a scene is made of: flat patches and quadrics, each tied to the pose of one object.
+"""Scene primitives: flat patches and quadrics, each attached to the pose of one object.
 
-World and object axes follow the camera: X right, Y down, Z forward; the ground is Y = 0 and everything above it has
-negative Y. Object 0 is the world itself.
+World and object axes follow the camera: X right, Y down, Z forward; the ground is Y = 0 and points above it have
+negative Y. Object 0 is the static world.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ class Primitives:
 
     center: Float32[np.ndarray, "n 3"]
     axes: Float32[np.ndarray, "n 3 3"]
-    shape: Float32[np.ndarray, " n"]  # patch: share by which the upper edge is shorter, 2 = disc; quadric: 1 ellipsoid, 0 tube
+    shape: Float32[np.ndarray, " n"]  # patch: relative shortening of the upper edge, 2 = disc; quadric: 1 ellipsoid, 0 tube
     uv: Float32[np.ndarray, "n 4"]  # texture coordinate = (uv[0] s + uv[1], uv[2] q + uv[3]), one texture = one unit
     tint: Float32[np.ndarray, "n 3"]
     material: Int32[np.ndarray, " n"]
-    owner: Int32[np.ndarray, " n"]  # object whose pose moves it
+    owner: Int32[np.ndarray, " n"]  # object whose pose it follows
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -46,7 +46,7 @@ class Builder:
         self._quadrics: list[tuple] = []
 
     def patch(self, center, half_s, half_q, outward, material, tint=(1, 1, 1), shape=0.0, fit=False):
-        """A rectangle, trapezium or disc; ``fit`` stretches one texture over it, else the texture keeps its metric size."""
+        """A rectangle, trapezium or disc; ``fit`` stretches one texture over it, otherwise the texture keeps its metric size."""
         (a, b, c), (d, e, f) = half_s, half_q  # plain floats: thousands of calls per world
         nx, ny, nz = b * f - c * e, c * d - a * f, a * e - b * d
         sign = 1.0 if nx * outward[0] + ny * outward[1] + nz * outward[2] > 0 else -1.0
@@ -61,7 +61,7 @@ class Builder:
         self._patches.append((center, (s, q, normal), shape, uv, tint, material, self.owner))
 
     def wall(self, x0, z0, x1, z1, outward, height, material, tint, base=0.0):
-        """An upright rectangle whose texture stands on its base line."""
+        """An upright rectangle whose texture is aligned with its base line."""
         s = ((x1 - x0) / 2, 0, (z1 - z0) / 2)
         size = textures.METRES[material]
         self.patch(((x0 + x1) / 2, -base - height / 2, (z0 + z1) / 2), s, (0, height / 2, 0), outward, material, tint)
@@ -95,7 +95,7 @@ class Builder:
     def _quadric(self, center, axes, shape, material, tint):
         size = textures.METRES[material]
         lengths = math.hypot(*axes[0]), math.hypot(*axes[1])
-        turns = max(1.0, round(2 * math.pi * lengths[0] / size))  # whole textures around, so that there is no seam
+        turns = max(1.0, round(2 * math.pi * lengths[0] / size))  # a whole number of textures around avoids a seam
         u, v = self.rng.random(2)
         self._quadrics.append((center, axes, shape, (turns, u, lengths[1] / size, v), tint, material, self.owner))
 

@@ -14,11 +14,11 @@ from jaxtyping import Float32, Float64, Int32
 
 from dd_jax.data.synthetic.primitives import DISC, Primitives
 
-NEAR = 0.15  # metres; nothing nearer is drawn
-_LARGE = 6000  # rays in a rectangle that is worth its own pass
-_CHUNK = 1 << 15  # rays of small rectangles handled together
+NEAR = 0.15  # metres; nearer surfaces are not drawn
+_LARGE = 6000  # rays; larger rectangles get their own pass
+_CHUNK = 1 << 15  # rays of small rectangles processed together
 GROUND, SKY = -1, -2
-"""Values of ``Hits.primitive`` besides indices."""
+"""Values of ``Hits.primitive`` that are not indices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Grid:
     p: Float64[np.ndarray, " w"]
     s: Float64[np.ndarray, " w"]
     q: Float64[np.ndarray, " h"]
-    spherical: bool  # straight lines bend on the grid
+    spherical: bool  # straight lines are curved on the grid
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class Placed:
 
 
 def place(primitives: Primitives, rotation: np.ndarray, translation: np.ndarray) -> Placed:
-    """Moves primitives by their owners' poses ``x -> rotation[owner] x + translation[owner]``."""
+    """Transforms primitives by their owners' poses ``x -> rotation[owner] x + translation[owner]``."""
     turn = rotation[primitives.owner]
     center = np.einsum("nij,nj->ni", turn, primitives.center) + translation[primitives.owner]
     axes = np.einsum("nij,nkj->nki", turn, primitives.axes)
@@ -182,7 +182,7 @@ def _cast_quadrics(grid: Grid, out: Hits, found: list, first: int, quadrics: Pri
             near = a / -(b + np.sqrt(root))
             v = d1 / near + o[1]
             u = d0 / near + o[0]
-            hit = (near > check) & (np.abs(v) <= 1)  # false where the root of a negative number was taken
+            hit = (near > check) & (np.abs(v) <= 1)  # False for the square root of a negative number
         return hit, near, u, v
 
     _sweep(grid, out, found, rects, np.arange(len(ahead)), (ahead + first).astype(np.int32), is_ball.astype(int), test)
@@ -272,7 +272,7 @@ def _bounds(grid: Grid, points: np.ndarray, valid: np.ndarray) -> tuple[np.ndarr
     high = lambda a: np.where(valid, a, -np.inf).max(1)  # noqa: E731
     slope = x / z
     if grid.spherical:
-        # a straight edge bends between its corners, but never leaves what the hull's nearest and farthest range allow
+        # a straight edge is curved between its corners, but stays within the bounds of the hull's nearest and farthest range
         middle = np.stack([x, points[..., 2]], -1).mean(1)
         spread = np.hypot(x - middle[:, None, 0], points[..., 2] - middle[:, None, 1]).max(1)
         distance = np.hypot(middle[:, 0], middle[:, 1])

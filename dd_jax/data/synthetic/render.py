@@ -1,7 +1,7 @@
-"""Turns ray hits into pictures: textures, light, contact shadows, haze, sensor noise.
+"""Renders images from ray hits: textures, light, contact shadows, haze, sensor noise.
 
-Shading does not depend on the viewing direction, so a surface point keeps its brightness between frames, which is what
-photometric learning assumes.
+Shading does not depend on the viewing direction, so a surface point keeps its brightness between frames, as
+photometric losses assume.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from dd_jax.data.synthetic.raycast import GROUND, SKY, Grid, Hits, Placed, cast,
 from dd_jax.data.synthetic.shapes import FOOTPRINT
 from dd_jax.data.synthetic.world import World
 
-FAR = 250.0  # metres; farther ground counts as sky
+FAR = 250.0  # metres; ground beyond it is sky
 _LENS_BLUR = 0.6  # pixels
 _SKY_TURNS = 3  # repeats of the cloud texture around the horizon
 
@@ -46,7 +46,7 @@ class Renderer:
         self.detail_ratio = (metres / textures.DETAIL_METRES).astype(np.float32)
 
     def cast(self, frame: int, grid: Grid, T_world_sensor: np.ndarray) -> tuple[Hits, Placed, Placed]:
-        """Visibility from any sensor; axes right, down, forward."""
+        """Ray hits from any sensor; axes right, down, forward."""
         rotation, translation = self.world.object_poses(frame)
         turn = T_world_sensor[:3, :3].T
         rotation, translation = turn @ rotation, (translation - T_world_sensor[:3, 3]) @ turn.T
@@ -56,7 +56,7 @@ class Renderer:
         return hits, patches, quadrics
 
     def render(self, frame: int, rng: np.random.Generator) -> Frame:
-        """The picture at ``frame``; ``rng`` draws the sensor noise."""
+        """The image at ``frame``; ``rng`` draws the sensor noise."""
         T_world_cam = self.world.ego.T_world_cam[frame + 1]
         hits, patches, quadrics = self.cast(frame, self.grid, T_world_cam)
         (h, w), light = self.grid.shape, self.world.light
@@ -96,7 +96,7 @@ class Renderer:
         shade.material[at] = textures.ID["ground"]
         shade.u[at], shade.v[at] = x / block, z / block
         for axis, where, wide in ((0, x, shade.wide_u), (2, z, shade.wide_v)):
-            # movement of the ground point per pixel along the row and along the column
+            # displacement of the ground point per pixel along the row and the column
             along_row, along_col = (
                 np.abs(turn[axis, k] + (where - eye[axis]) * (turn[1, k] / eye[1])) * np.float32(1 / self.focal[k])
                 for k in (0, 1)
@@ -113,7 +113,7 @@ class Renderer:
         rows = at // self.grid.shape[1]  # ascending
         for k in np.flatnonzero((ahead > -6) & (ahead < 50) & (np.abs(aside) < 8 + ahead)):
             length, width = FOOTPRINT[self.world.kinds[k]]
-            # the ground between the object's nearest and farthest end, with a margin for the nodding of the car
+            # the ground between the object's nearest and farthest end, with a margin for the car's pitch
             low = CAMERA_HEIGHT / max(float(ahead[k]) + length, 0.3) - 0.03
             high = CAMERA_HEIGHT / max(float(ahead[k]) - length, 0.3) + 0.03
             top, bottom = np.searchsorted(self.grid.q, (low, high))
@@ -194,7 +194,7 @@ class Renderer:
 
 
 class _Surface:
-    """What the texture lookup needs, per pixel."""
+    """Inputs of the texture lookup per pixel."""
 
     def __init__(self, n: int):
         self.material = np.zeros(n, np.int32)

@@ -1,4 +1,4 @@
-"""Things in the street, in their own axes: origin on the ground, front towards +Z, metres."""
+"""Shapes of objects in their own axes: origin on the ground, front towards +Z, metres."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def paint(rng: np.random.Generator) -> np.ndarray:
 
 
 def add(build: Builder, kind: str) -> None:
-    """Adds one dynamic-class object of ``kind`` (a key of ``FOOTPRINT``)."""
+    """Adds one potentially dynamic object of ``kind`` (a key of ``FOOTPRINT``)."""
     {"car": car, "van": van, "truck": truck, "bus": bus, "cyclist": cyclist, "pedestrian": pedestrian}[kind](build)
 
 
@@ -50,7 +50,7 @@ def car(build: Builder) -> None:
 
 
 def _cabin(build, width, belt, height, bottom, top, shift, colour):
-    """Trapezium seen from the side: sloped front and rear windows, glass sides, roof."""
+    """Trapezium in side view: sloped front and rear windows, glass sides, roof."""
     rise, slope, y = height - belt, (bottom - top) / 2, -(belt + height) / 2
     for side in (-1, 1):
         build.patch((side * width / 2, y, shift), (0, 0, bottom / 2), (0, rise / 2, 0), (side, 0, 0), ID["glass"], colour,

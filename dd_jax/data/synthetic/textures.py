@@ -1,6 +1,6 @@
-"""Texture atlas with rip-maps: drawn once per process, sampled for all pixels of a picture at once.
+"""Texture atlas with rip-maps: drawn once per process, sampled for all pixels of an image at once.
 
-A texture is RGBA uint8; alpha says how much of the object's own colour applies (windows and lamps keep theirs). A rip-map
+A texture is RGBA uint8; alpha is the weight of the object's own colour (windows and lamps keep theirs). A rip-map
 holds every combination of power-of-two reductions per axis, so a road seen at a grazing angle is averaged along the view
 only (Heckbert, "Survey of texture mapping", 1986).
 """
@@ -54,7 +54,7 @@ class Atlas:
     """All textures in one flat array of packed pixels."""
 
     def __init__(self, pictures: dict[str, np.ndarray], onto: "Atlas | None" = None):
-        """``onto``: an atlas to which the pictures are added."""
+        """``onto``: an atlas to extend."""
         parts = [] if onto is None else [onto.pixels.view(np.uint8).reshape(-1, 4)]
         start = 0 if onto is None else len(onto.pixels)
         # log2 of width and height; first pixel of every level

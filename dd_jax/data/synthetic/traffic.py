@@ -1,4 +1,4 @@
-"""Who else is on the street: parked cars, and movers that keep clear of each other and of the recording car."""
+"""Traffic: parked cars, and moving objects that do not collide with each other or with the recording car."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from dd_jax.data.synthetic.shapes import FOOTPRINT
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """One object's place at frames -1 .. n; parked objects have one place."""
+    """One object's position at frames -1 .. n; parked objects have one position."""
 
     kind: str
     x: Float64[np.ndarray, " t"]
@@ -21,7 +21,7 @@ class Track:
 
 
 class Space:
-    """Discs that stand for everything on the ground, over time."""
+    """Occupied ground over time, as discs."""
 
     def __init__(self, ego: Ego):
         self.frames = len(ego.s)
@@ -38,7 +38,7 @@ class Space:
         return np.broadcast_to(discs, (self.frames, count, 3))
 
     def claim(self, track: Track, margin: float = 0.25) -> bool:
-        """Reserves the track's ground if nothing is in the way at any time."""
+        """Reserves the track's ground if it is free at all times."""
         mine = self._cover(*FOOTPRINT[track.kind], track.x, track.z, track.heading)
         others = np.concatenate(self._discs, 1)
         gap = mine[:, :, None, :2] - others[:, None, :, :2]
@@ -87,7 +87,7 @@ def movers(roads: Roads, ego: Ego, maneuver: str, space: Space, rng: np.random.G
     def vehicle() -> str:
         return str(rng.choice(["car", "van", "truck", "bus"], p=[0.8, 0.1, 0.07, 0.03]))
 
-    if maneuver == "stop":  # the car ahead got through
+    if maneuver == "stop":  # the car ahead drives on
         keep(vehicle(), ego.route, ego.s[0] + 10 + np.diff(ego.s).max() * t)
     elif rng.random() < 0.7:
         for _ in range(6):

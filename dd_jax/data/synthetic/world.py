@@ -1,4 +1,4 @@
-"""One world: a district of streets, what stands in it, who moves through it, and the light of the day."""
+"""A synthetic world: streets, buildings and street furniture, traffic, and lighting."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from dd_jax.data.synthetic import ground, shapes, traffic
 from dd_jax.data.synthetic.ego import Ego, drive
 from dd_jax.data.synthetic.primitives import Builder, Primitives
 
-SIGHT = 130.0  # metres around the route that are furnished
+SIGHT = 130.0  # metres around the route with buildings and objects
 _MOVING = 0.02  # metres per frame
 
 
@@ -29,7 +29,7 @@ class Light:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Everything a renderer needs; frame ``t`` of the drive is index ``t + 1`` of the time axes."""
+    """Input of the renderer; frame ``t`` of the drive is index ``t + 1`` of the time axes."""
 
     maneuver: str
     roads: ground.Roads
@@ -110,7 +110,7 @@ def _edges(roads: ground.Roads, ego: Ego) -> list[tuple[float, float, float, flo
                 a, b = np.array([i, j]) * roads.block, np.array([i + di, j + dj]) * roads.block
                 middle = (a + b) / 2
                 distance = np.hypot(*(xz - middle).T).min()
-                on_route = np.abs(xz - middle)[:, 0 if dj else 1].min() < roads.block / 4  # along a street that is driven
+                on_route = np.abs(xz - middle)[:, 0 if dj else 1].min() < roads.block / 4  # along a street of the route
                 if distance < (SIGHT if on_route else 0.95 * roads.block):
                     edges.append((*a.tolist(), *b.tolist()))
     return edges

@@ -1,4 +1,4 @@
-"""Writes one drive in the KITTI raw layout, with dense depth, object masks and an imperfect prior besides."""
+"""Writes one drive in the KITTI raw layout, with dense depth, object masks and an imperfect prior."""
 
 import dataclasses
 import datetime
@@ -14,12 +14,12 @@ from dd_jax.data.synthetic import calibration, lidar, world
 from dd_jax.data.synthetic.render import Frame, Renderer
 
 VERSION = 1
-"""Changes whenever the same recipe would give other files."""
+"""Increased whenever the same recipe gives other files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the content of one drive."""
+    """Everything that determines the content of one drive."""
 
     name: str  # KITTI drive number, four digits
     split: str
@@ -37,7 +37,7 @@ class Recipe:
 
 
 def is_complete(root: pathlib.Path, recipe: Recipe) -> bool:
-    """Whether exactly this drive already lies under ``root``."""
+    """Whether exactly this drive exists under ``root``."""
     try:
         return json.loads((root / recipe.folder / "drive.json").read_text())["recipe"] == _plain(recipe)
     except (OSError, ValueError, KeyError):
@@ -99,7 +99,8 @@ def _write_frame(folders, stem: str, frame: Frame, moving: Bool[np.ndarray, "h w
 
 
 def prior(inverse: Float32[np.ndarray, "h w"], owner: np.ndarray, rng: np.random.Generator) -> UInt16[np.ndarray, "h w"]:
-    """What a single-image depth network would say: inverse depth up to an affine map, smooth and per-object errors, blurred."""
+    """Simulated prediction of a single-image depth network: blurred inverse depth up to an affine map, with smooth and
+    per-object errors."""
     h, w = inverse.shape
     smooth = cv2.resize(rng.standard_normal((4, 8)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
     objects = rng.standard_normal(256).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Stores of TensorFlow Datasets, read without TensorFlow."""
+"""TensorFlow Datasets (TFDS) stores, read without TensorFlow."""

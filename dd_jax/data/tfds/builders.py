@@ -1,13 +1,13 @@
-"""TFDS data sets ``kitti_triplets``, ``cityscapes_triplets`` and ``synthetic_triplets``: what their records hold.
+"""TFDS data sets ``kitti_triplets``, ``cityscapes_triplets`` and ``synthetic_triplets``: the fields of their records.
 
-Importing this module registers them. Each has three configs, and its frames are stored once for all splits:
+Importing this module registers them. Each has three configs; frames are stored once for all splits:
 
-* ``frames``, split "frames": pictures with mask and prior depth, at training size or as the source has them;
-* ``triplets``, splits "train", "val", "test": which frames make a sample, and its camera;
+* ``frames``, split "frames": images with mask and prior depth, at training size or at the source's;
+* ``triplets``, splits "train", "val", "test": the frames of a sample, and its camera;
 * ``depth``, the same splits: measured depth of the sample with the same number, at its own size.
 
-``scripts/prepare_tfds.py`` builds a store (``store_write`` is resumable, ``download_and_prepare`` is not), and
-``--config.data.source=tfds`` reads it (``store``). Nothing here needs TensorFlow. Elsewhere::
+``scripts/prepare_tfds.py`` builds a store (resumably, unlike ``download_and_prepare``), and
+``--config.data.source=tfds`` reads it (``store``). Nothing here needs TensorFlow. In other programs::
 
     import dd_jax.data.tfds.builders
     triplets = tfds.builder("kitti_triplets/triplets", data_dir=STORE).as_data_source("train")
@@ -24,14 +24,14 @@ from dd_jax.config import ConfigError
 VERSION = "1.0.0"
 CONFIGS = ("frames", "triplets", "depth")
 KINDS = ("velodyne", "annotated")
-"""Kinds of ground truth, as ``Listing.ground_truth`` has them."""
+"""Kinds of ground truth, as in ``Listing.ground_truth``."""
 
 Example = dict[str, Any]
-Shards = Mapping[str, Sequence[Callable[[], Iterator[tuple[int, Example]]]]]  # split -> one generator a shard
+Shards = Mapping[str, Sequence[Callable[[], Iterator[tuple[int, Example]]]]]  # split -> one generator per shard
 
 
 def features_of(config: str) -> tfds.features.FeaturesDict:
-    """The fields of a record. Where there is no mask or prior depth the picture is one zero; no depth is an array of 0 x 0."""
+    """The fields of a record. An absent mask or prior is an image of a single zero; absent depth is an array of 0 x 0."""
     feature = tfds.features
     match config:
         case "frames":
@@ -40,7 +40,7 @@ def features_of(config: str) -> tfds.features.FeaturesDict:
                     "image": feature.Image(shape=(None, None, 3)),
                     "mask": feature.Image(shape=(None, None, 1)),  # potentially dynamic objects, 0 or 255
                     "prior": feature.Image(shape=(None, None, 1), dtype=np.uint16),  # inverse depth by another network
-                    "readable": feature.Scalar(dtype=np.bool_),  # False: the source's files were damaged, all else is zero
+                    "readable": feature.Scalar(dtype=np.bool_),  # False: the source files were damaged, all else is zero
                     "name": feature.Text(),
                 }
             )
@@ -48,7 +48,7 @@ def features_of(config: str) -> tfds.features.FeaturesDict:
             return feature.FeaturesDict(
                 {
                     "frames": feature.Tensor(shape=(3,), dtype=np.int64),  # t-1, t, t+1 in the split "frames"; -1 = none
-                    "K": feature.Tensor(shape=(3, 3), dtype=np.float32),  # pixels at the size that the store was made for
+                    "K": feature.Tensor(shape=(3, 3), dtype=np.float32),  # pixels at the store's reference size
                     "name": feature.Text(),
                 }
             )
@@ -56,13 +56,13 @@ def features_of(config: str) -> tfds.features.FeaturesDict:
             fields = {}
             for kind in KINDS:
                 fields[f"{kind}_depth"] = feature.Tensor(shape=(None, None), dtype=np.float32, encoding="zlib")  # m, 0 = none
-                for mask in ("dynamic", "moving"):  # uint8 0 or 1; 0 x 0 = not known
+                for mask in ("dynamic", "moving"):  # uint8 0 or 1; 0 x 0 = unknown
                     fields[f"{kind}_{mask}"] = feature.Tensor(shape=(None, None), dtype=np.uint8, encoding="zlib")
             return feature.FeaturesDict(fields)
 
 
 class TripletsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """One config of a store; ``shards`` says what to write and is not needed for reading."""
+    """One config of a store; ``shards`` generates the records and is not needed for reading."""
 
     VERSION = tfds.core.Version(VERSION)
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CONFIGS]  # noqa: RUF012 (TFDS declares it so)
@@ -74,7 +74,7 @@ class TripletsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             features=features_of(self.builder_config.name),
-            description="Three consecutive frames of driving video a sample, for learning depth without labels.",
+            description="Samples of three consecutive frames of driving video, for self-supervised depth estimation.",
             disable_shuffling=True,
         )
 

@@ -1,7 +1,7 @@
-"""Reads a store of ``tfds_builders``, without TensorFlow: samples equal those of the folder it was made from.
+"""Reads a store of ``builders`` without TensorFlow; samples equal those of the folder it was made from.
 
-A store at training size is decoded batch by batch, with no further copy on the disk; one at full size fills the frame cache,
-which serves any training size. ``STORE/NAME/store.json`` says how it was made and how long every shard is.
+A store at training size is decoded batch by batch, without another copy on disk; one at full size fills the frame cache, which
+works for any training size. ``STORE/NAME/store.json`` holds its settings and the size of every shard in bytes.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ ENCODED = {name: tfds.decode.SkipDecoding() for name in ("image", "mask", "prior
 CHUNK = 4096
 
 SINGLE_PIXEL = bytes((0, 0, 0, 1)) * 2
-"""Width and height in the header of such a PNG."""
+"""Width and height in the header of a PNG of one pixel."""
 
 KEYS = {"fingerprint", "settings", "shards", "splits", "unreadable"}
 SETTINGS = {"size", "reference", "depth", "source", "resize", "intrinsics", "masks", "priors"}
-"""What ``store.json`` has at least, and its settings."""
+"""Required keys of ``store.json`` and of its settings."""
 
 
 def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]:
-    """The samples of a split, and the frames they are made of.
+    """The samples of a split and their frames.
 
     Raises:
-      ConfigError: no complete store, one without this split, or one made for another size, filter, camera or kind of data.
+      ConfigError: no complete store, or one without this split or for another size, filter, camera or kind of data.
     """
     folder = find_store(Path(config.root))
     note = read_note(folder)
@@ -45,7 +45,7 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
     _check_settings(folder, note, config)
     if split not in note["splits"]:
         raise ConfigError(f"{folder} has no {split} split, only {', '.join(note['splits'])}: build it with --splits")
-    with one_sentence(folder):
+    with damage_as_config_error(folder):
         records = tfds.builder_from_directory(folder / "triplets" / VERSION).as_data_source(split)
         samples = [sample for at in range(0, len(records), CHUNK) for sample in records.__getitems__(_upto(at, len(records)))]
     positions = np.array([sample["frames"] for sample in samples], np.int64)
@@ -74,14 +74,14 @@ def _upto(start: int, total: int) -> list[int]:
 
 
 class StoredFrames:
-    """Some frames of a store; at training size it does what a ``FrameStore`` does, decoding at every read."""
+    """Frames of a store; at training size it replaces a ``FrameStore``, decoding at every read."""
 
     def __init__(self, folder: Path, note: dict[str, Any], positions: Int[np.ndarray, " n"], config: DataConfig):
         self._folder, self._positions = folder, positions
-        with one_sentence(folder):
+        with damage_as_config_error(folder):
             builder = tfds.builder_from_directory(folder / "frames" / VERSION)
             self._records = builder.as_data_source("frames", decoders=ENCODED)
-        self.size = None if note["size"] is None else tuple(note["size"])  # None: as the source had them
+        self.size = None if note["size"] is None else tuple(note["size"])  # None: the source's sizes
         self.readable: Bool[np.ndarray, " n"] = ~np.isin(positions, note["unreadable"])
         self._masks, self._priors = config.masks == "files", config.priors == "files"
 
@@ -89,7 +89,7 @@ class StoredFrames:
         """One frame as it is stored.
 
         Raises:
-          UnreadableFrame: it was, where the store was made.
+          UnreadableFrame: it was unreadable when the store was made.
           ConfigError: the store is damaged.
         """
         return self._decode(self._records_of(np.array([index]))[0])
@@ -104,7 +104,7 @@ class StoredFrames:
         )
 
     def _records_of(self, indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
-        with one_sentence(self._folder):
+        with damage_as_config_error(self._folder):
             return self._records.__getitems__(self._positions[indices].tolist())
 
     def read(
@@ -120,7 +120,7 @@ class StoredFrames:
                 masks[place] = frames.resize_mask(picture.mask, *masks.shape[-2:])
 
     def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
-        """Prior depth of these frames; None where the store has none."""
+        """Prior depth of these frames; None if the store has none."""
         if not self._priors:
             return None
         stored, none = (record["prior"] for record in self._records_of(index)), np.zeros((1, 1), np.uint16)
@@ -128,15 +128,15 @@ class StoredFrames:
 
 
 def _given(png: bytes) -> bool:
-    """Whether a stored mask or prior is more than the single pixel that stands for none."""
+    """Whether a stored mask or prior is more than the single pixel that marks an absent one."""
     return png[16:24] != SINGLE_PIXEL
 
 
 def find_store(root: Path) -> Path:
-    """The folder of the one data set in ``root``, or ``root`` itself if it is one.
+    """The folder of the only data set in ``root``, or ``root`` itself if it is one.
 
     Raises:
-      ConfigError: there is none, or more than one.
+      ConfigError: there is no data set, or more than one.
     """
     found = [root] if (root / NOTE).is_file() else [root / name for name in BUILDERS if (root / name / NOTE).is_file()]
     if len(found) != 1:
@@ -150,7 +150,7 @@ def find_store(root: Path) -> Path:
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """What ``store.json`` says.
+    """Content of ``store.json``.
 
     Raises:
       ConfigError: it cannot be read.
@@ -168,7 +168,7 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 
 def check_shards(folder: Path, note: dict[str, Any]) -> None:
-    """Raises ConfigError if a shard is absent or has another length than when it was written."""
+    """Raises ConfigError if a shard is absent or has another size than when it was written."""
     for name, size in note["shards"].items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else 0
@@ -196,8 +196,8 @@ def _check_settings(folder: Path, note: dict[str, Any], config: DataConfig) -> N
 
 
 @contextlib.contextmanager
-def one_sentence(folder: Path) -> Iterator[None]:
-    """Turns what the libraries raise about a damaged store into a ConfigError."""
+def damage_as_config_error(folder: Path) -> Iterator[None]:
+    """Converts the libraries' exceptions about a damaged store to ConfigError."""
     try:
         yield
     except (RuntimeError, OSError, ValueError, IndexError, KeyError) as error:
@@ -206,17 +206,17 @@ def one_sentence(folder: Path) -> Iterator[None]:
 
 
 def _file(note: dict[str, Any], position: int, prior: bool) -> FrameFile:
-    """A frame by its number in the store, for the frame cache and its messages."""
+    """File entry of a frame by its number in the store, for the frame cache and messages."""
     stamp = (int(note["fingerprint"][:12], 16), position)
     return FrameFile(f"frames, record {position}", stamp, prior="stored" if prior else "")
 
 
 def _cameras(K: Float32[np.ndarray, "n 3 3"], note: dict[str, Any], size: tuple[int, int]) -> Float32[np.ndarray, "n 3 3"]:
-    """Intrinsics at ``size``; unchanged at the size that the store was made for."""
+    """Intrinsics at ``size``; unchanged at the store's reference size."""
     if tuple(note["reference"]) == size:
         return K
     sy, sx = (wanted / made for wanted, made in zip(size, note["reference"]))
-    half = 0.0 if note["source"] == "kitti" and note["intrinsics"] == "nominal" else 0.5  # shares of the size, no pixel centres
+    half = 0.0 if note["source"] == "kitti" and note["intrinsics"] == "nominal" else 0.5  # shares of the size, not pixel centres
     scaled = K.astype(np.float64)
     scaled[:, 0, 0] *= sx
     scaled[:, 1, 1] *= sy
@@ -236,9 +236,9 @@ def _ground_truth(folder: Path, note: dict[str, Any], split: str) -> Callable[[i
     def ground_truth(index: int, kind: str) -> GroundTruth | None:
         if kind not in KINDS:
             raise ConfigError(
-                f"{folder} knows no ground truth {kind!r}: set --config.eval.ground_truth to one of {', '.join(KINDS)}"
+                f"{folder} has no ground truth of kind {kind!r}: set --config.eval.ground_truth to one of {', '.join(KINDS)}"
             )
-        with one_sentence(folder):
+        with damage_as_config_error(folder):
             record = records()[index]
         kind = kind if note["source"] == "kitti" else KINDS[-1]
         depth = record[f"{kind}_depth"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data.cityscapes.dataset import read_camera_text
+from dd_jax.data.cityscapes.files import read_camera_text
 from dd_jax.data.loader import open_split
 
 CAMERA = "1130.0,0.,548.0,0.,1132.5,256.5,0.,0.,1."
@@ -48,7 +48,7 @@ def assert_close(image, expected):
 
 
 @pytest.mark.parametrize("base", ["", "preprocessed"])
-def test_thirds_become_triplets_and_shared_frames_are_stored_once(dump, base):
+def test_triplets_from_thirds_share_frames(dump, base):
     data = dump(base=base)
     data.triplets([12, 14, 16])
     data.split("train", [14, 12, 16])
@@ -63,8 +63,8 @@ def test_thirds_become_triplets_and_shared_frames_are_stored_once(dump, base):
 
 
 @pytest.mark.parametrize("size", [(3 * 64, 32), (3 * 32, 48)])
-def test_the_camera_does_not_depend_on_the_pictures_size(dump, size):
-    """One public script writes 1024 x 384 pictures, another 512 x 768; cam.txt means 1024 x 384 in both."""
+def test_camera_independent_of_image_size(dump, size):
+    """One public script writes 1024 x 384 images, another 512 x 768; cam.txt refers to 1024 x 384 in both."""
     data = dump()
     data.triplets([12], size)
     data.split("train", [12])
@@ -75,7 +75,7 @@ def test_the_camera_does_not_depend_on_the_pictures_size(dump, size):
     np.testing.assert_allclose(sample.K[1], [0, 1132.5 * sy, 257 * sy - 0.5], rtol=1e-6)
 
 
-def test_masks_of_centres_and_neighbours_are_found_by_dynamicdepths_names(dump):
+def test_dynamicdepth_mask_names(dump):
     data = dump()
     data.triplets([12, 14])
     data.split("train", [12])
@@ -92,7 +92,7 @@ def test_masks_of_centres_and_neighbours_are_found_by_dynamicdepths_names(dump):
     assert not open_split(data.config, "train")[0].masks[1].any()
 
 
-def test_absent_triplets_and_cameras_are_named(dump, tmp_path):
+def test_absent_triplets_and_cameras_named(dump, tmp_path):
     data = dump()
     data.triplets([12])
     data.split("train", [12, 40])
@@ -135,7 +135,7 @@ def test_tree(tmp_path, picture):
     return tmp_path
 
 
-def test_test_pairs_are_cut_above_the_bonnet_and_use_the_nearest_camera(test_tree, picture):
+def test_test_pairs_cut_and_nearest_camera(test_tree, picture):
     config = DataConfig(source="cityscapes", root=str(test_tree), height=96, width=256)
     source = open_split(config, "test")
     assert len(source) == 2 and source.name(1) == "mainz mainz_000000_000300"
@@ -148,7 +148,7 @@ def test_test_pairs_are_cut_above_the_bonnet_and_use_the_nearest_camera(test_tre
         np.testing.assert_allclose(sample.K[1], [0, 2265.3 / 8, 513.637 / 8 - 0.5], rtol=1e-6)
 
 
-def test_ground_truth_is_numbered_by_line_and_cut_like_the_pictures(test_tree):
+def test_ground_truth_numbered_by_line_and_cut(test_tree):
     depth = np.random.default_rng(0).uniform(0, 80, (64, 128))
     (test_tree / "gt_depths").mkdir()
     np.save(test_tree / "gt_depths/001_depth.npy", depth)
@@ -164,14 +164,14 @@ def test_ground_truth_is_numbered_by_line_and_cut_like_the_pictures(test_tree):
     np.testing.assert_array_equal(source[1].masks[1], np.kron(mask, np.ones((2, 2), bool)))
 
 
-def test_absent_cameras_of_the_test_set_are_named(test_tree):
+def test_absent_test_cameras_named(test_tree):
     (test_tree / "camera/test/bonn/bonn_000001_000019_camera.json").unlink()
     config = DataConfig(source="cityscapes", root=str(test_tree), height=96, width=256)
     with pytest.raises(ConfigError, match=r"no camera file .*bonn_000001_.*camera.json"):
         open_split(config, "test")
 
 
-def test_a_picture_that_is_no_triplet_counts_as_unreadable(dump, caplog):
+def test_image_that_is_not_a_triplet_unreadable(dump, caplog):
     data = dump()
     data.triplets([12, 14])
     cv2.imwrite(str(data.folder / f"{SEQUENCE}_000014.jpg"), data.frame(14))  # 64 wide: one frame, not three
@@ -181,7 +181,7 @@ def test_a_picture_that_is_no_triplet_counts_as_unreadable(dump, caplog):
     assert "unreadable frames are left out" in caplog.text and "000014.jpg" in caplog.text
 
 
-def test_without_a_list_all_triplets_are_drawn_between_train_and_val(dump):
+def test_rule_divides_all_triplets(dump):
     data = dump()
     numbers = range(2, 40)
     data.triplets(numbers)
@@ -192,7 +192,7 @@ def test_without_a_list_all_triplets_are_drawn_between_train_and_val(dump):
 
 
 @pytest.mark.parametrize("text", ["1,0,nan,0,1,2,0,0,1", "1,0,2,0,inf,2,0,0,1", "1,0,2", ""])
-def test_camera_texts_that_make_no_sense_are_refused(tmp_path, text):
+def test_invalid_camera_text_raises(tmp_path, text):
     (tmp_path / "x_cam.txt").write_text(text)
     with pytest.raises(ConfigError, match=r"x_cam.txt must hold nine numbers"):
         read_camera_text(tmp_path / "x_cam.txt", (32, 64))

@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 
 from dd_jax.config import ConfigError
-from dd_jax.data.frames import FrameFile
 from dd_jax.data.kitti import calibration
 
 
-def test_calibration_lines_split_at_the_first_colon():
+def test_lines_split_at_first_colon():
     values = calibration.parse_calibration("calib_time: 09-Jan-2012 13:57:47\nR: 1 2.5e+00\n\nno colon\nT:3\n")
     assert values["calib_time"] == "09-Jan-2012 13:57:47"
     np.testing.assert_array_equal(values["R"], [1, 2.5])
@@ -15,7 +14,7 @@ def test_calibration_lines_split_at_the_first_colon():
 
 
 @pytest.mark.parametrize("line", ["", "P: 1 2", "P: 1 2 3 4", "P: 1 2 nan", "P: 1 -inf 3", "P: 1 2 c", "Q: 1 2 3"])
-def test_values_of_another_kind_are_refused_with_file_and_remedy(tmp_path, line):
+def test_malformed_values_raise(tmp_path, line):
     path = tmp_path / "calib.txt"
     path.write_text("P: 1 2 3\n")
     np.testing.assert_array_equal(calibration.read_calibration(path, P=3)["P"], [1, 2, 3])
@@ -28,26 +27,12 @@ def test_values_of_another_kind_are_refused_with_file_and_remedy(tmp_path, line)
 
 
 @pytest.mark.parametrize("size", ["-64 32", "0 0", "64 0", "3e5 3e5", "1e9 32"])
-def test_sizes_that_no_picture_has_are_refused(tmp_path, size):
+def test_implausible_image_size_raises(tmp_path, size):
     path = tmp_path / "calib.txt"
     path.write_text(f"S_rect_02: {size}\n")
     with pytest.raises(ConfigError, match=r"calib.txt: S_rect_02 must be a width and a height between 1 and 10000 pixels: "):
         calibration.read_calibration(path, S_rect_02=2)
 
 
-def test_the_nominal_camera_is_a_share_of_the_size():
+def test_nominal_intrinsics_scale_with_size():
     np.testing.assert_allclose(calibration.nominal_camera((100, 200)), [[116, 0, 100], [0, 192, 50], [0, 0, 1]], rtol=1e-6)
-
-
-def test_shared_frames_are_listed_once_and_absent_targets_are_named():
-    def file_of(folder, frame, camera):
-        return FrameFile(f"{folder}/{frame}", (1, 1)) if 0 <= frame < 5 else None
-
-    entries = [("a", 1, 2), ("a", 2, 2), ("a", 4, 2)]
-    files, triplets = calibration.list_triplets(entries, file_of, "{}/{}/{}".format, "the list")
-    assert [[files[place].image if place >= 0 else "" for place in row] for row in triplets] == [
-        ["a/0", "a/1", "a/2"], ["a/1", "a/2", "a/3"], ["a/3", "a/4", ""],
-    ]  # fmt: skip
-    assert len(files) == 5
-    with pytest.raises(ConfigError, match=r"1 of 2 target images of the list do not exist, the first is a/5/2"):
-        calibration.list_triplets([("a", 5, 2), ("a", 4, 2)], file_of, "{}/{}/{}".format, "the list")

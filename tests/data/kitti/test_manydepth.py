@@ -1,6 +1,6 @@
-"""Our KITTI reader beside ManyDepth's own code, on drives rendered at KITTI's size.
+"""This library's KITTI reader compared with ManyDepth's code, on drives rendered at KITTI's size.
 
-The package ``manydepth`` has the ground truth and the preprocessing of single pictures; its dataset classes are only in a
+The package ``manydepth`` has the ground truth and the preprocessing of single images; its dataset classes are only in a
 checkout of its repository, which has to be on PYTHONPATH.
 """
 
@@ -13,7 +13,7 @@ from dd_jax.data.kitti import raw
 from dd_jax.data.loader import open_split
 from dd_jax.data.synthetic import make
 
-# the warnings that count as errors elsewhere would be those of old code on new libraries
+# old code on new libraries warns, which is an error in other tests
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 SIZE = 192, 640
@@ -30,7 +30,7 @@ def drives(tmp_path_factory):
 
 @pytest.fixture
 def config(drives, monkeypatch):
-    """The field's settings; ManyDepth is of 2021 and asks for names that have gone since."""
+    """ManyDepth's settings; its code of 2021 uses names that have since been removed."""
     monkeypatch.setattr(np, "int", int, raising=False)
     monkeypatch.setattr(Image, "ANTIALIAS", Image.Resampling.LANCZOS, raising=False)
     height, width = SIZE
@@ -41,7 +41,7 @@ def names(source):
     return [source.name(index) for index in range(len(source))]
 
 
-def test_the_dataset_class_yields_our_samples(config):
+def test_matches_manydepth_dataset(config):
     datasets = pytest.importorskip("manydepth.datasets", reason=CHECKOUT)
     source = open_split(config, "test")
     theirs = datasets.KITTIRAWDataset(config.root, names(source), *SIZE, [0, -1, 1], 4, img_ext=".png")
@@ -54,7 +54,7 @@ def test_the_dataset_class_yields_our_samples(config):
         np.testing.assert_allclose(ours.K, sample["K", 0].numpy()[:3, :3], rtol=1e-6)
 
 
-def test_a_missing_neighbour_is_black_in_both(config, drives):
+def test_missing_neighbour_black_in_both(config, drives):
     datasets = pytest.importorskip("manydepth.datasets", reason=CHECKOUT)
     drive = next(path for path in (drives / "2011_09_26").iterdir() if path.is_dir())
     (drives / "ends").mkdir(exist_ok=True)
@@ -70,8 +70,8 @@ def test_a_missing_neighbour_is_black_in_both(config, drives):
             np.testing.assert_array_equal(source[index].images[frame + 1], picture)
 
 
-def test_the_dataset_classes_ground_truth_is_ours(config):
-    """Of the classes' ground truth the first and the last column are left out: they count as one column there."""
+def test_matches_manydepth_dataset_ground_truth(config):
+    """Ignores the first and last column of the classes' ground truth, which they treat as one column."""
     datasets = pytest.importorskip("manydepth.datasets", reason=CHECKOUT)
     listing = raw.list_split(config, "test")
     arguments = (config.root, listing.names, *SIZE, [0, -1, 1], 4)
@@ -86,8 +86,8 @@ def test_the_dataset_classes_ground_truth_is_ours(config):
         np.testing.assert_array_equal(truth, annotated.get_depth(folder, int(frame), side, False))
 
 
-def test_the_exported_ground_truth_is_ours(config):
-    """With the scanner's forward coordinate, which the Eigen split is measured with."""
+def test_matches_manydepth_exported_ground_truth(config):
+    """With the scanner's forward coordinate, as in the evaluation of the Eigen split."""
     kitti_utils = pytest.importorskip("manydepth.kitti_utils", reason=PACKAGE)
     listing = raw.list_split(config, "test")
     for index, name in enumerate(listing.names):
@@ -99,7 +99,7 @@ def test_the_exported_ground_truth_is_ours(config):
         np.testing.assert_array_equal(ours[:, 1:-1], wanted[:, 1:-1])
 
 
-def test_the_preprocessing_of_pictures_is_ours(config):
+def test_matches_manydepth_preprocessing(config):
     test_simple = pytest.importorskip("manydepth.test_simple", reason=PACKAGE)
     source = open_split(config, "test")
     folder, frame, _ = source.name(3).split()

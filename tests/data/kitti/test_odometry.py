@@ -25,7 +25,7 @@ def tree(tmp_path, picture):
     return DataConfig(root=str(tmp_path), split="odom", height=32, width=64)
 
 
-def test_triplets_and_cameras_of_a_sequence(tree, picture, caplog):
+def test_triplets_and_cameras(tree, picture, caplog):
     source = open_split(tree, "train")
     assert [source.name(i) for i in range(3)] == ["4 2 l", "4 3 r", "4 4 l"]
     for place in range(3):
@@ -37,7 +37,7 @@ def test_triplets_and_cameras_of_a_sequence(tree, picture, caplog):
     assert "has 3 frames" in caplog.text and "has 36671" in caplog.text
 
 
-def test_masks_priors_and_the_nominal_camera(tree, tmp_path):
+def test_masks_priors_and_nominal_camera(tree, tmp_path):
     for kind, value in (("mask", np.uint8(3)), ("prior", np.uint16(700))):
         for frame in range(6):
             path = tmp_path / f"sequences/04/{kind}_{2 + frame % 2}/{frame:06d}.png"
@@ -50,7 +50,7 @@ def test_masks_priors_and_the_nominal_camera(tree, tmp_path):
     np.testing.assert_allclose(source[0].K, [[0.58 * 64, 0, 32], [0, 1.92 * 32, 16], [0, 0, 1]], rtol=1e-6)
 
 
-def test_the_start_of_a_test_sequence_has_no_frame_before(tree, tmp_path):
+def test_first_test_frame_lacks_previous(tree, tmp_path):
     (tmp_path / "splits/test_files_10.txt").write_text("10 0 l\n")
     (tmp_path / "sequences/09").rename(tmp_path / "sequences/10")
     with pytest.raises(ConfigError, match=r"2 of 3 target images of .*test_files_09.txt and .*sequences/09/image_2/000000.jpg"):
@@ -62,7 +62,7 @@ def test_the_start_of_a_test_sequence_has_no_frame_before(tree, tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, "", "P2: 50 0\n", CALIB.replace("50", "nan"), CALIB.replace("50", "inf")])
-def test_calibrations_that_cannot_be_used_are_named(tree, tmp_path, text):
+def test_invalid_calibrations_named(tree, tmp_path, text):
     path = tmp_path / "sequences/04/calib.txt"
     path.unlink()
     if text is not None:
@@ -71,9 +71,9 @@ def test_calibrations_that_cannot_be_used_are_named(tree, tmp_path, text):
         open_split(tree, "train")
 
 
-def test_any_readable_picture_tells_the_size_of_a_sequence(tree, tmp_path):
+def test_sequence_size_from_any_readable_image(tree, tmp_path):
     bomb(tmp_path / "sequences/04/image_2/000002.png")
     np.testing.assert_allclose(open_split(tree, "train")[1].K, [[50, 0, 31], [0, 51, 15], [0, 0, 1]])
     (tmp_path / "sequences/04/image_2/000004.png").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"none of 2 frames like .*image_2/000002.png can be read, and they tell the size of"):
+    with pytest.raises(ConfigError, match=r"none of 2 frames like .*image_2/000002.png can be read to find the image size of"):
         open_split(tree, "train")

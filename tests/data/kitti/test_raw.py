@@ -14,33 +14,33 @@ def scan(*points):
     return np.array([[*point, 0.5] for point in points], np.float32)
 
 
-def test_a_point_lands_one_pixel_before_its_rounded_projection():
+def test_pixel_is_rounded_projection_minus_one():
     """Camera point (0, 0, 5) projects to (cx, cy) = (4, 3)."""
     depth = raw.depth_map(IDENTITY, SCANNER_IS_CAMERA, scan((5, 0, 0)))
     assert depth.shape == (6, 8) and depth[2, 3] == 5 and np.count_nonzero(depth) == 1
 
 
-def test_nearest_point_wins_and_points_behind_or_outside_are_dropped():
+def test_nearest_point_wins_and_invisible_points_dropped():
     points = scan((5, 0, 0), (2, 0, 0), (9, 0, 0), (-3, 0, 0), (1, 30, 0), (4, -2, 0))
     depth = raw.depth_map(IDENTITY, SCANNER_IS_CAMERA, points)
     assert depth[2, 3] == 2 and depth[2, 5] == 4 and np.count_nonzero(depth) == 2
 
 
-def test_end_of_a_row_and_start_of_the_next_are_two_pixels():
-    """u = 8 lands in the last column of its row, u = 1 of the next row in the first."""
+def test_row_end_and_next_start_are_separate_pixels():
+    """u = 8 is in the last column of its row, u = 1 of the next row in the first."""
     points = scan((4, -4, 0), (3, 9 / 4, -3 / 4))
     depth = raw.depth_map(IDENTITY, SCANNER_IS_CAMERA, points)
     assert depth[2, 7] == 4 and depth[3, 0] == 3
 
 
-def test_forward_and_camera_depth_differ_by_the_mounting():
+def test_forward_and_camera_depth_differ_by_mounting():
     moved = SCANNER_IS_CAMERA.replace("T: 0 0 0", "T: 0 0 -0.25")
     points = scan((5, 0, 0))
     assert raw.depth_map(IDENTITY, moved, points).max() == 5
     assert raw.depth_map(IDENTITY, moved, points, forward=False).max() == 4.75
 
 
-def test_triplets_hold_the_files_pictures(kitti_tree):
+def test_triplets_hold_images(kitti_tree):
     tree = kitti_tree(frames=4, cameras=(2, 3))
     mask = tree.add_mask(1)
     source = open_split(tree.config, "train")
@@ -54,7 +54,7 @@ def test_triplets_hold_the_files_pictures(kitti_tree):
     assert not sample.masks[[0, 2]].any() and not source[5].masks.any()
 
 
-def test_missing_neighbours_are_black_and_said_to_be_missing(kitti_tree):
+def test_missing_neighbours_black_and_not_exists(kitti_tree):
     source = open_split(kitti_tree(frames=3).config, "train")
     first, last = source[0], source[2]
     np.testing.assert_array_equal(first.exists, [False, True, True])
@@ -62,18 +62,18 @@ def test_missing_neighbours_are_black_and_said_to_be_missing(kitti_tree):
     assert not first.images[0].any() and not last.images[2].any() and first.images[1:].any()
 
 
-def test_jpg_and_png_may_be_mixed_and_jpg_goes_first(kitti_tree):
+def test_jpg_preferred_over_png(kitti_tree):
     tree = kitti_tree(frames=3)
     tree.path("image", 0).unlink()
     tree.add_image(0, suffix="jpg")
-    tree.add_image(1, suffix="jpg")  # beside the png
+    tree.add_image(1, suffix="jpg")  # in addition to the png
     images = open_split(tree.config, "train")[1].images
     for frame in range(2):
         assert np.abs(images[frame].astype(int) - tree.images[frame, 2]).mean() < 3
     np.testing.assert_array_equal(images[2], tree.images[2, 2])
 
 
-def test_masks_can_be_left_alone(kitti_tree):
+def test_masks_none(kitti_tree):
     tree = kitti_tree(frames=3)
     tree.add_mask(1)
     assert open_split(tree.config, "train")[1].masks.any()
@@ -81,7 +81,7 @@ def test_masks_can_be_left_alone(kitti_tree):
     assert not open_split(tree.config, "train")[1].masks.any()
 
 
-def test_every_date_has_its_own_camera_and_size(kitti_tree):
+def test_camera_and_size_per_date(kitti_tree):
     tree = kitti_tree(frames=3)
     other = tree.folder.replace("2011_09_26", "2011_10_03")
     (tree.root / other).parent.mkdir()
@@ -94,7 +94,7 @@ def test_every_date_has_its_own_camera_and_size(kitti_tree):
     np.testing.assert_allclose(K[1], [0, 718.856 * sy, 185.7157 * sy - 0.5], rtol=1e-6)
 
 
-def test_nominal_camera_is_the_fields_constant_and_needs_no_calibration(kitti_tree):
+def test_nominal_camera_needs_no_calibration(kitti_tree):
     tree = kitti_tree(frames=3)
     (tree.root / "2011_09_26/calib_cam_to_cam.txt").unlink()
     with pytest.raises(ConfigError, match=r"calib_cam_to_cam.txt does not exist.*--config.data.intrinsics=nominal"):
@@ -104,7 +104,7 @@ def test_nominal_camera_is_the_fields_constant_and_needs_no_calibration(kitti_tr
     np.testing.assert_allclose(K, [[0.58 * 64, 0, 32], [0, 1.92 * 32, 16], [0, 0, 1]], rtol=1e-6)
 
 
-def test_cameras_outside_their_image_are_named(kitti_tree):
+def test_principal_point_outside_image_raises(kitti_tree):
     tree = kitti_tree(frames=3)
     tree.calibrate("2011_09_26", fx=40.0, cx=70.0, cy=14.0)
     with pytest.raises(ConfigError, match=r"calib_cam_to_cam.txt \(P_rect_02\).*cx=70 cy=14.*64 x 32"):
@@ -114,7 +114,7 @@ def test_cameras_outside_their_image_are_named(kitti_tree):
         open_split(tree.config, "train")
 
 
-def test_velodyne_ground_truth_reads_scan_masks_and_calibration(kitti_tree):
+def test_velodyne_ground_truth(kitti_tree):
     tree = kitti_tree(frames=3)
     rng = np.random.default_rng(1)
     points = np.column_stack([rng.uniform(-5, 40, 500), rng.uniform(-8, 8, (500, 2)), rng.random(500)]).astype(np.float32)
@@ -134,7 +134,7 @@ def test_velodyne_ground_truth_reads_scan_masks_and_calibration(kitti_tree):
 
 
 @pytest.mark.parametrize("place", ["{folder}", "train/{drive}", "val/{drive}"])
-def test_annotated_ground_truth_is_found_in_every_layout(kitti_tree, place):
+def test_annotated_ground_truth_in_every_layout(kitti_tree, place):
     tree = kitti_tree(frames=3)
     path = tree.root / place.format(folder=tree.folder, drive=tree.folder.split("/")[1])
     path = path / "proj_depth/groundtruth/image_02/0000000001.png"
@@ -146,7 +146,7 @@ def test_annotated_ground_truth_is_found_in_every_layout(kitti_tree, place):
     assert truth.dynamic is None and truth.moving is None
 
 
-def test_masks_are_brought_to_the_ground_truths_size(kitti_tree):
+def test_masks_resized_to_ground_truth(kitti_tree):
     tree = kitti_tree(frames=3)
     path = tree.root / tree.folder / "proj_depth/groundtruth/image_02/0000000001.png"
     path.parent.mkdir(parents=True)
@@ -170,7 +170,7 @@ def test_masks_are_brought_to_the_ground_truths_size(kitti_tree):
         (["2011_09_26/x_sync 5 l"], "1 of 1 target images.*x_sync/image_02/data/0000000005.jpg"),
     ],
 )
-def test_splits_that_cannot_work_are_refused_with_file_and_flag(kitti_tree, lines, complaint):
+def test_invalid_splits_name_file_and_flag(kitti_tree, lines, complaint):
     tree = kitti_tree(frames=3)
     (tree.root / "splits/train_files.txt").unlink()
     if lines is not None:
@@ -179,7 +179,7 @@ def test_splits_that_cannot_work_are_refused_with_file_and_flag(kitti_tree, line
         open_split(tree.config, "train")
 
 
-def test_split_dir_replaces_the_roots_lists(kitti_tree, tmp_path):
+def test_split_dir_replaces_root_lists(kitti_tree, tmp_path):
     tree = kitti_tree(frames=3)
     (tree.root / "splits").rename(tmp_path / "mine")
     tree.config.split_dir = str(tmp_path / "mine")
@@ -190,7 +190,7 @@ def test_split_dir_replaces_the_roots_lists(kitti_tree, tmp_path):
 @pytest.mark.parametrize("camera, side", [(2, "l"), (3, "r")])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("intrinsics", ["calib", "nominal"])
-def test_every_camera_format_and_kind_of_intrinsics(kitti_tree, camera, side, suffix, intrinsics):
+def test_camera_formats_and_intrinsics(kitti_tree, camera, side, suffix, intrinsics):
     tree = kitti_tree(frames=3, cameras=(camera,), suffix=suffix)
     tree.config.intrinsics = intrinsics
     tree.calibrate("2011_09_26", fx=41.0, cx=28.0, cy=15.0)
@@ -203,8 +203,8 @@ def test_every_camera_format_and_kind_of_intrinsics(kitti_tree, camera, side, su
     np.testing.assert_allclose(sample.K, calibrated if intrinsics == "calib" else nominal, rtol=1e-6)
 
 
-def test_the_right_cameras_depth_is_seen_from_the_right(kitti_tree):
-    """A point 5 m ahead moves to the left by fx * baseline / z, in the picture of the right camera."""
+def test_right_camera_depth(kitti_tree):
+    """A point 5 m ahead moves to the left by fx * baseline / z, in the image of the right camera."""
     tree = kitti_tree(frames=3, cameras=(2, 3), height=370, width=1242)
     tree.calibrate("2011_09_26", fx=721.5377, cx=609.5593, cy=172.854)
     path = tree.root / tree.folder / "velodyne_points/data/0000000001.bin"
@@ -218,7 +218,7 @@ def test_the_right_cameras_depth_is_seen_from_the_right(kitti_tree):
 
 
 def eigen_tree(kitti_tree):
-    """A tree with one frame of the Eigen test split, and a list of just that one."""
+    """A tree with one frame of the Eigen test split, and a list of that frame."""
     tree = kitti_tree(frames=4)
     drive = tree.root / tree.folder
     drive.rename(drive.with_name("2011_09_26_drive_0002_sync"))
@@ -227,7 +227,7 @@ def eigen_tree(kitti_tree):
     return tree
 
 
-def test_a_split_by_name_is_read_from_the_raw_folders(kitti_tree, caplog):
+def test_named_split_from_raw_folders(kitti_tree, caplog):
     tree = eigen_tree(kitti_tree)
     (tree.root / "splits/test_files.txt").unlink()
     with pytest.raises(ConfigError, match=r"695 of 697 target images of eigen/test_files.txt do not exist, .*0006.jpg"):
@@ -250,7 +250,7 @@ def refused(tree, complaint, kind="velodyne"):
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "x", ""])
-def test_calibrations_that_are_no_numbers_are_refused_with_file_and_remedy(kitti_tree, bad):
+def test_malformed_calibration_raises(kitti_tree, bad):
     tree = kitti_tree(frames=3)
     path = tree.root / "2011_09_26/calib_cam_to_cam.txt"
     good = path.read_text()
@@ -279,7 +279,7 @@ def test_calibrations_that_are_no_numbers_are_refused_with_file_and_remedy(kitti
         (scan((float("inf"), 0, 0)).tobytes(), r"1 of 1 points are not finite"),
     ],
 )
-def test_damaged_scans_are_refused_with_file_and_remedy(kitti_tree, data, complaint):
+def test_damaged_scan_raises(kitti_tree, data, complaint):
     tree = kitti_tree(frames=3)
     path = tree.root / tree.folder / "velodyne_points/data/0000000001.bin"
     path.parent.mkdir(parents=True)
@@ -288,16 +288,16 @@ def test_damaged_scans_are_refused_with_file_and_remedy(kitti_tree, data, compla
 
 
 @pytest.mark.parametrize("keep", [0, 60, -20])
-def test_damaged_annotated_depth_is_refused_with_file_and_remedy(kitti_tree, keep):
+def test_damaged_annotated_depth_raises(kitti_tree, keep):
     tree = kitti_tree(frames=3)
     path = tree.root / tree.folder / "proj_depth/groundtruth/image_02/0000000001.png"
     path.parent.mkdir(parents=True)
     cv2.imwrite(str(path), np.full((32, 64), 256, np.uint16))
     path.write_bytes(path.read_bytes()[:keep])
-    refused(tree, r"0000000001.png is not a 16-bit grey PNG, or not all of it: unpack", "annotated")
+    refused(tree, r"0000000001.png is not a 16-bit grey PNG, or is incomplete: unpack", "annotated")
 
 
-def test_damaged_masks_of_evaluation_are_refused_with_file_and_remedy(kitti_tree):
+def test_damaged_evaluation_mask_raises(kitti_tree):
     tree = kitti_tree(frames=3)
     tree.config.masks = "none"
     path = tree.root / tree.folder / "proj_depth/groundtruth/image_02/0000000001.png"
@@ -308,7 +308,7 @@ def test_damaged_masks_of_evaluation_are_refused_with_file_and_remedy(kitti_tree
     refused(tree, r"mask_02/data/0000000001.png cannot be decoded: write it again, or delete it", "annotated")
 
 
-def test_absent_root_is_named(kitti_tree):
+def test_absent_root_named(kitti_tree):
     config = kitti_tree(frames=1).config
     config.root = "/no/such/place"
     with pytest.raises(ConfigError, match=r"--config.data.root='/no/such/place' is not a folder"):

@@ -15,7 +15,7 @@ def write(path, entries):
     path.write_text("".join(f"{line}\n" for line in splits.lines(entries)))
 
 
-def test_the_test_sets_are_the_published_ones():
+def test_test_sets_match_published():
     for name, entries in {
         "eigen/test_files.txt": splits.eigen_test(),
         "eigen_benchmark/test_files.txt": splits.eigen_benchmark(),
@@ -33,27 +33,28 @@ def test_the_test_sets_are_the_published_ones():
         (splits.odometry, 40746, "9d67d72287315e6e4cbb9fc3a51c7e2bf0db9e1641336b61c82a71af24bd51b3"),
     ],
 )
-def test_train_and_val_together_are_the_published_ones(rule, count, digest):
+def test_train_and_val_union_matches_published(rule, count, digest):
     entries = rule()
     assert len(set(entries)) == len(entries) == count and splits.digest(entries) == digest
 
 
 @pytest.mark.parametrize(("split", "count"), [("eigen_zhou", 44234), ("eigen_full", 46976), ("odom", 40746)])
-def test_without_lists_a_tenth_is_val_and_a_warning_says_so(config, caplog, split, count):
+def test_rule_val_share_warns(config, caplog, split, count):
     config.split = split
     (train, source), (val, _) = splits.read(config, "train"), splits.read(config, "val")
     assert len(train) + len(val) == count and not {*train} & {*val}
     assert 0.095 < len(val) / count < 0.105
     assert {(folder, frame) for folder, frame, camera in val if camera == 2} == {entry[:2] for entry in val if entry[2] == 3}
-    assert source == f"{split}/train_files.txt" and "divided anew" in caplog.text and f"{split}/val_files.txt" in caplog.text
+    assert source == f"{split}/train_files.txt"
+    assert "divided differently" in caplog.text and f"{split}/val_files.txt" in caplog.text
 
 
-def test_no_test_drive_is_trained_on():
+def test_no_test_drive_in_training():
     drives = [{folder for folder, _, _ in rule()} for rule in (splits.eigen_test, splits.eigen_full)]
     assert len(drives[0]) == 28 and len(drives[1]) == 33 and not drives[0] & drives[1]
 
 
-def test_tests_need_no_lists(config, caplog):
+def test_test_split_needs_no_list(config, caplog):
     for split, count in {"eigen_zhou": 697, "eigen_full": 697, "benchmark": 652, "odom": 2790}.items():
         config.split = split
         assert len(splits.read(config, "test")[0]) == count
@@ -61,13 +62,13 @@ def test_tests_need_no_lists(config, caplog):
 
 
 @pytest.mark.parametrize("place", ["splits/eigen/test_files.txt", "splits/test_files.txt"])
-def test_a_list_gives_the_order(config, tmp_path, caplog, place):
+def test_list_determines_order(config, tmp_path, caplog, place):
     backwards = splits.eigen_test()[::-1]
     write(tmp_path / place, backwards)
     assert splits.read(config, "test") == (backwards, str(tmp_path / place)) and caplog.text == ""
 
 
-def test_lists_with_other_spelling_are_the_same_set(config, tmp_path, caplog):
+def test_equivalent_list_spellings(config, tmp_path, caplog):
     lines = [f"{folder} {frame:010d} 2" for folder, frame, _ in splits.eigen_test()]
     (tmp_path / "test_files.txt").write_text("\n".join(lines))
     config.split_dir = str(tmp_path)
@@ -78,8 +79,8 @@ def test_lists_with_other_spelling_are_the_same_set(config, tmp_path, caplog):
     assert caplog.text == ""
 
 
-def test_another_choice_of_the_same_frames_is_a_warning(config, tmp_path, caplog):
-    """All published lists are subsets of what the rules give, so a subset can be checked only by its digest."""
+def test_other_division_warns(config, tmp_path, caplog):
+    """Published lists are subsets of the rules' sets, so a subset can only be checked by its digest."""
     mine = splits.eigen_zhou()[:500]
     write(tmp_path / "splits/eigen_zhou/train_files.txt", mine)
     assert splits.read(config, "train")[0] == mine
@@ -87,7 +88,7 @@ def test_another_choice_of_the_same_frames_is_a_warning(config, tmp_path, caplog
         assert part in caplog.text
 
 
-def test_frames_of_something_else_are_refused_in_a_list_that_bears_the_name(config, tmp_path, caplog):
+def test_foreign_frames_in_named_list_raise(config, tmp_path, caplog):
     mixed = splits.eigen_zhou()[:9] + splits.eigen_test()[:1]
     write(tmp_path / "splits/train_files.txt", mixed)
     assert splits.read(config, "train")[0] == mixed
@@ -99,20 +100,20 @@ def test_frames_of_something_else_are_refused_in_a_list_that_bears_the_name(conf
         splits.read(config, "train")
 
 
-def test_half_a_division_is_refused(config, tmp_path):
+def test_single_list_of_division_raises(config, tmp_path):
     write(tmp_path / "splits/eigen_zhou/train_files.txt", splits.eigen_zhou()[:9])
-    with pytest.raises(ConfigError, match=r"eigen_zhou/val_files.txt does not exist, though .*train_files.txt is there.*copy it"):
+    with pytest.raises(ConfigError, match=r"eigen_zhou/val_files.txt does not exist, but .*train_files.txt does.*copy it"):
         splits.read(config, "val")
 
 
-def test_a_named_folder_must_hold_the_division(config, tmp_path):
+def test_split_dir_without_lists_raises(config, tmp_path):
     config.split_dir = str(tmp_path / "mine")
     with pytest.raises(ConfigError, match=r"mine/eigen_zhou/train_files.txt does not exist.*can't be derived"):
         splits.read(config, "train")
     assert len(splits.read(config, "test")[0]) == 697
 
 
-def test_the_depth_benchmark_needs_its_lists_and_warns(config, tmp_path, caplog):
+def test_benchmark_split_needs_lists_and_warns(config, tmp_path, caplog):
     config.split = "benchmark"
     with pytest.raises(ConfigError, match=r"benchmark/train_files.txt does not exist: how benchmark .* can't be derived"):
         splits.read(config, "train")
@@ -122,7 +123,7 @@ def test_the_depth_benchmark_needs_its_lists_and_warns(config, tmp_path, caplog)
     assert "has 72084" in caplog.text
 
 
-def test_unknown_names_and_roots_are_refused(config):
+def test_unknown_split_or_root_raises(config):
     config.split = "eigen"
     with pytest.raises(ConfigError, match=r"split='eigen' is not one of '', 'eigen_zhou'"):
         splits.read(config, "test")
@@ -135,7 +136,7 @@ def test_ranges():
     assert splits.numbers("3 10-14 20-27", 2) == [3, 10, 12, 14, 20, 22, 24, 26]
 
 
-def test_lists_of_raw_drives_are_no_sequences(config, tmp_path):
+def test_raw_lists_as_odometry_raise(config, tmp_path):
     config.split = "odom"
     write(tmp_path / "splits/train_files.txt", splits.eigen_zhou()[:3])
     with pytest.raises(ConfigError, match=r"3 of 3 frames do not belong to the split of odom/train_files.txt"):

@@ -1,4 +1,4 @@
-"""One small data set and one small world, made once."""
+"""A small data set and a small world, made once per session."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ def drives(tmp_path_factory):
 
 @dataclasses.dataclass
 class View:
-    """One rendered frame with everything known about it."""
+    """A rendered frame with its ground truth."""
 
     image: np.ndarray
     inverse: np.ndarray
@@ -55,7 +55,7 @@ def street():
 
 
 def read(folder: Path, kind: str, t: int) -> np.ndarray:
-    """One PNG of a drive, RGB where it has colours."""
+    """A PNG of a drive, RGB if it has colours."""
     picture = cv2.imread(str(folder / kind / f"{t:010d}.png"), cv2.IMREAD_UNCHANGED)
     assert picture is not None, folder / kind
     return picture[..., ::-1] if picture.ndim == 3 else picture

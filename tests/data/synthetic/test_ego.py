@@ -7,19 +7,19 @@ ROADS = ground.Roads(block=60.0, pavement=3.0, **ground.STREET)
 
 
 @pytest.mark.parametrize("turn", [-1, 0, 1])
-def test_route_ends_on_the_lane_of_the_other_street(turn):
+def test_route_ends_on_lane_of_other_street(turn):
     route = ego.route(1.75, turn, 9.0)
     x, z, heading = route.at(np.array([-80.0, 80.0]))
     assert x[0] == pytest.approx(1.75, abs=1e-6) and heading[0] == 0
     assert heading[1] == pytest.approx(turn * np.pi / 2)
     if turn:
-        assert z[1] == pytest.approx(-turn * 1.75, abs=0.05)  # right-hand traffic there, too
+        assert z[1] == pytest.approx(-turn * 1.75, abs=0.05)  # right-hand traffic there too
         assert np.sign(x[1]) == turn
     steps = np.hypot(np.diff(route.x), np.diff(route.z))
     np.testing.assert_allclose(steps, np.diff(route.s), rtol=1e-6)
 
 
-def test_offset_is_to_the_right_and_quarter_turns_rotate():
+def test_offset_to_the_right_and_quarter_turns():
     route = ego.route(0.0, 0, 1.0)
     x, z, _ = route.at(np.array([10.0]), 2.0)
     assert (x[0], z[0]) == pytest.approx((2.0, 10.0))
@@ -28,7 +28,7 @@ def test_offset_is_to_the_right_and_quarter_turns_rotate():
 
 
 @pytest.mark.parametrize("maneuver", ego.MANEUVERS)
-def test_each_maneuver_does_what_it_says(maneuver):
+def test_maneuver_trajectories(maneuver):
     for seed in range(5):
         motion = ego.drive(maneuver, 50, ROADS, np.random.default_rng(seed))
         assert motion.T_world_cam.shape == (52, 4, 4)
@@ -41,7 +41,7 @@ def test_each_maneuver_does_what_it_says(maneuver):
         if maneuver == "stop":
             assert (step < 1e-3).sum() >= 8 and step.max() > 0.5
             standing = motion.T_world_cam[1:][step == 0]
-            assert np.abs(np.diff(standing, axis=0)).max() < 1e-9  # an idle car does not sway either
+            assert np.abs(np.diff(standing, axis=0)).max() < 1e-9  # a standing car does not sway
             assert (motion.xz[:, 1].min() < -ROADS.half_road) and motion.xz[25, 1] < -ROADS.half_road - 4
         elif maneuver in ("right", "left"):
             assert (75 if maneuver == "right" else -105) < heading[-1] < (105 if maneuver == "right" else -75)

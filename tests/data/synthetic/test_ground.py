@@ -5,7 +5,7 @@ from dd_jax.data.synthetic import ground
 
 
 @pytest.mark.parametrize("style", [ground.STREET, ground.AVENUE])
-def test_tile_has_asphalt_on_the_roads_and_white_on_the_crossings(style):
+def test_tile_road_and_marking_colours(style):
     roads = ground.Roads(block=64.0, pavement=3.5, **style)
     tile = ground.draw(roads, np.random.default_rng(0))
     assert tile.shape == (ground.SIZE, ground.SIZE, 4) and tile.dtype == np.uint8
@@ -16,10 +16,10 @@ def test_tile_has_asphalt_on_the_roads_and_white_on_the_crossings(style):
     assert lane.mean() < 110 < walk.mean()
     zebra = grey[at(roads.half_road + 1) : at(roads.half_road + 3), at(0.2) : at(4)]
     assert np.percentile(zebra, 90) > 170 and np.percentile(zebra, 10) < 110
-    assert lane.std() > 10  # something to track
+    assert lane.std() > 10  # trackable texture
 
 
-def test_streets_cross_alike_in_both_directions():
+def test_streets_symmetric_in_both_directions():
     roads = ground.Roads(block=64.0, pavement=3.5, **ground.STREET)
     grey = ground.draw(roads, np.random.default_rng(0))[..., :3].mean(-1)
     bright = grey > 150
@@ -27,7 +27,7 @@ def test_streets_cross_alike_in_both_directions():
     assert abs(bright[zone, 200:800].mean() - bright[200:800, zone].mean()) < 0.03
 
 
-def test_worlds_get_other_tiles():
+def test_tiles_differ_between_worlds():
     roads = ground.Roads(block=64.0, pavement=3.5, **ground.STREET)
     a, b = (ground.draw(roads, np.random.default_rng(seed)).astype(float) for seed in (0, 1))
     assert np.abs(a - b).mean() > 5

@@ -3,7 +3,7 @@ import numpy as np
 from dd_jax.data.synthetic import calibration, lidar
 
 
-def test_scan_agrees_with_the_dense_depth(street):
+def test_scan_matches_dense_depth(street):
     view = street.view(4)
     points = lidar.scan(street.renderer, 4, np.random.default_rng(0))
     assert points.dtype == np.float32 and 8_000 < len(points) < 40_000
@@ -19,7 +19,7 @@ def test_scan_agrees_with_the_dense_depth(street):
     assert np.median(relative) < 0.01
 
 
-def test_scan_has_the_scanners_beams(street):
+def test_scan_beam_elevations(street):
     points = lidar.scan(street.renderer, 4, np.random.default_rng(0))[:, :3]
     elevation = np.degrees(np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1])))
     assert -24.4 < elevation.min() < -20 and elevation.max() < 2.01

@@ -25,7 +25,7 @@ def folder(root, number):
 
 @pytest.fixture(scope="module", autouse=True)
 def mini():
-    """A preset of four short drives with very small pictures."""
+    """A preset of four short drives with very small images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "mini", Preset((2, 1, 1), 4, 40, 96))
         yield
@@ -38,12 +38,12 @@ def small(mini, tmp_path_factory):
     return root, make(root, "mini", seed=3, workers=1, progress=False)
 
 
-def test_files_do_not_depend_on_the_number_of_workers(small, tmp_path):
+def test_files_independent_of_worker_count(small, tmp_path):
     make(tmp_path, "mini", seed=3, workers=2, progress=False)
     assert digests(tmp_path) == digests(small[0])
 
 
-def test_split_lines_name_frames_with_both_neighbours(small):
+def test_split_lines_have_both_neighbours(small):
     root, _ = small
     seen = {}
     for split in ("train", "val", "test"):
@@ -57,7 +57,7 @@ def test_split_lines_name_frames_with_both_neighbours(small):
 
 
 def test_split_worlds_differ(drives, read_png):
-    """Other streets, other light: neither poses nor pictures of any two drives agree."""
+    """No two drives have the same poses or images."""
     pictures = [read_png(folder(drives, n), "image_02/data", 0).astype(float) for n in ("9001", "9002", "9501", "9801")]
     for i in range(4):
         for j in range(i):
@@ -67,7 +67,7 @@ def test_split_worlds_differ(drives, read_png):
     assert len({recipe.seed for recipe in recipes("full")}) == len(recipes("full")) and len(set(seeds)) < len(seeds)
 
 
-def test_complete_set_is_reused_and_its_facts_returned(small):
+def test_complete_set_reused(small):
     root, info = small
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
     assert make(root, "mini", seed=3, workers=1, progress=False) == info
@@ -75,7 +75,7 @@ def test_complete_set_is_reused_and_its_facts_returned(small):
     assert info["complete"] and set(info["drives"]) == {"9001", "9002", "9501", "9801"}
 
 
-def test_interrupted_set_is_finished_and_nothing_else_is_rendered(small, tmp_path):
+def test_interrupted_set_completed(small, tmp_path):
     root = tmp_path / "set"
     shutil.copytree(small[0], root)
     info = json.loads((root / "synthetic.json").read_text())
@@ -90,7 +90,7 @@ def test_interrupted_set_is_finished_and_nothing_else_is_rendered(small, tmp_pat
     assert digests(root) == digests(small[0])
 
 
-def test_other_data_in_the_folder_are_refused(small, tmp_path):
+def test_other_data_in_folder_raises(small, tmp_path):
     with pytest.raises(ConfigError, match="another synthetic data set"):
         make(small[0], "mini", seed=4, progress=False)
     (tmp_path / "2011_09_26").mkdir()
@@ -101,14 +101,14 @@ def test_other_data_in_the_folder_are_refused(small, tmp_path):
         make(tmp_path, "tiny", progress=False)
 
 
-def test_wrong_arguments_name_the_flag():
+def test_invalid_arguments_name_flag():
     with pytest.raises(ConfigError, match="--preset 'huge'"):
         recipes("huge")
     with pytest.raises(ConfigError, match="--height 8"):
         recipes("tiny", height=8)
 
 
-def test_script_prints_one_line_per_drive_and_fails_in_one_sentence(small, capsys):
+def test_script_output_and_error(small, capsys):
     spec = importlib.util.spec_from_file_location("make_synthetic_script", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

@@ -10,7 +10,7 @@ def build():
     return Builder(np.random.default_rng(0))
 
 
-def test_normal_points_outwards_whatever_the_order_of_the_edges(build):
+def test_normal_points_outwards_for_any_edge_order(build):
     for outward in ((0, 0, 1), (0, 0, -1)):
         build.patch((1, 2, 3), (2, 0, 0), (0, 1, 0), outward, ID["metal"])
     build.ellipsoid((0, 0, 5), (1, 1, 1), ID["metal"])
@@ -20,7 +20,7 @@ def test_normal_points_outwards_whatever_the_order_of_the_edges(build):
         np.testing.assert_allclose(np.cross(axes[0], axes[1]) / 2, axes[2], atol=1e-6)
 
 
-def test_tube_runs_between_its_ends(build):
+def test_tube_ends(build):
     start, end = np.array([1.0, 0, 2]), np.array([0.5, -2, 3])
     build.tube(start, end, 0.1, ID["metal"])
     build.patch((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), ID["metal"])
@@ -31,18 +31,18 @@ def test_tube_runs_between_its_ends(build):
     np.testing.assert_allclose(axes @ axes.T, np.diag([0.01, axes[1] @ axes[1], 0.01]), atol=1e-6)
 
 
-def test_wall_texture_keeps_its_metres_and_stands_on_the_base(build):
+def test_wall_texture_metric_and_aligned_with_base(build):
     build.wall(0, 0, 0, 10, (1, 0, 0), 6.4, ID["facade_0"], (1, 1, 1))
     build.ellipsoid((0, 0, 5), (1, 1, 1), ID["metal"])
     patches, _ = build.finish()
     us, _, vs, v0 = patches.uv[0]
     np.testing.assert_allclose(2 * us * METRES[ID["facade_0"]], 10, rtol=1e-6)
     np.testing.assert_allclose(2 * vs * METRES[ID["facade_0"]], 6.4, rtol=1e-6)
-    assert v0 + vs == pytest.approx(1)  # the lower edge is the picture's lower edge
+    assert v0 + vs == pytest.approx(1)  # the lower edge is the image's lower edge
     assert patches.center[0, 1] == pytest.approx(-3.2)
 
 
-def test_box_has_no_bottom_and_owner_is_recorded(build):
+def test_box_without_bottom_records_owner(build):
     build.owner = 7
     build.box((0, -1, 0), (1, 1, 2), (ID["metal"],) * 4)
     build.ellipsoid((0, 0, 5), (1, 1, 1), ID["metal"])
@@ -51,6 +51,6 @@ def test_box_has_no_bottom_and_owner_is_recorded(build):
     assert patches.axes[:, 2, 1].max() < 0.5
 
 
-def test_empty_scene_is_refused(build):
+def test_empty_scene_raises(build):
     with pytest.raises(ValueError, match="at least one"):
         build.finish()

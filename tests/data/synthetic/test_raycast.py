@@ -31,7 +31,7 @@ GRIDS = {"camera": raycast.pinhole(K, 48, 80), "scanner": lidar.GRID}
 
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("centre", [(0.3, 0.2, 7.0), (-2.5, 0.1, 4.0), (0.05, -0.02, 1.3), (20.0, 0.5, 40.0)])
-def test_ellipsoid_satisfies_its_equation_everywhere_it_is_hit(name, centre):
+def test_ellipsoid_hits_satisfy_equation(name, centre):
     grid, half = GRIDS[name], np.array([0.6, 0.45, 0.8])
     hits = hits_of(grid, lambda b: b.ellipsoid(centre, half, ID["metal"]))
     d = rays(grid) / half
@@ -42,13 +42,13 @@ def test_ellipsoid_satisfies_its_equation_everywhere_it_is_hit(name, centre):
     above_ground = t * np.maximum(grid.q[:, None], 0) < 1.65
     visible = (root > 0) & (t > 0) & above_ground
     found = hits.primitive >= 0
-    edge = np.abs(root) < 1e-4 * a  # silhouettes may fall either way
+    edge = np.abs(root) < 1e-4 * a  # silhouettes may differ
     assert (found == visible)[~edge].all()
     np.testing.assert_allclose(hits.inverse[found & ~edge] * t[found & ~edge], 1, rtol=2e-5)
     assert found.any()
 
 
-def test_thin_far_tube_is_found_where_it_stands():
+def test_thin_far_tube_hit():
     hits = hits_of(raycast.pinhole(K, 48, 80), lambda b: b.tube((2, 1.6, 60), (2, -20, 60), 0.6, ID["metal"]))
     found = hits.primitive >= 0
     columns = np.flatnonzero(found.any(0))
@@ -60,7 +60,7 @@ def test_thin_far_tube_is_found_where_it_stands():
 
 @pytest.mark.parametrize("shape", [0.0, 0.5, DISC])
 @pytest.mark.parametrize("tilt", [0.0, 0.9])
-def test_patch_hits_lie_in_its_plane_and_inside_its_outline(shape, tilt):
+def test_patch_hits_in_plane_and_outline(shape, tilt):
     grid = raycast.pinhole(K, 48, 80)
     centre, s, q = np.array([0.4, -0.2, 5.0]), np.array([1.1, 0, 1.1 * tilt]), np.array([0, 0.9, 0.0])
     hits = hits_of(grid, lambda b: b.patch(centre, s, q, (0, 0, -1), ID["metal"], shape=shape))
@@ -80,12 +80,12 @@ def test_patch_hits_lie_in_its_plane_and_inside_its_outline(shape, tilt):
     assert (found == inside)[~edge].all() and found.sum() > 50
 
 
-def test_back_of_a_patch_is_not_drawn():
+def test_patch_back_not_drawn():
     hits = hits_of(raycast.pinhole(K, 48, 80), lambda b: b.patch((0, 0, 5), (2, 0, 0), (0, 1, 0), (0, 0, 1), ID["metal"]))
     assert (hits.primitive < 0).all()
 
 
-def test_nearer_surface_wins_in_any_order():
+def test_nearest_surface_wins_in_any_order():
     def near_then_far(b):
         b.patch((0, 0, 4), (1, 0, 0), (0, 1, 0), (0, 0, -1), ID["metal"])
         b.patch((0, 0, 9), (9, 0, 0), (0, 9, 0), (0, 0, -1), ID["metal"])
@@ -94,13 +94,13 @@ def test_nearer_surface_wins_in_any_order():
         b.patch((0, 0, 9), (9, 0, 0), (0, 9, 0), (0, 0, -1), ID["metal"])
         b.patch((0, 0, 4), (1, 0, 0), (0, 1, 0), (0, 0, -1), ID["metal"])
 
-    grid = raycast.pinhole(K, 200, 300)  # large enough for both ways of drawing
+    grid = raycast.pinhole(K, 200, 300)  # large enough for both code paths
     a, b = hits_of(grid, near_then_far), hits_of(grid, far_then_near)
     np.testing.assert_array_equal(a.inverse, b.inverse)
     np.testing.assert_allclose((a.inverse[23, 39], a.inverse[23, 79]), (1 / 4, 1 / 9), rtol=1e-6)
 
 
-def test_wall_beside_the_camera_is_clipped_at_the_near_plane_only():
+def test_near_plane_clips_wall_beside_camera():
     """A wall from behind the camera to far ahead fills every ray that meets it."""
     grid = raycast.pinhole(K, 48, 80)
     hits = hits_of(grid, lambda b: b.wall(2.0, -30, 2.0, 40, (-1, 0, 0), 8.0, ID["concrete"], (1, 1, 1), base=-3.0))
@@ -112,7 +112,7 @@ def test_wall_beside_the_camera_is_clipped_at_the_near_plane_only():
     np.testing.assert_array_equal((hits.primitive >= 0)[above], expected & height_ok)
 
 
-def test_ground_is_exact_and_ends_at_far():
+def test_ground_exact_up_to_far():
     grid = raycast.pinhole(K, 48, 80)
     hits = hits_of(grid, lambda b: None, far=100.0)
     rows = (np.arange(48) - 23.5) / 60

@@ -4,7 +4,7 @@ import pytest
 
 
 def reproject(view, other, K):
-    """Where every pixel of ``view`` lies in ``other`` if nothing moves: (columns, rows, depth there)."""
+    """Projection of every pixel of ``view`` into ``other`` for a static scene: (columns, rows, depth)."""
     h, w = view.inverse.shape
     v, u = np.mgrid[:h, :w].astype(float)
     depth = 1 / np.where(view.inverse > 0, view.inverse, np.nan).astype(float)
@@ -25,7 +25,7 @@ def inside(x, y, shape, margin=2):
 
 
 def visible(view, other, x, y, z):
-    """Static pixels that ``other`` sees too, away from occlusion edges."""
+    """Static pixels that are visible in ``other`` too, away from occlusion edges."""
     kernel = np.ones((3, 3))
     nearest, farthest = cv2.dilate(other.inverse, kernel), cv2.erode(other.inverse, kernel)
     same = (look_up(nearest, x, y) * z < 1.12) & (look_up(farthest, x, y) * z > 0.88)
@@ -38,8 +38,8 @@ def pair(street):
     return street.view(6), street.view(7)
 
 
-def test_ground_depth_is_consistent_between_frames(street, pair):
-    """Inverse depth of a plane is linear in the picture, so bilinear interpolation of it is exact."""
+def test_ground_depth_consistent_between_frames(street, pair):
+    """Inverse depth of a plane is linear in the image, so bilinear interpolation of it is exact."""
     view, other = pair
     x, y, z = reproject(view, other, street.K)
     only_ground = cv2.erode(other.ground.astype(np.uint8), np.ones((3, 3))) > 0
@@ -53,7 +53,7 @@ def test_ground_depth_is_consistent_between_frames(street, pair):
     assert np.abs(there * z - 1)[ok].max() < 1e-6
 
 
-def test_static_pixels_warp_and_moving_pixels_do_not(street):
+def test_static_pixels_warp_moving_pixels_do_not(street):
     static, unwarped, moving = [], [], []
     for t in (2, 6, 10):
         view, other = street.view(t), street.view(t + 1)
@@ -70,7 +70,7 @@ def test_static_pixels_warp_and_moving_pixels_do_not(street):
     assert moving > 5 * static
 
 
-def test_moving_objects_follow_their_own_motion(street):
+def test_moving_objects_follow_own_motion(street):
     """With each object's own motion added, moving pixels warp like static ones."""
     errors = []
     for t in (2, 6, 10):
@@ -93,7 +93,7 @@ def test_moving_objects_follow_their_own_motion(street):
     assert errors.mean() < 5
 
 
-def test_same_noise_gives_same_picture_and_noise_is_small(street):
+def test_noise_deterministic_and_small(street):
     a = street.renderer.render(3, np.random.default_rng(1)).image.astype(float)
     b = street.renderer.render(3, np.random.default_rng(1)).image
     c = street.renderer.render(3, np.random.default_rng(2)).image
@@ -101,8 +101,8 @@ def test_same_noise_gives_same_picture_and_noise_is_small(street):
     assert 0.2 < np.abs(a - c).mean() < 2.5
 
 
-def test_pictures_have_texture_at_training_size(street):
-    """Contrast over a few pixels, also after shrinking to 64 x 192: what a photometric loss lives on."""
+def test_images_textured_at_training_size(street):
+    """Contrast over a few pixels, also after shrinking to 64 x 192, which photometric losses need."""
     grey = cv2.resize(street.view(5).image, (192, 64), interpolation=cv2.INTER_AREA).mean(-1)
     assert grey.std() > 30
     gradient = np.abs(np.diff(grey, axis=1))

@@ -7,7 +7,7 @@ from dd_jax.data.synthetic.textures import ID
 
 
 def extent(kind, seed):
-    """Corners of everything the object is made of: (lowest, highest) per axis."""
+    """Bounding box of an object's primitives: (lowest, highest) per axis."""
     build = Builder(np.random.default_rng(seed))
     shapes.add(build, kind)
     build.patch((0, -0.5, 0), (0.1, 0, 0), (0, 0.1, 0), (0, 0, 1), ID["metal"])
@@ -18,11 +18,11 @@ def extent(kind, seed):
 
 
 @pytest.mark.parametrize("kind", shapes.FOOTPRINT)
-def test_objects_stand_on_the_ground_and_inside_their_footprint(kind):
+def test_objects_on_ground_within_footprint(kind):
     length, width = shapes.FOOTPRINT[kind]
     for seed in range(6):
         low, high = extent(kind, seed)
-        assert -0.02 < high[1] < 0.35 or kind == "pedestrian"  # Y points down: nothing far below, wheels or feet at 0
+        assert -0.02 < high[1] < 0.35 or kind == "pedestrian"  # Y points down: wheels or feet are at 0
         assert low[1] < -1.2
         slack = 0.35 if kind in ("pedestrian", "cyclist") else 0.05
         assert high[0] - low[0] < width + slack and high[2] - low[2] < length + slack
@@ -37,6 +37,6 @@ def test_patches_face_outwards():
     assert (np.einsum("nj,nj->n", patches.axes[:, 2], patches.center - middle) > 0).all()
 
 
-def test_paint_is_a_colour():
+def test_paint_range():
     colours = np.array([shapes.paint(np.random.default_rng(i)) for i in range(50)])
     assert colours.min() >= 0 and colours.max() <= 1 and len(np.unique(colours.round(2), axis=0)) > 20

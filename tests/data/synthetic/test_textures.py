@@ -17,7 +17,7 @@ def sample(atlas, u, v, wide_u, wide_v):
     return atlas.sample(np.full(len(u), ID["sky"], np.int32), f32(u), f32(v), f32(wide_u), f32(wide_v))
 
 
-def test_texel_centres_give_the_texels(chart):
+def test_texel_centres_return_texels(chart):
     picture, atlas = chart
     row, col = np.mgrid[:64, :128].reshape(2, -1)
     tiny = np.full(len(row), 1e-4)
@@ -32,7 +32,7 @@ def test_texture_repeats(chart):
     np.testing.assert_allclose(sample(atlas, u, v, tiny, tiny), sample(atlas, u + 3, v - 2, tiny, tiny), atol=0.5)
 
 
-def test_wide_footprint_averages_along_its_own_axis_only(chart):
+def test_wide_footprint_averages_own_axis_only(chart):
     picture, atlas = chart
     rows = (np.arange(64) + 0.5) / 64
     got = sample(atlas, np.full(64, 0.3), rows, np.ones(64), np.full(64, 1e-4))
@@ -41,7 +41,7 @@ def test_wide_footprint_averages_along_its_own_axis_only(chart):
     np.testing.assert_allclose(whole[0], picture.astype(float).mean((0, 1)), atol=2)
 
 
-def test_detail_is_the_first_channel_of_its_texture():
+def test_detail_is_first_channel():
     grey = np.random.default_rng(2).integers(0, 256, (32, 32, 4), dtype=np.uint8)
     atlas = Atlas({"detail": grey})
     u, v = np.random.default_rng(3).random((2, 40)).astype(np.float32)
@@ -50,7 +50,7 @@ def test_detail_is_the_first_channel_of_its_texture():
     np.testing.assert_array_equal(atlas.sample_detail(u, v, wide, wide), whole[:, 0])
 
 
-def test_later_atlas_keeps_the_earlier_pictures(chart):
+def test_extended_atlas_keeps_textures(chart):
     _, atlas = chart
     both = Atlas({"bark": np.full((8, 8, 4), 77, np.uint8)}, onto=atlas)
     u, v = np.random.default_rng(4).random((2, 20))
@@ -60,6 +60,6 @@ def test_later_atlas_keeps_the_earlier_pictures(chart):
     np.testing.assert_array_equal(both.sample(np.full(3, ID["bark"], np.int32), f32, f32, f32, f32), 77)
 
 
-def test_sizes_must_be_powers_of_two():
+def test_texture_size_not_power_of_two_raises():
     with pytest.raises(ValueError, match="powers of two"):
         textures.Atlas({"sky": np.zeros((48, 64, 4), np.uint8)})

@@ -5,7 +5,7 @@ from dd_jax.data.synthetic import ego, ground, traffic
 ROADS = ground.Roads(block=60.0, pavement=3.0, **ground.STREET)
 
 
-def test_space_refuses_what_overlaps_at_any_time():
+def test_space_refuses_overlap_at_any_time():
     motion = ego.drive("straight", 10, ROADS, np.random.default_rng(0))
     space = traffic.Space(motion)
     fixed = lambda x, z: traffic.Track("car", np.array([x]), np.array([z]), np.array([0.0]))  # noqa: E731
@@ -15,7 +15,7 @@ def test_space_refuses_what_overlaps_at_any_time():
     assert space.claim(fixed(motion.xz[6, 0] + 7.5, motion.xz[6, 1]))
 
 
-def test_parked_cars_stand_in_the_parking_lane_along_the_street():
+def test_parked_cars_in_parking_lane():
     motion = ego.drive("straight", 10, ROADS, np.random.default_rng(0))
     space = traffic.Space(motion)
     tracks = traffic.parked(ROADS, [(0.0, 0.0, 0.0, 60.0), (0.0, 60.0, 60.0, 60.0)], space, np.random.default_rng(1))
@@ -30,7 +30,7 @@ def test_parked_cars_stand_in_the_parking_lane_along_the_street():
         assert abs(np.sin(heading - expected)) < 0.1 and np.cos(heading - expected) > 0
 
 
-def test_movers_are_tracks_of_the_whole_drive():
+def test_movers_cover_whole_drive():
     motion = ego.drive("stop", 20, ROADS, np.random.default_rng(0))
     tracks = traffic.movers(ROADS, motion, "stop", traffic.Space(motion), np.random.default_rng(1))
     assert len(tracks) > 8

@@ -36,7 +36,7 @@ def test_pykitti_reads_a_drive(drives):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("drive", ["9001", "9002", "9501", "9801"])
-def test_poses_survive_the_oxts_file(drives, drive):
+def test_oxts_roundtrip_preserves_poses(drives, drive):
     data = pykitti.raw(str(drives), calibration.DATE, drive)
     T_world_imu = np.stack([packet.T_w_imu for packet in data.oxts])
     T_imu_cam = np.linalg.inv(calibration.T_cam2_imu)
@@ -47,24 +47,24 @@ def test_poses_survive_the_oxts_file(drives, drive):
     assert np.abs(relative[:, :3, :3] - expected[:, :3, :3]).max() < 1e-6  # KITTI's own matrices are rotations up to 1e-7
 
 
-def test_masks_moving_and_depth_belong_together(folders, read_png):
+def test_masks_moving_and_depth_consistent(folders, read_png):
     for folder in folders:
         for t in (1, 8):
             mask, moving = (read_png(folder, f"{kind}/data", t) for kind in ("mask_02", "moving_02"))
             depth = read_png(folder, "proj_depth/groundtruth/image_02", t)
             assert (mask.dtype, moving.dtype, depth.dtype) == (np.uint8, np.uint8, np.uint16)
             assert mask.shape == moving.shape == depth.shape == SIZE
-            assert (moving[moving > 0] == mask[moving > 0]).all()  # what moves is of a dynamic class
-            assert set(np.unique(moving)) - {0} < set(np.unique(mask))  # and some of those are parked
+            assert (moving[moving > 0] == mask[moving > 0]).all()  # moving objects are potentially dynamic
+            assert set(np.unique(moving)) - {0} < set(np.unique(mask))  # and some potentially dynamic ones are parked
             assert (depth[mask > 0] > 0).all()
             assert 0.3 < (depth > 0).mean() < 1 and (depth[:10] == 0).any()  # sky has none
             assert depth[depth > 0].min() > 0.5 * 256 and (depth[-1] > 0).all()
             K = calibration.intrinsics(*SIZE)
-            ground = 1.65 * K[1, 1] / (SIZE[0] - 1 - K[1, 2])  # what stands on the ground can only be nearer
+            ground = 1.65 * K[1, 1] / (SIZE[0] - 1 - K[1, 2])  # objects on the ground can only be nearer
             assert (depth[-1] / 256.0).max() < 1.05 * ground
 
 
-def test_prior_is_inverse_depth_up_to_an_affine_map_and_some_error(folders, read_png):
+def test_prior_approximates_affine_inverse_depth(folders, read_png):
     errors = []
     for folder in folders:
         depth = read_png(folder, "proj_depth/groundtruth/image_02", 4) / 256.0
@@ -91,14 +91,14 @@ def test_tiny_has_movers_stops_and_turns(folders):
     assert max(headings) > 25 and min(headings) < -25
 
 
-def test_a_drive_counts_as_complete_only_for_its_own_recipe(drives):
+def test_drive_complete_only_for_same_recipe(drives):
     recipe = writer.Recipe("9001", "train", "straight", 12, 96, 320, True, (0, 0, 0))
     assert writer.is_complete(drives, recipe)
     for change in ({"frames": 13}, {"seed": (1, 0, 0)}, {"version": 0}, {"velodyne": False}, {"name": "9009"}):
         assert not writer.is_complete(drives, writer.Recipe(**{**vars(recipe), **change}))
 
 
-def test_far_and_missing_depth_is_zero_in_the_prior_too():
+def test_far_and_missing_depth_zero_in_prior():
     inverse = np.zeros((40, 60), np.float32)
     inverse[20:] = np.linspace(0.01, 0.4, 20, dtype=np.float32)[:, None]
     prior = writer.prior(inverse, np.zeros((40, 60), np.uint8), np.random.default_rng(0))

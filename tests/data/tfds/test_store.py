@@ -1,4 +1,4 @@
-"""Stores: packed, read back, interrupted and damaged."""
+"""TFDS stores: packing, reading, interruption and damage."""
 
 import dataclasses
 import itertools
@@ -29,7 +29,7 @@ SPLITS = ("train", "val", "test")
 
 @pytest.fixture
 def drives(kitti_tree):
-    """A drive with masks, prior depth, scans and annotated depth; some frames lack some of it."""
+    """A drive with masks, prior depth, scans and annotated depth; some frames lack some of these."""
     tree = kitti_tree(frames=9, suffix="jpg")
     for frame in range(9):
         tree.add_prior(frame)
@@ -75,7 +75,7 @@ def assert_same_samples(ours, theirs, exact_K=True):
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("intrinsics", ["calib", "nominal"])
-def test_samples_are_those_of_the_folder(drives, tmp_path, full, intrinsics):
+def test_samples_equal_folder(drives, tmp_path, full, intrinsics):
     config = dataclasses.replace(drives.config, intrinsics=intrinsics)
     build(config, tmp_path / "store", full=full, per_shard=4)
     for split in SPLITS:
@@ -87,7 +87,7 @@ def test_samples_are_those_of_the_folder(drives, tmp_path, full, intrinsics):
     assert cached == full, "frames at training size need no cache"
 
 
-def test_the_training_stream_is_that_of_the_folder(drives, tmp_path):
+def test_training_stream_equals_folder(drives, tmp_path):
     build(drives.config, tmp_path / "store")
     streams = []
     for config in (drives.config, of_store(drives.config, tmp_path / "store")):
@@ -100,7 +100,7 @@ def test_the_training_stream_is_that_of_the_folder(drives, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_a_full_store_keeps_the_files_bytes_and_serves_every_size(drives, tmp_path):
+def test_full_store_keeps_bytes_and_any_size(drives, tmp_path):
     folder = build(drives.config, tmp_path / "store", full=True)
     records = tfds.builder_from_directory(folder / "frames/1.0.0").as_data_source(
         "frames", decoders={"image": tfds.decode.SkipDecoding()}
@@ -114,13 +114,13 @@ def test_a_full_store_keeps_the_files_bytes_and_serves_every_size(drives, tmp_pa
         assert_same_samples(ours, theirs, exact_K=False)
 
 
-def test_masks_and_priors_can_be_left_aside(drives, tmp_path):
+def test_masks_and_priors_optional(drives, tmp_path):
     build(drives.config, tmp_path / "store")
     config = dataclasses.replace(drives.config, masks="none", priors="none")
     assert_same_samples(open_split(of_store(config, tmp_path / "store"), "train"), open_split(config, "train"))
 
 
-def test_tfds_knows_the_store_and_nothing_imports_tensorflow(drives, tmp_path):
+def test_tfds_reads_store_without_tensorflow(drives, tmp_path):
     build(drives.config, tmp_path / "store", name="synthetic_triplets", per_shard=2)
     program = """
 import sys
@@ -140,7 +140,7 @@ print(sample["name"].decode(), shapes, depth["annotated_depth"].shape, "tensorfl
     assert shown.stdout.split("\n")[-2] == f"{drives.folder} 3 l {[(64, 96, 3)] * 3} (32, 64) False", shown.stderr
 
 
-def test_tfds_own_preparation_makes_the_same_records(drives, tmp_path):
+def test_tfds_preparation_makes_same_records(drives, tmp_path):
     folder = build(drives.config, tmp_path / "store")
     content = tfds_store.collect(drives.config, SPLITS, False, SPLITS)
     with tfds_store.ThreadPoolExecutor(1) as pool:
@@ -184,7 +184,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_build_that_stops_goes_on_and_ends_with_the_same_bytes(drives, tmp_path, monkeypatch):
+def test_interrupted_build_resumes_identically(drives, tmp_path, monkeypatch):
     whole = build(drives.config, tmp_path / "whole", per_shard=2)
     made, frame = [], tfds_store._frame
 
@@ -211,7 +211,7 @@ def test_a_build_that_stops_goes_on_and_ends_with_the_same_bytes(drives, tmp_pat
     assert made == [], "a finished store is not made again"
 
 
-def test_a_killed_script_goes_on_and_ends_with_the_same_bytes(kitti_tree, tmp_path):
+def test_killed_script_resumes_identically(kitti_tree, tmp_path):
     tree = kitti_tree(frames=60, height=192, width=640)
     (tmp_path / "config.py").write_text(
         "from dd_jax.config import Config\n\ndef get_config():\n    config = Config()\n"
@@ -226,14 +226,14 @@ def test_a_killed_script_goes_on_and_ends_with_the_same_bytes(kitti_tree, tmp_pa
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (out / "kitti_triplets.unfinished").is_dir() and list(out.glob("*/frames/1.0.0/*-of-*")), "killed half-way"
+    assert (out / "kitti_triplets.unfinished").is_dir() and list(out.glob("*/frames/1.0.0/*-of-*")), "killed midway"
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.startswith(f"{out / 'kitti_triplets'}: "), again.stderr
     config = DataConfig(root=str(tree.root), threads=1)
     assert contents(out / "kitti_triplets") == contents(build(config, tmp_path / "whole", per_shard=3))
 
 
-def test_other_files_or_settings_in_the_same_place_are_refused(drives, tmp_path, monkeypatch):
+def test_other_files_or_settings_raise(drives, tmp_path, monkeypatch):
     build(drives.config, tmp_path / "store")
     changed = dataclasses.replace(drives.config, width=128)
     with pytest.raises(ConfigError, match=r"store/kitti_triplets was made from other files or with other settings.*--out"):
@@ -247,13 +247,13 @@ def test_other_files_or_settings_in_the_same_place_are_refused(drives, tmp_path,
         build(drives.config, tmp_path / "begun")
 
 
-def test_another_split_than_the_stored_one_is_refused(drives, tmp_path):
+def test_other_split_raises(drives, tmp_path):
     build(drives.config, tmp_path / "store")
     with pytest.raises(ConfigError, match=r"holds the split '' and not 'eigen_full': set --config\.data\.split=, or build"):
         open_split(of_store(drives.config, tmp_path / "store", split="eigen_full"), "train")
 
 
-def test_other_ground_truth_is_noticed(drives, tmp_path):
+def test_changed_ground_truth_raises(drives, tmp_path):
     build(drives.config, tmp_path / "store")
     annotated = drives.root / drives.folder / "proj_depth/groundtruth/image_02/0000000007.png"
     scan = drives.root / drives.folder / "velodyne_points/data/0000000006.bin"
@@ -271,7 +271,7 @@ def test_other_ground_truth_is_noticed(drives, tmp_path):
         build(drives.config, tmp_path / "store")
 
 
-def test_other_ground_truth_of_cityscapes_is_noticed(tmp_path):
+def test_changed_cityscapes_ground_truth_raises(tmp_path):
     tree = CityscapesTree(tmp_path)
     tree.frames([17, 19], home="test")
     tree.camera(19, home="test")
@@ -285,7 +285,7 @@ def test_other_ground_truth_of_cityscapes_is_noticed(tmp_path):
     assert fingerprint() != before
 
 
-def test_another_meaning_of_the_masks_is_noticed(drives):
+def test_changed_mask_format_raises(drives):
     def fingerprint():
         config = dataclasses.replace(drives.config, mask_format="coco_panoptic")
         return tfds_store.collect(config, SPLITS, full=False, depth=SPLITS).fingerprint(512)
@@ -314,7 +314,7 @@ def test_unreadable_frames_stay_unreadable(drives, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("config_name", "length"), [("frames", 0), ("frames", -1), ("triplets", 1000), ("depth", 1000)])
-def test_a_cut_off_shard_is_named(drives, tmp_path, config_name, length):
+def test_truncated_shard_named(drives, tmp_path, config_name, length):
     folder = build(drives.config, tmp_path / "store", per_shard=2)
     shard = sorted((folder / config_name / "1.0.0").glob("*-of-*"))[1]
     size = shard.stat().st_size
@@ -329,7 +329,7 @@ def test_a_cut_off_shard_is_named(drives, tmp_path, config_name, length):
 
 @pytest.mark.parametrize("config_name", ["frames", "triplets", "depth"])
 @pytest.mark.parametrize("noise", [False, True])
-def test_a_shard_with_wrong_bytes_is_damage_in_one_sentence(drives, tmp_path, config_name, noise):
+def test_damaged_shard_raises(drives, tmp_path, config_name, noise):
     folder, start = build(drives.config, tmp_path / "store"), 100
     for shard in (folder / config_name / "1.0.0").glob("*-of-*"):
         data = shard.read_bytes()
@@ -340,7 +340,7 @@ def test_a_shard_with_wrong_bytes_is_damage_in_one_sentence(drives, tmp_path, co
         _ = source[0], source.ground_truth(0, "annotated")
 
 
-def test_settings_that_do_not_suit_the_store_are_refused(drives, tmp_path):
+def test_incompatible_settings_raise(drives, tmp_path):
     plain = dataclasses.replace(drives.config, masks="none", priors="none", resize="lanczos")
     build(plain, tmp_path / "store", depth=("test",))
     for changes, message in (
@@ -352,13 +352,13 @@ def test_settings_that_do_not_suit_the_store_are_refused(drives, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             open_split(of_store(plain, tmp_path / "store", **changes), "train")
-    with pytest.raises(ConfigError, match=r"knows no ground truth 'file': set --config.eval.ground_truth to one of velodyne"):
+    with pytest.raises(ConfigError, match=r"no ground truth of kind 'file': set --config.eval.ground_truth to one of velodyne"):
         open_split(of_store(plain, tmp_path / "store"), "test").ground_truth(0, "file")
     assert open_split(of_store(plain, tmp_path / "store"), "val").ground_truth(0, "annotated") is None
     assert open_split(of_store(plain, tmp_path / "store/kitti_triplets"), "test").ground_truth(0, "annotated") is not None
 
 
-def test_roots_that_are_no_store_are_refused(drives, tmp_path):
+def test_root_without_store_raises(drives, tmp_path):
     with pytest.raises(ConfigError, match=r"holds no store: name a folder with one of kitti_triplets, .*scripts/prepare_tfds.py"):
         open_split(of_store(drives.config, tmp_path / "nowhere"), "train")
     build(drives.config, tmp_path / "store"), build(drives.config, tmp_path / "store", name="synthetic_triplets")
@@ -371,16 +371,16 @@ def test_roots_that_are_no_store_are_refused(drives, tmp_path):
             open_split(of_store(drives.config, tmp_path / "store/kitti_triplets"), "train")
 
 
-def test_what_cannot_be_packed_is_refused(drives, tmp_path):
+def test_unpackable_arguments_raise(drives, tmp_path):
     out = tmp_path / "store"
     for changes, options, message in (
         ({"source": "folder"}, {}, r"--config.data.source='folder' cannot be packed, only 'kitti' and 'cityscapes'"),
         (
             {},
             {"name": "cityscapes_triplets"},
-            r"--name='cityscapes_triplets' does not suit .*: kitti_triplets, synthetic_triplets",
+            r"--name='cityscapes_triplets' does not match .*: use kitti_triplets or synthetic_triplets",
         ),
-        ({}, {"splits": ("train", "dev")}, r"--splits and --depth name splits, train, val, test, not dev"),
+        ({}, {"splits": ("train", "dev")}, r"--splits and --depth must name splits \(train, val, test\), not dev"),
         ({}, {"splits": ()}, r"not nothing"),
         ({"root": str(tmp_path / "absent")}, {}, r"is not a folder"),
     ):
@@ -392,7 +392,7 @@ def test_what_cannot_be_packed_is_refused(drives, tmp_path):
     assert not out.exists()
 
 
-def test_a_damaged_mask_and_a_disk_that_refuses_end_in_a_sentence(drives, tmp_path):
+def test_damaged_mask_and_write_error_raise(drives, tmp_path):
     path = drives.path("moving", 2, suffix="png")
     good = path.read_bytes()
     path.write_bytes(good[:-40])
@@ -410,7 +410,7 @@ def test_a_damaged_mask_and_a_disk_that_refuses_end_in_a_sentence(drives, tmp_pa
         build(drives.config, tmp_path / "blocked")
 
 
-def test_tfds_is_a_source_of_the_config():
+def test_tfds_config():
     config = Config(data=DataConfig(source="tfds", root="store"))
     validate(config)
     config.data.layout = "movie"

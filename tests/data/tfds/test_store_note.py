@@ -1,4 +1,4 @@
-"""What ``store.json`` says about frames, and what happens if it says nonsense."""
+"""Content of ``store.json`` about frames, and invalid content."""
 
 import dataclasses
 import json
@@ -18,12 +18,12 @@ def of_store(config, out):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_masks_of_other_proportions_are_named_by_all_who_see_the_store(kitti_tree, tmp_path, caplog, full):
+def test_misfit_masks_of_store_named(kitti_tree, tmp_path, caplog, full):
     tree = kitti_tree(frames=4)
     for frame in range(4):
         tree.add_mask(frame, values=np.eye(*(tree.size if frame != 2 else (32, 200)), dtype=np.uint8))
-    sentence = "1 object masks have other proportions than their pictures"
-    named = f"{tree.folder}/mask_02/data/0000000002.png (200x32, its picture 64x32)"
+    sentence = "1 object masks have other proportions than their images"
+    named = f"{tree.folder}/mask_02/data/0000000002.png (200x32, its image 64x32)"
     build(tree.config, tmp_path / "store", full=full)
     assert sentence in caplog.text and named in caplog.text
     caplog.clear()
@@ -38,7 +38,7 @@ def test_masks_of_other_proportions_are_named_by_all_who_see_the_store(kitti_tre
     assert caplog.text == ""
 
 
-def test_frames_without_prior_are_none_in_a_store_too(kitti_tree, tmp_path):
+def test_absent_prior_in_store(kitti_tree, tmp_path):
     tree = kitti_tree(frames=5)
     tree.config.priors = "files"
     priors = {frame: tree.add_prior(frame) for frame in (1, 3)}
@@ -52,7 +52,7 @@ def test_frames_without_prior_are_none_in_a_store_too(kitti_tree, tmp_path):
         assert len(source) == 2 and source[0].exists.all()
 
 
-def test_odometry_can_be_packed(tmp_path, picture):
+def test_pack_odometry(tmp_path, picture):
     root = tmp_path / "odometry"
     (root / "sequences/04/image_2").mkdir(parents=True), (root / "splits").mkdir()
     for frame in range(4):
@@ -82,7 +82,7 @@ SETTINGS = {"size": None, "reference": [], "depth": [], "source": "", "resize": 
         ("[" * 100_000, "recursion"),
     ],
 )
-def test_a_note_that_says_too_little_is_refused(tmp_path, text, complaint):
+def test_incomplete_note_raises(tmp_path, text, complaint):
     (tmp_path / "kitti_triplets").mkdir()
     (tmp_path / "kitti_triplets/store.json").write_text(text)
     with pytest.raises(ConfigError, match=rf"store.json cannot be read \(.*{complaint}.*\): build the store again"):

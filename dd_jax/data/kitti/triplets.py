@@ -1,0 +1,37 @@
+"""Triplets of the frames that a KITTI split lists, for the raw and the odometry layout."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int32
+
+from dd_jax.data.frames import FrameFile, FrameTable
+from dd_jax.data.kitti.splits import Entry
+from dd_jax.data.splits import refuse_absent
+
+
+def list_triplets(
+    entries: list[Entry],
+    file_of: Callable[[str, int, int], FrameFile | None],
+    picture: Callable[[str, int, int], str],
+    source: str,
+) -> tuple[list[FrameFile], Int32[np.ndarray, "n 3"]]:
+    """The unique frames of the triplets (t-1, t, t+1), and the triplets as positions in that list.
+
+    Args:
+      file_of: the file of (folder, frame, camera), None if there is none.
+      picture: its path for messages.
+      source: file or split of the entries, for messages.
+
+    Raises:
+      ConfigError: target images are absent.
+    """
+    table = FrameTable()
+
+    def position(*entry: str | int) -> int:
+        return table.position(entry, functools.partial(file_of, *entry))
+
+    triplets = np.array([[position(f, t + step, c) for step in (-1, 0, 1)] for f, t, c in entries], np.int32)
+    refuse_absent([picture(*entry) for entry, row in zip(entries, triplets) if row[1] < 0], len(entries), source)
+    return table.files, triplets
