@@ -149,17 +149,17 @@ class Model:
                 raise ConfigError(f"{name}_mask= belongs to a frame that is not there: give {name}= too, or leave the mask out")
         data, size = self.config.data, preprocess.as_uint8(frame, "the frame").shape[:2]
 
-        def beside(other: np.ndarray | None, its_mask: np.ndarray | None, where: str) -> preprocess.View | None:
+        def beside(other: np.ndarray | None, its_mask: np.ndarray | None, where: str) -> preprocess.NetworkInput | None:
             if other is None:
                 return None
-            found = preprocess.view(other, its_mask, data, where)
+            found = preprocess.to_network_size(other, its_mask, data, where)
             preprocess.check_size(other.shape[:2], size, where)
             return found
 
         K = self.camera(K, size, self.choose(network, previous is not None), scale)
         before = beside(previous, previous_mask, "the previous frame")
         after = beside(following, following_mask, "the following frame")
-        batch = preprocess.assemble(before, preprocess.view(frame, mask, data, "the frame"), after, K, self.config)
+        batch = preprocess.assemble(before, preprocess.to_network_size(frame, mask, data, "the frame"), after, K, self.config)
         prediction = self.finish(self.start(batch), network)[0]
         factor = scaler.factor(prediction, K)
         if factor is None:
@@ -264,18 +264,18 @@ class Stream(Iterator[np.ndarray]):
         size = preprocess.as_uint8(first, "frame 0").shape[:2]
         K = model.camera(K, size, model.choose(self._network, True), self._scaler.scale)
 
-        def seen() -> Iterator[preprocess.View]:
+        def seen() -> Iterator[preprocess.NetworkInput]:
             for number, frame in enumerate(itertools.chain([first], frames)):
                 mask = next(masks, END)
                 if mask is END:
                     raise ConfigError(f"masks end before frame {number}: give one for each frame, None where nothing can move")
-                found = preprocess.view(frame, mask, config.data, f"frame {number}")
+                found = preprocess.to_network_size(frame, mask, config.data, f"frame {number}")
                 preprocess.check_size(frame.shape[:2], size, f"frame {number}")
                 yield found
 
         sights = preprocess.neighbours(seen(), config.cost_volume.future_frame)
         samples = in_groups((preprocess.assemble(*sight, K, config) for sight in sights), self._batch_size)
-        started = ((group, model.start(preprocess.together(group, self._batch_size))) for group in samples)
+        started = ((group, model.start(preprocess.stack_samples(group, self._batch_size))) for group in samples)
         finished = (
             (size, found) for group, begun in one_behind(started) for _, found in zip(group, model.finish(begun, self._network))
         )

@@ -76,7 +76,7 @@ def test_the_trajectory_chains_what_the_pose_network_says(model, streamed):
     _, poses = streamed
     expected = np.eye(4)
     camera = preprocess.camera(K, SIZE, model.config.data)
-    seen = [preprocess.view(frame, None, model.config.data, "x") for frame in FRAMES]
+    seen = [preprocess.to_network_size(frame, None, model.config.data, "x") for frame in FRAMES]
     for place in range(5):
         if place:
             batch = preprocess.assemble(seen[place - 1], seen[place], None, camera, model.config)
@@ -268,7 +268,7 @@ said(lambda: api.Model.stream(model, None))
 said(lambda: api.Model.stream(model, [], masks=3))
 said(preprocess.as_uint8, "frame.png", "the frame")
 said(preprocess.camera, [[1, 0, 0]], (10, 10), data)
-said(preprocess.view, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
+said(preprocess.to_network_size, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=api.__file__.rsplit("/", 3)[0])
     assert run.returncode == 0, run.stderr

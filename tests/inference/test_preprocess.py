@@ -20,10 +20,10 @@ def test_floats_are_the_same_pictures():
 
 def test_frames_and_masks_are_resized_as_by_the_loader():
     picture, mask = tiny.frames(1)[0], np.arange(90 * 150).reshape(90, 150) % 7
-    view = preprocess.view(picture, mask, DATA, "x")
+    view = preprocess.to_network_size(picture, mask, DATA, "x")
     np.testing.assert_array_equal(view.image, frames.resize_image(picture, 64, 96, "area"))
     np.testing.assert_array_equal(view.mask, frames.resize_mask(mask > 0, 64, 96))
-    assert not preprocess.view(picture, None, DATA, "x").mask.any()
+    assert not preprocess.to_network_size(picture, None, DATA, "x").mask.any()
 
 
 def test_the_camera_is_resized_with_the_frame():
@@ -46,15 +46,15 @@ def test_the_camera_is_resized_with_the_frame():
 )
 def test_what_is_no_frame_is_refused(picture, message):
     with pytest.raises(ConfigError, match=message):
-        preprocess.view(picture, None, DATA, "x")
+        preprocess.to_network_size(picture, None, DATA, "x")
 
 
 @pytest.mark.parametrize(
     ("K", "message"),
     [
         (np.eye(4), r"K must be an array of shape \(3, 3\), in pixels of the frame: it is \[4, 4\]"),
-        (np.array([[50, 1, 40], [0, 50, 40], [0, 0, 1.0]]), "a camera without skew"),
-        (np.array([[50, 0, 40], [0, 50, 40], [0, 0, 2.0]]), "a camera without skew"),
+        (np.array([[50, 1, 40], [0, 50, 40], [0, 0, 1.0]]), "without skew: it is"),
+        (np.array([[50, 0, 40], [0, 50, 40], [0, 0, 2.0]]), "without skew: it is"),
         (np.array([[0.5, 0, 0.5], [0, -1, 0.5], [0, 0, 1]]), "focal lengths fx=0.5 fy=-1 must be positive"),
         (np.array([[50, 0, 400], [0, 50, 40], [0, 0, 1.0]]), "principal point cx=400 cy=40 lies outside the image of 150 x 90"),
     ],
@@ -66,7 +66,7 @@ def test_what_is_no_camera_is_refused(K, message):
 
 def test_a_mask_has_the_size_of_its_frame():
     with pytest.raises(ConfigError, match=r"the mask of x must be an array of shape \[90, 150\]: it is \[90, 149\]"):
-        preprocess.view(tiny.frames(1)[0], np.zeros((90, 149), bool), DATA, "x")
+        preprocess.to_network_size(tiny.frames(1)[0], np.zeros((90, 149), bool), DATA, "x")
 
 
 def test_sizes_stay():
@@ -77,7 +77,7 @@ def test_sizes_stay():
 
 def test_frames_that_are_none_do_not_exist():
     config = tiny.config()
-    first, second = (preprocess.view(picture, None, config.data, "x") for picture in tiny.frames(2))
+    first, second = (preprocess.to_network_size(picture, None, config.data, "x") for picture in tiny.frames(2))
     K = np.eye(3, dtype=np.float32)
     batch = preprocess.assemble(None, second, None, K, config)
     assert batch.images.shape == (1, 2, 64, 96, 3) and batch.exists.tolist() == [[False, True]] and not batch.images[0, 0].any()
