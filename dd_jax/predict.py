@@ -109,7 +109,7 @@ def predict(
                 writer.add(count - 1, frame)
                 bar.update()
             if not count:
-                raise ConfigError(f"{source.where(0)} and all frames after it cannot be read: the file is cut off or damaged there")
+                raise ConfigError(f"{source.where(0)} and all frames after it cannot be read: the file is cut off or damaged")
     except OSError as error:
         place = error.filename or out
         raise ConfigError(f"{place} cannot be written ({error.strerror or error}); files written so far stay") from error

@@ -210,7 +210,7 @@ def test_added_frame_raises_with_future_frame(tmp_path):
 def test_unreadable_video_writes_no_files(model, tmp_path, monkeypatch):
     source = opened(write_frames(tmp_path / "drive"))
     empty = inputs.dataclasses.replace(source, read=lambda wanted: iter(()))
-    with pytest.raises(ConfigError, match=r"0.png and all frames after it cannot be read: the file is cut off or damaged there"):
+    with pytest.raises(ConfigError, match=r"0.png and all frames after it cannot be read: the file is cut off or damaged"):
         predict(model, empty, tmp_path / "out", formats=outputs.FORMATS, progress=False)
     assert set(contents(tmp_path / "out")) == {SETTINGS}
 
@@ -232,7 +232,7 @@ def test_folders_of_other_origin_are_not_changed(model, folder, done, tmp_path):
     source = opened(folder)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="out already holds files that were not written by a prediction: remove it, or choose another"):
+    with pytest.raises(ConfigError, match="out already holds files that were not written by a prediction: remove it, or"):
         predict(model, source, tmp_path / "out", progress=False)
     shutil.copytree(done[1], tmp_path / "other")
     before = contents(tmp_path / "other")

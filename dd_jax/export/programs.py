@@ -134,14 +134,18 @@ def _student(restored: Restored, pixels: str) -> Program:
     config = restored.config
     frames = _frames(3 if config.cost_volume.future_frame else 2)
 
-    def run(**arrays: jax.Array) -> dict[str, jax.Array]:
-        batch = _batch(arrays, len(frames))
+    def predict_sample(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = _batch({name: value[None] for name, value in arrays.items()}, len(frames))
         state = restored.state.replace(params=jax.lax.optimization_barrier(restored.state.params))
-        found, has = predict_augmented(state, batch, config), batch.exists[:, PREVIOUS, None, None]
+        found, has = predict_augmented(state, batch, config), batch.exists[0, PREVIOUS]
         return {
-            "inverse_depth": jnp.where(has, found.student, found.teacher),
-            "T_previous_from_target": jnp.where(has, found.T_previous_from_target, jnp.eye(4)),
+            "inverse_depth": jnp.where(has, found.student[0], found.teacher[0]),
+            "T_previous_from_target": jnp.where(has, found.T_previous_from_target[0], jnp.eye(4)),
         }
+
+    def run(**arrays: jax.Array) -> dict[str, jax.Array]:
+        # The method needs a known batch size (the cost volume counts occluded positions): it sees one sample.
+        return jax.vmap(predict_sample)(arrays)
 
     inputs = {}
     for prefix, _ in frames:
