@@ -4,7 +4,6 @@ For each depth bin every target pixel is moved to that depth and projected into 
 absolute difference of the features found there. Nothing in here carries a gradient: callers stop it.
 """
 
-import copy
 import functools
 import itertools
 
@@ -87,8 +86,7 @@ def build(
     )
     costs, occluded, seen = jax.lax.map(sweep.match, jnp.arange(bins.shape[0], dtype=jnp.int32))
     if sweep.holes is not None and config.occlusion == "feature_pool":
-        pool = sweep.pool if isinstance(batch, int) else sweep.pool_each
-        costs = pool(costs, occluded, seen)
+        costs = sweep.pool(costs, occluded, seen)
     if sweep.holes is not None and config.occlusion == "cost_fill":
         costs, seen = _fill_costs(costs, seen & ~occluded, seen, config.pool_radius)
 
@@ -172,16 +170,6 @@ class _Sweep:
 
         chunks = (rank[-1] + _POOL_CHUNK - 1) // _POOL_CHUNK
         return jax.lax.fori_loop(0, chunks, fill, costs.ravel()).reshape(costs.shape)
-
-    def pool_each(self, costs, occluded, seen):
-        """:meth:`pool` entry after entry, for programs that are compiled before the batch size is known (``jax.export``)."""
-
-        def one(entry):
-            own, (own.target, own.lookup, own.rays, own.shift, *volumes) = copy.copy(self), (x[None] for x in entry)
-            return own.pool(*(jnp.moveaxis(volume, 0, 1) for volume in volumes))[:, 0]
-
-        by_entry = (jnp.moveaxis(volume, 1, 0) for volume in (costs, occluded, seen))
-        return jnp.moveaxis(jax.lax.map(one, (self.target, self.lookup, self.rays, self.shift, *by_entry)), 0, 1)
 
     def _visible_features(self, k, m, y, x, occluded):
         """Warped features (p, c) at positions given by four index vectors (p,), 0 where occluded."""
