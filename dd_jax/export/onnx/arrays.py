@@ -110,8 +110,8 @@ REDUCTIONS = {
 
 def reduce(g: Graph, eqn: Any, x: Tensor) -> Tensor:
     """Sums and extremes."""
-    x, shape, axes = g.full(x, shape_of(eqn.invars[0])), shape_of(eqn.outvars[0]), eqn.params["axes"]
-    return _reduce(g, REDUCTIONS[eqn.primitive.name], x, axes, shape)
+    x, axes = g.full(x, shape_of(eqn.invars[0])), tuple(map(int, eqn.params["axes"]))
+    return _reduce(g, REDUCTIONS[eqn.primitive.name], x, axes, shape_of(eqn.outvars[0]))
 
 
 def any_true(g: Graph, x: Tensor, axes: Sequence[int], shape: Shape) -> Tensor:
