@@ -177,7 +177,7 @@ def frames_of(source: Source, predicted: Iterator[tuple[Picture | None, Predicti
     """Frames with what depends on those before them: the pose and the colour limits."""
     pose, limits = None, None
     for name, (picture, prediction, factor) in zip(source.names, predicted, strict=False):  # a video may end early
-        pose = trajectory.follow(pose, prediction, factor)
+        pose = trajectory.next_pose(pose, prediction, factor)
         own = np.array(depth_limits(1 / prediction.inverse_depth[::2, ::2]))
         limits = own if limits is None else limits + SMOOTHING * (own - limits)
         yield Frame(name, picture, prediction, factor, (float(limits[0]), float(limits[1])), pose)

@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     parser.add_argument("places", nargs="*", metavar="PLACE", help="folder, hf://owner/name or file; PLACE#DIGEST")
     parser.add_argument("--export", metavar="CHECKPOINT", help="folder of a run, one that model.save wrote, or hf://owner/name")
-    parser.add_argument("--which", default="best", help="of a run to export: best | latest | a step")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--which", default="best", help="checkpoint of a run to export: best | latest | a step")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     flags, config_flags = parser.parse_known_args(arguments)
     with command_line.one_sentence():
         if bool(flags.places) == (flags.export is not None):

@@ -303,12 +303,13 @@ def given(model, tmp_path_factory):
     return path
 
 
-def test_script_prints_summary(main, given, folder, tmp_path, capsys):
+def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatch):
+    tiny.share_compiled_prediction(monkeypatch)
     arguments = [str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--intrinsics=120,120,74.5,44.5", "--viewer"]
     main([*arguments, "--frames=1:4", "--save=npy,trajectory", "--camera-height=1.5", f"--masks={folder}"])
-    said = capsys.readouterr().out
-    assert "drive: 3 frames of 150 x 90; camera: as given" in said and "3 frames, 3 predicted now" in said
-    assert f"{tmp_path / 'out/viewer.html'}" in said and (tmp_path / "out/depth/3.npy").is_file()
+    printed = capsys.readouterr().out
+    assert "drive: 3 frames of 150 x 90; camera: as given" in printed and "3 frames, 3 predicted now" in printed
+    assert f"{tmp_path / 'out/viewer.html'}" in printed and (tmp_path / "out/depth/3.npy").is_file()
     assert json.loads((tmp_path / "out" / SETTINGS).read_text())["camera_height"] == "1.5"
     with pytest.raises(SystemExit, match=r"error: .*out holds depth predicted with other settings \(.*speed.* differ\)"):
         main([*arguments, "--frames=1:4", "--speed=10"])
@@ -317,24 +318,24 @@ def test_script_prints_summary(main, given, folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--checkpoint=nowhere"], "error: nowhere is no folder"),
+        (["--checkpoint=nowhere"], "error: nowhere is not a folder"),
         (["--intrinsics=1,2,3"], "four numbers are needed"),
         (["--frames=5"], "'5' is not like 100:200"),
         (["--fov=500"], "error: --fov=500 must lie between 0 and 180 degrees"),
         (["--save=npy,exr"], "error: 'exr' is not one of the formats"),
         (["--scale=-1"], "error: scale must be a positive number: it is -1.0"),
         (["--speed=oxts"], "error: --speed=oxts is for KITTI drives"),
-        (["--scale=1e300"], "error: scale is 1e+300: depth has numbers from 1e-30 to 1e+30"),
+        (["--scale=1e300"], "error: scale is 1e+300: it must lie between 1e-30 and 1e+30"),
         (["--save="], "error: --save names no format: choose from npy, png16, colour, ply, mp4, trajectory, viewer"),
         (["--save=ply", "--cloud-depth=-1"], "error: --cloud-depth=-1 must be positive"),
         (["--save=ply", "--cloud-depth=nan"], "error: --cloud-depth=nan must be positive"),
-        (["--camera-pitch=5"], "error: --camera-pitch says how the camera of --camera-height is mounted: give both, or neither"),
+        (["--camera-pitch=5"], "error: --camera-pitch is used with --camera-height only: give both, or neither"),
         (["--camera=3"], "error: --camera=3 is for KITTI drives"),
-        (["--which=zz"], "is one system, of step 0: which='zz' is for the checkpoints of a run"),
+        (["--which=zz"], "is a single model, of step 0: which='zz' is for the checkpoints of a run"),
         (["--rate=inf", "--save=mp4"], "error: --rate=inf must be frames per second, between 0.001 and 1000"),
         (["--intrinsics=0.58,1.92,0.5,0.5"], "error: K has the focal length fx=0.58 for frames that are 150 pixels wide"),
         (["--scale=1", "--speed=3"], "not allowed with argument"),
-        (["--masks=nowhere"], "error: --masks=nowhere is no folder"),
+        (["--masks=nowhere"], "error: --masks=nowhere is not a folder"),
     ],
 )
 def test_script_rejects_bad_arguments(main, given, folder, tmp_path, capsys, changes, message):

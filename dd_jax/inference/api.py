@@ -248,12 +248,12 @@ class Stream(Iterator[np.ndarray]):
 
     def __next__(self) -> Float32[np.ndarray, "H W"]:
         size, prediction, factor = next(self._steps)
-        self._poses.append(trajectory.follow(self._poses[-1] if self._poses else None, prediction, factor))
+        self._poses.append(trajectory.next_pose(self._poses[-1] if self._poses else None, prediction, factor))
         return full_size(prediction, size, factor)
 
     @property
     def trajectory(self) -> Float64[np.ndarray, "n 4 4"]:
-        """T_first_from_camera of every frame so far, in the unit of the depth; axes of the first camera: x right, y down, z forward."""
+        """T_first_from_camera of every frame so far, in the unit of the depth; x right, y down, z forward."""
         return np.stack(self._poses) if self._poses else np.empty((0, 4, 4))
 
     def _run(self, frames: Iterator[np.ndarray], K: np.ndarray | None, masks: Iterator) -> Iterator[Any]:

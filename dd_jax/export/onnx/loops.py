@@ -24,12 +24,12 @@ def scan(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
     consts = carries - carried_on
     inputs = [*inputs[:consts], *(g.full(x, shape_of(variable)) for x, variable in zip(inputs[consts:], eqn.invars[consts:]))]
 
-    def one_turn(turn: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
-        now = [g.add("Gather", x, turn, shape=x.shape[1:], dtype=x.dtype, axis=0) for x in inputs[carries:]]
+    def iteration(step: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
+        now = [g.add("Gather", x, step, shape=x.shape[1:], dtype=x.dtype, axis=0) for x in inputs[carries:]]
         return [going, *_run(g, params["jaxpr"], [*inputs[:consts], *carried, *now])]
 
-    turns = g.squeeze(g.size(params["length"]), [0])
-    return _loop(g, eqn, turns, constant(np.array(True)), inputs[consts:carries], one_turn)
+    count = g.squeeze(g.size(params["length"]), [0])
+    return _loop(g, eqn, count, constant(np.array(True)), inputs[consts:carries], iteration)
 
 
 def while_loop(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
@@ -49,7 +49,7 @@ def while_loop(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
     def any_of(going: Tensor) -> Tensor:
         return any_true(g, going, range(len(batch)), ()) if batch else going
 
-    def one_turn(turn: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
+    def iteration(step: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
         found = _run(g, params["body_jaxpr"], [*inputs[cond_consts:first], *carried])
         if batch:
             active = condition(carried)
@@ -58,18 +58,18 @@ def while_loop(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
             ]
         return [any_of(condition(found)), *found]
 
-    return _loop(g, eqn, None, any_of(condition(start)), start, one_turn)
+    return _loop(g, eqn, None, any_of(condition(start)), start, iteration)
 
 
 def _loop(
-    g: "Converter", eqn: Any, turns: Tensor | None, going: Tensor, start: Sequence[Tensor], one_turn: Callable[..., list[Tensor]]
+    g: "Converter", eqn: Any, count: Tensor | None, going: Tensor, start: Sequence[Tensor], iteration: Callable[..., list[Tensor]]
 ) -> list[Tensor]:
-    """ONNX's ``Loop``: at most ``turns`` iterations, while ``going``; the outputs of an iteration begin with ``going``."""
+    """ONNX's ``Loop``: at most ``count`` iterations, while ``going``; the outputs of an iteration begin with ``going``."""
     number, on = Tensor((), np.dtype(np.int64), g.new_name()), Tensor((), np.dtype(bool), g.new_name())
     carried = [Tensor(x.shape, x.dtype, g.new_name()) for x in start]
-    body = g.body([number, on, *carried], lambda: one_turn(number, on, carried))
+    body = g.body([number, on, *carried], lambda: iteration(number, on, carried))
     outputs = [(shape_of(variable), variable.aval.dtype) for variable in eqn.outvars]
-    return g.add_many("Loop", [turns, going, *start], outputs, body=body)
+    return g.add_many("Loop", [count, going, *start], outputs, body=body)
 
 
 def _run(g: "Converter", closed: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
