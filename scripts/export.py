@@ -20,16 +20,16 @@ from dd_jax.runtime import command_line
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="folder of a run, one that model.save wrote, or hf://owner/name")
-    parser.add_argument("--which", default="best", help="of a run: best | latest | a step")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--which", default="best", help="checkpoint of a run: best | latest | a step")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--format", default=",".join(FORMATS), help="stablehlo, onnx, or both separated by a comma (the default)")
-    parser.add_argument("--network", default="auto", choices=api.NETWORKS, help="auto: all that the system has")
-    parser.add_argument("--pixels", default="float32", choices=PIXELS, help="how images come in: in [0, 1], or as bytes")
+    parser.add_argument("--network", default="auto", choices=api.NETWORKS, help="auto: all networks of the model")
+    parser.add_argument("--pixels", default="float32", choices=PIXELS, help="input images: float32 in [0, 1], or uint8")
     flags = parser.parse_args(argv)
     with command_line.job():
         restored = saved.restore(flags.checkpoint, flags.which)
         print(table(export(restored, flags.out, flags.format.split(","), flags.network, flags.pixels)))
-    print(f"{flags.out / 'signature.json'} says what goes in and comes out")
+    print(f"{flags.out / 'signature.json'} describes inputs and outputs")
 
 
 if __name__ == "__main__":

@@ -25,19 +25,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     parser.add_argument("places", nargs="*", metavar="PLACE", help="folder, hf://owner/name or file; PLACE#DIGEST")
     parser.add_argument("--export", metavar="CHECKPOINT", help="folder of a run, one that model.save wrote, or hf://owner/name")
-    parser.add_argument("--which", default="best", help="of a run to export: best | latest | a step")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--which", default="best", help="checkpoint of a run to export: best | latest | a step")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     flags, config_flags = parser.parse_known_args(arguments)
     with command_line.one_sentence():
         if bool(flags.places) == (flags.export is not None):
-            raise ConfigError("name the files of a checkpoint to import, or --export=CHECKPOINT, and not both")
+            raise ConfigError("name the files of a checkpoint to import, or --export=CHECKPOINT, not both")
         if flags.export is not None:
             if config_flags:
-                raise ConfigError(f"{config_flags[0]} is no flag of --export, which knows its config; --help has them all")
+                raise ConfigError(f"{config_flags[0]} is not a flag of --export; --help lists all flags")
             print(*published.export(flags.out, saved.restore(flags.export, flags.which)), sep="\n")
             return
         if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
-            raise ConfigError("which system is it? give --config=configs/NAME.py:VARIANT")
+            raise ConfigError("which method is it? give --config=configs/NAME.py:VARIANT")
         imported = published.read(flags.places, command_line.config_of(config_flags))
         saved.write(flags.out, imported.restored)
         print(*imported.remarks, f"{flags.out}: {imported.restored.config.name}, to be read by dd_jax.load", sep="\n")

@@ -28,8 +28,8 @@ from dd_jax.inference import api, inputs, metric_scale
 from dd_jax.predict import predict
 from dd_jax.runtime import command_line
 
-TOLD = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "camera_pitch", "speed", "truth")
-"""Flags that decide about the files, besides what the job knows itself."""
+RECORDED = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "camera_pitch", "speed", "truth")
+"""Flags that the files depend on, in addition to what the job itself records."""
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -41,7 +41,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def frames(text: str) -> slice:
-    """``START:END:STEP``, each of which may be left out."""
+    """``START:END:STEP``, each optional."""
     if not re.fullmatch(r"-?\d*:-?\d*(:[1-9]\d*)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not like 100:200 or 100:200:2")
     return slice(*(int(word) if word else None for word in text.split(":")))
@@ -53,14 +53,14 @@ def speed(text: str) -> float | str:
 
 
 def scale_of(flags: argparse.Namespace, source: inputs.Source) -> metric_scale.Scale:
-    """What the flags say about the scale."""
+    """The scale given by the flags."""
     if flags.camera_height is not None:
         return metric_scale.CameraHeight(flags.camera_height, flags.camera_pitch or 0.0)
     if flags.camera_pitch is not None:
-        raise ConfigError("--camera-pitch says how the camera of --camera-height is mounted: give both, or neither")
+        raise ConfigError("--camera-pitch is used with --camera-height only: give both, or neither")
     if flags.speed is not None:
-        told = inputs.speeds_of(source) if flags.speed == "oxts" else flags.speed
-        return metric_scale.Speed(told, source.rate)
+        speeds = inputs.speeds_of(source) if flags.speed == "oxts" else flags.speed
+        return metric_scale.Speed(speeds, source.rate)
     if flags.truth is not None:
         return metric_scale.Median(inputs.truths_of(source, flags.truth))
     return 1.0 if flags.scale is None else flags.scale
@@ -75,37 +75,37 @@ def main(argv: list[str] | None = None) -> None:
         "--checkpoint",
         default="rendered",
         help="folder of a run, one that model.save wrote, or hf://owner/name; default: rendered, which comes with the "
-        "library and learnt from rendered streets",
+        "library and was trained on rendered streets",
     )
-    parser.add_argument("--which", default="best", help="of a run: best | latest | a step")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--which", default="best", help="checkpoint of a run: best | latest | a step")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--save", default="npy,colour", help="formats, separated by commas (default: npy,colour)")
-    parser.add_argument("--viewer", action="store_true", help="write viewer.html besides")
-    parser.add_argument("--frames", type=frames, default=inputs.EVERY, metavar="START:END:STEP", help="only these")
-    parser.add_argument("--rate", type=float, help="frames per second, if not that of the video or 10")
+    parser.add_argument("--viewer", action="store_true", help="also write viewer.html")
+    parser.add_argument("--frames", type=frames, default=inputs.EVERY, metavar="START:END:STEP", help="only these frames")
+    parser.add_argument("--rate", type=float, help="frames per second (default: of the video, or 10)")
     parser.add_argument("--camera", type=int, choices=(2, 3), help="of a KITTI drive: 2 = left (default), 3 = right")
-    parser.add_argument("--masks", type=Path, help="folder with NAME.png or NAME.npy, nonzero = may move by itself")
-    parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: one frame alone, always")
-    parser.add_argument("--cloud-depth", type=float, default=math.inf, help="leave farther points out of point clouds")
-    parser.add_argument("--batch-size", type=int, default=1, help="frames that the networks see at once; 8 or more suit a GPU")
+    parser.add_argument("--masks", type=Path, help="folder of NAME.png or NAME.npy, nonzero = dynamic object")
+    parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: single-frame network for all frames")
+    parser.add_argument("--cloud-depth", type=float, default=math.inf, help="largest depth in point clouds")
+    parser.add_argument("--batch-size", type=int, default=1, help="frames predicted at once; 8 or more suit a GPU")
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument("--intrinsics", type=numbers, metavar="fx,fy,cx,cy", help="in pixels of the frames")
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees")
-    group = parser.add_argument_group("metres, by one of")
+    group = parser.add_argument_group("metric scale, by one of")
     metres = group.add_mutually_exclusive_group()
     metres.add_argument("--scale", type=float, help="factor on the depth")
-    metres.add_argument("--camera-height", type=float, help="of the camera above the road, in metres; KITTI's is 1.65")
-    metres.add_argument("--speed", type=speed, help="of the car in metres per second, or oxts for a KITTI drive's own")
+    metres.add_argument("--camera-height", type=float, help="height of the camera above the road in metres; KITTI: 1.65")
+    metres.add_argument("--speed", type=speed, help="of the car in metres per second, or oxts: as measured in a KITTI drive")
     metres.add_argument("--truth", type=Path, help="folder with ground-truth depth, NAME.npy or 16-bit NAME.png: median scaling")
-    group.add_argument("--camera-pitch", type=float, help="besides --camera-height: degrees by which it looks down")
+    group.add_argument("--camera-pitch", type=float, help="with --camera-height: downward pitch in degrees")
     flags = parser.parse_args(argv)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # an unreadable video is reported once, by us
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # unreadable videos are reported by us
     with command_line.job():
         run(flags)
 
 
 def run(flags: argparse.Namespace) -> None:
-    """The job that the flags ask for."""
+    """The job of the flags."""
     source = inputs.open_source(
         flags.inputs, chosen=flags.frames, camera=flags.camera, intrinsics=flags.intrinsics, fov=flags.fov, rate=flags.rate
     )
@@ -120,11 +120,11 @@ def run(flags: argparse.Namespace) -> None:
         mask_of=inputs.masks_of(source, flags.masks),
         farthest=flags.cloud_depth,
         batch_size=flags.batch_size,
-        settings={name: str(value) for name, value in vars(flags).items() if name in TOLD and value is not None},
+        settings={name: str(value) for name, value in vars(flags).items() if name in RECORDED and value is not None},
     )
     if summary.missing:
-        print(f"the video ends {summary.missing} frames earlier than it announces: it is cut off or damaged there")
-    speed = f", {summary.frames_per_second:.1f} a second" if summary.frames_per_second else ""
+        print(f"the video ends {summary.missing} frames before its announced length: it is cut off or damaged there")
+    speed = f", {summary.frames_per_second:.1f} per second" if summary.frames_per_second else ""
     print(f"{summary.frames} frames, {summary.predicted} predicted now{speed}")
     print(*(f"  {flags.out / place}" for place in summary.places), sep="\n")
 

@@ -1,4 +1,4 @@
-"""A real browser without a window, spoken to through the two pipes of its DevTools protocol: needs no driver and no package.
+"""A headless browser, controlled through the pipes of its DevTools protocol: needs no driver and no package.
 
 https://chromedevtools.github.io/devtools-protocol: messages are JSON, each ends with a zero byte.
 """
@@ -25,7 +25,7 @@ def find() -> str | None:
 
 
 class Page:
-    """A file shown by a browser that is offline; as a context manager, which ends the browser."""
+    """A file in an offline browser; a context manager that ends the browser."""
 
     def __init__(self, path: Path, profile: Path, width: int = 900, height: int = 600):
         read_here, self._write = os.pipe()
@@ -76,21 +76,21 @@ class Page:
             time.sleep(0.05)
 
     def screenshot(self) -> np.ndarray:
-        """What the page shows, RGB."""
+        """Screenshot of the page, RGB."""
         data = base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
     def drag(self, start: tuple[int, int], end: tuple[int, int]) -> None:
-        """The left button pressed, the mouse moved, the button released."""
+        """Presses the left button, moves the mouse, releases the button."""
         for kind, (x, y), button in (("mousePressed", start, 1), ("mouseMoved", end, 1), ("mouseReleased", end, 0)):
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=button, clickCount=1)
 
     def wheel(self, place: tuple[int, int], amount: int) -> None:
-        """The wheel turned; positive is away from what is looked at."""
+        """Turns the wheel; positive zooms out."""
         self._call("Input.dispatchMouseEvent", type="mouseWheel", x=place[0], y=place[1], deltaX=0, deltaY=amount)
 
     def key(self, name: str) -> None:
-        """A key pressed and released."""
+        """Presses and releases a key."""
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=name)
 

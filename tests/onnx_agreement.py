@@ -1,4 +1,4 @@
-"""One function in JAX and, converted, in onnxruntime."""
+"""Compares a function in JAX with its ONNX conversion in onnxruntime."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from dd_jax.export.onnx.convert import convert  # noqa: E402
 
 
 def model(function, *arrays, symbolic=False):
-    """The model of a function of these arrays, whose first axes have any size where ``symbolic`` says so."""
+    """The ONNX model of a function of these arrays; ``symbolic``: with a first axis of any size."""
     batch = jax.export.symbolic_shape("batch")[0] if symbolic else None
     shapes = [jax.ShapeDtypeStruct((batch, *x.shape[1:]) if symbolic else x.shape, x.dtype) for x in arrays]
     program = jax.jit(function).trace(*shapes).jaxpr
@@ -21,7 +21,7 @@ def model(function, *arrays, symbolic=False):
 
 
 def check(function, *arrays, symbolic=False, rtol=1e-6, atol=1e-6):
-    """Both give the same shapes and numbers."""
+    """Same shapes and values in both."""
     session = onnxruntime.InferenceSession(
         model(function, *arrays, symbolic=symbolic).SerializeToString(), providers=["CPUExecutionProvider"]
     )

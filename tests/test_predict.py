@@ -1,4 +1,4 @@
-"""Files hold what the model says, whatever was interrupted before, and nothing bad leaves half a file."""
+"""Files hold the model's predictions, also after an interruption; an error leaves no partial file."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def done(model, tmp_path_factory):
     return source, root / "out", summary
 
 
-def test_every_file_is_there_and_named_in_the_summary(done):
+def test_summary_names_every_file(done):
     _, out, summary = done
     assert (summary.frames, summary.predicted, summary.missing) == (6, 6, 0) and summary.frames_per_second > 0
     found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and RECORDS not in path.parts}
@@ -64,7 +64,7 @@ def test_every_file_is_there_and_named_in_the_summary(done):
     assert found == named | {SETTINGS} and len(summary.places) == 8
 
 
-def test_depth_is_that_of_the_model(done, model):
+def test_depth_files_equal_model_stream(done, model):
     source, out, _ = done
     for place, depth in enumerate(model.stream(FRAMES, K=source.K.astype(float), scale=2.0)):
         saved = np.load(out / f"depth/{place}.npy")
@@ -75,7 +75,7 @@ def test_depth_is_that_of_the_model(done, model):
         assert cv2.imread(str(out / f"colour/{place}.png")).shape == (90, 150, 3)
 
 
-def test_clouds_have_the_camera_and_the_colours_of_the_frame(done):
+def test_point_clouds_use_intrinsics_and_image_colours(done):
     trimesh = pytest.importorskip("trimesh", reason="reading point clouds back needs `pip install -e '.[test]'`")
     source, out, _ = done
     depth = np.load(out / "depth/3.npy")
@@ -87,7 +87,7 @@ def test_clouds_have_the_camera_and_the_colours_of_the_frame(done):
     np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], FRAMES[3][shown])
 
 
-def test_the_way_of_the_camera_is_that_of_the_stream(done, model):
+def test_trajectory_files_equal_model_stream(done, model):
     source, out, _ = done
     stream = model.stream(FRAMES, K=source.K.astype(float), scale=2.0)
     assert len(list(stream)) == 6
@@ -97,7 +97,7 @@ def test_the_way_of_the_camera_is_that_of_the_stream(done, model):
     np.testing.assert_allclose(rows[:, 1:4], stream.trajectory[:, :3, 3], atol=1e-8)
 
 
-def test_the_film_shows_every_frame(done):
+def test_video_shows_every_frame(done):
     capture, count = cv2.VideoCapture(str(done[1] / "side_by_side.mp4")), 0
     while (found := capture.read())[0]:
         assert found[1].shape == (90, 300, 3)
@@ -106,7 +106,7 @@ def test_the_film_shows_every_frame(done):
     assert count == 6
 
 
-def test_frames_of_a_video_are_files_of_their_own(model, tmp_path):
+def test_video_input_with_frame_range(model, tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (150, 90))
     for frame in FRAMES:
         writer.write(frame)
@@ -117,35 +117,64 @@ def test_frames_of_a_video_are_files_of_their_own(model, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out/depth").iterdir()) == ["000001.npy", "000003.npy"]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_an_interrupted_job_goes_on_and_the_files_are_the_same(model, folder, tmp_path, batch_size):
-    """Frame 4 is damaged at first: what came before stays as it is, and is not predicted again."""
-    arguments = {"formats": outputs.FORMATS, "scale": CameraHeight(1.2), "progress": False, "batch_size": batch_size}
+def same_files(found, expected):
+    """Equal content; videos and the settings know when files were written."""
+    assert found.keys() == expected.keys()
+    assert all(found[name] == expected[name] for name in expected if name not in ("side_by_side.mp4", SETTINGS))
+
+
+BATCH_OF_THREE = {"formats": outputs.FORMATS, "scale": CameraHeight(1.2), "progress": False, "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def in_batches(model, tmp_path_factory):
+    """All formats of six frames, three at once."""
+    root = tmp_path_factory.mktemp("in_batches")
+    source = opened(write_frames(root / "drive"))
+    predict(model, source, root / "out", **BATCH_OF_THREE)
+    return source, root / "out"
+
+
+@pytest.mark.parametrize(("batch_size", "kept"), [(1, 4), (3, 3)])
+def test_continued_job_writes_the_same_files(model, folder, tmp_path, batch_size, kept):
+    """Frame 4 is damaged at first: complete batches stay as they are and are not predicted again."""
+    arguments = BATCH_OF_THREE | {"batch_size": batch_size}
     source, data = opened(folder), (folder / "4.png").read_bytes()
     predict(model, source, tmp_path / "whole", **arguments)
     (folder / "4.png").write_bytes(data[:100])
     with pytest.raises(ConfigError, match=r"4.png is damaged or cut off"):
         predict(model, source, tmp_path / "out", **arguments)
     first = contents(tmp_path / "out")
-    first.pop(SETTINGS)  # knows when each picture was written
-    assert "depth/3.npy" in first and "depth/4.npy" not in first and "side_by_side.mp4" not in first
-    assert not [name for name in first if ".partial" in name]
+    first.pop(SETTINGS)  # holds the modification time of each image
+    assert [place for place in range(6) if f"depth/{place}.npy" in first] == list(range(kept))
+    assert "side_by_side.mp4" not in first and not [name for name in first if ".partial" in name]
     whole = contents(tmp_path / "whole")
     assert all(whole[name] == value for name, value in first.items())
     times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in first}
 
     (folder / "4.png").write_bytes(data)
     summary = predict(model, opened(folder), tmp_path / "out", **arguments)
-    assert (summary.predicted, summary.frames) == (2, 6)
-    again = contents(tmp_path / "out")
-    assert again.keys() == whole.keys()
-    assert all(again[name] == whole[name] for name in whole if name not in ("side_by_side.mp4", SETTINGS))
+    assert (summary.predicted, summary.frames) == (6 - kept, 6)
+    same_files(contents(tmp_path / "out"), whole)
     assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in first}
 
 
-def test_files_of_another_input_are_not_mixed_with_those_of_this_one(model, tmp_path):
-    """What lies behind the last frame may change, but not where files of all frames together are there."""
-    refused = pytest.raises(ConfigError, match=r"the input differs from that of .*, whose files would not belong together")
+def test_broken_batch_is_predicted_again_as_a_whole(model, in_batches, tmp_path):
+    """A job killed between the files of one batch: what was written of it stays, the rest has the same bits."""
+    source, whole = in_batches
+    shutil.copytree(whole, tmp_path / "out")
+    for path in [*tmp_path.glob("out/*/4.*"), *tmp_path.glob("out/*/5.*"), *tmp_path.glob("out/*.mp4")]:
+        path.unlink()
+    record = tmp_path / "out" / RECORDS / "3.npz"
+    before = record.stat().st_mtime_ns
+    summary = predict(model, source, tmp_path / "out", **BATCH_OF_THREE)
+    assert (summary.predicted, summary.frames) == (3, 6) and record.stat().st_mtime_ns == before
+    same_files(contents(tmp_path / "out"), contents(whole))
+
+
+def test_changed_input_raises(model, tmp_path):
+    """Frames may be added after the last one, unless a file of all frames together exists."""
+    refused = pytest.raises(ConfigError, match=r"(each|all) holds files of another input: remove it, or choose another --out")
     folder = write_frames(tmp_path / "drive", FRAMES[:3])
     for out, formats in (("each", ["npy"]), ("all", ["npy", "trajectory"])):
         predict(model, opened(folder), tmp_path / out, formats=formats, progress=False)
@@ -156,7 +185,7 @@ def test_files_of_another_input_are_not_mixed_with_those_of_this_one(model, tmp_
     with refused:
         predict(model, opened(folder), tmp_path / "all", formats=["npy", "trajectory"], progress=False)
     assert contents(tmp_path / "all") == before
-    shutil.rmtree(tmp_path / "each" / RECORDS)  # as one may at the end
+    shutil.rmtree(tmp_path / "each" / RECORDS)  # as a user may once all is written
     cv2.imwrite(str(folder / "2.png"), FRAMES[5])
     with refused:
         predict(model, opened(folder), tmp_path / "each", formats=["npy"], progress=False)
@@ -165,28 +194,28 @@ def test_files_of_another_input_are_not_mixed_with_those_of_this_one(model, tmp_
         predict(model, opened(folder), tmp_path / "each", formats=["npy"], progress=False)
 
 
-def test_frames_that_are_matched_with_the_next_one_need_that_one_too(tmp_path):
-    """Depth of the last frame would be another one, were there a frame after it."""
+def test_added_frame_raises_with_future_frame(tmp_path):
+    """The depth of the last frame depends on the frame that was added after it."""
     known, now = ["0 a", "1 b"], ["0 a", "1 b", "2 c"]
     (tmp_path / RECORDS).mkdir()
     (tmp_path / RECORDS / "1.npz").touch()
     claimed = {"input": known}
     (tmp_path / SETTINGS).write_text(json.dumps(claimed))
-    with pytest.raises(ConfigError, match="the input differs"):
+    with pytest.raises(ConfigError, match="holds files of another input"):
         claim(tmp_path, {"input": now}, future=True)
     claim(tmp_path, {"input": now}, future=False)
     assert json.loads((tmp_path / SETTINGS).read_text()) == {"input": now}
 
 
-def test_a_video_of_which_nothing_is_left_leaves_nothing(model, tmp_path, monkeypatch):
+def test_unreadable_video_writes_no_files(model, tmp_path, monkeypatch):
     source = opened(write_frames(tmp_path / "drive"))
     empty = inputs.dataclasses.replace(source, read=lambda wanted: iter(()))
-    with pytest.raises(ConfigError, match=r"0.png cannot be read, nor what comes after it: it is cut off or damaged there"):
+    with pytest.raises(ConfigError, match=r"0.png and all frames after it cannot be read: the file is cut off or damaged"):
         predict(model, empty, tmp_path / "out", formats=outputs.FORMATS, progress=False)
     assert set(contents(tmp_path / "out")) == {SETTINGS}
 
 
-def test_further_formats_need_no_further_prediction(model, done, tmp_path, monkeypatch):
+def test_more_formats_need_no_prediction(model, done, tmp_path, monkeypatch):
     source, out, _ = done
     shutil.copytree(out, tmp_path / "out")
     for name in ("side_by_side.mp4", "viewer.html", "trajectory_tum.txt", "clouds/2.ply"):
@@ -199,32 +228,32 @@ def test_further_formats_need_no_further_prediction(model, done, tmp_path, monke
     assert predict(model, source, tmp_path / "out", formats=["npy"], scale=2.0, farthest=50.0, progress=False).frames == 6
 
 
-def test_folders_of_other_origin_are_left_alone(model, folder, done, tmp_path):
+def test_folders_of_other_origin_are_not_changed(model, folder, done, tmp_path):
     source = opened(folder)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="out holds files already that no prediction left there: remove it, or choose another"):
+    with pytest.raises(ConfigError, match="out already holds files that were not written by a prediction: remove it, or"):
         predict(model, source, tmp_path / "out", progress=False)
     shutil.copytree(done[1], tmp_path / "other")
     before = contents(tmp_path / "other")
-    with pytest.raises(ConfigError, match=r"other holds depth that was predicted otherwise \(network, farthest, input differ\)"):
+    with pytest.raises(ConfigError, match=r"other holds depth predicted with other settings \(network, farthest, input differ\)"):
         predict(model, source, tmp_path / "other", network="teacher", progress=False)
     (tmp_path / "other" / SETTINGS).write_text("{")
-    with pytest.raises(ConfigError, match=r"predict.json cannot be read, so nobody knows what .*other holds"):
+    with pytest.raises(ConfigError, match=r"predict.json cannot be read, so the settings of the files in .*other are unknown"):
         predict(model, source, tmp_path / "other", progress=False)
     assert contents(tmp_path / "other").keys() == before.keys()
 
 
-def test_bad_frames_and_places_end_in_one_sentence(model, folder, tmp_path):
+def test_bad_frames_and_folders_raise(model, folder, tmp_path):
     source = opened(folder)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"file.* cannot be written \(.*\); what is written so far stays"):
+    with pytest.raises(ConfigError, match=r"file.* cannot be written \(.*\); files written so far stay"):
         predict(model, source, tmp_path / "file/out", progress=False)
     (tmp_path / "blocked/depth").mkdir(parents=True)
     (tmp_path / "blocked").rename(tmp_path / "b")
     predict(model, source, tmp_path / "blocked", formats=["colour"], progress=False)
     (tmp_path / "blocked/depth").write_text("a file where a folder should be")
-    with pytest.raises(ConfigError, match=r"blocked/depth.* cannot be written \(.*\); what is written so far stays"):
+    with pytest.raises(ConfigError, match=r"blocked/depth.* cannot be written \(.*\); files written so far stay"):
         predict(model, source, tmp_path / "blocked", formats=["npy"], progress=False)
     assert cv2.imread(str(tmp_path / "blocked/colour/5.png")).shape == (90, 150, 3)
 
@@ -242,7 +271,7 @@ def test_bad_frames_and_places_end_in_one_sentence(model, folder, tmp_path):
         assert not (tmp_path / "none").exists()
 
 
-def test_a_damaged_record_is_named(model, folder, tmp_path):
+def test_damaged_record_raises(model, folder, tmp_path):
     source = opened(folder)
     predict(model, source, tmp_path / "out", formats=["npy"], progress=False)
     record = tmp_path / "out" / RECORDS / "2.npz"
@@ -253,7 +282,7 @@ def test_a_damaged_record_is_named(model, folder, tmp_path):
     assert predict(model, source, tmp_path / "out", formats=["colour"], progress=False).predicted == 1
 
 
-def test_masks_change_what_is_predicted(model, folder, tmp_path):
+def test_masks_change_the_prediction(model, folder, tmp_path):
     source, mask = opened(folder), np.zeros((90, 150), bool)
     mask[30:70, 40:110] = True
     for out, mask_of in (("with", lambda place: mask), ("without", lambda place: None)):
@@ -274,48 +303,49 @@ def given(model, tmp_path_factory):
     return path
 
 
-def test_the_script_says_what_it_did(main, given, folder, tmp_path, capsys):
+def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatch):
+    tiny.share_compiled_prediction(monkeypatch)
     arguments = [str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--intrinsics=120,120,74.5,44.5", "--viewer"]
     main([*arguments, "--frames=1:4", "--save=npy,trajectory", "--camera-height=1.5", f"--masks={folder}"])
-    said = capsys.readouterr().out
-    assert "drive: 3 frames of 150 x 90; camera: as given" in said and "3 frames, 3 predicted now" in said
-    assert f"{tmp_path / 'out/viewer.html'}" in said and (tmp_path / "out/depth/3.npy").is_file()
+    printed = capsys.readouterr().out
+    assert "drive: 3 frames of 150 x 90; camera: as given" in printed and "3 frames, 3 predicted now" in printed
+    assert f"{tmp_path / 'out/viewer.html'}" in printed and (tmp_path / "out/depth/3.npy").is_file()
     assert json.loads((tmp_path / "out" / SETTINGS).read_text())["camera_height"] == "1.5"
-    with pytest.raises(SystemExit, match=r"error: .*out holds depth that was predicted otherwise \(.*speed.* differ\)"):
+    with pytest.raises(SystemExit, match=r"error: .*out holds depth predicted with other settings \(.*speed.* differ\)"):
         main([*arguments, "--frames=1:4", "--speed=10"])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--checkpoint=nowhere"], "error: nowhere is no folder"),
+        (["--checkpoint=nowhere"], "error: nowhere is not a folder"),
         (["--intrinsics=1,2,3"], "four numbers are needed"),
         (["--frames=5"], "'5' is not like 100:200"),
         (["--fov=500"], "error: --fov=500 must lie between 0 and 180 degrees"),
         (["--save=npy,exr"], "error: 'exr' is not one of the formats"),
         (["--scale=-1"], "error: scale must be a positive number: it is -1.0"),
         (["--speed=oxts"], "error: --speed=oxts is for KITTI drives"),
-        (["--scale=1e300"], "error: scale is 1e+300: depth has numbers from 1e-30 to 1e+30"),
+        (["--scale=1e300"], "error: scale is 1e+300: it must lie between 1e-30 and 1e+30"),
         (["--save="], "error: --save names no format: choose from npy, png16, colour, ply, mp4, trajectory, viewer"),
         (["--save=ply", "--cloud-depth=-1"], "error: --cloud-depth=-1 must be positive"),
         (["--save=ply", "--cloud-depth=nan"], "error: --cloud-depth=nan must be positive"),
-        (["--camera-pitch=5"], "error: --camera-pitch says how the camera of --camera-height is mounted: give both, or neither"),
+        (["--camera-pitch=5"], "error: --camera-pitch is used with --camera-height only: give both, or neither"),
         (["--camera=3"], "error: --camera=3 is for KITTI drives"),
-        (["--which=zz"], "is one system, of step 0: which='zz' is for the checkpoints of a run"),
+        (["--which=zz"], "is a single model, of step 0: which='zz' is for the checkpoints of a run"),
         (["--rate=inf", "--save=mp4"], "error: --rate=inf must be frames per second, between 0.001 and 1000"),
         (["--intrinsics=0.58,1.92,0.5,0.5"], "error: K has the focal length fx=0.58 for frames that are 150 pixels wide"),
         (["--scale=1", "--speed=3"], "not allowed with argument"),
-        (["--masks=nowhere"], "error: --masks=nowhere is no folder"),
+        (["--masks=nowhere"], "error: --masks=nowhere is not a folder"),
     ],
 )
-def test_the_script_refuses_in_sentences(main, given, folder, tmp_path, capsys, changes, message):
+def test_script_rejects_bad_arguments(main, given, folder, tmp_path, capsys, changes, message):
     with pytest.raises(SystemExit) as stopped:
         main([str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", *changes])
     assert message in str(stopped.value) + capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_truncated_model_is_refused_by_the_script(main, given, folder, tmp_path):
+def test_script_rejects_truncated_model(main, given, folder, tmp_path):
     shutil.copytree(given, tmp_path / "cut")
     weights = tmp_path / "cut/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
@@ -324,7 +354,7 @@ def test_a_truncated_model_is_refused_by_the_script(main, given, folder, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_script_as_a_user_runs_it(given, folder, tmp_path):
+def test_script_in_a_process_of_its_own(given, folder, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
     command = [sys.executable, str(SCRIPT), str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--save=mp4"]
     for predicted in (6, 0):

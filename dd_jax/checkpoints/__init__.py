@@ -1,1 +1,7 @@
-"""Trained systems on disk: a run's checkpoints, folders to give away, the hub, published PyTorch files, the bundled system."""
+"""Models on disk.
+
+Of this library: ``run_folder`` (checkpoints of a training run, Orbax), ``saved`` (a folder with one trained model in safetensors,
+``model_card`` its README), ``hub`` (such a folder on the Hugging Face hub), ``trained/`` (those that come with the library).
+Of PyTorch: ``torch_files`` (state dicts from files), ``torch_names`` (their entries in our parameter trees), ``published``
+(import and export of whole models), ``imagenet`` (pretrained encoders).
+"""

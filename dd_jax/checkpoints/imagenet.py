@@ -1,4 +1,4 @@
-"""ImageNet classifiers of torchvision and timm, in whose features the encoders start to learn."""
+"""ImageNet classifiers of torchvision and timm as initial weights of the encoders."""
 
 import re
 from pathlib import Path
@@ -9,17 +9,17 @@ from dd_jax.config import Config, ConfigError
 from dd_jax.networks import pose
 
 ON_HUB = "model.safetensors"
-"""What timm calls the weights in its repositories."""
+"""Name of the weights in timm's repositories."""
 
 NAMED_DIGEST = re.compile(r"-([0-9a-f]{8})\.pth$")
-"""PyTorch's own files say in their names how their SHA-256 begins: ``resnet18-f37072fd.pth``."""
+"""PyTorch's file names contain the first digits of their SHA-256: ``resnet18-f37072fd.pth``."""
 
 
 def fill_encoders(trees: tuple[dict[str, Any], dict[str, Any]], config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``(params, batch_stats)`` with the encoders of ``config.train.init_encoders``, each from the entry of as many layers.
+    """``(params, batch_stats)`` with encoders from ``config.train.init_encoders``, each from the entry with as many layers.
 
     Raises:
-      ConfigError: an entry is not there, is damaged, has another digest, or fits no encoder; or an encoder is left without.
+      ConfigError: an entry is missing, damaged, has another digest or fits no encoder; or an encoder has no entry.
     """
     needed = {name: pose.LAYERS for name in torch_names.ENCODERS}
     needed["student"] = config.model.student_layers
@@ -41,12 +41,12 @@ def fill_encoders(trees: tuple[dict[str, Any], dict[str, Any]], config: Config) 
             except ConfigError as error:
                 raise ConfigError(f"--config.train.init_encoders: {place}: {error}") from error
     if left:
-        raise ConfigError(f"--config.train.init_encoders has nothing for {_layers(left)}: add a file of as many layers")
+        raise ConfigError(f"--config.train.init_encoders has no file for {_layers(left)}: add one with as many layers")
     return trees
 
 
 def _checked(place: str, digest: str) -> Path:
-    """The local file of an entry, whose content is what its digest says."""
+    """The local file of an entry; its digest is checked."""
     path = hub.fetch(place, (ON_HUB,)) / ON_HUB if hub.is_address(place) else Path(place).expanduser()
     named = NAMED_DIGEST.search(path.name)
     for wanted in filter(None, (digest, named and named[1])):
@@ -54,7 +54,7 @@ def _checked(place: str, digest: str) -> Path:
         if not found.startswith(wanted):
             raise ConfigError(
                 f"--config.train.init_encoders: the SHA-256 of {path} is {found} and should begin with {wanted}: "
-                "the file is damaged or another one"
+                "the file is damaged or a different one"
             )
     return path
 

@@ -1,4 +1,4 @@
-"""The card of a saved system: Markdown with a head in YAML, as the Hugging Face hub reads it."""
+"""The model card of a saved model: Markdown with YAML metadata, as the Hugging Face hub reads it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,19 +9,19 @@ from dd_jax.config import Config, protocols
 from dd_jax.report.html import METRIC_NAMES
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""predictor -> region -> metric -> number, as ``metrics.json`` has them; None where a region has no pixel."""
+"""predictor -> region -> metric -> number, as in ``metrics.json``; None if a region has no pixel."""
 
 NETWORKS = ("student", "teacher")
-"""Predictors that are part of the system; the others stand in ``metrics.json`` to compare with."""
+"""Predictors that are part of the model; the others in ``metrics.json`` are baselines."""
 
 DIGEST = "SHA-256 of model.safetensors"
-"""What stands before the digest of the weights; a file without it is no card of ours."""
+"""Label of the digest of the weights; a file without it is not a card of ours."""
 
-LICENCE = "# license: yours to choose; the weights may also be bound by the licences of the data and of what they started from"
+LICENCE = "# license: yours to choose; the licences of the training data and of the initial weights may also apply"
 
 
 def measured(scores: Scores) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(network, region, metrics) of what the networks were measured on."""
+    """(network, region, metrics) of each region with pixels."""
     return [
         (who, region, {name: float(row[name]) for name in METRIC_NAMES})
         for who, regions in scores.items()
@@ -34,8 +34,8 @@ def text(restored: Restored, sha256: str, scores: Scores | None) -> str:
     """The whole card.
 
     Args:
-      restored: the config without paths of a machine.
-      sha256: of the file with the weights.
+      restored: its config has no local paths.
+      sha256: of the weights file.
       scores: None = not evaluated.
     """
     config, rows = restored.config, measured(scores or {})
@@ -47,7 +47,7 @@ def text(restored: Restored, sha256: str, scores: Scores | None) -> str:
 
 # {config.name}
 
-Depth from driving video, learnt without depth labels. {origin}
+Depth from driving video, trained without depth labels. {origin}
 
 | | |
 |---|---|
@@ -73,7 +73,7 @@ depth = model.predict(frame, previous=previous, K=K)         # (H, W), in the ne
 
 ## Licence
 
-Not said yet: see the head of this file.{" The licence of the imported checkpoint holds for its weights." if imported else ""}
+Not chosen yet: see the top of this file.{" The licence of the imported checkpoint holds for its weights." if imported else ""}
 """
 
 
@@ -92,7 +92,7 @@ def _facts(restored: Restored, sha256: str) -> Iterator[tuple[str, Any]]:
     else:
         yield "training steps", f"{restored.step:,} of {config.optim.steps:,}"
     if config.train.init_from or config.train.init_encoders:
-        yield "started from", config.train.init_from or config.train.init_encoders
+        yield "initial weights", config.train.init_from or config.train.init_encoders
     if restored.score is not None:
         yield f"{SCORE} on the validation split", f"{restored.score:.4f}"
     yield "written with", ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -115,7 +115,7 @@ def _scores(config: Config, rows: list[tuple[str, str, Mapping[str, Any]]]) -> s
 
 
 def _head(config: Config, rows: list[tuple[str, str, Mapping[str, Any]]]) -> str:
-    """The YAML; what may need quotes is written as JSON, which is YAML too."""
+    """The YAML metadata; strings that may need quotes are JSON, a subset of YAML."""
     lines = ["library_name: dd_jax", "pipeline_tag: depth-estimation", LICENCE, "tags:"]
     lines += [f"- {tag}" for tag in ("depth-estimation", "self-supervised", "jax", json.dumps(config.name))]
     if rows:

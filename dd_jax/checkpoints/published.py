@@ -1,7 +1,7 @@
-"""Published PyTorch checkpoints as systems of ours, and back.
+"""Import of published PyTorch checkpoints, and export in their format.
 
 A checkpoint is a folder with one file per network (DynamicDepth, ManyDepth, Monodepth2, DS-Depth), or one file (SC-Depth). The
-config says which system it is; what the files know better (sizes, layers, bins) is taken from them.
+config names the method; image size, layers and bins are read from the files if they have them.
 """
 
 import dataclasses
@@ -29,42 +29,42 @@ from dd_jax.types import TrainState
 StateDicts = dict[str, dict[str, np.ndarray]]
 
 SINGLE_FRAME = {"encoder": "mono_encoder", "depth": "mono_depth"}
-"""What Monodepth2 calls the networks that are the teacher beside a student."""
+"""Monodepth2's names of the networks that are the teacher of a two-frame method."""
 
 SC_DEPTH = "sc_depth"
-"""Name of the only file of an exported SC-Depth."""
+"""Name of the single file of an exported SC-Depth."""
 
 IMAGENET_CLASSES = 1000
 DIGEST = re.compile("[0-9a-f]{8,64}")
 PREMATCHING = 16
-"""Outputs of a convolution that the published matching encoders carry along and never use."""
+"""Outputs of an unused convolution in the published matching encoders."""
 
 
 @dataclasses.dataclass
 class Imported:
-    """A published system in our form."""
+    """A published model in our format."""
 
     restored: Restored
-    remarks: list[str]  # sentences: what the files said otherwise than the config, and what was left out
+    remarks: list[str]  # sentences: where the files differ from the config, and what was not imported
 
 
 def read(places: Sequence[str | Path], config: Config) -> Imported:
-    """The system of ``config`` with the networks of a published checkpoint.
+    """The model of ``config`` with the networks of a published checkpoint.
 
     Args:
-      places: its folder, its repository on the hub (``hf://owner/name``, ``hf://owner/name@revision``), or its files, whose
-        names are those of :data:`torch_names.NETWORKS`. ``PLACE#DIGEST``: only if its :func:`digest` begins so.
-      config: which system, and whatever the files do not say.
+      places: its folder, its repository on the hub (``hf://owner/name``, ``hf://owner/name@revision``), or its files, named
+        as in :data:`torch_names.NETWORKS`. ``PLACE#DIGEST``: its :func:`digest` must begin with DIGEST.
+      config: the method, and all settings that the files do not contain.
 
     Raises:
-      ConfigError: a file is missing, damaged, another one or holds code, or the networks are not those of the system.
+      ConfigError: a file is missing, damaged, has another digest or holds code, or the networks do not fit the config.
     """
     digests, places = _fetched(places, config)
     paths = _find_one(places) if config.sc.enabled else _find_all(places)
     for place, wanted in digests.items():
         found = digest([path for path in paths.values() if place in (path, path.parent)])
         if not found.startswith(wanted):
-            raise ConfigError(f"the SHA-256 of {place} is {found} and should begin with {wanted}: it is damaged or another one")
+            raise ConfigError(f"the SHA-256 of {place} is {found} and should begin with {wanted}: it is damaged or different")
     state_dicts = {name: torch_files.read(path) for name, path in paths.items()}
     if config.sc.enabled:
         (state,) = state_dicts.values()
@@ -76,20 +76,20 @@ def read(places: Sequence[str | Path], config: Config) -> Imported:
     missing = [name for name in needed if name not in state_dicts]
     if missing:
         where = ", ".join(map(str, places))
-        raise ConfigError(f"{where}: nothing for {', '.join(missing)}; {config.name} has {', '.join(needed)}: copy all files")
-    config, remarks = _settled(config, state_dicts)
+        raise ConfigError(f"{where}: no file for {', '.join(missing)}; {config.name} has {', '.join(needed)}: copy all files")
+    config, remarks = _with_values_of_files(config, state_dicts)
     unused = sorted(set(state_dicts) - set(needed))
     if unused:
-        remarks.append(f"left out, being no part of {config.name} as configured: {', '.join(unused)}")
+        remarks.append(f"not imported, since {config.name} does not have them as configured: {', '.join(unused)}")
     state = _state(config, {name: state_dicts[name] for name in needed}, remarks)
     origin = ", ".join(f"{path.name} (SHA-256 {torch_files.sha256(path)})" for path in paths.values())
     return Imported(Restored(state, None, 0, None, config, run_folder.versions() | {"imported": origin}), remarks)
 
 
 def export(folder: Path, restored: Restored) -> list[Path]:
-    """Writes the networks of a system as safetensors files that the published code loads, and returns them.
+    """Writes the networks of a model as safetensors files that the published code loads, and returns their paths.
 
-    Names, shapes and layout are those of the published ``.pth`` files, entries that nothing uses included.
+    Names, shapes and layout are those of the published ``.pth`` files, including unused entries.
 
     Raises:
       ConfigError: the folder cannot be written.
@@ -100,7 +100,7 @@ def export(folder: Path, restored: Restored) -> list[Path]:
     if config.sc.enabled:
         state_dicts = {SC_DEPTH: torch_names.join_sc_depth(state_dicts)}
     else:
-        state_dicts = {name: state | _carried(name, state, restored) for name, state in state_dicts.items()}
+        state_dicts = {name: state | _further_entries(name, state, restored) for name, state in state_dicts.items()}
         if not config.model.student:
             names = {ours: published for published, ours in SINGLE_FRAME.items()}
             state_dicts = {names.get(name, name): state for name, state in state_dicts.items()}
@@ -115,7 +115,7 @@ def export(folder: Path, restored: Restored) -> list[Path]:
 
 
 def digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of a checkpoint: of its one file, or of what ``sha256sum`` prints for its files in the order of their names."""
+    """SHA-256 of a checkpoint: of its single file, or of the output of ``sha256sum`` for its files in order of names."""
     if len(paths) == 1:
         return torch_files.sha256(paths[0])
     lines = [f"{torch_files.sha256(path)}  {path.name}\n" for path in sorted(paths, key=lambda path: path.name)]
@@ -123,12 +123,12 @@ def digest(paths: Sequence[Path]) -> str:
 
 
 def _fetched(places: Sequence[str | Path], config: Config) -> tuple[dict[Path, str], list[Path]]:
-    """The places on this machine, and how the digests of those begin that name one."""
+    """The first digits of the digest of each local place, where given, and all local places."""
     digests, local = {}, []
     for place in map(str, places):
         name, _, wanted = (place, "", "") if Path(place).exists() else place.partition("#")
         if wanted and not DIGEST.fullmatch(wanted):
-            raise ConfigError(f"{place}: behind # stand the first 8 or more digits of a SHA-256, in lower case")
+            raise ConfigError(f"{place}: after # give the first 8 or more digits of a SHA-256, in lower case")
         kinds = [f"{stem}{suffix}" for stem in (["*"] if config.sc.enabled else torch_names.NETWORKS) for suffix in SUFFIXES]
         local.append(hub.fetch(name, (), kinds) if hub.is_address(name) else Path(name).expanduser())
         if wanted:
@@ -142,10 +142,10 @@ def _find_all(places: Sequence[Path]) -> dict[str, Path]:
     for path in _files(places):
         if path.stem in torch_names.NETWORKS:
             if path.stem in found:
-                raise ConfigError(f"{found[path.stem]} and {path} are both called {path.stem}: name the files one by one")
+                raise ConfigError(f"{found[path.stem]} and {path} are both named {path.stem}: name the files one by one")
             found[path.stem] = path
         elif path in places:
-            raise ConfigError(f"{path} is no network of a published system, which are {', '.join(torch_names.NETWORKS)}")
+            raise ConfigError(f"{path} is not a network of a published checkpoint, which has {', '.join(torch_names.NETWORKS)}")
     return found
 
 
@@ -153,12 +153,12 @@ def _find_one(places: Sequence[Path]) -> dict[str, Path]:
     found = _files(places)
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise ConfigError(f"an SC-Depth checkpoint is one file, here are {len(found)} ({names}): name the one to import")
+        raise ConfigError(f"an SC-Depth checkpoint is one file, {len(found)} were found ({names}): name the one to import")
     return {SC_DEPTH: found[0]}
 
 
 def _files(places: Sequence[Path]) -> list[Path]:
-    """The files that are named, and those in the folders that are named, as far as they may hold arrays."""
+    """The named files, and those in the named folders that may hold arrays."""
     found = []
     for place in places:
         if not place.exists():
@@ -175,36 +175,36 @@ def _networks_of(config: Config) -> list[str]:
 
 
 def _check_kind(state_dicts: StateDicts, config: Config) -> None:
-    """Whether the files are those of a system like the config's, as far as one sentence can say it."""
+    """Raises ConfigError if the files are of another kind of model than the config."""
     encoder = state_dicts.get("encoder", {})
     if config.model.student and "encoder.conv1.weight" in encoder:
         raise ConfigError(
-            f"the files are those of a single-frame system, and {config.name} has a student: "
+            f"the files are of a single-frame model, but {config.name} has a student: "
             "import them with --config=configs/monodepth2.py:kitti"
         )
     for name in ("mono_encoder", "pose_encoder"):
         layers = torch_names.layers_of(state_dicts.get(name, {}), "encoder.")
         if name in state_dicts and layers != pose.LAYERS:
             found = f"{layers} layers" if layers else "another architecture"
-            raise ConfigError(f"{name} has {found}: here single-frame and pose networks have {pose.LAYERS} layers")
+            raise ConfigError(f"{name} has {found}: single-frame and pose networks have {pose.LAYERS} layers here")
 
 
-def _settled(config: Config, state_dicts: StateDicts) -> tuple[Config, list[str]]:
-    """The config with what the files know better, and a sentence for each such field."""
+def _with_values_of_files(config: Config, state_dicts: StateDicts) -> tuple[Config, list[str]]:
+    """The config with the values of the files, and a sentence for each changed field."""
     config, remarks = configs.from_dict(configs.to_dict(config)), []
 
     def take(section: str, name: str, value: Any) -> None:
         fields = getattr(config, section)
         before = getattr(fields, name)
         if value != before:
-            remarks.append(f"{section}.{name} is {value} in the files and {before} in the config: {value} is taken")
+            remarks.append(f"{section}.{name} is {value} in the files and {before} in the config: using {value}")
             setattr(fields, name, value)
 
     for name in ("height", "width"):
-        sizes = {network: _whole(state, name) for network, state in state_dicts.items() if name in state}
+        sizes = {network: _pixels(state, name) for network, state in state_dicts.items() if name in state}
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{size} in {network}" for network, size in sizes.items())
-            raise ConfigError(f"{name} is {told}: these are files of several checkpoints, copy those of one")
+            listed = ", ".join(f"{size} in {network}" for network, size in sizes.items())
+            raise ConfigError(f"{name} is {listed}: the files are of different checkpoints, copy those of one")
         if sizes:
             take("data", name, next(iter(sizes.values())))
     first = state_dicts["mono_encoder"].get("encoder.conv1.weight")
@@ -219,7 +219,7 @@ def _settled(config: Config, state_dicts: StateDicts) -> tuple[Config, list[str]
     for name in ("rotation_scale", "translation_scale"):
         take("model", name, pose.PUBLISHED_SCALE)
     if any(np.any(state.get("use_stereo", False)) for state in state_dicts.values()):
-        remarks.append("the networks saw stereo pairs: their depth times 5.4 is metres (evaluate.py --scaling=given --scale=5.4)")
+        remarks.append("trained on stereo pairs: depth times 5.4 is in metres (evaluate.py --scaling=given --scale=5.4)")
     saved.check(config)
     return config, remarks
 
@@ -234,35 +234,35 @@ def _state(config: Config, state_dicts: StateDicts, remarks: list[str]) -> Train
         with np.errstate(over="ignore"):
             kept = np.float32([near, far])
         if not 0 < kept[0] < kept[1] < np.inf:
-            raise ConfigError(f"min_depth_bin={near:g} and max_depth_bin={far:g} are no range of depth: the file is damaged")
+            raise ConfigError(f"min_depth_bin={near:g} and max_depth_bin={far:g} are not a depth range: the file is damaged")
     elif config.model.student:
-        remarks.append(f"the files do not say where the depth bins lie: {near:g} to {far:g}, the config's start, is taken")
+        remarks.append(f"the files have no range of the depth bins: using the config's initial {near:g} to {far:g}")
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, None, jnp.array([near, far], jnp.float32))
 
 
 def _number(state: Mapping[str, np.ndarray], name: str) -> float:
     if state[name].size != 1 or state[name].dtype.kind not in "fiu" or not np.isfinite(state[name]).all():
-        raise ConfigError(f"{name} is no finite number but {state[name].dtype}{list(state[name].shape)}: the file is damaged")
+        raise ConfigError(f"{name} is not a finite number but {state[name].dtype}{list(state[name].shape)}: the file is damaged")
     return float(state[name].reshape(()))
 
 
-def _whole(state: Mapping[str, np.ndarray], name: str) -> int:
+def _pixels(state: Mapping[str, np.ndarray], name: str) -> int:
     number = _number(state, name)
     if number != round(number) or not 0 < number < 2**31:
-        raise ConfigError(f"{name} is {number:g} and no number of pixels: the file is damaged")
+        raise ConfigError(f"{name} is {number:g}, not a number of pixels: the file is damaged")
     return int(number)
 
 
 def _at_published_scale(state: Mapping[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
-    """The pose decoder as one whose outputs are multiplied by the published factor; unchanged where that is the config's."""
+    """The pose decoder for outputs multiplied by the published factor; unchanged if the config has that factor."""
     ratios = np.array([config.model.rotation_scale, config.model.translation_scale]) / pose.PUBLISHED_SCALE
     factors = np.tile(ratios.repeat(3), 2).astype(np.float32)  # two poses, rotation before translation
     scaled = {"net.3.weight": state["net.3.weight"] * factors[:, None, None, None], "net.3.bias": state["net.3.bias"] * factors}
     return {**state, **scaled}
 
 
-def _carried(name: str, state: Mapping[str, np.ndarray], restored: Restored) -> dict[str, np.ndarray]:
-    """What the published files of a network hold besides, so that PyTorch finds all that its classes declare."""
+def _further_entries(name: str, state: Mapping[str, np.ndarray], restored: Restored) -> dict[str, np.ndarray]:
+    """Further entries of the published files of a network, so that PyTorch finds all that its classes declare."""
     config = restored.config
     size = {"height": np.int64(config.data.height), "width": np.int64(config.data.width)}
     if name == "encoder":
@@ -271,7 +271,7 @@ def _carried(name: str, state: Mapping[str, np.ndarray], restored: Restored) -> 
         ones = np.ones((bins, 1, h * w), np.float32)
         pixels = np.broadcast_to(np.stack([x.ravel(), y.ravel()]), (bins, 2, h * w))
         near, far = np.asarray(restored.state.depth_range)
-        carried = size | {
+        entries = size | {
             "min_depth_bin": near,
             "max_depth_bin": far,
             "backprojector.id_coords": np.stack([x, y]),
@@ -280,14 +280,14 @@ def _carried(name: str, state: Mapping[str, np.ndarray], restored: Restored) -> 
             "prematching_conv.0.weight": np.zeros((PREMATCHING, config.model.width, 1, 1), np.float32),
             "prematching_conv.0.bias": np.zeros(PREMATCHING, np.float32),
         }
-        return {key: np.asarray(value) for key, value in carried.items()}
+        return {key: np.asarray(value) for key, value in entries.items()}
     if name in ("mono_encoder", "pose_encoder"):
         features = state["encoder.layer4.0.bn2.weight"].shape[0]
-        carried = {
+        entries = {
             "encoder.fc.weight": np.zeros((IMAGENET_CLASSES, features), np.float32),
             "encoder.fc.bias": np.zeros(IMAGENET_CLASSES, np.float32),
         }
         if name == "mono_encoder" and not config.model.student:
-            carried |= {key: np.asarray(value) for key, value in size.items()} | {"use_stereo": np.asarray(False)}
-        return carried
+            entries |= {key: np.asarray(value) for key, value in size.items()} | {"use_stereo": np.asarray(False)}
+        return entries
     return {}

@@ -1,8 +1,7 @@
-"""Saving and restoring runs; the only file that knows Orbax (its v1 API).
+"""Saving and restoring runs; the only module that uses Orbax (its v1 API).
 
-One checkpoint is one folder, committed by one rename: the train state, where the data iterator stands, the config, the
-versions of what wrote it and its score on the validation split. A run killed while it saves leaves the folders that were
-complete, and nothing else is ever read.
+One checkpoint is one folder, committed by one rename: the train state, the position of the data iterator, the config, package
+versions and the score on the validation split. Only complete folders are read, so a run killed while saving loses nothing else.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from dd_jax.config import Config, ConfigError
 from dd_jax.types import TrainState
 
 SCORE = "abs_rel"
-"""What "best" means: the lowest ``abs_rel`` on the validation split."""
+"""Metric that defines "best": the lowest one on the validation split."""
 
 MAY_DIFFER = {
     "optim.steps", "optim.max_nonfinite",
@@ -33,7 +32,7 @@ MAY_DIFFER = {
     "data.root", "data.split_dir", "data.cache_dir", "data.threads", "data.max_unreadable",
     "data.ground_truth_file", "data.allow_pickle",
 }  # fmt: skip
-"""Fields of the config that change no number of a resumed run."""
+"""Config fields that do not change the numbers of a resumed run."""
 
 
 @dataclasses.dataclass
@@ -41,15 +40,15 @@ class Restored:
     """One checkpoint, read back."""
 
     state: TrainState
-    data: Any  # what the data iterator's ``get_state()`` returned
+    data: Any  # ``get_state()`` of the data iterator
     step: int
-    score: float | None  # abs_rel on the validation split, where it was taken
+    score: float | None  # abs_rel on the validation split, if evaluated
     config: Config
     versions: dict[str, str]
 
 
 class Writer:
-    """Keeps the newest ``config.train.keep`` checkpoints of a run and the best one; saving goes on behind the training."""
+    """Keeps the newest ``config.train.keep`` checkpoints of a run and the best one; saves in the background."""
 
     def __init__(self, workdir: str | pathlib.Path, config: Config):
         policies = ocp.training.preservation_policies
@@ -64,13 +63,13 @@ class Writer:
         )
 
     def save(self, state: TrainState | dict[str, Any], data: Any, score: float | None = None) -> bool:
-        """Start saving; returns once the arrays are copied, False if this step is on disk already (validate before saving).
+        """Starts saving; returns once the arrays are copied, False if this step is already on disk (validate before saving).
 
         Args:
           state: unstacked (one copy of every array), on devices or in NumPy; its step names the checkpoint.
-          data: ``get_state()`` of the data iterator, taken when the batch of this step was drawn: a prefetching iterator
-            runs ahead of the training. Anything that JSON can hold.
-          score: abs_rel on the validation split, lower is better; None or not finite: not a candidate for the best.
+          data: ``get_state()`` of the data iterator, taken when the batch of this step was drawn, since a prefetching
+            iterator runs ahead of the training. Any JSON value.
+          score: abs_rel on the validation split, lower is better; None or not finite: never the best.
         """
         tree = _as_dict(state)
         step = int(tree["step"])
@@ -94,11 +93,11 @@ class Writer:
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def wait(self) -> None:
-        """Return when everything is on disk; raises what went wrong in the background."""
+        """Returns when everything is on disk; raises errors of the background thread."""
         self._checkpointer.wait()
 
     def close(self) -> None:
-        """Finish saving and let go of the folder."""
+        """Finishes saving and closes the folder."""
         self._checkpointer.close()
 
     def __enter__(self) -> "Writer":
@@ -109,22 +108,21 @@ class Writer:
 
 
 def newest(directory: str | pathlib.Path) -> int | None:
-    """Step of the newest complete checkpoint in the folder (a run, or its ``checkpoints``); None where there is none."""
+    """Step of the newest complete checkpoint in the folder (of a run, or its ``checkpoints``); None if there is none."""
     return max(_steps(_folder(directory)), default=None)
 
 
 def restore(directory: str | pathlib.Path, abstract_state: TrainState | dict[str, Any], config: Config | None = None) -> Restored:
-    """The newest checkpoint, bit for bit, to go on training.
+    """The newest checkpoint, bit for bit, to resume training.
 
     Args:
-      directory: the run's workdir, or the ``checkpoints`` folder in it.
-      abstract_state: the state as a fresh start would make it, or a dict of its fields, with arrays or shapes for leaves;
-        leaves that carry a sharding keep it, the others go to the first device. How many devices wrote the checkpoint does
-        not matter.
-      config: of the resuming run; every field that changes a number must be what it was (:data:`MAY_DIFFER` lists the rest).
+      directory: the workdir of a run, or its ``checkpoints`` folder.
+      abstract_state: a fresh state, or a dict of its fields, with arrays or shapes as leaves; leaves with a sharding keep
+        it, the others go to the first device. The number of devices that wrote the checkpoint does not matter.
+      config: of the resuming run; every field that changes a number must be the same (:data:`MAY_DIFFER` lists the rest).
 
     Raises:
-      ConfigError: no checkpoint there, another config, or other networks than ``abstract_state`` describes.
+      ConfigError: no checkpoint, another config, or other networks than those of ``abstract_state``.
     """
     with _reader(directory) as reader:
         metadata, about = _read_about(reader, "latest")
@@ -140,9 +138,9 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
     """Networks without the optimiser state (``state.opt_state`` is None), to evaluate, predict or start from.
 
     Args:
-      directory: the run's workdir, or the ``checkpoints`` folder in it.
-      which: "best" (the latest, where no checkpoint has a score) | "latest" | a step.
-      expected: ``{"params": ..., "batch_stats": ...}`` of the networks to be filled, to be checked against.
+      directory: the workdir of a run, or its ``checkpoints`` folder.
+      which: "best" (the latest if no checkpoint has a score) | "latest" | a step.
+      expected: ``{"params": ..., "batch_stats": ...}`` that the stored networks must match.
 
     Raises:
       ConfigError: no such checkpoint, or other networks than expected.
@@ -162,7 +160,7 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of everything that decides a number, and the git commit where the package is a checkout."""
+    """Versions of all packages that numbers depend on, and the git commit if the package is a checkout."""
     found = {"python": platform.python_version(), "dd_jax": dd_jax.__version__}
     for package in ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
         found[package] = importlib.metadata.version(package)
@@ -184,7 +182,7 @@ def _folder(directory: str | pathlib.Path) -> pathlib.Path:
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
-    """Complete checkpoints only: until its commit a folder bears another name."""
+    """Steps of complete checkpoints: a folder has another name until it is committed."""
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
@@ -210,7 +208,7 @@ def _read_about(reader: ocp.training.Checkpointer, which: str | int) -> tuple[An
     metadata = reader.checkpointables_metadata(step)
     about = metadata.custom_metadata
     if not about or "config" not in about or "state" not in metadata.metadata:
-        raise ConfigError(f"{reader.directory / str(step)} is a checkpoint, but not one that dd_jax wrote")
+        raise ConfigError(f"{reader.directory / str(step)} is a checkpoint that dd_jax did not write")
     return metadata, about
 
 
@@ -220,7 +218,7 @@ def _restored(state: dict[str, Any], metadata: Any, about: dict[str, Any]) -> Re
 
 
 def _as_dict(state: TrainState | dict[str, Any]) -> dict[str, Any]:
-    """The plain tree that is stored, so that no class of ours is part of the format."""
+    """The plain tree that is stored: the format does not depend on our classes."""
     return state if isinstance(state, dict) else {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
 
 
@@ -233,7 +231,7 @@ def _on_one_device(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _where_wanted(x: Any) -> jax.ShapeDtypeStruct:
-    """Never where the checkpoint's metadata says: those devices may not exist here."""
+    """Placement by the caller, not by the checkpoint: its devices may not exist here."""
     sharding = getattr(x, "sharding", None)
     return _on_one_device(x) if sharding is None else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
@@ -244,7 +242,7 @@ def _by_path(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def differences(stored: Any, wanted: Any) -> str:
-    """The first few key paths that only one tree has, or whose arrays differ in shape or type; empty where none does."""
+    """The first few key paths that only one tree has, or whose arrays differ in shape or type; empty if all agree."""
     there, here = _by_path(stored), _by_path(wanted)
     different = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
     named = [f"{key} is {_shape(there.get(key))} there and {_shape(here.get(key))} here" for key in different[:3]]
@@ -252,10 +250,10 @@ def differences(stored: Any, wanted: Any) -> str:
 
 
 def check_tree(stored: Any, wanted: Any, path: Any, config: dict[str, Any]) -> None:
-    """Compares key paths, shapes and types of what is in ``path``, made by ``config``, with what is wanted.
+    """Compares the key paths, shapes and types of the checkpoint ``path``, trained with ``config``, with those wanted.
 
     Raises:
-      ConfigError: names the first few that differ, and the flags that made them.
+      ConfigError: they differ; names the first few, and the flags they were made with.
     """
     different = differences(stored, wanted)
     if different:
@@ -292,7 +290,7 @@ def _dict_keys(tree: Any) -> list[Any]:
 
 
 def _restore_integer_keys(tree: Any) -> Any:
-    """Lists of layers are dicts with integer keys in NNX; without a template Orbax returns these keys as text."""
+    """NNX keeps lists of layers as dicts with integer keys, which Orbax returns as strings if it has no template."""
     if not isinstance(tree, dict):
         return tree
     return {int(key) if key.isdigit() else key: _restore_integer_keys(value) for key, value in tree.items()}

@@ -1,7 +1,7 @@
-"""A trained system as a folder to keep and to give away: ``model.safetensors``, ``config.json`` and a card, ``README.md``.
+"""A trained model as a folder to keep or publish: ``model.safetensors``, ``config.json`` and a model card, ``README.md``.
 
 The arrays are those of ``params``, ``batch_stats`` and ``depth_range`` under their paths, ``params/teacher/encoder/...``; the
-JSON says which networks they belong to, and where they come from. Where the system was measured, ``metrics.json`` is there too.
+JSON holds the config of the networks and the origin of the weights. An evaluated model also has ``metrics.json``.
 """
 
 import dataclasses
@@ -25,63 +25,63 @@ from dd_jax.networks import model as networks
 from dd_jax.runtime import files
 from dd_jax.types import TrainState
 
-INCLUDED = Path(__file__).parent / "trained"
-"""Folders of the systems that come with the library."""
+BUNDLED = Path(__file__).parent / "trained"
+"""Folder of the models that come with the library."""
 
 WEIGHTS, ABOUT, CARD, SCORES = "model.safetensors", "config.json", "README.md", "metrics.json"
 FORMAT = 1
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether :func:`write` made this folder, or somebody else a folder like it."""
+    """Whether a folder has the files of :func:`write`."""
     return (folder / WEIGHTS).is_file() or (folder / ABOUT).is_file()
 
 
-def included() -> list[str]:
-    """Names of the systems that come with the library."""
-    return sorted(path.parent.name for path in INCLUDED.glob(f"*/{WEIGHTS}"))
+def bundled() -> list[str]:
+    """Names of the models that come with the library."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS}"))
 
 
 def is_name(place: str | Path) -> bool:
-    """Whether this means a repository of the hub or a system that comes with the library, and no folder of the user's."""
-    return hub.is_address(place) or (str(place) in included() and not Path(place).is_dir())
+    """Whether this is a repository of the hub or the name of a bundled model, not a local folder."""
+    return hub.is_address(place) or (str(place) in bundled() and not Path(place).is_dir())
 
 
 def find(place: str | Path) -> Path:
-    """The local folder of a run or of a saved system, also of one that is asked for by name (:func:`is_name`).
+    """The local folder of a run or of a saved model, given by its path or its name (:func:`is_name`).
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: no such folder.
     """
     if hub.is_address(place):
         return hub.fetch(place, (WEIGHTS, ABOUT), (SCORES,))
-    folder = INCLUDED / place if is_name(place) else Path(place).expanduser()
+    folder = BUNDLED / place if is_name(place) else Path(place).expanduser()
     if not folder.is_dir():
         raise ConfigError(
-            f"{place} is no folder: name that of a run, one that model.save wrote, hf://owner/name, "
-            "or rendered, which comes with the library"
+            f"{place} is not a folder: name the folder of a run, one that model.save wrote, hf://owner/name, "
+            f"or a model that comes with the library ({', '.join(bundled())})"
         )
     return folder
 
 
 def restore(place: str | Path, which: str | int = "best", expected: dict[str, Any] | None = None) -> Restored:
-    """A trained system, wherever it is.
+    """A trained model from any place.
 
     Args:
-      place: a run's folder or the checkpoints folder in it, a folder that :func:`write` made, such a one on the hub,
-        ``hf://owner/name`` or ``hf://owner/name@revision``, or the name of one that comes with the library.
-      which: of a run: "best" on its validation split | "latest" | a step.
-      expected: ``{"params": ..., "batch_stats": ...}`` of the networks to be filled, to be checked against.
+      place: the folder of a run or its ``checkpoints`` folder, a folder that :func:`write` made, one on the hub,
+        ``hf://owner/name`` or ``hf://owner/name@revision``, or the name of a bundled model.
+      which: checkpoint of a run: "best" on its validation split | "latest" | a step.
+      expected: ``{"params": ..., "batch_stats": ...}`` that the stored networks must match.
 
     Raises:
-      ConfigError: no such place, nothing in it, something damaged, or other networks than expected.
+      ConfigError: no such place, an empty folder, a damaged file, or other networks than expected.
     """
     folder = find(place)
     if not is_saved(folder):
         return run_folder.restore_params(folder, which, expected)
     restored = read(folder)
     if str(which) not in ("best", "latest", str(restored.step)):
-        raise ConfigError(f"{place} is one system, of step {restored.step}: which={which!r} is for the checkpoints of a run")
+        raise ConfigError(f"{place} is a single model, of step {restored.step}: which={which!r} is for the checkpoints of a run")
     if expected is not None:
         stored = {name: getattr(restored.state, name) for name in expected}
         run_folder.check_tree(stored, expected, place, configs.to_dict(restored.config))
@@ -89,20 +89,20 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
 
 
 def write(folder: Path, restored: Restored, scores: model_card.Scores | None = None, half: bool = False) -> None:
-    """Writes the files, each complete or not at all; paths of the machine that trained are left out.
+    """Writes the files atomically, without local paths of the training machine.
 
-    A card of these weights into which somebody wrote, the licence above all, is kept; one of other weights is replaced.
+    An edited card of the same weights (with a licence, above all) is kept; a card of other weights is replaced.
 
     Args:
-      scores: as ``metrics.json`` has them; without, those in the folder stay where they belong to the same weights.
-      half: kernels in 16 bits, which halves the file; :func:`read` makes 32 of them again.
+      scores: as in ``metrics.json``; None keeps those in the folder if they belong to the same weights.
+      half: kernels in float16, which halves the file; :func:`read` converts them to float32.
 
     Raises:
-      ConfigError: the folder cannot be written, is that of a run or has a ``README.md`` that is no card; or a kernel is too
-        large for 16 bits.
+      ConfigError: the folder cannot be written, is that of a run or has a ``README.md`` that is not a card; or a kernel
+        overflows float16.
     """
     if (folder / "checkpoints").is_dir() or folder.name == "checkpoints":
-        raise ConfigError(f"{folder} is the folder of a run, whose checkpoints would be found no more: name another folder")
+        raise ConfigError(f"{folder} is the folder of a run, whose checkpoints would be hidden: name another folder")
     config = _without_paths(restored.config)
     about = {
         "format": FORMAT,
@@ -120,7 +120,7 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
     try:
         there = (folder / CARD).read_text(errors="replace") if (folder / CARD).is_file() else ""
         if there and model_card.DIGEST not in there:
-            raise ConfigError(f"{folder / CARD} is there and no card that model.save wrote: name another folder, or move it")
+            raise ConfigError(f"{folder / CARD} is not a card that model.save wrote: name another folder, or move the file")
         if scores is None and sha256 in there:
             scores = scores_of(folder)
         files.replace(folder / WEIGHTS, data)
@@ -128,7 +128,7 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
         if scores is not None:
             files.replace(folder / SCORES, json.dumps(scores, indent=2) + "\n")
         elif there:
-            (folder / SCORES).unlink(missing_ok=True)  # those of the weights before
+            (folder / SCORES).unlink(missing_ok=True)  # of the previous weights
         if sha256 not in there or there == model_card.text(described, sha256, None):
             files.replace(folder / CARD, model_card.text(described, sha256, scores))
     except OSError as error:
@@ -136,7 +136,7 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
 
 
 def scores_of(folder: Path) -> model_card.Scores | None:
-    """What an evaluation wrote into the folder of a run or of a saved system; None where it wrote nothing.
+    """Scores that an evaluation wrote into the folder of a run or a saved model; None if there are none.
 
     Raises:
       ConfigError: the file is damaged.
@@ -148,7 +148,7 @@ def scores_of(folder: Path) -> model_card.Scores | None:
         scores = json.loads(path.read_text())
         model_card.measured(scores)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path} is no result of an evaluation ({error!r}): evaluate again, or delete it") from error
+        raise ConfigError(f"{path} is not the result of an evaluation ({error!r}): evaluate again, or delete it") from error
     return scores
 
 
@@ -156,7 +156,7 @@ def read(folder: Path) -> Restored:
     """Inverse of :func:`write`; ``state.opt_state`` is None.
 
     Raises:
-      ConfigError: a file is missing, damaged or of another version, or the arrays are not those of the config's networks.
+      ConfigError: a file is missing, damaged or of another version, or the arrays do not fit the networks of the config.
     """
     about = _read_about(folder / ABOUT)
     config = _config_of(about, folder / ABOUT)
@@ -168,10 +168,10 @@ def read(folder: Path) -> Restored:
         raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of the {ABOUT} beside it: {different}")
     damaged = [key for key in _flat(wanted) if not np.isfinite(arrays[key]).all()]
     if damaged:
-        raise ConfigError(f"{folder / WEIGHTS} has values in {damaged[0]} that are no finite numbers: it is damaged")
+        raise ConfigError(f"{folder / WEIGHTS} has values in {damaged[0]} that are not finite: it is damaged")
     near, far = arrays["depth_range"]
     if not 0 < near < far:
-        raise ConfigError(f"{folder / WEIGHTS} has {near:g} to {far:g} as its range of depth: it is damaged")
+        raise ConfigError(f"{folder / WEIGHTS} has the depth range {near:g} to {far:g}: it is damaged")
     leaves = [jnp.asarray(arrays[key]) for key in _flat(wanted)]
     tree = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
     state = TrainState(step=jnp.asarray(about["step"], jnp.int32), opt_state=None, **tree)
@@ -184,12 +184,12 @@ def _halved(key: str, value: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         found = value.astype(np.float16)
     if not np.isfinite(found).all():
-        raise ConfigError(f"{key} has values beyond the 65504 of 16 bits: save it without half=True")
+        raise ConfigError(f"{key} has values above 65504, the largest float16: save it without half=True")
     return found
 
 
 def digest(restored: Restored) -> str:
-    """Of all that decides about a prediction: arrays and config. Equal for a run's checkpoint and what was saved of it."""
+    """SHA-256 of all that a prediction depends on: arrays and config. Equal for a checkpoint of a run and a saved copy of it."""
     found = hashlib.sha256(json.dumps(configs.to_dict(_without_paths(restored.config)), sort_keys=True).encode())
     for key, value in sorted(_arrays(restored.state).items()):
         found.update(key.encode())
@@ -202,7 +202,7 @@ def _arrays(state: TrainState) -> dict[str, Any]:
 
 
 def _flat(tree: Any) -> dict[str, Any]:
-    """Arrays by their paths, in the tree's own order."""
+    """Arrays by path, in the order of the tree."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -221,7 +221,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         kinds = {"format": int, "step": int, "score": (float, int, type(None)), "versions": dict, "config": dict}
         wrong = [name for name, kind in kinds.items() if isinstance(about[name], bool) or not isinstance(about[name], kind)]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read as what model.save writes ({error!r}): copy the folder again") from error
+        raise ConfigError(f"{path} is not a file that model.save wrote ({error!r}): copy the folder again") from error
     if about["format"] != FORMAT:
         raise ConfigError(f"{path} has the format {about['format']!r}, this version reads {FORMAT}: update dd_jax")
     if not wrong and not 0 <= about["step"] < 2**31:
@@ -236,7 +236,7 @@ def _without_folder(entry: str) -> str:
 
 
 def check(config: Config) -> None:
-    """The rules of ``validation`` for a system that is to be used and not trained: where its data are does not matter.
+    """Validates the config of a model that is used but not trained: the place of its data does not matter.
 
     Raises:
       ConfigError: one sentence.

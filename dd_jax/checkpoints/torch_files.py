@@ -1,4 +1,4 @@
-"""Arrays from the files of PyTorch programs; nothing in a file is ever run."""
+"""Arrays from PyTorch files; code in a file is never run."""
 
 import argparse
 import hashlib
@@ -16,27 +16,27 @@ from safetensors.numpy import load
 from dd_jax.config import ConfigError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-"""Kinds of files; all but the first are pickles, which PyTorch reads."""
+"""File types; all but the first are pickles, which PyTorch reads."""
 
 WRAPPERS = ("state_dict", "model")
-"""Entries in which training frameworks keep the arrays, beside what else they remember."""
+"""Entries under which training frameworks keep the state dict among other data."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """State dict of one file: arrays in PyTorch's layout and numbers, by PyTorch's names.
+    """State dict of one file: arrays and numbers under PyTorch's names and in its layout.
 
     Raises:
-      ConfigError: another kind of file, a damaged one, one that holds code, or a pickle where PyTorch is not installed.
+      ConfigError: another file type, a damaged file, one that holds code, or a pickle without PyTorch installed.
     """
     if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{path} is none of {', '.join(SUFFIXES)}: give a file that PyTorch or safetensors wrote")
+        raise ConfigError(f"{path} is not one of {', '.join(SUFFIXES)}: give a file that PyTorch or safetensors wrote")
     if path.suffix == ".safetensors":
         return _without_wrapper(_read_safetensors(path))
     found = _read_pickle(path)
     wrapper = next((name for name in WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(name), Mapping)), None)
     found = found if wrapper is None else found[wrapper]
     if not isinstance(found, Mapping):
-        raise ConfigError(f"{path} holds a {type(found).__name__} and no arrays by name: give a file with a state dict")
+        raise ConfigError(f"{path} holds a {type(found).__name__}, not arrays by name: give a file with a state dict")
     return _without_wrapper({str(key): _as_array(value, f"{path}: {key}") for key, value in found.items()})
 
 
@@ -72,19 +72,19 @@ def _read_pickle(path: Path) -> Any:
     except ImportError as error:
         raise ConfigError(f"{path} needs PyTorch to be read: pip install torch, or convert the file to .safetensors") from error
     try:
-        # Lightning keeps a script's flags in a Namespace, which is nothing but names and values.
+        # Lightning keeps a script's flags in a Namespace, which holds only names and values.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how old the file is; whether it can be read shows
+            warnings.simplefilter("ignore")  # about old file formats, which are read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code is None:
-            raise _unreadable(path, "it is no PyTorch file") from error
+            raise _unreadable(path, "it is not a PyTorch file") from error
         raise ConfigError(
-            f"{path} was not read: it asks for {code[1]}, and what a file may ask for so can run anything; "
-            "get it as .safetensors, or take the arrays out of it where you trust it"
+            f"{path} was not read: it calls {code[1]}, and such a file can run any code; "
+            "get it as .safetensors, or extract the arrays yourself if you trust it"
         ) from error
-    except Exception as error:  # a damaged pickle fails wherever it is damaged
+    except Exception as error:  # a damaged pickle may raise anything
         raise _unreadable(path, _first_line(error)) from error
 
 
@@ -98,11 +98,11 @@ def _as_array(value: Any, where: str) -> np.ndarray:
             raise ConfigError(f"{where} is a {value.dtype} that NumPy does not have: save it as float32") from error
     if isinstance(value, (bool, int, float)):
         return np.asarray(value)
-    raise ConfigError(f"{where} is a {type(value).__name__} and no array: give a file with the state dict alone")
+    raise ConfigError(f"{where} is a {type(value).__name__}, not an array: give a file with only the state dict")
 
 
 def _without_wrapper(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the ``module.`` that PyTorch's training on several devices puts before every name."""
+    """Without the prefix ``module.`` of PyTorch's training on several devices."""
     if state and all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): value for key, value in state.items()}
     return state

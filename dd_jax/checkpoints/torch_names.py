@@ -1,6 +1,6 @@
-"""PyTorch checkpoints of DynamicDepth, ManyDepth and Monodepth2, and torchvision's ResNets, as our trees of arrays.
+"""PyTorch checkpoints of DynamicDepth, ManyDepth and Monodepth2, and torchvision's ResNets, as our parameter trees.
 
-Both directions follow from one function, :func:`torch_name`: the place in a checkpoint of each leaf of our trees.
+Both directions use one function, :func:`torch_name`: the name in a checkpoint of each leaf of our trees.
 """
 
 import re
@@ -26,16 +26,16 @@ NETWORKS = {
     "pose": "pose/",
     "flow": "flow/",
 }
-"""Checkpoint files of the reference implementations -> where their content lives in ours; the first match counts."""
+"""Checkpoint files of the reference implementations -> prefix in our trees; the first match counts."""
 
 ENCODERS = {"student": "student/encoder/resnet/", "teacher": "teacher/encoder/", "pose": "pose/encoder/"}
-"""Where the residual networks sit."""
+"""Prefixes of the residual networks."""
 
 UNUSED = re.compile(
     r".*\.num_batches_tracked|(encoder\.)?fc\..*|prematching_conv\..*|(backprojector|projector)\..*"
     r"|height|width|use_stereo|min_depth_bin|max_depth_bin"
 )
-"""Entries of published checkpoints that carry no parameter of the method."""
+"""Entries of published checkpoints that are not parameters of the method."""
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
@@ -94,29 +94,29 @@ def from_torch(state_dicts: Mapping[str, StateDict], trees: tuple[Tree, Tree]) -
 
     Args:
       state_dicts: PyTorch state dict of each of :data:`NETWORKS` to import, arrays in PyTorch's layout.
-      trees: ``(params, batch_stats)`` of the model that is to receive them, as a model of this size looks.
+      trees: ``(params, batch_stats)`` of the receiving model, arrays or shapes.
 
     Raises:
-      ConfigError: unknown network, or entries that are missing, unexpected, of another shape or no finite numbers; lists them.
+      ConfigError: unknown network, or entries that are missing, unexpected, of another shape or not finite; lists them.
     """
     unknown = set(state_dicts) - set(NETWORKS)
     if unknown:
-        raise ConfigError(f"no network is called {', '.join(sorted(unknown))}; known are {', '.join(NETWORKS)}")
+        raise ConfigError(f"no network is named {', '.join(sorted(unknown))}; known are {', '.join(NETWORKS)}")
     table = {index: torch_name(index[1]) for index, _ in _leaves(trees)}
     table = {index: name for index, name in table.items() if name[0] in state_dicts}
     absent = set(state_dicts) - {network for network, _ in table.values()}
     if absent:
-        raise ConfigError(f"this model has no part that takes {', '.join(sorted(absent))}: check --config.model.student")
+        raise ConfigError(f"this model has no {', '.join(sorted(absent))}: check --config.model.student")
     return _fill(trees, table, state_dicts)
 
 
 def from_torchvision(state_dict: StateDict, trees: tuple[Tree, Tree], encoder: str) -> tuple[Tree, Tree]:
     """Our ``(params, batch_stats)`` with one of :data:`ENCODERS` replaced by an ImageNet classifier without its last layer.
 
-    The pose encoder's two images share the first kernel, halved, so that equal images give the features of one.
+    The pose encoder uses half the first kernel for each of its two images, so that equal images give the features of one.
 
     Raises:
-      ConfigError: entries that are missing, unexpected or of another shape (another number of layers, say); lists them.
+      ConfigError: entries that are missing, unexpected or of another shape (as with other layers); lists them.
     """
     prefix = ENCODERS[encoder]
     table = {
@@ -133,10 +133,10 @@ def from_torchvision(state_dict: StateDict, trees: tuple[Tree, Tree], encoder: s
 def split_sc_depth(state_dict: StateDict) -> dict[str, dict[str, np.ndarray]]:
     """The networks of one published SC-Depth file, ``depth_net.*`` and ``pose_net.*``, as :func:`from_torch` takes them.
 
-    Its pose network says translation before rotation, and one pose: ours puts rotation first and has a second, unused one.
+    Its pose network outputs one pose, translation before rotation; ours has rotation first and a second, unused pose.
 
     Raises:
-      ConfigError: an entry that belongs to neither network.
+      ConfigError: an entry of neither network.
     """
     networks: dict[str, dict[str, np.ndarray]] = {}
     for key, value in state_dict.items():
@@ -149,7 +149,7 @@ def split_sc_depth(state_dict: StateDict) -> dict[str, dict[str, np.ndarray]]:
                 networks.setdefault(network, {})[found] = value
                 break
         else:
-            raise ConfigError(f"{key} is no entry of an SC-Depth checkpoint, which has depth_net.* and pose_net.*")
+            raise ConfigError(f"{key} is not an entry of an SC-Depth checkpoint, which has depth_net.* and pose_net.*")
     for key in ("net.3.weight", "net.3.bias"):
         if np.ndim(networks.get("pose", {}).get(key)) > 0:
             value = np.asarray(networks["pose"][key])
@@ -158,7 +158,7 @@ def split_sc_depth(state_dict: StateDict) -> dict[str, dict[str, np.ndarray]]:
 
 
 def join_sc_depth(state_dicts: Mapping[str, StateDict]) -> dict[str, np.ndarray]:
-    """One state dict as SC-Depth publishes it, the inverse of :func:`split_sc_depth`."""
+    """One state dict in SC-Depth's format, the inverse of :func:`split_sc_depth`."""
     joined = {}
     for network, state in state_dicts.items():
         for key, value in state.items():
@@ -180,7 +180,7 @@ def _sc_depth_name(network: str, key: str) -> str:
 
 
 def layers_of(state_dict: StateDict, prefix: str = "") -> int | None:
-    """Layers of the residual network whose entries begin with ``prefix``: 18, 34 or 50, or None for another one."""
+    """Layers of the ResNet whose entries begin with ``prefix``: 18, 34 or 50, or None for another network."""
     counts = tuple(
         len({key.split(".")[1] for key in (k.removeprefix(prefix) for k in state_dict) if re.match(rf"layer{stage}\.\d+\.", key)})
         for stage in (2, 3, 4)
@@ -193,7 +193,7 @@ def to_torch(*trees: Tree) -> dict[str, dict[str, np.ndarray]]:
     """State dict of each network, the inverse of :func:`from_torch`.
 
     Args:
-      trees: params, batch statistics, gradients: any trees nested like ``params`` or ``batch_stats``, or parts of them.
+      trees: trees nested like ``params`` or ``batch_stats``, or parts of them; also gradients.
     """
     state_dicts: dict[str, dict[str, np.ndarray]] = {}
     for (_, path), leaf in _leaves(trees):
@@ -206,7 +206,7 @@ def to_torch(*trees: Tree) -> dict[str, dict[str, np.ndarray]]:
 def _fill(
     trees: tuple[Tree, Tree], table: Mapping[tuple[int, str], tuple[str, str]], state_dicts: Mapping[str, StateDict]
 ) -> tuple[Tree, Tree]:
-    """``trees`` with each leaf of ``table`` read from its place in ``state_dicts``."""
+    """``trees`` with each leaf of ``table`` read from ``state_dicts``."""
     flat = dict(_leaves(trees))
     missing, misshapen, unusable, used = [], [], [], set()
     for index, (network, key) in table.items():
@@ -216,7 +216,7 @@ def _fill(
             continue
         value = np.asarray(state_dicts[network][key])
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        if value.shape != flat[index].shape:  # before anything is copied: an expanded array is larger than it looks
+        if value.shape != flat[index].shape:  # before a copy: an expanded array may be far larger than its memory
             misshapen.append(f"{network}: {key} is {value.shape} in our layout, the model has {flat[index].shape}")
             continue
         with np.errstate(over="ignore"):

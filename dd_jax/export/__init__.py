@@ -1,1 +1,1 @@
-"""A trained system as files that run without this library: StableHLO and ONNX."""
+"""A trained model as files that run without this library: StableHLO and ONNX."""

@@ -1,4 +1,4 @@
-"""A trained system as files that run without this library: StableHLO (``jax.export``) and ONNX, verified once written."""
+"""Writes a trained model as StableHLO (``jax.export``) and ONNX files, and verifies them against the model."""
 
 import dataclasses
 import functools
@@ -30,47 +30,47 @@ SIGNATURE = "signature.json"
 FORMAT = 1
 
 TOLERANCES = {"stablehlo": 1e-6, "onnx": 1e-4}
-"""How far inverse depth may be from the model's, relatively."""
+"""Largest relative difference of inverse depth from the model's."""
 
 PACKAGES = {"stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}
-"""What is needed to write and to read a format, besides what this library needs."""
+"""Packages for writing and reading a format, in addition to those of this library."""
 
 CALLS = 5
-"""Timed runs; the median counts."""
+"""Timed runs, of which the median is reported."""
 
 Run = Callable[..., dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """One file, as it was verified: on one sample, on this machine's CPU."""
+    """One file, verified with one sample on the CPU of this machine."""
 
     path: Path
     sha256: str
     bytes: int
     milliseconds: float  # per frame
-    library_milliseconds: float  # of the whole system in this library, whichever network the file has
-    difference: float  # from what the library computes, see difference()
+    library_milliseconds: float  # of the whole model in this library, for either network
+    difference: float  # from the model, see difference()
 
 
 def export(
     restored: Restored, out: Path, formats: Sequence[str] = FORMATS, network: str = "auto", pixels: str = "float32"
 ) -> list[Artifact]:
-    """Writes ``teacher`` and ``student`` in every format, and ``signature.json``, which says what goes in and comes out.
+    """Writes ``teacher`` and ``student`` in every format, and ``signature.json``, which describes inputs and outputs.
 
     Args:
-      network, pixels: see :func:`dd_jax.programs.programs`.
+      network, pixels: see :func:`dd_jax.export.programs.programs`.
 
-    Networks that compute in bfloat16 do so in StableHLO; in ONNX they compute in float32. The signature lists what has been
-    verified, with what an earlier call wrote of the same system.
+    A model in bfloat16 computes in bfloat16 in StableHLO, in float32 in ONNX. The signature lists verified files, including
+    those of earlier calls for the same model.
 
     Raises:
-      ConfigError: a format or network that there is not, a package that is missing, an operation without a counterpart, a
-        folder that cannot be written, or a file that does not say what the library says (it is kept, but not listed).
+      ConfigError: an unknown format or network, a missing package, an operation without ONNX counterpart, a folder that
+        cannot be written, or a file whose outputs differ from the model's (it is kept, but not listed).
     """
     cpu = _check(formats)
-    systems = {kind: in_float32(restored) if kind == "onnx" else restored for kind in formats}
-    jobs = [(kind, program) for kind, system in systems.items() for program in programs(system, network, pixels)]
+    models = {kind: in_float32(restored) if kind == "onnx" else restored for kind in formats}
+    jobs = [(kind, program) for kind, model in models.items() for program in programs(model, network, pixels)]
     paths = [out / f"{program.network}.{kind}" for kind, program in jobs]
     signature = _signature(restored, out, {path.name for path in paths})
     _write(out / SIGNATURE, json.dumps(signature, indent=2) + "\n")
@@ -78,24 +78,24 @@ def export(
 
     @functools.cache
     def predicted(precision: str) -> tuple[Predictions, float]:
-        system = next(system for system in systems.values() if system.config.model.precision == precision)
-        return _timed(on_devices.compile_predict_step(system.config, [cpu]), parallel.replicate(system.state, [cpu]), batch)
+        model = next(model for model in models.values() if model.config.model.precision == precision)
+        return _timed(on_devices.compile_predict_step(model.config, [cpu]), parallel.replicate(model.state, [cpu]), batch)
 
     found = []
     for (kind, program), path in zip(tqdm(jobs, unit="file"), paths):
         data = (as_stablehlo if kind == "stablehlo" else as_onnx)(program)
         _write(path, data)
         with jax.default_device(cpu):
-            predictions, library_milliseconds = predicted(systems[kind].config.model.precision)
+            predictions, library_milliseconds = predicted(models[kind].config.model.precision)
             run = (load if kind == "stablehlo" else load_onnx)(path)
-            answers, milliseconds = _timed(run, **arguments(program, batch))
-        far = difference(answers, expected(program, predictions, batch))
-        if not far <= TOLERANCES[kind]:
+            outputs, milliseconds = _timed(run, **arguments(program, batch))
+        largest = difference(outputs, expected(program, predictions, batch))
+        if not largest <= TOLERANCES[kind]:
             raise ConfigError(
-                f"{path} is {far:.1e} away from the library's answer, more than {TOLERANCES[kind]:g}: do not use it"
+                f"{path} differs by {largest:.1e} from the model's outputs, more than {TOLERANCES[kind]:g}: do not use it"
             )
         digest = hashlib.sha256(data).hexdigest()
-        found.append(Artifact(path, digest, len(data), milliseconds, library_milliseconds, far))
+        found.append(Artifact(path, digest, len(data), milliseconds, library_milliseconds, largest))
         signature["artifacts"][path.name] = _about(program, kind, found[-1])
         _write(out / SIGNATURE, json.dumps(signature, indent=2) + "\n")
     return found
@@ -112,7 +112,7 @@ def as_onnx(program: Program) -> bytes:
     """The program for any batch size.
 
     Raises:
-      ConfigError: it computes with something that ONNX has no counterpart of.
+      ConfigError: it uses an operation without ONNX counterpart.
     """
     from dd_jax.export.onnx.convert import convert
 
@@ -123,11 +123,10 @@ def as_onnx(program: Program) -> bytes:
 
 
 def load(path: str | Path) -> Run:
-    """A StableHLO file as a function of arrays by name, for any batch size; compiled once for each.
+    """A StableHLO file as a function of named arrays, for any batch size; compiled once per size.
 
     Raises:
-      ConfigError: no such file, or one that is cut off or something else, or a package is missing; by the function: inputs
-        that are not those of the program.
+      ConfigError: no such file, a damaged or other file, or a missing package; in the function: inputs that do not fit.
     """
     _need("stablehlo")
     path = Path(path)
@@ -135,8 +134,8 @@ def load(path: str | Path) -> Run:
     try:
         exported = jax.export.deserialize(bytearray(data))
         names = jax.tree.unflatten(exported.in_tree, exported.in_avals)[1]
-    except Exception as error:  # whatever a reader of bytes stumbles over
-        raise ConfigError(f"{path} is cut off, or no StableHLO of scripts/export.py: copy or export it again") from error
+    except Exception as error:  # a damaged file may raise anything
+        raise ConfigError(f"{path} is cut off or not a StableHLO file of scripts/export.py: copy or export it again") from error
     ports = {name: Port(tuple(aval.shape[1:]), aval.dtype.name, "", "") for name, aval in names.items()}
     call = jax.jit(exported.call)
 
@@ -148,7 +147,7 @@ def load(path: str | Path) -> Run:
 
 
 def load_onnx(path: str | Path) -> Run:
-    """An ONNX file as a function of arrays by name, run by onnxruntime on the CPU; raises like :func:`load`."""
+    """An ONNX file as a function of named arrays, run by onnxruntime on the CPU; raises like :func:`load`."""
     _need("onnx")
     import onnxruntime
 
@@ -156,8 +155,8 @@ def load_onnx(path: str | Path) -> Run:
     data = _read(path)
     try:
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a family of its own
-        raise ConfigError(f"{path} is cut off, or no ONNX of scripts/export.py: copy or export it again") from error
+    except Exception as error:  # onnxruntime has its own exception types
+        raise ConfigError(f"{path} is cut off or not an ONNX file of scripts/export.py: copy or export it again") from error
     kinds = {"tensor(float)": "float32", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
     ports = {port.name: Port(tuple(port.shape[1:]), kinds[port.type], "", "") for port in session.get_inputs()}
     names = [port.name for port in session.get_outputs()]
@@ -170,25 +169,25 @@ def load_onnx(path: str | Path) -> Run:
 
 
 def check_inputs(inputs: dict[str, np.ndarray], ports: dict[str, Port]) -> None:
-    """Whether arrays are what a program wants.
+    """Checks the inputs of a program.
 
     Raises:
-      ConfigError: one is missing, unknown, or has another shape or type.
+      ConfigError: an array is missing, unknown, or has another shape or type.
     """
     if inputs.keys() != ports.keys():
-        raise ConfigError(f"the inputs are {', '.join(sorted(ports))}, given were {', '.join(sorted(inputs)) or 'none'}")
+        raise ConfigError(f"the inputs are {', '.join(sorted(ports))}, but got {', '.join(sorted(inputs)) or 'none'}")
     for name, port in ports.items():
         shape, dtype = np.shape(inputs[name]), np.asarray(inputs[name]).dtype
         if shape[1:] != port.shape or not shape or dtype != port.dtype:
             wanted = ", ".join(("batch", *map(str, port.shape)))
-            raise ConfigError(f"{name} must be {port.dtype} of the shape ({wanted}): it is {dtype} of the shape {shape}")
+            raise ConfigError(f"{name} must be {port.dtype} of shape ({wanted}): it is {dtype} of shape {shape}")
     sizes = {name: len(value) for name, value in inputs.items()}
     if len(set(sizes.values())) > 1:
-        raise ConfigError(f"all inputs must have one batch size: they have {sizes}")
+        raise ConfigError(f"all inputs must have the same batch size: they have {sizes}")
 
 
 def sample(restored: Restored) -> Batch:
-    """One sample without a data set, in which an object moves."""
+    """A random sample with a moving object, without a data set."""
     config = restored.config
     data = dataclasses.replace(config.data, masks="files", priors="none")
     batch = random_batch(data, 1, 3 if config.cost_volume.future_frame else 2)
@@ -197,17 +196,17 @@ def sample(restored: Restored) -> Batch:
     return batch.replace(masks=masks)
 
 
-def difference(answers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    """The largest one, of inverse depth relatively, of a pose as it is; infinite where a number is none."""
-    far = [np.abs(answers["inverse_depth"] / expected["inverse_depth"] - 1)]
+def difference(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """The largest difference, relative for inverse depth, absolute for a pose; infinite if a value is not finite."""
+    errors = [np.abs(outputs["inverse_depth"] / expected["inverse_depth"] - 1)]
     if "T_previous_from_target" in expected:
-        far.append(np.abs(answers["T_previous_from_target"] - expected["T_previous_from_target"]))
-    largest = max(float(np.max(values)) for values in far)
-    return largest if all(np.isfinite(values).all() for values in far) else float("inf")
+        errors.append(np.abs(outputs["T_previous_from_target"] - expected["T_previous_from_target"]))
+    largest = max(float(np.max(values)) for values in errors)
+    return largest if all(np.isfinite(values).all() for values in errors) else float("inf")
 
 
 def table(artifacts: Sequence[Artifact]) -> str:
-    """Markdown: a row for each file."""
+    """Markdown table with a row per file."""
     lines = [["file", "MB", "ms / frame", "ms / frame, dd_jax", "difference"], ["---", *["---:"] * 4]]
     for one in artifacts:
         times = (f"{milliseconds:,.0f}" for milliseconds in (one.milliseconds, one.library_milliseconds))
@@ -216,7 +215,7 @@ def table(artifacts: Sequence[Artifact]) -> str:
 
 
 def _check(formats: Sequence[str]) -> jax.Device:
-    """The device on which files are verified: a GPU may choose other algorithms for equal programs, and round otherwise."""
+    """The device for verification: a GPU may choose other algorithms for the same program, with other rounding."""
     for kind in formats:
         if kind not in FORMATS:
             raise ConfigError(f"--format={kind} is not one of {', '.join(FORMATS)}")
@@ -224,7 +223,7 @@ def _check(formats: Sequence[str]) -> jax.Device:
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
-        raise ConfigError("files are verified on the CPU, which JAX_PLATFORMS leaves out: add ,cpu to it") from error
+        raise ConfigError("files are verified on the CPU, which JAX_PLATFORMS excludes: add ,cpu to it") from error
 
 
 def _need(kind: str) -> None:
@@ -241,19 +240,19 @@ def _write(path: Path, data: bytes | str) -> None:
 
 
 def _read(path: Path) -> bytes:
-    """All of a file, compared with the ``signature.json`` beside it, if there is one: not all damage shows otherwise."""
+    """Content of a file, checked against the ``signature.json`` in its folder if there is one: not all damage shows otherwise."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): name a file that scripts/export.py wrote") from error
     known = _listed(path.parent).get(path.name)
     if known is not None and known["sha256"] != hashlib.sha256(data).hexdigest():
-        raise ConfigError(f"{path} is not the file that the {SIGNATURE} beside it describes: copy both again")
+        raise ConfigError(f"{path} is not the file described by {SIGNATURE} in its folder: copy both again")
     return data
 
 
 def _timed(run: Callable[..., Any], *positional: Any, **named: Any) -> tuple[Any, float]:
-    """What a function returns, and its milliseconds once it is compiled."""
+    """The result of a function, and its milliseconds once compiled."""
     result = jax.block_until_ready(run(*positional, **named))
     seconds = []
     for _ in range(CALLS):
@@ -273,7 +272,7 @@ def _about(program: Program, kind: str, artifact: Artifact) -> dict[str, Any]:
     return {
         "network": program.network,
         "batch": "any size",
-        "platforms": PLATFORMS if kind == "stablehlo" else "whatever runs ONNX",
+        "platforms": PLATFORMS if kind == "stablehlo" else "any ONNX runtime",
         "bytes": artifact.bytes,
         "sha256": artifact.sha256,
         "difference": artifact.difference,
@@ -283,7 +282,7 @@ def _about(program: Program, kind: str, artifact: Artifact) -> dict[str, Any]:
 
 
 def _signature(restored: Restored, out: Path, new: set[str]) -> dict[str, Any]:
-    """Of the system, with those files that an earlier export of it wrote and this one leaves alone."""
+    """Signature of the model, with the files of earlier exports that this one does not replace."""
     data, digest = restored.config.data, saved.digest(restored)
     packages = [name for name in ("jax", "jaxlib", *PACKAGES["onnx"]) if importlib.util.find_spec(name) is not None]
     return {
@@ -296,7 +295,7 @@ def _signature(restored: Restored, out: Path, new: set[str]) -> dict[str, Any]:
 
 
 def _listed(folder: Path, digest: str | None = None) -> dict[str, Any]:
-    """The files that a folder's signature describes; with ``digest``, only if they are of that system."""
+    """The files that a folder's signature describes; with ``digest``, only if they are of that model."""
     try:
         signature = json.loads((folder / SIGNATURE).read_text())
         known = signature["system"]["digest"], dict(signature["artifacts"])

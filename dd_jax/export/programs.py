@@ -1,4 +1,4 @@
-"""A trained system as functions of plain named arrays, weights inside: what is exported."""
+"""A trained model as functions of named arrays with the weights inside, for export."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ PIXELS = ("float32", "uint8")
 
 @dataclasses.dataclass(frozen=True)
 class Port:
-    """One array that goes in or comes out; its first axis is the batch."""
+    """An input or output array; its first axis is the batch."""
 
     shape: tuple[int, ...]  # of one sample
     dtype: str
@@ -31,7 +31,7 @@ class Port:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One network of a system."""
+    """One network of a model."""
 
     network: str  # "teacher" | "student"
     inputs: dict[str, Port]
@@ -39,19 +39,19 @@ class Program:
     run: Callable[..., dict[str, jax.Array]]  # the inputs by name
 
     def abstract(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and types of the inputs, for any number of samples or a symbolic one."""
+        """Shapes and types of the inputs for a batch size, which may be symbolic."""
         return {name: jax.ShapeDtypeStruct((batch, *port.shape), port.dtype) for name, port in self.inputs.items()}
 
 
 def programs(restored: Restored, network: str = "auto", pixels: str = "float32") -> list[Program]:
-    """The programs of a trained system.
+    """The programs of a trained model.
 
     Args:
-      network: "teacher": one frame | "student": two frames | "auto": all that there are.
-      pixels: how images come in: "float32" in [0, 1] | "uint8".
+      network: "teacher": one frame | "student": two frames | "auto": all networks of the model.
+      pixels: type of the input images: "float32" in [0, 1] | "uint8".
 
     Raises:
-      ConfigError: no such network or kind of pixels, or a student is asked of a single-frame system.
+      ConfigError: no such network or pixel type, or "student" for a single-frame model.
     """
     if network not in NETWORKS:
         raise ConfigError(f"--network={network} is not one of {', '.join(NETWORKS)}")
@@ -59,7 +59,7 @@ def programs(restored: Restored, network: str = "auto", pixels: str = "float32")
         raise ConfigError(f"--pixels={pixels} is not one of {', '.join(PIXELS)}")
     has_student = restored.config.model.student
     if network == "student" and not has_student:
-        raise ConfigError("--network=student: this system has no student, only a single-frame network: leave --network=auto")
+        raise ConfigError("--network=student: this model has no student, only a single-frame network: leave --network=auto")
     found = []
     if network != "student":
         found.append(_teacher(restored, pixels))
@@ -69,7 +69,7 @@ def programs(restored: Restored, network: str = "auto", pixels: str = "float32")
 
 
 def in_float32(restored: Restored) -> Restored:
-    """The same system with networks that compute in float32, the type of their parameters."""
+    """The same model computing in float32, the type of its parameters."""
     if restored.config.model.precision == "float32":
         return restored
     model = dataclasses.replace(restored.config.model, precision="float32")
@@ -77,19 +77,19 @@ def in_float32(restored: Restored) -> Restored:
 
 
 def arguments(program: Program, batch: Batch) -> dict[str, np.ndarray]:
-    """What a program is given for a batch as the loader yields it."""
+    """Inputs of a program for a batch of the loader."""
     found = {"K": np.asarray(batch.K)}
     for prefix, place in _frames(batch.images.shape[1]):
-        picture = np.asarray(batch.images[:, place])
-        whole = program.inputs["image"].dtype == "uint8"
-        found[f"{prefix}image"] = picture if whole else picture.astype(np.float32) / np.float32(255)
+        image = np.asarray(batch.images[:, place])
+        as_bytes = program.inputs["image"].dtype == "uint8"
+        found[f"{prefix}image"] = image if as_bytes else image.astype(np.float32) / np.float32(255)
         found[f"{prefix}mask"] = np.asarray(batch.masks[:, place])
         found[f"has_{prefix}image"] = np.asarray(batch.exists[:, place])
     return {name: found[name] for name in program.inputs}
 
 
 def expected(program: Program, predictions: Predictions, batch: Batch) -> dict[str, np.ndarray]:
-    """What it must answer, from what the whole system predicts."""
+    """Correct outputs of a program, given those of the whole model."""
     teacher, has = np.asarray(predictions.teacher), np.asarray(batch.exists[:, PREVIOUS])
     if program.network == "teacher":
         return {"inverse_depth": teacher}
@@ -100,7 +100,7 @@ def expected(program: Program, predictions: Predictions, batch: Batch) -> dict[s
 
 
 def _frames(count: int) -> list[tuple[str, int]]:
-    """What the names of a frame's inputs begin with, and its place in a batch."""
+    """Prefix of a frame's input names, and its position in a batch."""
     return [("", TARGET), ("previous_", PREVIOUS), ("next_", NEXT)][:count]
 
 
@@ -113,8 +113,8 @@ def _inverse_depth(config: Config, who: str) -> Port:
     return Port((config.data.height, config.data.width), "float32", "1 / unit of depth", f"inverse depth {who}")
 
 
-def _as_float(picture: jax.Array) -> jax.Array:
-    return picture.astype(jnp.float32) / 255 if picture.dtype == jnp.uint8 else picture
+def _as_float(image: jax.Array) -> jax.Array:
+    return image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
 
 
 def _teacher(restored: Restored, pixels: str) -> Program:
@@ -127,21 +127,25 @@ def _teacher(restored: Restored, pixels: str) -> Program:
         return {"inverse_depth": 1.0 / full_size_depth(disp, image.shape[1:3], config.model)}
 
     inputs = {"image": _image(config, pixels, "the frame")}
-    return Program("teacher", inputs, {"inverse_depth": _inverse_depth(config, "of the frame, from it alone")}, run)
+    return Program("teacher", inputs, {"inverse_depth": _inverse_depth(config, "of the frame, from this frame only")}, run)
 
 
 def _student(restored: Restored, pixels: str) -> Program:
     config = restored.config
     frames = _frames(3 if config.cost_volume.future_frame else 2)
 
-    def run(**arrays: jax.Array) -> dict[str, jax.Array]:
-        batch = _batch(arrays, len(frames))
+    def predict_sample(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = _batch({name: value[None] for name, value in arrays.items()}, len(frames))
         state = restored.state.replace(params=jax.lax.optimization_barrier(restored.state.params))
-        found, has = predict_augmented(state, batch, config), batch.exists[:, PREVIOUS, None, None]
+        found, has = predict_augmented(state, batch, config), batch.exists[0, PREVIOUS]
         return {
-            "inverse_depth": jnp.where(has, found.student, found.teacher),
-            "T_previous_from_target": jnp.where(has, found.T_previous_from_target, jnp.eye(4)),
+            "inverse_depth": jnp.where(has, found.student[0], found.teacher[0]),
+            "T_previous_from_target": jnp.where(has, found.T_previous_from_target[0], jnp.eye(4)),
         }
+
+    def run(**arrays: jax.Array) -> dict[str, jax.Array]:
+        # The method needs a known batch size (the cost volume counts occluded positions): it sees one sample.
+        return jax.vmap(predict_sample)(arrays)
 
     inputs = {}
     for prefix, _ in frames:
@@ -149,36 +153,36 @@ def _student(restored: Restored, pixels: str) -> Program:
         inputs[f"{prefix}image"] = _image(config, pixels, name)
         if config.domd.enabled:
             size = config.data.height, config.data.width
-            inputs[f"{prefix}mask"] = Port(size, "bool", "", f"what may move by itself in {name}; all False: nothing")
+            inputs[f"{prefix}mask"] = Port(size, "bool", "", f"potentially dynamic objects in {name}; all False: none")
         if prefix:
             inputs[f"has_{prefix}image"] = Port(
-                (), "bool", "", f"whether there is {name}; if not, its image and mask do not count"
+                (), "bool", "", f"whether {name} exists; if not, its image and mask are ignored"
             )
     camera = "camera, ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), of the image at this size; integers at pixel centres"
     inputs["K"] = Port((3, 3), "float32", "pixels", camera)
     outputs = {
-        "inverse_depth": _inverse_depth(config, "of the frame; from it alone where there is no previous one"),
+        "inverse_depth": _inverse_depth(config, "of the frame; from this frame only if there is no previous one"),
         "T_previous_from_target": Port(
             (4, 4),
             "float32",
             "unit of depth",
-            "takes points of the frame's camera to the previous one's; identity if there is none",
+            "relative pose from the camera of the frame to that of the previous frame; identity if there is none",
         ),
     }
     return Program("student", inputs, outputs, run)
 
 
 def _batch(arrays: dict[str, jax.Array], count: int) -> Batch:
-    """A student's inputs as augmentation would return them."""
+    """The student's inputs as a batch after augmentation."""
     b, height, width, _ = arrays["image"].shape
     in_order = [prefix for prefix, _ in sorted(_frames(count), key=lambda frame: frame[1])]
-    nothing, here = jnp.zeros((b, height, width), bool), jnp.ones(b, bool)
+    no_mask, present = jnp.zeros((b, height, width), bool), jnp.ones(b, bool)
     images = jnp.stack([_as_float(arrays[f"{prefix}image"]) for prefix in in_order], axis=1)
     return Batch(
         images=images,
         inputs=images,
-        masks=jnp.stack([arrays.get(f"{prefix}mask", nothing) for prefix in in_order], axis=1),
+        masks=jnp.stack([arrays.get(f"{prefix}mask", no_mask) for prefix in in_order], axis=1),
         K=arrays["K"],
-        exists=jnp.stack([arrays.get(f"has_{prefix}image", here) for prefix in in_order], axis=1),
+        exists=jnp.stack([arrays.get(f"has_{prefix}image", present) for prefix in in_order], axis=1),
         seed=jnp.zeros(b, jnp.uint32),
     )

@@ -1,1 +1,1 @@
-"""A trained system in use: from Python, and from any source of frames to files."""
+"""Prediction with a trained model: the Python API, and the inputs and output files of prediction jobs."""

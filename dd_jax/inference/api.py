@@ -1,4 +1,4 @@
-"""Depth and camera motion from a trained system, for other programs; ``import dd_jax`` offers what is public here."""
+"""Depth and camera motion from a trained model, for other programs; ``import dd_jax`` exports the public names."""
 
 import functools
 import itertools
@@ -25,15 +25,15 @@ NETWORKS = ("auto", "student", "teacher")
 
 
 def load(path: str | Path, which: str | int = "best") -> "Model":
-    """A trained system from a run's folder, the checkpoints folder in it, or a folder that :meth:`Model.save` wrote.
+    """A trained model from the folder of a run, its ``checkpoints`` folder, or a folder that :meth:`Model.save` wrote.
 
     Args:
-      path: the folder, the address of one on the Hugging Face hub, ``hf://owner/name`` or ``hf://owner/name@revision``, or
-        "rendered", the small system that comes with the library; it learnt from rendered streets.
-      which: of a run: "best" on its validation split | "latest" | a step.
+      path: the folder, an address on the Hugging Face hub, ``hf://owner/name`` or ``hf://owner/name@revision``, or
+        "rendered", a small model that comes with the library, trained on rendered streets.
+      which: checkpoint of a run: "best" on its validation split | "latest" | a step.
 
     Raises:
-      ConfigError: no such folder, nothing in it, or something damaged.
+      ConfigError: no such folder, an empty one, or a damaged file.
     """
     folder = saved.find(path)
     return Model(saved.restore(folder, which), folder)
@@ -42,20 +42,20 @@ def load(path: str | Path, which: str | int = "best") -> "Model":
 def camera_from_fov(fov: float, size: tuple[int, int]) -> Float64[np.ndarray, "3 3"]:
     """Intrinsics K of frames of ``size`` (height, width) from their horizontal field of view in degrees.
 
-    Pixels are square and the principal point is the middle, which fits most cameras without strong lens distortion.
+    Assumes square pixels and the principal point at the image centre, as in most cameras without strong lens distortion.
 
     Raises:
-      ConfigError: not between 0 and 180 degrees.
+      ConfigError: ``fov`` is not between 0 and 180 degrees.
     """
     fx, fy, cx, cy = video_camera.from_fov(fov, size[1], size[0])
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
 class Model:
-    """A trained system; made by :func:`load`.
+    """A trained model; made by :func:`load`.
 
     Frames are (H, W, 3) RGB, uint8 or float in [0, 1], of any size; ``K`` is (3, 3) in pixels of these frames, integers at
-    pixel centres. Depth comes as (H, W) float32 along the camera's axis, in the networks' own unit or, with a scale, in metres.
+    pixel centres. Depth is (H, W) float32 along the optical axis, in the networks' own unit or, with a scale, in metres.
 
     >>> import dd_jax
     >>> model = dd_jax.load("runs/kitti")
@@ -64,8 +64,8 @@ class Model:
     >>> depth.shape == frames[1].shape[:2], depth.dtype
     (True, dtype('float32'))
 
-    Of a video, the first frame has no previous one, which the single-frame network makes up for. What the road's distance
-    says about the scale gives metres:
+    The first frame of a video has no previous frame; the single-frame network predicts it. The known height of the camera
+    above the road gives metres:
 
     >>> stream = model.stream(frames, K=K, scale=dd_jax.CameraHeight(1.65))
     >>> for depth in stream:
@@ -76,38 +76,38 @@ class Model:
 
     def __init__(self, restored: Restored, folder: Path | None = None):
         self._restored, self._folder = restored, folder
-        self._predict = on_devices.compile_predict_step(restored.config)  # compiled once: the networks see one size
+        self._predict = on_devices.compile_predict_step(restored.config)  # compiled once: the network size is fixed
 
     @property
     def config(self) -> Config:
-        """The experiment that this system was trained in."""
+        """Config of the training run."""
         return self._restored.config
 
     @property
     def step(self) -> int:
-        """Training steps it has seen."""
+        """Number of training steps."""
         return self._restored.step
 
     @functools.cached_property
     def digest(self) -> str:
-        """Tells this system from every other one: SHA-256 of its arrays and its config."""
+        """SHA-256 of the arrays and the config."""
         return saved.digest(self._restored)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) that frames are brought to before a network sees them."""
+        """(height, width) of the network input, to which frames are resized."""
         return self.config.data.height, self.config.data.width
 
     def save(self, folder: str | Path, half: bool = False) -> None:
-        """Writes ``model.safetensors`` and ``config.json``, which :func:`load` reads on any machine, and a card, ``README.md``.
+        """Writes ``model.safetensors`` and ``config.json``, which :func:`load` reads, and a model card, ``README.md``.
 
-        The card has the scores of ``metrics.json`` where the folder that this system was loaded from has one.
+        The card has the scores of ``metrics.json`` if the folder that this model was loaded from has one.
 
         Args:
-          half: kernels in 16 bits: half the size, and depth that differs by about a thousandth.
+          half: kernels in float16: half the size, and depth that differs by about a thousandth.
 
         Raises:
-          ConfigError: the folder cannot be written, or those scores are damaged.
+          ConfigError: the folder cannot be written, or the scores are damaged.
         """
         scores = None if self._folder is None else saved.scores_of(self._folder)
         saved.write(Path(folder).expanduser(), self._restored, scores, half)
@@ -128,42 +128,42 @@ class Model:
         """Depth of one frame.
 
         Args:
-          previous: the frame before; without it the single-frame network is asked.
+          previous: the previous frame; without it the single-frame network predicts.
           K: needed to match with the previous frame, and for ``CameraHeight``.
-          following: the frame after, for systems that match with it too (``cost_volume.future_frame``).
-          mask, previous_mask, following_mask: (H, W), nonzero = something that can move by itself; None = nothing.
-          scale: a factor on the depth, or what tells it: ``Median``, ``CameraHeight`` or ``Speed``.
+          following: the next frame, for models that match with it too (``cost_volume.future_frame``).
+          mask, previous_mask, following_mask: (H, W), nonzero = potentially dynamic object; None = no object.
+          scale: a factor on the depth, or how to find it: ``Median``, ``CameraHeight`` or ``Speed``.
           network: "auto" | "student" (two frames) | "teacher" (one frame).
 
         Raises:
-          ConfigError: frames, masks or K of the wrong shape or type, or something that is asked for cannot be had.
+          ConfigError: frames, masks or K of the wrong shape or type, a missing input, or a scale that cannot be found.
         """
         scaler = Scaler(scale, self.config.eval)
         future = self.config.cost_volume.future_frame
         if following is not None and not future:
-            raise ConfigError("this system does not look at the following frame (cost_volume.future_frame is off): leave it out")
+            raise ConfigError("this model does not use the following frame (cost_volume.future_frame is off): leave it out")
         if network == "student" and previous is None:
             raise ConfigError("the student matches with the previous frame: give previous=, or network='auto'")
         for name, other, its_mask in (("previous", previous, previous_mask), ("following", following, following_mask)):
             if other is None and its_mask is not None:
-                raise ConfigError(f"{name}_mask= belongs to a frame that is not there: give {name}= too, or leave the mask out")
+                raise ConfigError(f"{name}_mask= is given without its frame: give {name}= too, or leave the mask out")
         data, size = self.config.data, preprocess.as_uint8(frame, "the frame").shape[:2]
 
-        def beside(other: np.ndarray | None, its_mask: np.ndarray | None, where: str) -> preprocess.View | None:
+        def neighbour(other: np.ndarray | None, its_mask: np.ndarray | None, where: str) -> preprocess.NetworkInput | None:
             if other is None:
                 return None
-            found = preprocess.view(other, its_mask, data, where)
+            resized = preprocess.to_network_size(other, its_mask, data, where)
             preprocess.check_size(other.shape[:2], size, where)
-            return found
+            return resized
 
         K = self.camera(K, size, self.choose(network, previous is not None), scale)
-        before = beside(previous, previous_mask, "the previous frame")
-        after = beside(following, following_mask, "the following frame")
-        batch = preprocess.assemble(before, preprocess.view(frame, mask, data, "the frame"), after, K, self.config)
+        before = neighbour(previous, previous_mask, "the previous frame")
+        after = neighbour(following, following_mask, "the following frame")
+        batch = preprocess.assemble(before, preprocess.to_network_size(frame, mask, data, "the frame"), after, K, self.config)
         prediction = self.finish(self.start(batch), network)[0]
         factor = scaler.factor(prediction, K)
         if factor is None:
-            raise ConfigError(f"the frame does not tell the scale: {missing(scale)}")
+            raise ConfigError(f"the frame does not determine the scale: {missing(scale)}")
         return full_size(prediction, size, factor)
 
     def stream(
@@ -176,37 +176,37 @@ class Model:
         network: str = "auto",
         batch_size: int = 1,
     ) -> "Stream":
-        """Depth of consecutive frames, one after another; reads one batch ahead, so that the device never waits.
+        """Depth of consecutive frames, as an iterator; reads one batch ahead, so that the device never waits.
 
-        Arguments and errors are those of :meth:`predict`, here for all frames; ``masks`` has one for each. The frames come from
-        one camera and have one size. ``batch_size`` frames are predicted at once, which suits a GPU.
+        Arguments and errors are those of :meth:`predict`, for all frames; ``masks`` has one per frame. All frames have the
+        same camera and size. ``batch_size`` frames are predicted at once, which suits a GPU.
         """
         check_batch_size(batch_size)
         if network == "student":
-            raise ConfigError("the first frame of a stream has no previous one: network='auto' asks the student about all others")
+            raise ConfigError("the first frame of a stream has no previous frame: network='auto' uses the student for all others")
         self.choose(network, True)
         for name, items in (("frames", frames), ("masks", [] if masks is None else masks)):
             if not hasattr(items, "__iter__"):
-                raise ConfigError(f"{name} must be arrays one after another, in a list or from a generator: it is {items!r}")
+                raise ConfigError(f"{name} must be a sequence of arrays, such as a list or a generator: it is {items!r}")
         return Stream(self, frames, K, masks, Scaler(scale, self.config.eval), network, batch_size)
 
     def choose(self, network: str, has_previous: bool) -> str:
         """"student" or "teacher".
 
         Raises:
-          ConfigError: no such network, or a student is asked of a single-frame system.
+          ConfigError: no such network, or "student" for a single-frame model.
         """
         if network not in NETWORKS:
             raise ConfigError(f"network={network!r} is not one of {', '.join(map(repr, NETWORKS))}")
         if network == "student" and not self.config.model.student:
-            raise ConfigError("this system has no student, only a single-frame network: leave network='auto'")
+            raise ConfigError("this model has no student, only a single-frame network: leave network='auto'")
         return "student" if self.config.model.student and has_previous and network != "teacher" else "teacher"
 
     def camera(self, K: np.ndarray | None, size: tuple[int, int], network: str, scale: Scale) -> Float32[np.ndarray, "3 3"]:
-        """``K`` at the networks' size; may be None where neither the network nor the scale looks at it.
+        """``K`` at the network size; may be None if neither the network nor the scale needs it.
 
         Raises:
-          ConfigError: it is needed, or makes no sense.
+          ConfigError: missing although needed, or invalid.
         """
         if K is None and (network == "student" or isinstance(scale, CameraHeight)):
             needs = "CameraHeight needs" if network == "teacher" else "matching with the previous frame needs"
@@ -214,23 +214,23 @@ class Model:
         return preprocess.camera(K, size, self.config.data)
 
     def start(self, batch: Batch) -> tuple[Predictions, list[bool]]:
-        """Sends samples to the device and returns before they are done; and whether each has a previous frame."""
+        """Predicts samples without waiting for the device; also returns whether each has a previous frame."""
         return self._predict(self._restored.state, batch), batch.exists[:, PREVIOUS].tolist()
 
     def finish(self, started: tuple[Predictions, list[bool]], network: str) -> list[Prediction]:
-        """Waits for what :meth:`start` began; one for each sample."""
+        """Waits for the result of :meth:`start`; one prediction per sample."""
         predictions, has_previous = started
-        asked = [self.choose(network, has) for has in has_previous]
-        maps = {who: np.asarray(getattr(predictions, who)) for who in {*asked}}
+        chosen = [self.choose(network, has) for has in has_previous]
+        maps = {who: np.asarray(getattr(predictions, who)) for who in {*chosen}}
         T = np.asarray(predictions.T_previous_from_target)
         return [
             Prediction(maps[who][sample], T[sample] if has else None, who)
-            for sample, (who, has) in enumerate(zip(asked, has_previous))
+            for sample, (who, has) in enumerate(zip(chosen, has_previous))
         ]
 
 
 class Stream(Iterator[np.ndarray]):
-    """Depth maps (H, W) float32 of consecutive frames, and the way of the camera through those handed out so far."""
+    """Depth maps (H, W) float32 of consecutive frames, and the camera trajectory of the frames returned so far."""
 
     def __init__(
         self,
@@ -248,12 +248,12 @@ class Stream(Iterator[np.ndarray]):
 
     def __next__(self) -> Float32[np.ndarray, "H W"]:
         size, prediction, factor = next(self._steps)
-        self._poses.append(trajectory.follow(self._poses[-1] if self._poses else None, prediction, factor))
+        self._poses.append(trajectory.next_pose(self._poses[-1] if self._poses else None, prediction, factor))
         return full_size(prediction, size, factor)
 
     @property
     def trajectory(self) -> Float64[np.ndarray, "n 4 4"]:
-        """T_first_from_camera of every frame so far, in the unit of the depth: x right, y down, z ahead of the first one."""
+        """T_first_from_camera of every frame so far, in the unit of the depth; x right, y down, z forward."""
         return np.stack(self._poses) if self._poses else np.empty((0, 4, 4))
 
     def _run(self, frames: Iterator[np.ndarray], K: np.ndarray | None, masks: Iterator) -> Iterator[Any]:
@@ -264,32 +264,34 @@ class Stream(Iterator[np.ndarray]):
         size = preprocess.as_uint8(first, "frame 0").shape[:2]
         K = model.camera(K, size, model.choose(self._network, True), self._scaler.scale)
 
-        def seen() -> Iterator[preprocess.View]:
+        def resized() -> Iterator[preprocess.NetworkInput]:
             for number, frame in enumerate(itertools.chain([first], frames)):
                 mask = next(masks, END)
                 if mask is END:
-                    raise ConfigError(f"masks end before frame {number}: give one for each frame, None where nothing can move")
-                found = preprocess.view(frame, mask, config.data, f"frame {number}")
+                    raise ConfigError(f"masks end before frame {number}: give one for each frame, None for no object")
+                item = preprocess.to_network_size(frame, mask, config.data, f"frame {number}")
                 preprocess.check_size(frame.shape[:2], size, f"frame {number}")
-                yield found
+                yield item
 
-        sights = preprocess.neighbours(seen(), config.cost_volume.future_frame)
-        samples = in_groups((preprocess.assemble(*sight, K, config) for sight in sights), self._batch_size)
-        started = ((group, model.start(preprocess.together(group, self._batch_size))) for group in samples)
+        triplets = preprocess.neighbours(resized(), config.cost_volume.future_frame)
+        samples = in_groups((preprocess.assemble(*triplet, K, config) for triplet in triplets), self._batch_size)
+        started = ((group, model.start(preprocess.stack_samples(group, self._batch_size))) for group in samples)
         finished = (
-            (size, found) for group, begun in one_behind(started) for _, found in zip(group, model.finish(begun, self._network))
+            (size, prediction)
+            for group, begun in one_behind(started)
+            for _, prediction in zip(group, model.finish(begun, self._network))
         )
         yield from scaled(finished, self._scaler, K)
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Refuses what is no number of frames.
+    """Checks the number of frames in a batch.
 
     Raises:
       ConfigError: it is not positive.
     """
     if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size} must be positive: so many frames are predicted at once")
+        raise ConfigError(f"batch_size={batch_size} must be positive: the number of frames predicted at once")
 
 
 def full_size(prediction: Prediction, size: tuple[int, int], factor: float) -> Float32[np.ndarray, "H W"]:

@@ -1,4 +1,4 @@
-"""Frames to predict: an image, several, a folder, a pattern, a video or a KITTI drive, with the camera that took them."""
+"""Frames to predict, with their intrinsics: images, a folder, a pattern, a video or a KITTI drive."""
 
 import dataclasses
 import functools
@@ -21,13 +21,13 @@ from dd_jax.runtime.files import natural_key
 
 EVERY = slice(None)
 RATE = 10.0
-"""Frames per second of drives, and of pictures that nobody knows better about."""
+"""Frames per second of drives, and of images by default."""
 
 LEFT = 2
-"""Which of a KITTI drive's cameras is meant where nobody says."""
+"""Default camera of a KITTI drive."""
 
 FORWARD_SPEED = 8
-"""Column of KITTI's oxts files with the speed ahead, in m/s."""
+"""Column of KITTI's oxts files with the forward speed in m/s."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Source:
     """Consecutive frames of one camera."""
 
     title: str
-    names: list[str]  # of the frames, unique; what is written is called so
-    stamps: list[str]  # of the file of each frame: another one where it was changed
-    read: Callable[[Callable[[int], bool]], Iterator[Picture | None]]  # all frames in order; None for those not wanted
-    where: Callable[[int], str]  # how a message calls a frame
+    names: list[str]  # of the frames, unique; output files have these names
+    stamps: list[str]  # of each frame: changes with its file
+    read: Callable[[Callable[[int], bool]], Iterator[Picture | None]]  # all frames in order; None for those not requested
+    where: Callable[[int], str]  # name of a frame in messages
     size: tuple[int, int]  # (height, width)
     K: Float32[np.ndarray, "3 3"]  # in pixels of the frames
-    camera: str  # a sentence about where K comes from
+    camera: str  # the origin of K, for messages
     rate: float  # frames per second
-    drive: Path | None = None  # the folder of a KITTI drive
+    drive: Path | None = None  # folder of a KITTI drive
     mask_folder: Path | None = None  # of the data set
 
 
@@ -56,29 +56,29 @@ def open_source(
     fov: float | None = None,
     rate: float | None = None,
 ) -> Source:
-    """Finds out what ``inputs`` are and looks at the first frame.
+    """Finds the kind of ``inputs`` and reads the first frame.
 
     Args:
-      inputs: a picture; several, consecutive ones in this order; a folder or a pattern (``drive/*.jpg``), in the order of
-        their names; a video; or the folder of a KITTI raw drive.
-      chosen: of the frames, like ``slice(100, 200, 2)``.
+      inputs: an image; several images, consecutive in this order; a folder or a pattern (``drive/*.jpg``), in the order of
+        names; a video; or the folder of a KITTI raw drive.
+      chosen: range of frames, like ``slice(100, 200, 2)``.
       camera: of a drive, 2 (left, the default) or 3.
-      intrinsics, fov: of the camera: in pixels, or the horizontal field of view in degrees. Default: a drive's calibration, a
-        folder's ``intrinsics.json``, or a guess.
-      rate: frames per second, if not that of the video or 10.
+      intrinsics, fov: in pixels, or the horizontal field of view in degrees. Default: a drive's calibration, a folder's
+        ``intrinsics.json``, or a guess.
+      rate: frames per second. Default: that of the video, or 10.
 
     Raises:
-      ConfigError: there is no frame, the first one cannot be decoded, or the camera or the rate makes no sense.
+      ConfigError: no frame, a first frame that cannot be decoded, or an invalid camera or rate.
     """
     if rate is not None and not 1 / FASTEST <= rate <= FASTEST:
         raise ConfigError(f"--rate={rate:g} must be frames per second, between {1 / FASTEST:g} and {FASTEST:g}")
     only = Path(inputs[0]).expanduser() if len(inputs) == 1 else None
     drive, masks = None, None
-    given, camera = camera is not None, camera or LEFT
+    has_camera_flag, camera = camera is not None, camera or LEFT
     if only is not None and only.is_dir() and (only / f"image_0{camera}").is_dir():
         drive, masks = only, only / f"mask_0{camera}" / "data"
         files = _pictures(only / f"image_0{camera}" / "data")
-    elif given:
+    elif has_camera_flag:
         raise ConfigError(f"--camera={camera} is for KITTI drives: {inputs[0]} has no folder image_0{camera}")
     elif only is not None and only.is_dir():
         files = _pictures(only)
@@ -88,9 +88,9 @@ def open_source(
         files = _files(inputs)
 
     names = [path.stem for path in files]
-    twice = next((name for name, after in zip(sorted(names), sorted(names)[1:]) if name == after), None)
-    if twice is not None:
-        raise ConfigError(f"two of the pictures are called {twice}, and so would be what is written: predict them apart")
+    duplicate = next((name for name, after in zip(sorted(names), sorted(names)[1:]) if name == after), None)
+    if duplicate is not None:
+        raise ConfigError(f"two of the images are named {duplicate}, as their output files would be: predict them separately")
     files, names, count = files[chosen], names[chosen], len(files)
     if not files:
         raise ConfigError(f"--frames leaves none of the {count} frames of {inputs[0]}")
@@ -99,14 +99,14 @@ def open_source(
     if known is None and drive is not None:
         calibration = drive.resolve().parent / "calib_cam_to_cam.txt"
         known = drive_camera(calibration, camera, (height, width)), f"calibration of the drive, {calibration}"
-    beside = files[0].parent / "intrinsics.json"
-    if known is None and beside.is_file():
-        known = read_camera(beside, files[:1], (height, width)), f"from {beside}"
+    camera_file = files[0].parent / "intrinsics.json"
+    if known is None and camera_file.is_file():
+        known = read_camera(camera_file, files[:1], (height, width)), f"from {camera_file}"
     K, sentence = known or _guessed_camera(files[0], (height, width))
 
-    def read(wanted: Callable[[int], bool]) -> Iterator[Picture | None]:
+    def read(requested: Callable[[int], bool]) -> Iterator[Picture | None]:
         for place, path in enumerate(files):
-            yield _decode(path) if wanted(place) else None
+            yield _decode(path) if requested(place) else None
 
     step = chosen.step or 1
     rate = (RATE if rate is None else rate) / step
@@ -127,13 +127,13 @@ def open_source(
 
 
 def masks_of(source: Source, folder: Path | None) -> Callable[[int], Bool[np.ndarray, "H W"] | None]:
-    """The object mask of a frame, ``NAME.png`` or ``NAME.npy`` in ``folder`` (default: a drive's); None where there is no file.
+    """The object mask of a frame, ``NAME.png`` or ``NAME.npy`` in ``folder`` (default: a drive's); None if there is no file.
 
     Raises:
-      ConfigError: no such folder; and, from the function that is returned, a mask that cannot be decoded.
+      ConfigError: no such folder; the returned function also raises for a mask that cannot be decoded.
     """
     if folder is not None and not folder.is_dir():
-        raise ConfigError(f"--masks={folder} is no folder")
+        raise ConfigError(f"--masks={folder} is not a folder")
     folder = source.mask_folder if folder is None else folder
     if folder is None or not folder.is_dir():
         return lambda place: None
@@ -141,21 +141,21 @@ def masks_of(source: Source, folder: Path | None) -> Callable[[int], Bool[np.nda
 
 
 def truths_of(source: Source, folder: Path) -> Iterator[np.ndarray | None]:
-    """Ground-truth depth of the frames, ``NAME.npy`` in metres or KITTI's 16-bit ``NAME.png``; None where there is no file.
+    """Ground-truth depth of the frames, ``NAME.npy`` in metres or KITTI's 16-bit ``NAME.png``; None if there is no file.
 
     Raises:
       ConfigError: no such folder, or a file that cannot be read.
     """
     if not folder.is_dir():
-        raise ConfigError(f"--truth={folder} is no folder")
+        raise ConfigError(f"--truth={folder} is not a folder")
     return (_truth(folder, name) for name in source.names)
 
 
 def speeds_of(source: Source) -> list[float]:
-    """Metres per second at each frame, as a KITTI drive's ``oxts`` has measured them.
+    """Speed in m/s at each frame, from the ``oxts`` files of a KITTI drive.
 
     Raises:
-      ConfigError: no drive, or no such files.
+      ConfigError: not a drive, or no such files.
     """
     if source.drive is None:
         raise ConfigError("--speed=oxts is for KITTI drives: give the speed in metres per second")
@@ -165,7 +165,7 @@ def speeds_of(source: Source) -> list[float]:
         try:
             speeds.append(float(path.read_text().split()[FORWARD_SPEED]))
         except (OSError, ValueError, IndexError) as error:
-            raise ConfigError(f"{path} says no speed in its column {FORWARD_SPEED + 1}: give --speed in m/s") from error
+            raise ConfigError(f"{path} has no speed in column {FORWARD_SPEED + 1}: give --speed in m/s") from error
     return speeds
 
 
@@ -191,7 +191,7 @@ def _video(path: Path, chosen: slice, intrinsics: Intrinsics | None, fov: float 
 
 
 def _stamp(path: Path) -> str:
-    """What changes when a file does: its size and when it was written."""
+    """Size and modification time of a file."""
     about = path.stat()
     return f"{about.st_size}-{about.st_mtime_ns}"
 
@@ -199,7 +199,7 @@ def _stamp(path: Path) -> str:
 def _pictures(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if is_picture(path.name)] if folder.is_dir() else []
     if not found:
-        raise ConfigError(f"{folder} holds no {', '.join(SUFFIXES)} pictures")
+        raise ConfigError(f"{folder} has no {', '.join(SUFFIXES)} images")
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
@@ -209,11 +209,11 @@ def _files(inputs: Sequence[str]) -> list[Path]:
         path = Path(text).expanduser()
         matches = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
         if not matches:
-            raise ConfigError(f"{text} does not exist: name pictures, a folder, a pattern in quotes, a video or a KITTI drive")
+            raise ConfigError(f"{text} does not exist: name images, a folder, a pattern in quotes, a video or a KITTI drive")
         found += sorted(matches, key=lambda path: natural_key(str(path)))
     other = next((path for path in found if path.suffix.lower() not in SUFFIXES), None)
     if other is not None:
-        raise ConfigError(f"{other} is no {', '.join(SUFFIXES)} picture; a folder or a video is predicted by itself")
+        raise ConfigError(f"{other} is not a {', '.join(SUFFIXES)} image: give a folder or a video as the only input")
     return found
 
 
@@ -221,17 +221,17 @@ def _decode(path: Path) -> Picture:
     try:
         return decode_image(path)
     except UnreadableFrame as error:
-        raise ConfigError(f"the picture {path} is damaged or cut off: replace it or take it away, then run this again") from error
+        raise ConfigError(f"the image {path} is damaged or cut off: replace or remove it, then run this again") from error
 
 
 def _truth(folder: Path, name: str) -> np.ndarray | None:
-    array, picture = folder / f"{name}.npy", folder / f"{name}.png"
+    array, png = folder / f"{name}.npy", folder / f"{name}.png"
     if array.is_file():
         try:
             return np.asarray(load_array(array))
         except UnreadableFrame as error:
-            raise ConfigError(f"{array} is no complete array") from error
-    return read_annotated(picture) if picture.is_file() else None
+            raise ConfigError(f"{array} is not a complete array") from error
+    return read_annotated(png) if png.is_file() else None
 
 
 def _given_camera(

@@ -1,4 +1,4 @@
-"""From the networks' own unit to metres: what a single camera cannot know has to be told by something else."""
+"""Metric scale: from the networks' own unit to metres. A single camera does not observe it, so it needs another source."""
 
 import dataclasses
 import itertools
@@ -13,26 +13,26 @@ from dd_jax.config import ConfigError, EvalConfig
 from dd_jax.evaluation import ground_plane, metrics
 
 STANDING = 0.5
-"""Metres per second below which the way between two frames is too short to tell the scale."""
+"""Speed in m/s below which the camera moves too little between two frames to determine the scale."""
 
 LARGEST = 1e30
-"""What is told must not exceed this, nor fall below its inverse: the numbers of depth end at 1e38."""
+"""Largest scale, and inverse of the smallest one: float32 depth ends at 1e38."""
 
 MOST_WAITING = 100
-"""Frames that wait for the first one of known scale."""
+"""Frames that wait for the first frame with a known scale."""
 
-TRUTHS = "Median takes a map of depth in metres, 0 = unknown, or one for each frame"
-SPEEDS = "Speed takes a number of metres per second, or one for each frame"
+TRUTHS = "Median takes a depth map in metres, 0 = unknown, or one per frame"
+SPEEDS = "Speed takes a number of metres per second, or one per frame"
 
 Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
 class Median:
-    """The ratio of the medians of ground truth and prediction, frame by frame, as in the field's tables.
+    """Median scaling: the ratio of the medians of ground truth and prediction, per frame, as in published results.
 
-    ``truth`` is a depth map in metres of any size, 0 = unknown; for a stream one after another (None: this frame has none).
-    Frames without ground truth take the median of the ratios so far.
+    ``truth`` is a depth map in metres of any size, 0 = unknown; for a stream, one per frame (None: no ground truth).
+    Frames without ground truth use the median of the ratios so far.
     """
 
     truth: np.ndarray | Iterable[np.ndarray | None]
@@ -42,19 +42,19 @@ class Median:
 class CameraHeight:
     """The ratio of the camera's true height above the road to that in the predicted depth (``ground_plane``).
 
-    A stream takes the median of the ratios so far: a network's unit does not change from frame to frame.
+    A stream uses the median of the ratios so far, since a network's unit does not change between frames.
     """
 
     metres: float = 1.65  # KITTI's
-    pitch: float = 0.0  # degrees by which it is mounted to look down; Cityscapes: 2.2
+    pitch: float = 0.0  # downward pitch of the mounted camera in degrees; Cityscapes: 2.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """The ratio of the true way between two frames to that of the pose network.
+    """The ratio of the true distance between two frames to that of the pose network.
 
-    ``metres_per_second`` is one number, or one a frame. A stream takes the median of the ratios so far; frames in which the
-    car hardly moves do not count.
+    ``metres_per_second`` is one number, or one per frame. A stream uses the median of the ratios so far, without frames in
+    which the car hardly moves.
     """
 
     metres_per_second: float | Iterable[float]
@@ -66,7 +66,7 @@ Scale = float | int | Median | CameraHeight | Speed
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a network says about one frame, on the host, in the networks' unit and at their size."""
+    """Network outputs for one frame, on the host, in the networks' unit and at their size."""
 
     inverse_depth: Float32[np.ndarray, "h w"]
     T_previous_from_target: Float32[np.ndarray, "4 4"] | None  # None without a previous frame
@@ -74,56 +74,56 @@ class Prediction:
 
 
 class Scaler:
-    """Factors of consecutive frames.
+    """Scale factors of consecutive frames.
 
     Args:
       scale: see the classes above; a number is the factor itself.
-      config: how ground truth is compared with.
+      config: range and crop of the ground truth.
 
     Raises:
-      ConfigError: none of these, or a value that is not positive and finite.
+      ConfigError: another type, or a value that is not positive and finite.
     """
 
     def __init__(self, scale: Scale, config: EvalConfig):
         self.scale, self._config = scale, config
         self._found: list[float] = []
-        self._told: Iterator = itertools.repeat(None)
+        self._known: Iterator = itertools.repeat(None)
         match scale:
             case bool():
                 raise ConfigError(f"scale={scale} is not a number, Median, CameraHeight or Speed")
             case int() | float() | np.floating() | np.integer():
                 _require_positive("scale", float(scale))
             case Median(truth):
-                self._told = _one_a_frame([truth] if isinstance(truth, np.ndarray) and truth.ndim == 2 else truth, TRUTHS)
+                self._known = _one_per_frame([truth] if isinstance(truth, np.ndarray) and truth.ndim == 2 else truth, TRUTHS)
             case CameraHeight(metres, pitch):
-                _require_positive("the height of the camera", metres)
+                _require_positive("the camera height", metres)
                 if not (isinstance(pitch, int | float | np.number) and abs(pitch) < 90):
-                    raise ConfigError(f"the pitch of the camera is {pitch!r}: degrees by which it looks down, between -90 and 90")
+                    raise ConfigError(f"the camera pitch is {pitch!r}: give degrees downwards, between -90 and 90")
             case Speed(speed, rate):
-                _require_positive("the rate in frames per second", rate)
+                _require_positive("the frame rate", rate)
                 one = isinstance(speed, int | float | np.number)
                 if one and abs(speed) > LARGEST:
-                    raise ConfigError(f"the speed is {speed:g} metres per second: give one that a car can have")
-                self._told = itertools.repeat(speed) if one else _one_a_frame(speed, SPEEDS)
+                    raise ConfigError(f"the speed is {speed:g} metres per second: give a possible one")
+                self._known = itertools.repeat(speed) if one else _one_per_frame(speed, SPEEDS)
             case _:
                 raise ConfigError(f"scale={scale!r} is not a number, Median, CameraHeight or Speed")
 
     def factor(self, prediction: Prediction, K: Float32[np.ndarray, "3 3"]) -> float | None:
-        """Metres per unit of this frame's depth; None while nothing is known. ``K`` is that of the networks' size."""
-        told = next(self._told, None)
+        """Metres per unit of this frame's depth; None while unknown. ``K`` is at the network size."""
+        known = next(self._known, None)
         match self.scale:
             case Median():
-                own = self._median_ratio(prediction, told)
+                ratio = self._median_ratio(prediction, known)
             case CameraHeight(metres, pitch):
-                own = metres / ground_plane.camera_height(prediction.inverse_depth, K, pitch)
+                ratio = metres / ground_plane.camera_height(prediction.inverse_depth, K, pitch)
             case Speed(rate=rate):
-                own = _speed_ratio(prediction, told, rate)
+                ratio = _speed_ratio(prediction, known, rate)
             case _:
                 return float(self.scale)
-        if own is not None:
-            self._found.append(own)
-        if isinstance(self.scale, Median) and own is not None:
-            return own
+        if ratio is not None:
+            self._found.append(ratio)
+        if isinstance(self.scale, Median) and ratio is not None:
+            return ratio
         return float(np.median(self._found)) if self._found else None
 
     def _median_ratio(self, prediction: Prediction, truth: np.ndarray | None) -> float | None:
@@ -139,10 +139,10 @@ class Scaler:
 def scaled(
     items: Iterable[tuple[Item, Prediction]], scaler: Scaler, K: Float32[np.ndarray, "3 3"]
 ) -> Iterator[tuple[Item, Prediction, float]]:
-    """The items with their factors, in order; the first ones wait until something is known.
+    """The items with their factors, in order; the first ones wait until a factor is known.
 
     Raises:
-      ConfigError: nothing is known at the end, or after :data:`MOST_WAITING` frames.
+      ConfigError: no factor is known at the end, or after :data:`MOST_WAITING` frames.
     """
     waiting: list[tuple[Item, Prediction]] = []
     for item, prediction in items:
@@ -154,17 +154,17 @@ def scaled(
         elif len(waiting) >= MOST_WAITING:
             break
     if waiting:
-        raise ConfigError(f"the first {len(waiting)} frames do not tell the scale: {missing(scaler.scale)}")
+        raise ConfigError(f"the first {len(waiting)} frames do not determine the scale: {missing(scaler.scale)}")
 
 
 def missing(scale: Scale) -> str:
-    """What a frame lacks whose factor is None, as the second half of a sentence."""
+    """What a frame without a factor lacks, as the second half of a sentence."""
     if isinstance(scale, Speed):
         return f"Speed needs two frames between which the camera moves, at {STANDING:g} m/s or more"
     return "Median needs ground truth with pixels in the range and crop of the evaluation (model.config.eval)"
 
 
-def _one_a_frame(values: Iterable, sentence: str) -> Iterator:
+def _one_per_frame(values: Iterable, sentence: str) -> Iterator:
     if isinstance(values, str) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
         raise ConfigError(f"{sentence}: it was given {values!r}")
     return iter(values)
@@ -173,15 +173,15 @@ def _one_a_frame(values: Iterable, sentence: str) -> Iterator:
 def _speed_ratio(prediction: Prediction, speed: float | None, rate: float) -> float | None:
     T = prediction.T_previous_from_target
     if not (speed is None or isinstance(speed, int | float | np.number)):
-        raise ConfigError(f"{SPEEDS}: {speed!r} is no number")
+        raise ConfigError(f"{SPEEDS}: {speed!r} is not a number")
     if T is None or speed is None or not STANDING <= abs(speed) <= LARGEST:
         return None
-    way = float(np.linalg.norm(T[:3, 3]))
-    return abs(speed) / rate / way if way > 0 else None
+    distance = float(np.linalg.norm(T[:3, 3]))
+    return abs(speed) / rate / distance if distance > 0 else None
 
 
 def _require_positive(name: str, value: float) -> None:
     if not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
         raise ConfigError(f"{name} must be a positive number: it is {value!r}")
     if not 1 / LARGEST <= value <= LARGEST:
-        raise ConfigError(f"{name} is {value:g}: depth has numbers from {1 / LARGEST:g} to {LARGEST:g}")
+        raise ConfigError(f"{name} is {value:g}: it must lie between {1 / LARGEST:g} and {LARGEST:g}")

@@ -1,4 +1,4 @@
-"""A depth map as coloured points, and the PLY file that MeshLab, CloudCompare, Open3D and Blender open."""
+"""A depth map as coloured points, and as a PLY file for MeshLab, CloudCompare, Open3D and Blender."""
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -7,7 +7,7 @@ VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("gr
 
 
 def points(depth: Float[np.ndarray, "H W"], K: Float[np.ndarray, "3 3"]) -> Float32[np.ndarray, "H W 3"]:
-    """Where each pixel lies in the camera's frame (x right, y down, z ahead), in the unit of ``depth``: d * K^-1 (u, v, 1)."""
+    """Back-projected pixels in camera coordinates (x right, y down, z forward), in the unit of ``depth``: d * K^-1 (u, v, 1)."""
     height, width = depth.shape
     fx, fy, cx, cy = (float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
     x = (np.arange(width) - cx)[None, :] / fx
@@ -18,7 +18,7 @@ def points(depth: Float[np.ndarray, "H W"], K: Float[np.ndarray, "3 3"]) -> Floa
 def ply(
     image: UInt8[np.ndarray, "H W 3"], depth: Float[np.ndarray, "H W"], K: Float[np.ndarray, "3 3"], farthest: float = np.inf
 ) -> bytes:
-    """A binary PLY file's content: a point for each pixel with 0 < depth <= ``farthest``, row by row, in the image's colours."""
+    """Content of a binary PLY file: a point for each pixel with 0 < depth <= ``farthest``, row by row, in the image's colours."""
     shown = np.isfinite(depth) & (depth > 0) & (depth <= farthest)
     vertices = np.empty(int(shown.sum()), VERTEX)
     place, colour = points(depth, K)[shown], image[shown]

@@ -1,4 +1,4 @@
-"""From pictures of any size, as people have them, to what the networks see: the same steps as for training data."""
+"""From images of any size to network inputs, by the same steps as for training data."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +15,13 @@ from dd_jax.types import Batch
 Item = TypeVar("Item")
 
 WIDEST = 1 / 20
-"""Focal length as a share of the width, at least: 169 degrees. What is less was divided by the size of the picture."""
+"""Smallest focal length as a fraction of the width: 169 degrees. A smaller one was divided by the image size."""
 
 WITHOUT_CAMERA = (1.0, 1.0, 0.0, 0.0)
-"""Focal lengths and principal point, in pixels, where a network is asked that does not look at the camera."""
+"""Focal lengths and principal point, in pixels, for a network that does not use the intrinsics."""
 
 
-class View(NamedTuple):
+class NetworkInput(NamedTuple):
     """One frame at the networks' size."""
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -29,7 +29,7 @@ class View(NamedTuple):
 
 
 def as_uint8(image: np.ndarray, where: str) -> UInt8[np.ndarray, "H W 3"]:
-    """A frame as the loader decodes it, from (H, W, 3) RGB, uint8 or float in [0, 1]; a message calls it ``where``.
+    """A frame as the loader decodes it, from (H, W, 3) RGB, uint8 or float in [0, 1]; messages call it ``where``.
 
     Raises:
       ConfigError: another shape or type.
@@ -45,21 +45,21 @@ def as_uint8(image: np.ndarray, where: str) -> UInt8[np.ndarray, "H W 3"]:
     return image
 
 
-def view(image: np.ndarray, mask: np.ndarray | None, config: DataConfig, where: str) -> View:
-    """A frame and its mask, (H, W) or None = no object, resized as the loader does it; raises as :func:`as_uint8`."""
+def to_network_size(image: np.ndarray, mask: np.ndarray | None, config: DataConfig, where: str) -> NetworkInput:
+    """A frame and its mask, (H, W) or None = no object, resized as the loader does; raises as :func:`as_uint8`."""
     image, size = as_uint8(image, where), (config.height, config.width)
     if mask is None:
-        return View(frames.resize_image(image, *size, config.resize), np.zeros(size, bool))
+        return NetworkInput(frames.resize_image(image, *size, config.resize), np.zeros(size, bool))
     if not isinstance(mask, np.ndarray) or mask.shape != image.shape[:2]:
         raise ConfigError(f"the mask of {where} must be an array of shape {list(image.shape[:2])}: it is {_shape(mask)}")
-    return View(frames.resize_image(image, *size, config.resize), frames.resize_mask(mask != 0, *size))
+    return NetworkInput(frames.resize_image(image, *size, config.resize), frames.resize_mask(mask != 0, *size))
 
 
 def camera(K: np.ndarray | None, size: tuple[int, int], config: DataConfig) -> Float32[np.ndarray, "3 3"]:
     """Intrinsics at the networks' size, from ``K`` in pixels of frames of ``size`` (height, width).
 
     Raises:
-      ConfigError: not (3, 3), not in pixels, not of a pinhole camera without skew, or with its principal point outside the frame.
+      ConfigError: ``K`` is not (3, 3), not in pixels, has skew, or has its principal point outside the frame.
     """
     target = config.height, config.width
     if K is None:
@@ -68,46 +68,50 @@ def camera(K: np.ndarray | None, size: tuple[int, int], config: DataConfig) -> F
         raise ConfigError(f"K must be an array of shape (3, 3), in pixels of the frame: it is {_shape(K)}")
     rest = K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]]
     if not np.array_equal(rest, [0, 0, 0, 0, 1]):
-        raise ConfigError(f"K must be ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), a camera without skew: it is {K.tolist()}")
+        raise ConfigError(f"K must be ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), without skew: it is {K.tolist()}")
     found = frames.intrinsics(*(float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))), size, target, "K")
     if K[0, 0] < WIDEST * size[1]:
         raise ConfigError(
-            f"K has the focal length fx={K[0, 0]:g} for frames that are {size[1]} pixels wide, a view of nearly 180 degrees: "
-            "give it in pixels of the frame, not in shares of its size"
+            f"K has the focal length fx={K[0, 0]:g} for frames that are {size[1]} pixels wide, nearly 180 degrees: "
+            "give it in pixels of the frame, not as a fraction of its size"
         )
     return found
 
 
 def check_size(size: tuple[int, int], first: tuple[int, int], where: str) -> None:
-    """Raises ConfigError where a frame is not as large as those before it (height, width)."""
+    """Raises ConfigError if a frame has another (height, width) than those before it."""
     if size != first:
         raise ConfigError(
             f"{where} has {size[1]} x {size[0]} pixels, the frames before it {first[1]} x {first[0]}: "
-            "frames that belong together have one size"
+            "all frames must have the same size"
         )
 
 
 def assemble(
-    previous: View | None, target: View, following: View | None, K: Float32[np.ndarray, "3 3"], config: Config
+    previous: NetworkInput | None,
+    target: NetworkInput,
+    following: NetworkInput | None,
+    K: Float32[np.ndarray, "3 3"],
+    config: Config,
 ) -> Batch:
-    """A batch of one sample; frames that are None do not exist. The following one has a place only where it is looked at."""
-    views = [previous, target, following] if config.cost_volume.future_frame else [previous, target]
+    """A batch of one sample; frames that are None do not exist. The following frame is used only with ``future_frame``."""
+    inputs = [previous, target, following] if config.cost_volume.future_frame else [previous, target]
     return Batch(
-        images=np.stack([np.zeros_like(target.image) if v is None else v.image for v in views])[None],
-        masks=np.stack([np.zeros_like(target.mask) if v is None else v.mask for v in views])[None],
+        images=np.stack([np.zeros_like(target.image) if x is None else x.image for x in inputs])[None],
+        masks=np.stack([np.zeros_like(target.mask) if x is None else x.mask for x in inputs])[None],
         K=K[None],
-        exists=np.array([[v is not None for v in views]]),
+        exists=np.array([[x is not None for x in inputs]]),
         seed=np.zeros(1, np.uint32),
     )
 
 
-def together(samples: Sequence[Batch], size: int) -> Batch:
-    """A batch of ``size`` samples, the last of them repeated where there are fewer."""
+def stack_samples(samples: Sequence[Batch], size: int) -> Batch:
+    """A batch of ``size`` samples; the last sample is repeated if there are fewer."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *samples, *[samples[-1]] * (size - len(samples)))
 
 
 def neighbours(items: Iterable[Item], ahead: bool) -> Iterator[tuple[Item | None, Item, Item | None]]:
-    """Each item with the one before it and, where ``ahead`` says so, the one after it; None where there is none."""
+    """Each item with the one before it and, if ``ahead``, the one after it; None at the ends."""
     before = None
     if not ahead:
         for now in items:

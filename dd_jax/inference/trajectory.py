@@ -1,7 +1,7 @@
-"""The way of the camera: relative motions chained, and the two formats that tools for odometry read.
+"""Camera trajectory: chained relative poses, and the two file formats of odometry tools.
 
-A pose is T_first_from_camera, 4x4: where a camera stands in the frame of the first one (x right, y down, z ahead), in the unit
-of the depth it was scaled with.
+A pose is T_first_from_camera, 4x4: camera coordinates (x right, y down, z forward) to those of the first camera, in the unit of
+the scaled depth.
 """
 
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ from dd_jax.inference.metric_scale import Prediction
 Pose = Float[np.ndarray, "4 4"]
 
 
-def follow(pose: Pose | None, prediction: Prediction, factor: float) -> Float64[np.ndarray, "4 4"]:
-    """Pose of the next camera, of the first one where ``pose`` is None; ``factor`` scales the way between the two.
+def next_pose(pose: Pose | None, prediction: Prediction, factor: float) -> Float64[np.ndarray, "4 4"]:
+    """Pose of the next camera, of the first one if ``pose`` is None; ``factor`` scales the relative translation.
 
-    A camera without a previous frame is where the one before it was.
+    A camera without a previous frame keeps the pose of the one before.
     """
     if pose is None or prediction.T_previous_from_target is None:
         return np.eye(4) if pose is None else np.asarray(pose, np.float64)
@@ -41,7 +41,7 @@ def tum(poses: Iterable[Pose], times: Iterable[float]) -> str:
 def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float64[np.ndarray, "4"]:
     """Unit quaternion (x, y, z, w) of a rotation, w >= 0.
 
-    The eigenvector of Bar-Itzhack's symmetric matrix, which needs no cases and is exact at every angle (J. Guidance 23(6), 2000).
+    The eigenvector of Bar-Itzhack's symmetric matrix: no case distinction, exact at every angle (J. Guidance 23(6), 2000).
     """
     (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, np.float64)
     matrix = np.array([[a - e - i, b + d, c + g, h - f], [b + d, e - a - i, f + h, c - g], [c + g, f + h, i - a - e, d - b],
@@ -51,6 +51,6 @@ def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float64[np.ndarray, "4"]:
 
 
 def _nearest_rotation(matrix: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3 3"]:
-    """What float32 left of a rotation, made orthonormal again, or a long chain would shear."""
+    """The closest orthonormal matrix to a float32 rotation; without it a long chain would shear."""
     u, _, vt = np.linalg.svd(matrix)
     return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt

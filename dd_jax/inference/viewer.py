@@ -1,6 +1,6 @@
-"""A page with the point cloud of every frame, to be turned by hand, and a slider over the frames: one file, no network.
+"""An interactive page with the point cloud of every frame and a slider over the frames: one file, no network.
 
-The page draws points itself on a plain canvas, so it needs no WebGL; pictures and depths lie inside it.
+The page draws points on a 2D canvas, so it needs no WebGL; it contains the images and depth maps.
 """
 
 import base64
@@ -20,10 +20,10 @@ from dd_jax.data import frames as data_frames
 from dd_jax.report.html import data_uri
 
 WIDTH = 480
-"""Pixels, and points, of a row at most."""
+"""Largest number of pixels, and points, in a row."""
 
 SHOWN = 95
-"""Percentile of depth up to which points are shown at first: what is far tells little and hides much."""
+"""Percentile of depth up to which points are shown at first: far points hide the scene."""
 
 
 def view_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -36,7 +36,7 @@ def view_size(size: tuple[int, int]) -> tuple[int, int]:
 def encode_frame(
     name: str, image: UInt8[np.ndarray, "H W 3"], depth: Float[np.ndarray, "H W"], pose: Float[np.ndarray, "4 4"]
 ) -> dict[str, Any]:
-    """What the page needs of a frame: ``depth`` is positive, ``pose`` T_first_from_camera, both in one unit."""
+    """Page data of a frame: ``depth`` is positive, ``pose`` is T_first_from_camera, both in the same unit."""
     height, width = view_size(depth.shape)
     inverse = cv2.resize(1 / depth, (width, height), interpolation=cv2.INTER_AREA).astype(np.float64)
     farthest, nearest = float(inverse.min()), float(inverse.max())
@@ -56,7 +56,7 @@ def encode_frame(
 
 
 def differences(levels: UInt16[np.ndarray, "h w"]) -> bytes:
-    """Each value less the one left of it, modulo 2^16: all high bytes, then all low bytes, which deflates well."""
+    """Differences to the left neighbour, modulo 2^16: all high bytes, then all low bytes, which deflate well."""
     steps = np.diff(levels, axis=1, prepend=np.uint16(0))
     return (steps >> 8).astype(np.uint8).tobytes() + (steps & 255).astype(np.uint8).tobytes()
 
@@ -64,13 +64,13 @@ def differences(levels: UInt16[np.ndarray, "h w"]) -> bytes:
 def page(
     title: str, frames: Sequence[dict[str, Any]], K: Float32[np.ndarray, "3 3"], size: tuple[int, int], unit: str, rate: float
 ) -> str:
-    """The page.
+    """The HTML page.
 
     Args:
-      frames: of :func:`encode_frame`, at least one, in the order of the slider.
+      frames: of :func:`encode_frame`, at least one, in slider order.
       K: in pixels of frames of ``size`` (height, width).
       unit: of the depth, "m" or "".
-      rate: frames of the slider per second when it plays.
+      rate: frames per second when it plays.
     """
     height, width = view_size(size)
     fx, fy, cx, cy = (float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -89,5 +89,5 @@ def page(
         "frames": list(frames),
     }
     template = importlib.resources.files("dd_jax.inference").joinpath("viewer.html").read_text(encoding="utf-8")
-    data = json.dumps(scene, separators=(",", ":")).replace("<", "\\u003c")  # a name must not end the script
+    data = json.dumps(scene, separators=(",", ":")).replace("<", "\\u003c")  # a frame name must not close the script element
     return template.replace("{{title}}", escape(title), 1).replace("{{scene}}", data, 1)

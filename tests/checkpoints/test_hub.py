@@ -1,4 +1,4 @@
-"""Addresses of the hub, answered by a cache that is made by hand; no test here needs a network."""
+"""Addresses of the hub, with a cache made by hand: no test needs a network."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def cache(tmp_path):
 
 
 def fetch_offline(cache, *addresses):
-    """What a fresh process says: the hub looks at its environment when it is imported."""
+    """Messages of a fresh process: the hub reads its environment on import."""
     code = """
 import sys
 from dd_jax import config
@@ -39,7 +39,7 @@ for address in sys.argv[1:]:
     return run.stdout.splitlines()
 
 
-def test_the_cache_answers_without_a_network(cache):
+def test_offline_cache(cache):
     (cache / "models--owner--other/refs").mkdir(parents=True)
     (cache / "models--owner--other/refs/main").write_text(COMMIT)
     (cache / "models--owner--other/snapshots" / COMMIT).mkdir(parents=True)
@@ -47,23 +47,23 @@ def test_the_cache_answers_without_a_network(cache):
     addresses = "hf://owner/name", f"hf://owner/name@{COMMIT}", "hf://owner/name@main", "hf://owner/name@v2", "hf://owner/none"
     *there, revision, unknown, other = fetch_offline(cache, *addresses, "hf://owner/other")
     assert there == [str(cache / "models--owner--name/snapshots" / COMMIT)] * 3
-    for said, address in ((revision, "hf://owner/name@v2"), (unknown, "hf://owner/none")):
-        assert said.startswith(f"{address} is not complete in the cache, and the hub is out of reach or HF_HUB_OFFLINE is set")
+    for message, address in ((revision, "hf://owner/name@v2"), (unknown, "hf://owner/none")):
+        assert message.startswith(f"{address} is not complete in the cache, and the hub is not reachable or HF_HUB_OFFLINE is")
     assert other == "hf://owner/other has no config.json: it is another kind of repository"
 
 
 @pytest.mark.parametrize("address", ["hf://name", "hf://a/b/c", "hf://a/b@", "hf:///b", "hf://a/b@x y"])
-def test_what_is_no_address_is_refused(address):
+def test_malformed_address_raises(address):
     assert hub.is_address(address)
-    with pytest.raises(ConfigError, match=r"is no address of the hub: write hf://owner/name, or hf://owner/name@revision"):
+    with pytest.raises(ConfigError, match=r"is not an address of the hub: write hf://owner/name, or hf://owner/name@revision"):
         hub.fetch(address, ())
 
 
-def test_without_the_package(monkeypatch):
+def test_missing_package_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigError, match=r"hf://owner/name needs the package huggingface_hub: pip install 'dd_jax\[hub\]'"):
         hub.fetch("hf://owner/name", ())
 
 
-def test_folders_are_no_addresses(tmp_path):
+def test_folder_is_not_an_address(tmp_path):
     assert not any(map(hub.is_address, ("runs/kitti", "hf", tmp_path)))

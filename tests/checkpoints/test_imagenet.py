@@ -1,5 +1,6 @@
-"""Classifiers of any depth start the encoders of that depth, if they are what their digest says."""
+"""Classifiers initialise the encoders with as many layers; digests are checked."""
 
+import functools
 import hashlib
 
 import jax
@@ -13,10 +14,16 @@ from dd_jax.config import ConfigError
 from dd_jax.networks import model as networks
 
 
-def classifier(layers, seed=3):
+@functools.cache
+def initial(layers, seed, **model):
+    """(params, batch_stats) of new networks."""
+    return networks.initialise(tiny.config(model={"student_layers": layers} | model), seed)
+
+
+@functools.cache
+def classifier(layers):
     """A ResNet's state dict with torchvision's names."""
-    config = tiny.config(model={"student_layers": layers})
-    state = torch_names.to_torch(*networks.initialise(config, seed))["encoder"]
+    state = torch_names.to_torch(*initial(layers, 3))["encoder"]
     renamed = {}
     for key, value in state.items():
         if not key.startswith("reduce_conv"):
@@ -35,7 +42,7 @@ def folder(tmp_path_factory):
 
 def filled(entries, layers=18, **model):
     config = tiny.config(model={"student_layers": layers} | model, train={"init_encoders": entries})
-    trees = networks.initialise(config, 1)
+    trees = initial(layers, 1, **model)
     return trees, imagenet.fill_encoders(trees, config)
 
 
@@ -51,7 +58,7 @@ def assert_holds(trees, encoder, state):
 
 
 @pytest.mark.parametrize("layers", [18, 34, 50])
-def test_each_encoder_gets_the_file_of_its_depth(folder, layers):
+def test_encoder_is_filled_from_file_with_as_many_layers(folder, layers):
     entries = ",".join(str(folder / f"resnet{n}.safetensors") for n in sorted({18, layers}))
     before, after = filled(entries, layers)
     for encoder in ("teacher", "pose"):
@@ -63,12 +70,12 @@ def test_each_encoder_gets_the_file_of_its_depth(folder, layers):
                                   after[0]["student"]["encoder"]["reduce"]["kernel"])  # fmt: skip
 
 
-def test_single_frame_systems_need_no_file_for_a_student(folder):
+def test_single_frame_model_needs_no_student_file(folder):
     _, after = filled(str(folder / "resnet18.safetensors"), 50, student=False)
     assert_holds(after, "teacher", classifier(18))
 
 
-def test_the_digest_is_checked(folder, tmp_path):
+def test_wrong_digest_raises(folder, tmp_path):
     path = folder / "resnet18.safetensors"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     filled(f"{path}#{digest}")
@@ -76,16 +83,16 @@ def test_the_digest_is_checked(folder, tmp_path):
     wrong = "0" * 8 if digest[0] != "0" else "1" * 8
     with pytest.raises(ConfigError, match=rf"the SHA-256 of .*resnet18\.safetensors is {digest} and should begin with {wrong}: "):
         filled(f"{path}#{wrong}")
-    named = tmp_path / f"resnet18-{wrong}.pth"  # as PyTorch names its own files
+    named = tmp_path / f"resnet18-{wrong}.pth"  # PyTorch's naming
     named.write_bytes(b"something else")
     with pytest.raises(ConfigError, match=rf"the SHA-256 of .* should begin with {wrong}"):
         filled(str(named))
 
 
-def test_files_that_fit_nothing(folder, tmp_path):
+def test_unsuitable_files_raise(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"resnet34\.safetensors is a ResNet of 34 layers; needed are 50 \(student\), 18 "):
         filled(str(folder / "resnet34.safetensors"), 50)
-    with pytest.raises(ConfigError, match=r"init_encoders has nothing for 50 \(student\): add a file of as many layers"):
+    with pytest.raises(ConfigError, match=r"init_encoders has no file for 50 \(student\): add one with as many layers"):
         filled(str(folder / "resnet18.safetensors"), 50)
     save_file({"weight": np.ones(3, np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match=r"x\.safetensors is no ResNet of 18, 34 or 50 layers; needed are 18 \(student\)"):
@@ -97,10 +104,10 @@ def test_files_that_fit_nothing(folder, tmp_path):
         filled(str(folder / "resnet18.safetensors"), width=16)
 
 
-def test_addresses_of_the_hub(folder, monkeypatch, tmp_path):
-    asked = []
+def test_hub_address(folder, monkeypatch, tmp_path):
+    fetched = []
     (tmp_path / imagenet.ON_HUB).write_bytes((folder / "resnet18.safetensors").read_bytes())
-    monkeypatch.setattr(hub, "fetch", lambda address, needed: (asked.append((address, needed)), tmp_path)[1])
+    monkeypatch.setattr(hub, "fetch", lambda address, needed: (fetched.append((address, needed)), tmp_path)[1])
     _, after = filled("hf://timm/resnet18.a1_in1k@main")
     assert_holds(after, "student", classifier(18))
-    assert asked == [("hf://timm/resnet18.a1_in1k@main", (imagenet.ON_HUB,))]
+    assert fetched == [("hf://timm/resnet18.a1_in1k@main", (imagenet.ON_HUB,))]

@@ -1,4 +1,4 @@
-"""A card says what the system is, in a form that the hub reads."""
+"""The model card describes the model, in a format that the hub reads."""
 
 import pytest
 import tiny
@@ -22,7 +22,7 @@ def head_of(text):
     return yaml.safe_load(head), body
 
 
-def test_a_card_without_scores(restored):
+def test_card_without_scores(restored):
     head, body = head_of(model_card.text(restored, SHA256, None))
     assert head["library_name"] == "dd_jax" and head["pipeline_tag"] == "depth-estimation"
     assert "dynamic_depth" in head["tags"] and "license" not in head and "model-index" not in head
@@ -34,7 +34,7 @@ def test_a_card_without_scores(restored):
     assert "`kitti`, split `eigen_zhou`, at 64 x 96" in body
 
 
-def test_a_card_with_scores(restored):
+def test_card_with_scores(restored):
     head, body = head_of(model_card.text(restored, SHA256, SCORES))
     (index,) = head["model-index"]
     (result,) = index["results"]
@@ -43,11 +43,11 @@ def test_a_card_with_scores(restored):
     assert len(values) == 14 and values["abs_rel, student, all pixels"] == ("abs_rel", 0.1234)
     assert values["abs_rel, teacher, all pixels"] == ("abs_rel", 0.2)
     assert "| student | all | 0.1234 | 1.0000 | 4.5000 |" in body and "Protocol" in body
-    assert "mean_map" not in body and "moving" not in body  # not the system's own, and without a pixel
+    assert "mean_map" not in body and "moving" not in body  # a baseline, and a region without pixels
     assert "Not evaluated." in model_card.text(restored, SHA256, {"student": {"all": NOTHING}})
 
 
-def test_where_an_imported_system_comes_from(restored):
+def test_card_of_imported_model(restored):
     imported = tiny.restored(restored.config)
     imported.versions = restored.versions | {"imported": "encoder.pth (SHA-256 00)"}
     imported.score = 0.25
@@ -57,7 +57,7 @@ def test_where_an_imported_system_comes_from(restored):
     assert "| abs_rel on the validation split | 0.2500 |" in body
 
 
-def test_the_hub_reads_it(restored, tmp_path):
+def test_hub_parses_card(restored, tmp_path):
     hub = pytest.importorskip("huggingface_hub", reason="pip install -e '.[hub]'")
     (tmp_path / "README.md").write_text(model_card.text(restored, SHA256, SCORES))
     data = hub.ModelCard.load(tmp_path / "README.md").data

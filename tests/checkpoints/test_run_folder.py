@@ -1,4 +1,4 @@
-"""A checkpoint gives back every bit, survives a kill at any moment, and refuses what it does not fit."""
+"""A checkpoint is restored bit for bit, survives a kill at any time, and is rejected for other configs or networks."""
 
 import os
 import pathlib
@@ -22,7 +22,7 @@ TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.piecewise_cons
 
 
 def make_state(step: int, width: int = 4) -> TrainState:
-    """Every array is a function of the step, with values that a rounding on the way would change."""
+    """Every array is a function of the step, with values that any rounding would change."""
     rng = np.random.default_rng(step)
     params = {
         "teacher": {"convs": {0: {"kernel": rng.normal(size=(3, 3, 2, width))}, 10: {"bias": rng.normal(size=width)}}},
@@ -60,7 +60,7 @@ def save_steps(directory, scores, config):
         return writer.steps
 
 
-def test_everything_comes_back_bit_for_bit(tmp_path):
+def test_restore_bit_for_bit(tmp_path):
     config = Config()
     config.optim.learning_rate = 0.1 + 0.2
     state = make_state(7)
@@ -76,7 +76,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
         assert restored.versions["jax"] == jax.__version__
 
 
-def test_networks_without_template_keep_integer_keys(tmp_path):
+def test_restore_params_keeps_integer_keys(tmp_path):
     save_steps(tmp_path, {3: None}, Config())
     restored = run_folder.restore_params(tmp_path)
     state = make_state(3)
@@ -97,23 +97,23 @@ def test_newest_and_best_are_kept(tmp_path):
     assert run_folder.restore_params(tmp_path, "6").step == 6
     with pytest.raises(ConfigError, match=r"no checkpoint '5' .* \[2, 6, 7\]"):
         run_folder.restore_params(tmp_path, "5")
-    # A resumed run goes on with what the first one knew: step 2 stays the best.
+    # A resumed run knows the scores of the first one: step 2 stays the best.
     assert save_steps(tmp_path, {8: 0.3, 9: None}, config_with_keep(1)) == [2, 9]
 
 
-def test_without_scores_the_best_is_the_latest(tmp_path):
+def test_best_without_scores_is_latest(tmp_path):
     save_steps(tmp_path, {1: None, 2: None}, Config())
     assert run_folder.restore_params(tmp_path, "best").step == 2
 
 
-def test_a_step_is_saved_once(tmp_path):
+def test_step_is_saved_once(tmp_path):
     with run_folder.Writer(tmp_path, Config()) as writer:
         assert writer.save(make_state(1), {}, 0.5)
         assert not writer.save(make_state(1), {}, 0.1)
     assert run_folder.restore_params(tmp_path).score == 0.5
 
 
-def test_saving_does_not_see_later_steps(tmp_path):
+def test_saving_copies_donated_buffers(tmp_path):
     """The step after a save reuses (donates) the buffers that are being written."""
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + jnp.ones_like(x), s), donate_argnums=0)
     state = make_state(1, width=4096)
@@ -126,7 +126,7 @@ def test_saving_does_not_see_later_steps(tmp_path):
     assert_same(vars(run_folder.restore(tmp_path, expected).state), expected)
 
 
-def test_numpy_state_is_the_same_checkpoint(tmp_path):
+def test_numpy_state(tmp_path):
     state = make_state(2)
     with run_folder.Writer(tmp_path, Config()) as writer:
         writer.save(jax.tree.map(np.asarray, vars(state)), {})
@@ -134,7 +134,7 @@ def test_numpy_state_is_the_same_checkpoint(tmp_path):
     assert_same(run_folder.restore_params(tmp_path).state.params, state.params)
 
 
-def test_missing_or_foreign_folder_is_one_sentence(tmp_path):
+def test_missing_or_empty_folder_raises(tmp_path):
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     for name in ("missing", "empty"):
         assert run_folder.newest(tmp_path / name) is None
@@ -145,7 +145,7 @@ def test_missing_or_foreign_folder_is_one_sentence(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-def test_other_networks_name_the_first_difference_and_the_flag(tmp_path):
+def test_other_networks_raise(tmp_path):
     save_steps(tmp_path, {1: None}, Config())
     message = (
         r"batch_stats/teacher/mean is float32\[4\] there and float32\[8\] here.*; and \d+ more\. "
@@ -161,7 +161,7 @@ def test_other_networks_name_the_first_difference_and_the_flag(tmp_path):
     run_folder.restore_params(tmp_path, expected={"params": same.params, "batch_stats": same.batch_stats})
 
 
-def test_resume_with_another_config_is_reported_field_by_field(tmp_path):
+def test_resume_with_another_config_raises(tmp_path):
     save_steps(tmp_path, {1: None}, Config())
     allowed = Config()
     allowed.optim.steps = 5
@@ -183,14 +183,14 @@ def test_fields_that_may_differ_exist():
     assert set(known) >= run_folder.MAY_DIFFER
 
 
-def test_half_written_folder_is_ignored_and_removed_by_the_next_run(tmp_path):
+def test_partial_checkpoint_is_ignored_then_removed(tmp_path):
     save_steps(tmp_path, {1: None, 2: None}, Config())
     folder = tmp_path / "checkpoints"
     half = folder / "3.orbax-checkpoint-tmp"
     shutil.copytree(folder / "2", half)
     (half / "_CHECKPOINT_METADATA").unlink()
     assert run_folder.restore(tmp_path, make_state(0)).step == 2
-    assert half.exists()  # reading changes nothing: somebody may be training
+    assert half.exists()  # reading changes nothing: a run may be writing it
     with run_folder.Writer(tmp_path, Config()) as writer:
         assert writer.steps == [1, 2]
         assert writer.save(make_state(3), {})
@@ -208,7 +208,7 @@ spec.loader.exec_module(helpers)
 
 
 def program_with_helpers(body: str, workdir: pathlib.Path) -> str:
-    """Code for another process, which finds the functions of this file under ``helpers``."""
+    """Code for another process, with the functions of this file as ``helpers``."""
     return (LOAD_HELPERS + body).format(root=str(pathlib.Path(__file__).parents[2]), tests=__file__, workdir=str(workdir))
 
 
@@ -222,7 +222,7 @@ with helpers.run_folder.Writer({workdir!r}, helpers.config_with_keep(2)) as writ
 
 
 def test_killed_while_saving(tmp_path):
-    """SIGKILL with a half-written folder on disk: the last committed checkpoint is whole, and saving goes on."""
+    """SIGKILL while a folder is partly written: the last committed checkpoint is complete, and saving continues."""
     folder = tmp_path / "checkpoints"
     process = subprocess.Popen([sys.executable, "-c", program_with_helpers(SAVE_FOREVER, tmp_path)], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120

@@ -1,4 +1,4 @@
-"""A saved system is the same system, and what is damaged says so."""
+"""A saved model is read back unchanged; damaged files raise."""
 
 import dataclasses
 import hashlib
@@ -16,73 +16,73 @@ from dd_jax.networks import model as networks
 
 
 @pytest.fixture(scope="module")
-def system():
+def model():
     places = {"root": "/home/somebody/kitti", "cache_dir": "/scratch/x"}
     return tiny.restored(tiny.config(data=places, train={"init_from": "/home/somebody/run"}))
 
 
 @pytest.fixture
-def folder(system, tmp_path):
-    saved.write(tmp_path / "model", system)
+def folder(model, tmp_path):
+    saved.write(tmp_path / "model", model)
     return tmp_path / "model"
 
 
-def test_arrays_config_and_origin_come_back(system, folder):
+def test_write_read_round_trip(model, folder):
     again = saved.read(folder)
-    jax.tree.map(np.testing.assert_array_equal, again.state.params, system.state.params)
-    jax.tree.map(np.testing.assert_array_equal, again.state.batch_stats, system.state.batch_stats)
-    np.testing.assert_array_equal(again.state.depth_range, system.state.depth_range)
-    assert jax.tree.structure(again.state.params) == jax.tree.structure(system.state.params)
-    assert (again.step, again.score, again.versions) == (0, None, system.versions)
-    there, here = to_dict(again.config), to_dict(system.config)
+    jax.tree.map(np.testing.assert_array_equal, again.state.params, model.state.params)
+    jax.tree.map(np.testing.assert_array_equal, again.state.batch_stats, model.state.batch_stats)
+    np.testing.assert_array_equal(again.state.depth_range, model.state.depth_range)
+    assert jax.tree.structure(again.state.params) == jax.tree.structure(model.state.params)
+    assert (again.step, again.score, again.versions) == (0, None, model.versions)
+    there, here = to_dict(again.config), to_dict(model.config)
     assert all(there[section] == here[section] for section in here if section not in ("data", "train"))
-    assert saved.digest(again) == saved.digest(system)
+    assert saved.digest(again) == saved.digest(model)
 
 
-def test_half_the_size_is_nearly_the_same(system, folder, tmp_path):
-    saved.write(tmp_path / "half", system, half=True)
+def test_half_precision(model, folder, tmp_path):
+    saved.write(tmp_path / "half", model, half=True)
     sizes = [(where / saved.WEIGHTS).stat().st_size for where in (folder, tmp_path / "half")]
     assert sizes[1] < 0.55 * sizes[0]
     again = saved.read(tmp_path / "half")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-4, atol=1e-7), again.state.params, system.state.params)
-    jax.tree.map(np.testing.assert_array_equal, again.state.batch_stats, system.state.batch_stats)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-4, atol=1e-7), again.state.params, model.state.params)
+    jax.tree.map(np.testing.assert_array_equal, again.state.batch_stats, model.state.batch_stats)
     assert {leaf.dtype for leaf in jax.tree.leaves(again.state.params)} == {np.dtype(np.float32)}
 
 
-def test_kernels_that_16_bits_do_not_hold_are_refused(system, tmp_path):
-    large = jax.tree.map(lambda x: x * 1e8, system.state.params)
-    with pytest.raises(ConfigError, match="kernel has values beyond the 65504 of 16 bits"):
-        saved.write(tmp_path, dataclasses.replace(system, state=system.state.replace(params=large)), half=True)
+def test_kernel_beyond_float16_raises(model, tmp_path):
+    large = jax.tree.map(lambda x: x * 1e8, model.state.params)
+    with pytest.raises(ConfigError, match="kernel has values above 65504, the largest float16"):
+        saved.write(tmp_path, dataclasses.replace(model, state=model.state.replace(params=large)), half=True)
     assert not list(tmp_path.iterdir())
 
 
-def test_places_on_the_machine_that_trained_are_not_given_away(folder):
+def test_local_paths_are_not_saved(folder):
     text = (folder / saved.ABOUT).read_text()
     assert "somebody" not in text and "scratch" not in text
     assert sorted(path.name for path in folder.iterdir()) == [saved.CARD, saved.ABOUT, saved.WEIGHTS]
     assert "somebody" not in (folder / saved.CARD).read_text()
 
 
-def test_what_it_started_from_keeps_its_name_alone(system, folder, tmp_path):
+def test_initial_weights_are_saved_without_their_folder(model, folder, tmp_path):
     assert saved.read(folder).config.train.init_from == "run"
-    assert "| started from | run |" in (folder / saved.CARD).read_text()
+    assert "| initial weights | run |" in (folder / saved.CARD).read_text()
     entries = "/home/somebody/resnet18-f37072fd.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"
     saved.write(tmp_path, tiny.restored(tiny.config(train={"init_encoders": entries})))
     assert saved.read(tmp_path).config.train.init_encoders == "resnet18-f37072fd.pth#f37072fd,hf://timm/resnet50.a1_in1k@main"
-    assert "| started from | resnet18-f37072fd.pth#f37072fd," in (tmp_path / saved.CARD).read_text()
+    assert "| initial weights | resnet18-f37072fd.pth#f37072fd," in (tmp_path / saved.CARD).read_text()
 
 
-def test_the_digest_tells_arrays_and_configs_apart(system):
-    other = tiny.restored(system.config)
+def test_digest_depends_on_arrays_and_config(model):
+    other = tiny.restored(model.config)
     other.state = other.state.replace(depth_range=other.state.depth_range * 2)
-    assert saved.digest(other) != saved.digest(system)
+    assert saved.digest(other) != saved.digest(model)
     narrower = tiny.restored(tiny.config(cost_volume={"pool_radius": 2}))
-    assert saved.digest(narrower) != saved.digest(system)
+    assert saved.digest(narrower) != saved.digest(model)
 
 
-def test_a_checkpoint_and_what_is_saved_of_it_are_one(system, folder, tmp_path):
-    with run_folder.Writer(tmp_path / "run", system.config) as writer:
-        writer.save(system.state.replace(opt_state={}), {})
+def test_checkpoint_and_saved_copy_have_one_digest(model, folder, tmp_path):
+    with run_folder.Writer(tmp_path / "run", model.config) as writer:
+        writer.save(model.state.replace(opt_state={}), {})
     assert saved.digest(run_folder.restore_params(tmp_path / "run")) == saved.digest(saved.read(folder))
 
 
@@ -96,7 +96,7 @@ def change(path, edit):
     ("edit", "message"),
     [
         (lambda about: about.update(format=2), "has the format 2, this version reads 1: update dd_jax"),
-        (lambda about: about.pop("config"), "cannot be read as what model.save writes .KeyError"),
+        (lambda about: about.pop("config"), "is not a file that model.save wrote .KeyError"),
         (lambda about: about["config"].update(colour=1), "config.json: config has an unknown key 'colour'"),
         (lambda about: about.update(config=[]), r"config.json has config=\[\], which model.save does not write: copy the folder"),
         (lambda about: about.update(step="5"), "config.json has step='5', which"),
@@ -113,13 +113,13 @@ def change(path, edit):
         ),
     ],
 )
-def test_a_changed_description_is_refused(folder, edit, message):
+def test_invalid_config_json_raises(folder, edit, message):
     change(folder / saved.ABOUT, edit)
     with pytest.raises(ConfigError, match=message):
         saved.read(folder)
 
 
-def test_damaged_files_are_refused(folder):
+def test_damaged_files_raise(folder):
     weights = folder / saved.WEIGHTS
     data = weights.read_bytes()
     for part in (data[: len(data) // 2], data[:5], b"", b"\xff" * 100):
@@ -130,19 +130,19 @@ def test_damaged_files_are_refused(folder):
     with pytest.raises(ConfigError, match=r"model.safetensors is missing"):
         saved.read(folder)
     (folder / saved.ABOUT).write_text("{")
-    with pytest.raises(ConfigError, match=r"config.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"config.json is not a file that model.save wrote"):
         saved.read(folder)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("depth_range", [0, -1], "model.safetensors has 0 to -1 as its range of depth: it is damaged"),
-        ("depth_range", [0.1, np.inf], "model.safetensors has values in depth_range that are no finite numbers"),
-        ("params/pose/out/bias", [np.nan] * 12, "has values in params/pose/out/bias that are no finite numbers"),
+        ("depth_range", [0, -1], "model.safetensors has the depth range 0 to -1: it is damaged"),
+        ("depth_range", [0.1, np.inf], "model.safetensors has values in depth_range that are not finite"),
+        ("params/pose/out/bias", [np.nan] * 12, "has values in params/pose/out/bias that are not finite"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(folder, key, value, message):
+def test_invalid_values_raise(folder, key, value, message):
     arrays = load_file(folder / saved.WEIGHTS)
     assert arrays[key].size == len(value)
     save_file(arrays | {key: np.float32(value)}, folder / saved.WEIGHTS)
@@ -150,25 +150,25 @@ def test_numbers_that_cannot_be_are_refused(folder, key, value, message):
         saved.read(folder)
 
 
-def test_the_folder_of_a_run_is_kept_for_its_checkpoints(system, tmp_path):
+def test_saving_into_a_run_folder_raises(model, tmp_path):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     for place in ("run", "run/checkpoints"):
-        with pytest.raises(ConfigError, match="is the folder of a run, whose checkpoints would be found no more: name another"):
-            saved.write(tmp_path / place, system)
+        with pytest.raises(ConfigError, match="is the folder of a run, whose checkpoints would be hidden: name another"):
+            saved.write(tmp_path / place, model)
     assert not list((tmp_path / "run/checkpoints").iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_said(system, tmp_path):
+def test_unwritable_folder_raises(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/model cannot be written \(Not a directory\): name another folder"):
-        saved.write(tmp_path / "file/model", system)
+        saved.write(tmp_path / "file/model", model)
 
 
 ROW = {"abs_rel": 0.1234, "sq_rel": 1, "rmse": 4.5, "rmse_log": 0.2, "a1": 0.9, "a2": 0.95, "a3": 0.99, "pixels": 7}
 SCORES = {"student": {"all": ROW}}
 
 
-def test_the_card_names_the_weights_and_the_scores(system, folder):
+def test_card_has_digest_and_scores(model, folder):
     card = folder / saved.CARD
     assert hashlib.sha256((folder / saved.WEIGHTS).read_bytes()).hexdigest() in card.read_text()
     assert "Not evaluated." in card.read_text()
@@ -177,47 +177,46 @@ def test_the_card_names_the_weights_and_the_scores(system, folder):
     assert "0.1234" in card.read_text() and saved.scores_of(folder) == SCORES
 
 
-def test_what_somebody_wrote_into_the_card_stays_with_the_weights(system, folder):
+def test_edited_card_is_kept_for_the_same_weights(model, folder):
     card = folder / saved.CARD
     mine = card.read_text().replace(saved.model_card.LICENCE, "license: mit")
     card.write_text(mine)
-    saved.write(folder, system, SCORES)
+    saved.write(folder, model, SCORES)
     assert card.read_text() == mine and saved.scores_of(folder) == SCORES
-    other = tiny.restored(system.config)
+    other = tiny.restored(model.config)
     other.state = other.state.replace(depth_range=other.state.depth_range * 2)
     saved.write(folder, other)
     assert "license: mit" not in card.read_text() and "Not evaluated." in card.read_text()
-    assert not (folder / saved.SCORES).exists()  # they were those of the weights before
+    assert not (folder / saved.SCORES).exists()  # they belong to the previous weights
 
 
-def test_another_readme_is_left_alone(system, tmp_path):
+def test_foreign_readme_raises(model, tmp_path):
     (tmp_path / "README.md").write_text("# My project")
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"README\.md is there and no card that model\.save wrote: name another folder"):
-        saved.write(tmp_path, system)
+    with pytest.raises(ConfigError, match=r"README\.md is not a card that model\.save wrote: name another folder"):
+        saved.write(tmp_path, model)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "metrics.json"]
 
 
-def test_damaged_scores_are_refused(folder):
+def test_damaged_scores_raise(folder):
     for text in ("{", "[]", '{"student": 1}', '{"student": {"all": {"pixels": 3}}}'):
         (folder / saved.SCORES).write_text(text)
-        with pytest.raises(ConfigError, match=r"metrics\.json is no result of an evaluation \(.*\): evaluate again"):
+        with pytest.raises(ConfigError, match=r"metrics\.json is not the result of an evaluation \(.*\): evaluate again"):
             saved.scores_of(folder)
-        with pytest.raises(ConfigError, match=r"metrics\.json is no result"):
+        with pytest.raises(ConfigError, match=r"metrics\.json is not the result"):
             saved.scores_of(folder / "checkpoints")  # those of a run are beside its checkpoints
 
 
-def test_a_system_is_found_wherever_it_is(system, folder, tmp_path, monkeypatch):
-    with run_folder.Writer(tmp_path / "run", system.config) as writer:
-        writer.save(system.state.replace(opt_state={}), {})
+def test_restore_from_every_kind_of_place(model, folder, tmp_path, monkeypatch):
+    with run_folder.Writer(tmp_path / "run", model.config) as writer:
+        writer.save(model.state.replace(opt_state={}), {})
     monkeypatch.setattr(hub, "fetch", lambda address, needed, wanted: {"hf://owner/name": folder}[address])
     for place in (folder, str(folder), tmp_path / "run", tmp_path / "run/checkpoints", "hf://owner/name"):
-        assert saved.digest(saved.restore(place)) == saved.digest(system)
+        assert saved.digest(saved.restore(place)) == saved.digest(model)
     assert saved.restore(folder, "latest").step == saved.restore(folder, 0).step == 0
-    with pytest.raises(ConfigError, match="is one system, of step 0: which='zz' is for the checkpoints of a run"):
+    with pytest.raises(ConfigError, match="is a single model, of step 0: which='zz' is for the checkpoints of a run"):
         saved.restore(folder, "zz")
-    places = "name that of a run, one that model.save wrote, hf://owner/name, or rendered, which comes with the library"
-    with pytest.raises(ConfigError, match=f"nowhere is no folder: {places}"):
+    with pytest.raises(ConfigError, match=r"nowhere is not a folder: name .* a model that comes with the library \(rendered\)"):
         saved.restore(tmp_path / "nowhere")
     wider = networks.initialise(tiny.config(model={"width": 16}), 0)
     expected = {"params": wider[0], "batch_stats": wider[1]}

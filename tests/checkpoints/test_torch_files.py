@@ -1,4 +1,4 @@
-"""Arrays come out of files, code does not."""
+"""Arrays are read from PyTorch files; code in them is never run."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def test_safetensors(tmp_path):
     assert_same(torch_files.read(tmp_path / "a.safetensors"))
 
 
-def test_the_prefix_of_training_on_several_devices_is_taken_away(tmp_path):
+def test_module_prefix_is_removed(tmp_path):
     save_file({f"module.{key}": value for key, value in ARRAYS.items()}, tmp_path / "a.safetensors")
     assert_same(torch_files.read(tmp_path / "a.safetensors"))
     save_file({"module.a": ARRAYS["height"], "b": ARRAYS["height"]}, tmp_path / "a.safetensors")
@@ -49,19 +49,19 @@ def test_damaged_safetensors(tmp_path):
             function(tmp_path / "b.safetensors")
 
 
-def test_types_that_numpy_lacks(tmp_path):
+def test_bfloat16_safetensors_raises(tmp_path):
     head = json.dumps({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + b"\0\0")
     with pytest.raises(ConfigError, match=r"holds arrays of the type 'BF16', which NumPy does not have: save them as float32"):
         torch_files.read(tmp_path / "a.safetensors")
 
 
-def test_other_files_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"a\.onnx is none of \.safetensors, \.pth, \.pt, \.ckpt"):
+def test_unknown_suffix_raises(tmp_path):
+    with pytest.raises(ConfigError, match=r"a\.onnx is not one of \.safetensors, \.pth, \.pt, \.ckpt"):
         torch_files.read(tmp_path / "a.onnx")
 
 
-def test_a_pickle_without_pytorch_says_what_to_do(tmp_path, monkeypatch):
+def test_pickle_without_pytorch_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match=r"a\.pth needs PyTorch to be read: pip install torch, or convert the file"):
         torch_files.read(tmp_path / "a.pth")
@@ -99,8 +99,8 @@ def test_code_in_a_pickle_is_not_run(torch, tmp_path):
     torch.save({"a": torch.ones(1), "b": Evil(trace)}, tmp_path / "a.pth")
     for protocol in (2, 4):
         (tmp_path / f"b{protocol}.pth").write_bytes(pickle.dumps(Evil(trace), protocol))
-    code = r"\.pth was not read: it asks for posix\.system, and what a file may ask for so can run anything; get it as "
-    for name, message in (("a", code), ("b2", code), ("b4", r"\.pth is missing, cut off or damaged \(it is no PyTorch file\)")):
+    code = r"\.pth was not read: it calls posix\.system, and such a file can run any code; get it as "
+    for name, message in (("a", code), ("b2", code), ("b4", r"\.pth is missing, cut off or damaged \(it is not a PyTorch")):
         with pytest.raises(ConfigError, match=name + message) as error:
             torch_files.read(tmp_path / f"{name}.pth")
         assert "\n" not in str(error.value) and not trace.exists()
@@ -110,7 +110,7 @@ def test_damaged_pickles(torch, tmp_path):
     path = tmp_path / "a.pth"
     torch.save(tensors(torch), path)
     data = path.read_bytes()
-    for part in (data[: len(data) // 2], data[:5], b"", b"no file of PyTorch's at all"):
+    for part in (data[: len(data) // 2], data[:5], b"", b"not a PyTorch file"):
         path.write_bytes(part)
         with pytest.raises(ConfigError, match=r"a\.pth is missing, cut off or damaged \(.*\): copy it again") as error:
             torch_files.read(path)
@@ -120,11 +120,11 @@ def test_damaged_pickles(torch, tmp_path):
         torch_files.read(path)
 
 
-def test_what_is_no_state_dict_is_refused(torch, tmp_path):
+def test_other_content_raises(torch, tmp_path):
     for content, message in (
-        ([torch.ones(1)], r"a\.pth holds a list and no arrays by name"),
+        ([torch.ones(1)], r"a\.pth holds a list, not arrays by name"),
         ({"a": torch.eye(2).to_sparse()}, r"a\.pth: a is a torch\.float32 that NumPy does not have: save it as float32"),
-        ({"optimizer": {"lr": 1}}, r"a\.pth: optimizer is a dict and no array: give a file with the state dict alone"),
+        ({"optimizer": {"lr": 1}}, r"a\.pth: optimizer is a dict, not an array: give a file with only the state dict"),
     ):
         torch.save(content, tmp_path / "a.pth")
         with pytest.raises(ConfigError, match=message):

@@ -33,7 +33,7 @@ def assert_equal_trees(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_export_and_import_are_inverse(trees, state_dicts):
+def test_export_import_round_trip(trees, state_dicts):
     imported = torch_names.from_torch(state_dicts, trees)
     assert_equal_trees(imported, networks.initialise(config_of(), 1))
     back = torch_names.to_torch(*imported)
@@ -64,7 +64,7 @@ def test_names_of_the_published_checkpoints(path, expected):
     assert torch_names.torch_name(path) == expected
 
 
-def test_kernels_are_transposed_and_gradients_likewise(trees, state_dicts):
+def test_kernels_and_gradients_are_transposed(trees, state_dicts):
     params, _ = torch_names.from_torch(state_dicts, trees)
     kernel = state_dicts["mono_encoder"]["encoder.conv1.weight"]
     np.testing.assert_array_equal(params["teacher"]["encoder"]["conv1"]["kernel"], kernel.transpose(2, 3, 1, 0))
@@ -73,7 +73,7 @@ def test_kernels_are_transposed_and_gradients_likewise(trees, state_dicts):
     np.testing.assert_array_equal(gradient["mono_encoder"]["encoder.conv1.weight"], kernel)
 
 
-def test_a_subset_leaves_the_rest_alone(trees, state_dicts):
+def test_partial_import_keeps_other_networks(trees, state_dicts):
     params, stats = torch_names.from_torch({net: state_dicts[net] for net in ("mono_encoder", "mono_depth")}, trees)
     assert_equal_trees(params["student"], trees[0]["student"])
     assert_equal_trees(stats["pose"], trees[1]["pose"])
@@ -94,7 +94,7 @@ def test_entries_without_parameters_are_ignored(trees, state_dicts):
     assert_equal_trees(torch_names.from_torch(loaded, trees), torch_names.from_torch({"encoder": state_dicts["encoder"]}, trees))
 
 
-def test_problems_are_listed_by_name(trees, state_dicts):
+def test_mismatches_are_listed(trees, state_dicts):
     broken = dict(state_dicts["pose"])
     del broken["net.1.bias"]
     broken["net.9.weight"] = np.ones(3)
@@ -105,8 +105,8 @@ def test_problems_are_listed_by_name(trees, state_dicts):
         torch_names.from_torch({"pose": broken}, trees)
 
 
-def test_networks_that_do_not_exist_are_refused(trees, state_dicts):
-    with pytest.raises(ValueError, match="no network is called posenet"):
+def test_unknown_network_raises(trees, state_dicts):
+    with pytest.raises(ValueError, match="no network is named posenet"):
         torch_names.from_torch({"posenet": {}}, trees)
     single_frame = networks.initialise(config_of(student=False), 0)
     with pytest.raises(ValueError, match=r"--config\.model\.student"):
@@ -134,7 +134,7 @@ def test_imagenet_weights_in_every_encoder(trees, state_dicts):
     assert_equal_trees(params["teacher"]["decoder"], trees[0]["teacher"]["decoder"])
 
 
-def test_imagenet_weights_of_another_depth_are_refused(trees):
+def test_imagenet_weights_with_other_layers_raise(trees):
     deeper = torch_names.to_torch(*networks.initialise(config_of(student_layers=34), 0))["encoder"]
     state = {key.replace("layer0.0", "conv1").replace("layer0.1", "bn1").replace("layer1.1.", "layer1."): value
              for key, value in deeper.items() if not key.startswith("reduce")}  # fmt: skip

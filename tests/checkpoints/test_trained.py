@@ -1,4 +1,4 @@
-"""The systems that come with the library: small, found by name, and better than a guess on drives that they never saw."""
+"""The bundled models: small, found by name, and better than a constant on unseen drives."""
 
 import hashlib
 import json
@@ -12,32 +12,32 @@ from dd_jax.checkpoints import saved
 from dd_jax.config import ConfigError
 from dd_jax.data.synthetic import make
 
-NAMES = saved.included()
+NAMES = saved.bundled()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_small_and_complete(name):
-    folder = saved.INCLUDED / name
+def test_small_and_complete(name):
+    folder = saved.BUNDLED / name
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 8e6
     assert hashlib.sha256((folder / saved.WEIGHTS).read_bytes()).hexdigest() in (folder / saved.CARD).read_text()
-    assert saved.scores_of(folder) and "Not said yet" not in (folder / saved.CARD).read_text()
+    assert saved.scores_of(folder) and "Not chosen yet" not in (folder / saved.CARD).read_text()
 
 
-def test_it_is_asked_for_by_name_unless_there_is_a_folder_of_that_name(tmp_path, monkeypatch):
+def test_local_folder_precedes_bundled_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert saved.find("rendered") == saved.INCLUDED / "rendered" and saved.is_name("rendered")
-    assert dd_jax.load("rendered").digest == saved.digest(saved.read(saved.INCLUDED / "rendered"))
+    assert saved.find("rendered") == saved.BUNDLED / "rendered" and saved.is_name("rendered")
+    assert dd_jax.load("rendered").digest == saved.digest(saved.read(saved.BUNDLED / "rendered"))
     with pytest.raises(ConfigError, match="rendered is no place for results: name a folder with --out"):
         evaluate.evaluate_checkpoint("rendered")
     Path("rendered").mkdir()
     assert saved.find("rendered") == Path("rendered") and not saved.is_name("rendered")
-    for other in ("", ".", "..", "rendered/../rendered", str(saved.INCLUDED)):
+    for other in ("", ".", "..", "rendered/../rendered", str(saved.BUNDLED)):
         assert not saved.is_name(other)
 
 
 @pytest.mark.slow
-def test_it_measures_better_than_a_constant_on_streets_it_never_saw(tmp_path):
-    """All drives of this seed are new to it, those that are called training drives too."""
+def test_better_than_a_constant_on_unseen_drives(tmp_path):
+    """It was not trained on any drive of this seed, whatever split they are in."""
     make(str(tmp_path / "drives"), preset="tiny", seed=1, workers=1, progress=False)
     evaluate.evaluate_checkpoint("rendered", "train", data_root=str(tmp_path / "drives"), out=tmp_path / "out")
     scores = json.loads((tmp_path / "out/metrics.json").read_text())

@@ -1,4 +1,4 @@
-"""A system as functions of named arrays answers what the system predicts."""
+"""Programs of a model: inputs, outputs, networks and pixel types."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from dd_jax.export import programs
 
 
 @pytest.fixture(scope="module")
-def system():
+def model():
     return tiny.restored(tiny.config(**tiny.SHARP))
 
 
@@ -21,18 +21,18 @@ def names(config, network="student"):
     return list(program.inputs), list(program.outputs)
 
 
-def test_what_goes_in_depends_on_what_the_system_looks_at(system):
+def test_inputs_depend_on_config(model):
     two = ["image", "mask", "previous_image", "previous_mask", "has_previous_image"]
     outputs = ["inverse_depth", "T_previous_from_target"]
-    assert names(system.config) == ([*two, "K"], outputs)
-    assert names(system.config, "teacher") == (["image"], outputs[:1])
+    assert names(model.config) == ([*two, "K"], outputs)
+    assert names(model.config, "teacher") == (["image"], outputs[:1])
     three = tiny.config(cost_volume={"future_frame": True})
     assert names(three) == ([*two, "next_image", "next_mask", "has_next_image", "K"], outputs)
     without = tiny.config(domd={"enabled": False}, cost_volume={"occlusion": "none"})
     assert names(without) == (["image", "previous_image", "has_previous_image", "K"], outputs)
 
 
-def test_all_that_a_system_has():
+def test_networks_of_a_model():
     found = programs.programs(tiny.restored(tiny.config()))
     assert [program.network for program in found] == ["teacher", "student"]
     single = tiny.restored(tiny.config(model={"student": False}))
@@ -41,22 +41,22 @@ def test_all_that_a_system_has():
         programs.programs(single, "student")
 
 
-@pytest.mark.parametrize(("given", "says"), [({"network": "both"}, "--network=both"), ({"pixels": "int8"}, "--pixels=int8")])
-def test_unknown_choices_are_refused(system, given, says):
-    with pytest.raises(ConfigError, match=f"{says} is not one of"):
-        programs.programs(system, **given)
+@pytest.mark.parametrize(("given", "message"), [({"network": "both"}, "--network=both"), ({"pixels": "int8"}, "--pixels=int8")])
+def test_unknown_choices_raise(model, given, message):
+    with pytest.raises(ConfigError, match=f"{message} is not one of"):
+        programs.programs(model, **given)
 
 
-def test_bytes_are_the_same_pictures(system):
+def test_uint8_images(model):
     batch = tiny.batch(2, frames=2)
-    by_float, by_bytes = (programs.programs(system, "teacher", pixels)[0] for pixels in programs.PIXELS)
-    answers = [jax.jit(one.run)(**programs.arguments(one, batch))["inverse_depth"] for one in (by_float, by_bytes)]
+    by_float, by_bytes = (programs.programs(model, "teacher", pixels)[0] for pixels in programs.PIXELS)
+    outputs = [jax.jit(one.run)(**programs.arguments(one, batch))["inverse_depth"] for one in (by_float, by_bytes)]
     assert by_bytes.abstract(2)["image"].dtype == programs.arguments(by_bytes, batch)["image"].dtype == np.uint8
-    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-6)
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-6)
 
 
-def test_networks_in_bfloat16_have_a_twin_in_float32(system):
-    assert programs.in_float32(system) is system
-    model = dataclasses.replace(system.config.model, precision="bfloat16")
-    coarse = dataclasses.replace(system, config=dataclasses.replace(system.config, model=model))
-    assert programs.in_float32(coarse).config == system.config and coarse.config.model.precision == "bfloat16"
+def test_bfloat16_model_in_float32(model):
+    assert programs.in_float32(model) is model
+    networks = dataclasses.replace(model.config.model, precision="bfloat16")
+    coarse = dataclasses.replace(model, config=dataclasses.replace(model.config, model=networks))
+    assert programs.in_float32(coarse).config == model.config and coarse.config.model.precision == "bfloat16"

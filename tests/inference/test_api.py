@@ -1,4 +1,4 @@
-"""Three lines from a frame to its depth, which is the depth that the evaluation would measure."""
+"""The Python API: its depth is that of the evaluation."""
 
 import doctest
 import json
@@ -35,7 +35,7 @@ def streamed(model):
     return list(stream), stream.trajectory
 
 
-def test_depth_is_that_of_the_evaluation(model, tmp_path):
+def test_depth_equals_evaluation(model, tmp_path):
     """The same frames as a data set, through the loader and the evaluation's own compiled prediction."""
     (tmp_path / "frames").mkdir()
     for place, frame in enumerate(FRAMES):
@@ -55,7 +55,7 @@ def test_depth_is_that_of_the_evaluation(model, tmp_path):
         assert depth.shape == SIZE and depth.dtype == np.float32
 
 
-def test_a_stream_predicts_frame_by_frame(model, streamed):
+def test_stream_equals_predict(model, streamed):
     depths, _ = streamed
     assert len(depths) == len(FRAMES)
     np.testing.assert_array_equal(depths[0], model.predict(FRAMES[0]))
@@ -63,8 +63,8 @@ def test_a_stream_predicts_frame_by_frame(model, streamed):
         np.testing.assert_array_equal(depths[place], model.predict(FRAMES[place], previous=FRAMES[place - 1], K=K))
 
 
-def test_a_stream_in_batches_is_the_same(model, streamed):
-    """Five frames by three: the second batch is filled up."""
+def test_batched_stream_equals_stream(model, streamed):
+    """Five frames in batches of three: the second batch is padded."""
     depths, poses = streamed
     stream = model.stream(iter(FRAMES), K=K, batch_size=3)
     for depth, alone in zip(stream, depths, strict=True):
@@ -72,21 +72,21 @@ def test_a_stream_in_batches_is_the_same(model, streamed):
     np.testing.assert_allclose(stream.trajectory, poses, atol=1e-6)
 
 
-def test_the_trajectory_chains_what_the_pose_network_says(model, streamed):
+def test_trajectory_chains_relative_poses(model, streamed):
     _, poses = streamed
     expected = np.eye(4)
     camera = preprocess.camera(K, SIZE, model.config.data)
-    seen = [preprocess.view(frame, None, model.config.data, "x") for frame in FRAMES]
+    resized = [preprocess.to_network_size(frame, None, model.config.data, "x") for frame in FRAMES]
     for place in range(5):
         if place:
-            batch = preprocess.assemble(seen[place - 1], seen[place], None, camera, model.config)
+            batch = preprocess.assemble(resized[place - 1], resized[place], None, camera, model.config)
             T = model.finish(model.start(batch), "auto")[0].T_previous_from_target
             expected = expected @ T
         np.testing.assert_allclose(poses[place], expected, atol=1e-6)
     assert poses.shape == (5, 4, 4)
 
 
-def test_the_scale_is_that_of_depth_and_way(model, streamed):
+def test_scale_applies_to_depth_and_translation(model, streamed):
     depths, poses = streamed
     stream = model.stream(FRAMES, K=K, scale=3.0)
     for depth, unscaled in zip(stream, depths, strict=True):
@@ -95,7 +95,7 @@ def test_the_scale_is_that_of_depth_and_way(model, streamed):
     np.testing.assert_allclose(stream.trajectory[:, :3, :3], poses[:, :3, :3], atol=1e-9)
 
 
-def test_metres_by_what_is_known(model):
+def test_metric_scales(model):
     truth = np.random.default_rng(0).uniform(2, 60, SIZE).astype(np.float32)
     depth = model.predict(FRAMES[1], previous=FRAMES[0], K=K, scale=dd_jax.Median(truth))
     valid = metrics.valid_pixels(truth, model.config.eval)
@@ -109,7 +109,7 @@ def test_metres_by_what_is_known(model):
     assert len(list(stream)) == 2 and np.linalg.norm(stream.trajectory[1, :3, 3]) == pytest.approx(2.0, rel=1e-5)
 
 
-def test_masks_reach_the_networks(model):
+def test_masks_change_the_prediction(model):
     mask = np.zeros(SIZE, bool)
     mask[30:70, 40:110] = True
     free = model.predict(FRAMES[1], previous=FRAMES[0], K=K)
@@ -119,21 +119,22 @@ def test_masks_reach_the_networks(model):
     np.testing.assert_array_equal(last, disentangled)
 
 
-def test_saved_and_loaded_it_is_the_same(model, tmp_path):
+def test_save_load_round_trip(model, tmp_path, monkeypatch):
+    tiny.share_compiled_prediction(monkeypatch)
     model.save(tmp_path / "given")
     again = dd_jax.load(tmp_path / "given")
     assert again.digest == model.digest and again.size == (64, 96) and again.step == 0
     np.testing.assert_array_equal(again.predict(FRAMES[0]), model.predict(FRAMES[0]))
 
 
-def test_runs_are_loaded_by_their_folder_or_that_of_their_checkpoints(model, tmp_path):
+def test_load_run_folder_or_its_checkpoints(model, tmp_path):
     with run_folder.Writer(tmp_path / "run", model.config) as writer:
         writer.save(model._restored.state.replace(opt_state={}), {})
     for path in (tmp_path / "run", str(tmp_path / "run/checkpoints")):
         assert dd_jax.load(path).digest == model.digest
 
 
-def test_the_camera_of_a_field_of_view():
+def test_camera_from_fov():
     found = dd_jax.camera_from_fov(90.0, (40, 100))
     np.testing.assert_allclose(found, [[50, 0, 49.5], [0, 50, 19.5], [0, 0, 1]])
     with pytest.raises(ConfigError, match="between 0 and 180 degrees"):
@@ -151,27 +152,27 @@ def test_the_camera_of_a_field_of_view():
         ({"K": None, "scale": dd_jax.CameraHeight()}, "CameraHeight needs the camera: give K"),
         ({"network": "student"}, "the student matches with the previous frame: give previous="),
         ({"network": "flow"}, "network='flow' is not one of 'auto', 'student', 'teacher'"),
-        ({"following": FRAMES[1]}, "this system does not look at the following frame"),
-        ({"previous_mask": np.zeros((3, 3), bool)}, "previous_mask= belongs to a frame that is not there: give previous= too"),
-        ({"following_mask": np.zeros(SIZE, bool)}, "following_mask= belongs to a frame that is not there: give following= too"),
-        ({"K": np.array([[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]])}, "fx=0.58 for frames that are 150 pixels wide, a view"),
+        ({"following": FRAMES[1]}, "this model does not use the following frame"),
+        ({"previous_mask": np.zeros((3, 3), bool)}, "previous_mask= is given without its frame: give previous= too"),
+        ({"following_mask": np.zeros(SIZE, bool)}, "following_mask= is given without its frame: give following= too"),
+        ({"K": np.array([[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]])}, "fx=0.58 for frames that are 150 pixels wide, nearly"),
         ({"mask": np.zeros((3, 3), bool)}, r"the mask of the frame must be an array of shape \[90, 150\]"),
-        ({"scale": dd_jax.Speed(5.0, rate=10.0)}, "the frame does not tell the scale: Speed needs two frames"),
-        ({"scale": dd_jax.Median(np.zeros(SIZE))}, "the frame does not tell the scale: Median needs ground truth with pixels"),
+        ({"scale": dd_jax.Speed(5.0, rate=10.0)}, "the frame does not determine the scale: Speed needs two frames"),
+        ({"scale": dd_jax.Median(np.zeros(SIZE))}, "the frame does not determine the scale: Median needs ground truth with"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_sentence(model, arguments, message):
+def test_invalid_arguments_raise(model, arguments, message):
     with pytest.raises(ConfigError, match=message):
         model.predict(**{"frame": FRAMES[1], "K": K} | arguments)
 
 
-def test_streams_refuse_in_sentences_too(model):
+def test_invalid_streams_raise(model):
     for arguments, message in (
         ({"frames": [FRAMES[0], FRAMES[1][:80]]}, "frame 1 has 150 x 80 pixels, the frames before it 150 x 90"),
         ({"frames": FRAMES, "masks": [None]}, "masks end before frame 1: give one for each frame"),
         ({"frames": FRAMES, "K": None}, "matching with the previous frame needs the camera"),
         ({"frames": FRAMES, "batch_size": 0}, "batch_size=0 must be positive"),
-        ({"frames": FRAMES, "network": "student"}, "the first frame of a stream has no previous one"),
+        ({"frames": FRAMES, "network": "student"}, "the first frame of a stream has no previous frame"),
     ):
         with pytest.raises(ConfigError, match=message):
             list(model.stream(**{"K": K} | arguments))
@@ -179,54 +180,55 @@ def test_streams_refuse_in_sentences_too(model):
     assert list(empty) == [] and empty.trajectory.shape == (0, 4, 4)
 
 
-def test_systems_of_the_hub(model, tmp_path, monkeypatch):
+def test_load_from_hub(model, tmp_path, monkeypatch):
     saved.write(tmp_path / "cached", model._restored)
-    asked = []
-    monkeypatch.setattr(hub, "fetch", lambda *arguments: (asked.append(arguments), tmp_path / "cached")[1])
+    fetched = []
+    monkeypatch.setattr(hub, "fetch", lambda *arguments: (fetched.append(arguments), tmp_path / "cached")[1])
     assert dd_jax.load("hf://owner/name@v1").digest == model.digest
-    assert asked == [("hf://owner/name@v1", (saved.WEIGHTS, saved.ABOUT), (saved.SCORES,))]
+    assert fetched == [("hf://owner/name@v1", (saved.WEIGHTS, saved.ABOUT), (saved.SCORES,))]
 
 
-def test_what_is_saved_of_an_evaluated_run_says_so(model, tmp_path):
+def test_saved_model_has_scores_of_the_run(model, tmp_path):
     with run_folder.Writer(tmp_path / "run", model.config) as writer:
         writer.save(model._restored.state.replace(opt_state={}), {})
     row = dict.fromkeys(METRIC_NAMES, 0.125) | {"pixels": 3}
     (tmp_path / "run/metrics.json").write_text(json.dumps({"student": {"all": row}}))
-    for place in ("run", "run/checkpoints", "first"):  # what was saved of it knows as much
+    for place in ("run", "run/checkpoints", "first"):  # also from a saved copy
         dd_jax.load(tmp_path / place).save(tmp_path / "first")
         assert "| student | all | 0.1250 |" in (tmp_path / "first/README.md").read_text()
     (tmp_path / "run/metrics.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"run/metrics\.json is no result of an evaluation"):
+    with pytest.raises(ConfigError, match=r"run/metrics\.json is not the result of an evaluation"):
         dd_jax.load(tmp_path / "run").save(tmp_path / "second")
     assert not (tmp_path / "second").exists()
 
 
-def test_places_without_a_system_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere is no folder: name that of a run, one that model.save wrote, hf"):
+def test_missing_model_raises(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere is not a folder: name the folder of a run, one that model.save wrote, hf"):
         dd_jax.load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no checkpoint in"):
         dd_jax.load(tmp_path)
 
 
-def test_single_frame_systems_and_those_that_see_the_future():
-    """One compilation each: what they ask for, and what they refuse."""
+def test_single_frame_and_future_frame_models():
+    """Inputs that they need, and inputs that raise; one compilation each."""
     single = api.Model(tiny.restored(tiny.config(model={"student": False}, domd={"enabled": False})))
-    with pytest.raises(ConfigError, match="this system has no student"):
+    with pytest.raises(ConfigError, match="this model has no student"):
         single.predict(FRAMES[1], previous=FRAMES[0], K=K, network="student")
-    stream = single.stream(FRAMES[:2])  # and no camera either
+    stream = single.stream(FRAMES[:2])  # without a camera
     np.testing.assert_array_equal(list(stream)[1], single.predict(FRAMES[1]))
     assert np.abs(stream.trajectory[1] - np.eye(4)).max() > 0
 
     config = tiny.config(cost_volume={"future_frame": True})
     model = api.Model(tiny.restored(config))
     depths = list(model.stream(FRAMES[:3], K=K))
-    seen = model.predict(FRAMES[1], previous=FRAMES[0], following=FRAMES[2], K=K)
-    np.testing.assert_array_equal(depths[1], seen)
+    matched = model.predict(FRAMES[1], previous=FRAMES[0], following=FRAMES[2], K=K)
+    np.testing.assert_array_equal(depths[1], matched)
     np.testing.assert_array_equal(depths[2], model.predict(FRAMES[2], previous=FRAMES[1], K=K))
-    assert np.abs(seen / model.predict(FRAMES[1], previous=FRAMES[0], K=K) - 1).max() > 1e-6
+    assert np.abs(matched / model.predict(FRAMES[1], previous=FRAMES[0], K=K) - 1).max() > 1e-6
 
 
-def test_the_example_works(model, tmp_path, monkeypatch):
+def test_docstring_example(model, tmp_path, monkeypatch):
+    tiny.share_compiled_prediction(monkeypatch)
     saved.write(tmp_path / "runs/kitti", model._restored)
     monkeypatch.chdir(tmp_path)
     examples = doctest.DocTestFinder().find(api.Model, "Model", globs={"frames": FRAMES[:3]})
@@ -235,55 +237,55 @@ def test_the_example_works(model, tmp_path, monkeypatch):
     assert sum(result.failed for result in results) == 0 and sum(result.attempted for result in results) >= 8
 
 
-def test_the_names_of_the_package():
+def test_package_exports():
     assert set(dd_jax.__all__) <= set(dir(dd_jax)) and dd_jax.load is api.load
     with pytest.raises(AttributeError, match="'dd_jax' has no attribute 'nothing'"):
         _ = dd_jax.nothing
 
 
-def test_without_type_checks():
-    """Tests check types of their own accord; a user's mistakes end in sentences all the same, and importing is cheap."""
+def test_messages_without_type_checks():
+    """Without the type checker of the tests, a user's mistakes also raise ConfigError; ``import dd_jax`` is cheap."""
     code = """
 import sys, types, dd_jax
 assert not {"jax", "flax", "numpy", "cv2"} & set(sys.modules)
 import numpy as np
 from dd_jax.inference import api, metric_scale, preprocess
 from dd_jax import config
-def said(function, *arguments):
+def report(function, *arguments):
     try: function(*arguments)
     except config.ConfigError as error: print(error)
 data = config.DataConfig()
-said(metric_scale.Scaler, "metres", config.EvalConfig())
-said(metric_scale.Scaler, metric_scale.CameraHeight("high"), config.EvalConfig())
+report(metric_scale.Scaler, "metres", config.EvalConfig())
+report(metric_scale.Scaler, metric_scale.CameraHeight("high"), config.EvalConfig())
 for given in ("10", None, np.array(20.0)):
-    said(metric_scale.Scaler, metric_scale.Speed(given, 10), config.EvalConfig())
+    report(metric_scale.Scaler, metric_scale.Speed(given, 10), config.EvalConfig())
 for scale in (metric_scale.Median(None),):
-    said(metric_scale.Scaler, scale, config.EvalConfig())
-said(metric_scale.Scaler, metric_scale.CameraHeight(1.5, "x"), config.EvalConfig())
+    report(metric_scale.Scaler, scale, config.EvalConfig())
+report(metric_scale.Scaler, metric_scale.CameraHeight(1.5, "x"), config.EvalConfig())
 prediction = metric_scale.Prediction(np.ones((4, 4), np.float32), np.eye(4), "student")
 for scale in (metric_scale.Speed(["fast"], 10), metric_scale.Median(np.zeros((0, 4))), metric_scale.Median(["map"])):
-    said(metric_scale.Scaler(scale, config.EvalConfig()).factor, prediction, np.eye(3))
+    report(metric_scale.Scaler(scale, config.EvalConfig()).factor, prediction, np.eye(3))
 model = types.SimpleNamespace(config=config.Config(), choose=lambda *_: None)
-said(lambda: api.Model.stream(model, None))
-said(lambda: api.Model.stream(model, [], masks=3))
-said(preprocess.as_uint8, "frame.png", "the frame")
-said(preprocess.camera, [[1, 0, 0]], (10, 10), data)
-said(preprocess.view, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
+report(lambda: api.Model.stream(model, None))
+report(lambda: api.Model.stream(model, [], masks=3))
+report(preprocess.as_uint8, "frame.png", "the frame")
+report(preprocess.camera, [[1, 0, 0]], (10, 10), data)
+report(preprocess.to_network_size, np.zeros((4, 4, 3), np.uint8), "mask.png", data, "frame 3")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=api.__file__.rsplit("/", 3)[0])
     assert run.returncode == 0, run.stderr
-    speeds = "Speed takes a number of metres per second, or one for each frame"
-    truths = "Median takes a map of depth in metres, 0 = unknown, or one for each frame"
+    speeds = "Speed takes a number of metres per second, or one per frame"
+    truths = "Median takes a depth map in metres, 0 = unknown, or one per frame"
     assert run.stdout.splitlines() == [
         "scale='metres' is not a number, Median, CameraHeight or Speed",
-        "the height of the camera must be a positive number: it is 'high'",
+        "the camera height must be a positive number: it is 'high'",
         *(f"{speeds}: it was given {given}" for given in ("'10'", None, "array(20.)")),
         f"{truths}: it was given None",
-        "the pitch of the camera is 'x': degrees by which it looks down, between -90 and 90",
-        f"{speeds}: 'fast' is no number",
+        "the camera pitch is 'x': give degrees downwards, between -90 and 90",
+        f"{speeds}: 'fast' is not a number",
         *[f"{truths}: each must be a two-dimensional array"] * 2,
-        "frames must be arrays one after another, in a list or from a generator: it is None",
-        "masks must be arrays one after another, in a list or from a generator: it is 3",
+        "frames must be a sequence of arrays, such as a list or a generator: it is None",
+        "masks must be a sequence of arrays, such as a list or a generator: it is 3",
         "the frame must be an array of shape (H, W, 3), RGB: it is str",
         "K must be an array of shape (3, 3), in pixels of the frame: it is list",
         "the mask of frame 3 must be an array of shape [4, 4]: it is str",

@@ -1,4 +1,4 @@
-"""Whatever frames come in, they are found in order, with the camera that took them."""
+"""Inputs of every kind: order, intrinsics, rate, masks and error messages."""
 
 import json
 import os
@@ -42,14 +42,14 @@ def drive(tmp_path_factory):
     return next(root.glob("*/*_sync"))
 
 
-def everything(source):
+def all_frames(source):
     return list(source.read(lambda place: True))
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(folder):
+def test_folder_in_order_of_names(folder):
     source = inputs.open_source([str(folder)])
     assert source.names == [f"f{place}" for place in range(12)] and source.size == (48, 80) and source.title == "drive"
-    np.testing.assert_array_equal(everything(source), FRAMES)
+    np.testing.assert_array_equal(all_frames(source), FRAMES)
     some = list(source.read(lambda place: place == 3))
     assert [place for place, picture in enumerate(some) if picture is not None] == [3] and len(some) == 12
     assert source.where(3) == str(folder / "f3.png")
@@ -59,22 +59,22 @@ def test_a_folder_is_read_in_the_order_of_its_names(folder):
     ("given", "places"),
     [(["f4.png"], [4]), (["f4.png", "f2.png"], [4, 2]), (["f1*.png"], [1, 10, 11]), (["**/f?.png"], list(range(10)))],
 )
-def test_pictures_pairs_and_patterns(folder, given, places):
+def test_images_and_patterns(folder, given, places):
     source = inputs.open_source([str(folder / text) for text in given])
     assert source.names == [f"f{place}" for place in places]
-    np.testing.assert_array_equal(everything(source), [FRAMES[place] for place in places])
+    np.testing.assert_array_equal(all_frames(source), [FRAMES[place] for place in places])
 
 
-def test_frames_are_chosen_like_a_slice(folder, clip):
+def test_frame_range(folder, clip):
     for given in ([str(folder)], [str(clip)]):
         source = inputs.open_source(given, chosen=slice(3, 10, 3), rate=30.0)
         assert [int(name.strip("f")) for name in source.names] == [3, 6, 9] and source.rate == 10.0
-        assert len(everything(source)) == 3
+        assert len(all_frames(source)) == 3
         with pytest.raises(ConfigError, match="--frames leaves none of the 12 frames of"):
             inputs.open_source(given, chosen=slice(20, None))
 
 
-def test_pictures_count_as_a_viewer_shows_them(tmp_path):
+def test_exif_rotation_and_hidden_files(tmp_path):
     for place in range(2):
         upright(tmp_path / f"{place}.jpg", 48, 80)
         (tmp_path / f"._{place}.jpg").write_bytes(b"Mac OS X")
@@ -82,18 +82,18 @@ def test_pictures_count_as_a_viewer_shows_them(tmp_path):
     (tmp_path / "intrinsics.json").write_text(json.dumps(camera))
     source = inputs.open_source([str(tmp_path)])
     assert source.names == ["0", "1"] and source.size == (80, 48)
-    assert [picture.shape for picture in everything(source)] == [(80, 48, 3)] * 2
+    assert [picture.shape for picture in all_frames(source)] == [(80, 48, 3)] * 2
     np.testing.assert_allclose(source.K, [[50, 0, 20], [0, 51, 45], [0, 0, 1]])
     (tmp_path / "intrinsics.json").write_text(json.dumps(camera | {"width": 80, "height": 48}))
     with pytest.raises(ConfigError, match=r"for pictures of 80 x 48, but .*0.jpg has 48 x 80"):
         inputs.open_source([str(tmp_path)])
 
 
-def test_a_video(clip):
+def test_video(clip):
     source = inputs.open_source([str(clip)])
     assert source.names == [f"{place:06d}" for place in range(12)]
     assert source.rate == pytest.approx(12) and source.size == (48, 80)
-    whole = everything(source)
+    whole = all_frames(source)
     np.testing.assert_allclose(np.stack(whole).astype(float), FRAMES, atol=90)  # JPEG, coarse blocks
     some = list(source.read(lambda place: place in (2, 5)))
     np.testing.assert_array_equal(some[5], whole[5])
@@ -105,12 +105,12 @@ def test_truncated_video_and_video_without_length(clip, tmp_path):
     images = [found.start() for found in re.finditer(rb"\xff\xd8", data)]
     clip.write_bytes(data[: images[7]])
     source = inputs.open_source([str(clip)])
-    assert len(source.names) == 12 and len(everything(source)) == 7
+    assert len(source.names) == 12 and len(all_frames(source)) == 7
     (tmp_path / "clip.mjpeg").write_bytes(b"".join(data[start : data.index(b"\xff\xd9", start) + 2] for start in images))
     assert len(inputs.open_source([str(tmp_path / "clip.mjpeg")]).names) == 12
 
 
-def test_another_file_has_another_stamp(folder, clip):
+def test_changed_file_has_another_stamp(folder, clip):
     pictures, video = (inputs.open_source([str(path)]) for path in (folder, clip))
     assert len(pictures.stamps) == len(video.stamps) == 12 and len(set(video.stamps)) == 1
     (folder / "f3.png").write_bytes((folder / "f4.png").read_bytes())
@@ -120,7 +120,7 @@ def test_another_file_has_another_stamp(folder, clip):
     assert inputs.open_source([str(clip)]).stamps[0] != video.stamps[0]
 
 
-def test_a_drive_comes_with_its_calibration_masks_and_speed(drive):
+def test_kitti_drive(drive):
     source = inputs.open_source([str(drive)])
     height, width = source.size
     assert source.names[:2] == ["0000000000", "0000000001"] and "calibration of the drive" in source.camera and source.rate == 10
@@ -141,7 +141,7 @@ def test_a_drive_comes_with_its_calibration_masks_and_speed(drive):
 
 
 @pytest.mark.parametrize("given", [{}, {"fov": 90.0}, {"intrinsics": (50.0, 51.0, 40.0, 24.0)}])
-def test_cameras_are_given_lie_beside_or_are_guessed(folder, given):
+def test_intrinsics_from_flags_file_or_guess(folder, given):
     source = inputs.open_source([str(folder)], **given)
     expected = given.get("intrinsics") or video_camera.from_fov(given.get("fov", 60.0), 80, 48)
     np.testing.assert_allclose(source.K[[0, 1, 0, 1], [0, 1, 2, 2]], expected, rtol=1e-6)
@@ -154,7 +154,7 @@ def test_cameras_are_given_lie_beside_or_are_guessed(folder, given):
     assert ("intrinsics.json" in source.camera) == (not given)
 
 
-def test_masks_and_truths_have_the_names_of_frames(folder, tmp_path):
+def test_masks_and_ground_truth_by_frame_name(folder, tmp_path):
     source = inputs.open_source([str(folder)], chosen=slice(0, 3))
     assert inputs.masks_of(source, None)(0) is None
     (tmp_path / "more").mkdir()
@@ -166,40 +166,40 @@ def test_masks_and_truths_have_the_names_of_frames(folder, tmp_path):
     (tmp_path / "more/f1.npy").write_bytes(b"no array")
     with pytest.raises(ConfigError, match=r"f1.npy cannot be decoded"):
         masks(1)
-    with pytest.raises(ConfigError, match=r"f1.npy is no complete array"):
+    with pytest.raises(ConfigError, match=r"f1.npy is not a complete array"):
         list(inputs.truths_of(source, tmp_path / "more"))
     for flag, function in (("--masks", inputs.masks_of), ("--truth", inputs.truths_of)):
-        with pytest.raises(ConfigError, match=f"{flag}=.*nothing is no folder"):
+        with pytest.raises(ConfigError, match=f"{flag}=.*nothing is not a folder"):
             function(source, tmp_path / "nothing")
 
 
-def test_what_cannot_be_read_is_refused_in_one_sentence(folder, tmp_path):
-    def refused(message, *given, **options):
+def test_unreadable_inputs_raise(folder, tmp_path):
+    def raises(message, *given, **options):
         with pytest.raises(ConfigError, match=message):
-            everything(inputs.open_source([str(text) for text in given], **options))
+            all_frames(inputs.open_source([str(text) for text in given], **options))
 
-    refused("absent.png does not exist: name pictures, a folder, a pattern in quotes, a video or a KITTI drive", "absent.png")
+    raises("absent.png does not exist: name images, a folder, a pattern in quotes, a video or a KITTI drive", "absent.png")
     (tmp_path / "text.mp4").write_text("no video")
-    refused("text.mp4 can be read neither as an image .* nor as a video", tmp_path / "text.mp4")
-    alone = "text.mp4 is no .png, .jpg, .jpeg picture; a folder or a video is predicted by itself"
-    refused(alone, folder / "f1.png", tmp_path / "text.mp4")
+    raises("text.mp4 can be read neither as an image .* nor as a video", tmp_path / "text.mp4")
+    alone = "text.mp4 is not a .png, .jpg, .jpeg image: give a folder or a video as the only input"
+    raises(alone, folder / "f1.png", tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()
-    refused("empty holds no .png, .jpg, .jpeg pictures", tmp_path / "empty")
+    raises("empty has no .png, .jpg, .jpeg images", tmp_path / "empty")
     (tmp_path / "f1.png").write_bytes((folder / "f1.png").read_bytes())
-    refused("two of the pictures are called f1", folder / "f1.png", tmp_path / "f1.png")
-    refused("principal point cx=400 cy=20 lies outside the image of 80 x 48", folder, intrinsics=(50.0, 50.0, 400.0, 20.0))
+    raises("two of the images are named f1", folder / "f1.png", tmp_path / "f1.png")
+    raises("principal point cx=400 cy=20 lies outside the image of 80 x 48", folder, intrinsics=(50.0, 50.0, 400.0, 20.0))
     for rate in (np.inf, np.nan, 0.0, -5.0, 5000.0):
-        refused(f"--rate={rate:g} must be frames per second, between 0.001 and 1000", folder, rate=rate)
-    refused("--fov=190 must lie between 0 and 180 degrees", folder, fov=190.0)
+        raises(f"--rate={rate:g} must be frames per second, between 0.001 and 1000", folder, rate=rate)
+    raises("--fov=190 must lie between 0 and 180 degrees", folder, fov=190.0)
     data = (folder / "f2.png").read_bytes()
     (folder / "f2.png").write_bytes(data[: len(data) // 2])
-    refused("the picture .*f2.png is damaged or cut off: replace it or take it away, then run this again", folder)
+    raises("the image .*f2.png is damaged or cut off: replace or remove it, then run this again", folder)
     with pytest.raises(ConfigError, match="--speed=oxts is for KITTI drives"):
         inputs.speeds_of(inputs.open_source([str(folder)]))
 
 
-def test_a_drive_without_speed_says_so(drive, tmp_path):
+def test_drive_without_speed_raises(drive, tmp_path):
     source = inputs.open_source([str(drive)], chosen=slice(0, 2))
     elsewhere = inputs.dataclasses.replace(source, drive=tmp_path)
-    with pytest.raises(ConfigError, match=r"oxts/data/0000000000.txt says no speed in its column 9: give --speed in m/s"):
+    with pytest.raises(ConfigError, match=r"oxts/data/0000000000.txt has no speed in column 9: give --speed in m/s"):
         inputs.speeds_of(elsewhere)

@@ -1,4 +1,4 @@
-"""What is told about the world comes back as metres."""
+"""Scale factors of every source of metric scale."""
 
 import itertools
 
@@ -15,17 +15,17 @@ K = np.array([[60, 0, 47.5], [0, 60, 20.0], [0, 0, 1]], np.float32)
 
 
 def road(height):
-    """Inverse depth of a level road so far below the camera, and of a wall behind it."""
+    """Inverse depth of a level road, ``height`` below the camera, and of a wall behind it."""
     v = np.arange(64, dtype=np.float32)[:, None] - K[1, 2]
     return np.broadcast_to(np.maximum(v / (K[1, 1] * height), 0.05), (64, 96)).astype(np.float32)
 
 
-def prediction(seed=0, way=None, inverse_depth=None):
+def prediction(seed=0, distance=None, inverse_depth=None):
     rng = np.random.default_rng(seed)
     T = None
-    if way is not None:
+    if distance is not None:
         T = np.eye(4, dtype=np.float32)
-        T[:3, 3] = way * np.array([0.6, 0, 0.8])
+        T[:3, 3] = distance * np.array([0.6, 0, 0.8])
     found = rng.uniform(0.1, 2, (64, 96)).astype(np.float32) if inverse_depth is None else inverse_depth
     return Prediction(found, T, "student")
 
@@ -35,50 +35,50 @@ def factors(scale, predictions):
     return [scaler.factor(one, K) for one in predictions]
 
 
-def test_a_number_is_the_factor():
+def test_number_is_the_factor():
     assert factors(2.5, [prediction(), prediction()]) == [2.5, 2.5] and factors(3, [prediction()]) == [3.0]
 
 
-def test_medians_agree_with_the_evaluation():
+def test_median_equals_evaluation():
     one, truth = prediction(), np.random.default_rng(1).uniform(0, 70, (90, 150)).astype(np.float32)
     truth[:30] = 0
     expected = metrics.evaluate_image(one.inverse_depth, truth, {}, EVAL)["scale"]["ratio"]
     assert factors(Median(truth), [one]) == [expected]
 
 
-def test_frames_without_truth_take_the_median_so_far():
+def test_frames_without_ground_truth_use_running_median():
     truths = [None, np.full((9, 9), 10.0), np.full((9, 9), 20.0), np.zeros((9, 9)), None]
     flat = [prediction(inverse_depth=np.ones((64, 96), np.float32))] * 6  # a frame more than there are truths
     assert factors(Median(truths), flat) == pytest.approx([None, 10, 20, 15, 15, 15])
     assert factors(Median(np.full((9, 9), 10.0)), flat[:2]) == pytest.approx([10, 10])
 
 
-def test_the_camera_is_as_high_as_told():
+def test_camera_height():
     heights = [0.5, 0.25, 1.0]
     found = factors(CameraHeight(2.0), [prediction(inverse_depth=road(height)) for height in heights])
     np.testing.assert_allclose(found, [4, 6, 4], rtol=1e-3)  # 4, 8 and 2, and the medians of those so far
 
 
-def test_the_way_between_frames_is_as_long_as_told():
-    found = factors(Speed(10.0, rate=5.0), [prediction(), prediction(way=0.5), prediction(way=1.0)])
+def test_speed():
+    found = factors(Speed(10.0, rate=5.0), [prediction(), prediction(distance=0.5), prediction(distance=1.0)])
     assert found == pytest.approx([None, 4, 3])  # 2 m in units of 0.5 and 1
     speeds = [10.0, 0.1, -10.0, np.nan, 1e300]  # standing, backwards, unknown
-    ways = [None, 0.5, 0.25, 0.5, 0.0]
-    found = factors(Speed(speeds, rate=5.0), [prediction(way=way) for way in ways])
+    distances = [None, 0.5, 0.25, 0.5, 0.0]
+    found = factors(Speed(speeds, rate=5.0), [prediction(distance=d) for d in distances])
     assert found == pytest.approx([None, None, 8, 8, 8])
 
 
-def test_first_frames_wait_until_something_is_known():
-    items = [("a", prediction()), ("b", prediction(way=0.0)), ("c", prediction(way=0.5)), ("d", prediction(way=1.0))]
+def test_first_frames_wait_for_a_factor():
+    items = list(zip("abcd", [prediction(), *(prediction(distance=d) for d in (0.0, 0.5, 1.0))]))
     found = [(item, factor) for item, _, factor in scaled(items, Scaler(Speed(10.0, 5.0), EVAL), K)]
     assert found == [("a", 4), ("b", 4), ("c", 4), ("d", 3)]
 
 
-def test_a_stream_that_never_tells_ends_in_a_sentence():
-    standing = itertools.repeat((0, prediction(way=0.0)))
-    with pytest.raises(ConfigError, match=f"the first {MOST_WAITING} frames do not tell the scale: Speed needs two"):
+def test_stream_without_scale_raises():
+    standing = itertools.repeat((0, prediction(distance=0.0)))
+    with pytest.raises(ConfigError, match=f"the first {MOST_WAITING} frames do not determine the scale: Speed"):
         list(scaled(standing, Scaler(Speed(10.0, 5.0), EVAL), K))
-    with pytest.raises(ConfigError, match="the first 2 frames do not tell the scale: Median needs ground truth"):
+    with pytest.raises(ConfigError, match="the first 2 frames do not determine the scale: Median needs ground truth"):
         list(scaled([(0, prediction())] * 2, Scaler(Median([None]), EVAL), K))
     assert list(scaled([], Scaler(Median([None]), EVAL), K)) == []
 
@@ -88,21 +88,21 @@ def test_a_stream_that_never_tells_ends_in_a_sentence():
     [
         (0.0, "scale must be a positive number: it is 0.0"),
         (float("nan"), "scale must be a positive number: it is nan"),
-        (CameraHeight(1.65, 95.0), "the pitch of the camera is 95.0: degrees by which it looks down, between -90 and 90"),
-        (1e300, r"scale is 1e\+300: depth has numbers from 1e-30 to 1e\+30"),
-        (CameraHeight(1e-300), "the height of the camera is 1e-300: depth has numbers from 1e-30 to"),
-        (Speed(1e300, rate=10.0), r"the speed is 1e\+300 metres per second: give one that a car can have"),
-        (CameraHeight(-1.0), "the height of the camera must be a positive number: it is -1.0"),
-        (Speed(3.0, rate=0.0), "the rate in frames per second must be a positive number: it is 0.0"),
+        (CameraHeight(1.65, 95.0), "the camera pitch is 95.0: give degrees downwards, between"),
+        (1e300, r"scale is 1e\+300: it must lie between 1e-30 and 1e\+30"),
+        (CameraHeight(1e-300), "the camera height is 1e-300: it must lie between 1e-30 and"),
+        (Speed(1e300, rate=10.0), r"the speed is 1e\+300 metres per second: give a possible one"),
+        (CameraHeight(-1.0), "the camera height must be a positive number: it is -1.0"),
+        (Speed(3.0, rate=0.0), "the frame rate must be a positive number: it is 0.0"),
         (True, "scale=True is not a number, Median, CameraHeight or Speed"),
     ],
 )
-def test_scales_that_cannot_be_are_refused(scale, message):
+def test_invalid_scales_raise(scale, message):
     with pytest.raises(ConfigError, match=message):
         Scaler(scale, EVAL)
 
 
-def test_ground_truth_is_a_map():
+def test_ground_truth_of_other_shape_raises():
     for truth in (np.ones((3, 3, 3)), np.ones((0, 3))):
-        with pytest.raises(ConfigError, match=r"Median takes a map of depth in metres.*: each must be a two-dimensional array"):
+        with pytest.raises(ConfigError, match=r"Median takes a depth map in metres.*: each must be a two-dimensional array"):
             factors(Median([truth]), [prediction()])

@@ -1,4 +1,4 @@
-"""Points lie where the camera says, and other programs read them."""
+"""Back-projected points, and PLY files that other programs read."""
 
 import io
 
@@ -18,13 +18,13 @@ def scene():
     return rng.integers(0, 256, (10, 16, 3), dtype=np.uint8), rng.uniform(2, 9, (10, 16)).astype(np.float32)
 
 
-def test_points_are_those_of_the_networks_geometry(scene):
+def test_points_equal_backproject(scene):
     depth = scene[1]
     expected = np.asarray(backproject(jnp.asarray(depth), jnp.asarray(K, jnp.float32)))
     np.testing.assert_allclose(pointcloud.points(depth, K), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_bytes_are_a_header_and_a_row_per_pixel(scene):
+def test_ply_header_and_vertices(scene):
     image, depth = scene
     header, data = pointcloud.ply(image, depth, K).split(b"end_header\n")
     assert b"format binary_little_endian 1.0\nelement vertex 160\n" in header and len(data) == 160 * 15
@@ -33,7 +33,7 @@ def test_the_bytes_are_a_header_and_a_row_per_pixel(scene):
     np.testing.assert_array_equal(np.stack([vertices[c] for c in ("red", "green", "blue")], -1).reshape(10, 16, 3), image)
 
 
-def test_trimesh_reads_points_colours_and_their_box(scene):
+def test_trimesh_reads_ply(scene):
     trimesh = pytest.importorskip("trimesh", reason="reading point clouds back needs `pip install -e '.[test]'`")
     image, depth = scene
     cloud = trimesh.load(io.BytesIO(pointcloud.ply(image, depth, K)), file_type="ply")
@@ -43,7 +43,7 @@ def test_trimesh_reads_points_colours_and_their_box(scene):
     np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], image.reshape(-1, 3))
 
 
-def test_pixels_without_depth_and_far_ones_are_left_out(scene):
+def test_invalid_and_far_pixels_are_left_out(scene):
     image, depth = scene
     depth[0, :3] = 0, np.nan, np.inf
     data = pointcloud.ply(image, depth, K, farthest=5.0)

@@ -1,4 +1,4 @@
-"""Frames and cameras arrive at the networks exactly as the loader would bring them there."""
+"""Frames and intrinsics become network inputs exactly as in the loader."""
 
 import numpy as np
 import pytest
@@ -11,22 +11,22 @@ from dd_jax.inference import preprocess
 DATA = tiny.config().data
 
 
-def test_floats_are_the_same_pictures():
-    picture = tiny.frames(1)[0]
-    np.testing.assert_array_equal(preprocess.as_uint8(picture / 255, "x"), picture)
-    np.testing.assert_array_equal(preprocess.as_uint8((picture / 255).astype(np.float32), "x"), picture)
-    assert preprocess.as_uint8(picture, "x") is picture
+def test_float_images():
+    image = tiny.frames(1)[0]
+    np.testing.assert_array_equal(preprocess.as_uint8(image / 255, "x"), image)
+    np.testing.assert_array_equal(preprocess.as_uint8((image / 255).astype(np.float32), "x"), image)
+    assert preprocess.as_uint8(image, "x") is image
 
 
-def test_frames_and_masks_are_resized_as_by_the_loader():
-    picture, mask = tiny.frames(1)[0], np.arange(90 * 150).reshape(90, 150) % 7
-    view = preprocess.view(picture, mask, DATA, "x")
-    np.testing.assert_array_equal(view.image, frames.resize_image(picture, 64, 96, "area"))
-    np.testing.assert_array_equal(view.mask, frames.resize_mask(mask > 0, 64, 96))
-    assert not preprocess.view(picture, None, DATA, "x").mask.any()
+def test_resize_equals_loader():
+    image, mask = tiny.frames(1)[0], np.arange(90 * 150).reshape(90, 150) % 7
+    resized = preprocess.to_network_size(image, mask, DATA, "x")
+    np.testing.assert_array_equal(resized.image, frames.resize_image(image, 64, 96, "area"))
+    np.testing.assert_array_equal(resized.mask, frames.resize_mask(mask > 0, 64, 96))
+    assert not preprocess.to_network_size(image, None, DATA, "x").mask.any()
 
 
-def test_the_camera_is_resized_with_the_frame():
+def test_intrinsics_are_resized():
     K = np.array([[100, 0, 74.5], [0, 90, 44.5], [0, 0, 1]])
     expected = frames.intrinsics(100.0, 90.0, 74.5, 44.5, (90, 150), (64, 96), "x")
     np.testing.assert_array_equal(preprocess.camera(K, (90, 150), DATA), expected)
@@ -34,7 +34,7 @@ def test_the_camera_is_resized_with_the_frame():
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((4, 5), np.uint8), r"x must be an array of shape \(H, W, 3\), RGB: it is \[4, 5\]"),
         (np.zeros((4, 5, 4), np.uint8), r"RGB: it is \[4, 5, 4\]"),
@@ -44,40 +44,40 @@ def test_the_camera_is_resized_with_the_frame():
         (np.full((4, 5, 3), np.nan), r"x has floats outside \[0, 1\]"),
     ],
 )
-def test_what_is_no_frame_is_refused(picture, message):
+def test_invalid_frame_raises(image, message):
     with pytest.raises(ConfigError, match=message):
-        preprocess.view(picture, None, DATA, "x")
+        preprocess.to_network_size(image, None, DATA, "x")
 
 
 @pytest.mark.parametrize(
     ("K", "message"),
     [
         (np.eye(4), r"K must be an array of shape \(3, 3\), in pixels of the frame: it is \[4, 4\]"),
-        (np.array([[50, 1, 40], [0, 50, 40], [0, 0, 1.0]]), "a camera without skew"),
-        (np.array([[50, 0, 40], [0, 50, 40], [0, 0, 2.0]]), "a camera without skew"),
+        (np.array([[50, 1, 40], [0, 50, 40], [0, 0, 1.0]]), "without skew: it is"),
+        (np.array([[50, 0, 40], [0, 50, 40], [0, 0, 2.0]]), "without skew: it is"),
         (np.array([[0.5, 0, 0.5], [0, -1, 0.5], [0, 0, 1]]), "focal lengths fx=0.5 fy=-1 must be positive"),
         (np.array([[50, 0, 400], [0, 50, 40], [0, 0, 1.0]]), "principal point cx=400 cy=40 lies outside the image of 150 x 90"),
     ],
 )
-def test_what_is_no_camera_is_refused(K, message):
+def test_invalid_intrinsics_raise(K, message):
     with pytest.raises(ConfigError, match=message):
         preprocess.camera(K, (90, 150), DATA)
 
 
-def test_a_mask_has_the_size_of_its_frame():
+def test_mask_of_other_size_raises():
     with pytest.raises(ConfigError, match=r"the mask of x must be an array of shape \[90, 150\]: it is \[90, 149\]"):
-        preprocess.view(tiny.frames(1)[0], np.zeros((90, 149), bool), DATA, "x")
+        preprocess.to_network_size(tiny.frames(1)[0], np.zeros((90, 149), bool), DATA, "x")
 
 
-def test_sizes_stay():
+def test_frame_of_other_size_raises():
     preprocess.check_size((3, 4), (3, 4), "x")
     with pytest.raises(ConfigError, match="frame 7 has 5 x 3 pixels, the frames before it 4 x 3"):
         preprocess.check_size((3, 5), (3, 4), "frame 7")
 
 
-def test_frames_that_are_none_do_not_exist():
+def test_missing_frames_do_not_exist():
     config = tiny.config()
-    first, second = (preprocess.view(picture, None, config.data, "x") for picture in tiny.frames(2))
+    first, second = (preprocess.to_network_size(image, None, config.data, "x") for image in tiny.frames(2))
     K = np.eye(3, dtype=np.float32)
     batch = preprocess.assemble(None, second, None, K, config)
     assert batch.images.shape == (1, 2, 64, 96, 3) and batch.exists.tolist() == [[False, True]] and not batch.images[0, 0].any()

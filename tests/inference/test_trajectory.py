@@ -1,4 +1,4 @@
-"""Motions are chained with the right hand, and written as the tools of the field read them."""
+"""Relative poses are chained, and written in the formats of odometry tools."""
 
 import functools
 import itertools
@@ -23,14 +23,14 @@ def prediction(T):
 
 
 def poses(count=5, factor=2.5):
-    found = [trajectory.follow(None, prediction(None), factor)]
+    found = [trajectory.next_pose(None, prediction(None), factor)]
     for seed in range(count - 1):
-        found.append(trajectory.follow(found[-1], prediction(motion(seed)), factor))
+        found.append(trajectory.next_pose(found[-1], prediction(motion(seed)), factor))
     return found
 
 
-def test_a_point_of_the_last_camera_ends_in_the_first():
-    """Through one motion after the other, as through the pose; the factor scales translations alone."""
+def test_pose_maps_last_camera_to_first():
+    """The pose equals the chain of relative motions; the factor scales only translations."""
     point = np.array([0.3, -0.2, 4.0])
     moved = point
     for seed in reversed(range(4)):
@@ -40,21 +40,21 @@ def test_a_point_of_the_last_camera_ends_in_the_first():
     np.testing.assert_allclose(last[:3, :3] @ point + last[:3, 3], moved, atol=1e-5)
 
 
-def test_the_first_camera_is_the_origin_and_one_without_a_past_stays():
+def test_first_pose_is_identity_and_missing_motion_keeps_pose():
     first, second = poses(2)
     np.testing.assert_array_equal(first, np.eye(4))
-    np.testing.assert_array_equal(trajectory.follow(second, prediction(None), 1.0), second)
+    np.testing.assert_array_equal(trajectory.next_pose(second, prediction(None), 1.0), second)
 
 
-def test_long_chains_stay_rigid():
+def test_long_chains_stay_orthonormal():
     pose = np.eye(4)
     for seed in range(2000):
-        pose = trajectory.follow(pose, prediction(motion(seed % 4)), 1.0)
+        pose = trajectory.next_pose(pose, prediction(motion(seed % 4)), 1.0)
     np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-4, 0.3, 2.0, 3.14159265])
-def test_quaternions_turn_like_their_rotations(angle):
+def test_quaternion_equals_rotation(angle):
     for seed in range(5):
         axis = np.random.default_rng(seed).normal(size=3)
         axis /= np.linalg.norm(axis)
@@ -74,7 +74,7 @@ def numbers(text):
     return np.array([[float(word) for word in line.split()] for line in text.splitlines()])
 
 
-def test_the_two_formats():
+def test_kitti_and_tum_formats():
     found = poses()
     rows = numbers(trajectory.kitti(found))
     np.testing.assert_allclose(rows.reshape(-1, 3, 4), [pose[:3] for pose in found], rtol=1e-8, atol=1e-12)
@@ -85,8 +85,8 @@ def test_the_two_formats():
 
 
 @pytest.mark.slow
-def test_evo_reads_both(tmp_path):
-    """An independent tool finds the same trajectory in both files, whose error against one another is nothing."""
+def test_evo_reads_both_formats(tmp_path):
+    """An independent tool reads the same trajectory from both files."""
     file_interface = pytest.importorskip("evo.tools.file_interface", reason="needs pip install -e '.[test]'")
     found = poses(8)
     (tmp_path / "kitti.txt").write_text(trajectory.kitti(found))
@@ -96,5 +96,5 @@ def test_evo_reads_both(tmp_path):
     assert kitti.check()[0] and tum.check()[0] and kitti.num_poses == tum.num_poses == 8
     np.testing.assert_allclose(kitti.poses_se3, found, atol=1e-8)
     np.testing.assert_allclose(tum.poses_se3, found, atol=1e-7)
-    way = sum(np.linalg.norm(after[:3, 3] - before[:3, 3]) for before, after in itertools.pairwise(found))
-    assert tum.path_length == pytest.approx(way, rel=1e-6)
+    length = sum(np.linalg.norm(after[:3, 3] - before[:3, 3]) for before, after in itertools.pairwise(found))
+    assert tum.path_length == pytest.approx(length, rel=1e-6)

@@ -1,4 +1,4 @@
-"""The page says what it was given, needs nothing beside it, and a hand on the mouse turns the points."""
+"""The viewer page is self-contained, holds depth accurately, and reacts to the mouse in a browser."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ def decoded(frame, height, width):
     return 1 / (frame["farthest"] + levels / 65535 * (frame["nearest"] - frame["farthest"]))
 
 
-def test_depth_comes_back_to_a_part_in_thousands():
+def test_depth_accuracy():
     content = parsed(page())
     assert (content["height"], content["width"]) == (HEIGHT, WIDTH)
     for place, frame in enumerate(content["frames"]):
@@ -51,7 +51,7 @@ def test_depth_comes_back_to_a_part_in_thousands():
     assert content["range"] == pytest.approx([80 / 29.5, 10.0]) and content["unit"] == " m"
 
 
-def test_large_frames_are_shrunk_with_their_camera():
+def test_large_frames_are_resized_with_intrinsics():
     frame = viewer.encode_frame("a", np.zeros((300, 960, 3), np.uint8), np.full((300, 960), 5.0, np.float32), np.eye(4))
     large = np.array([[800, 0, 479.5], [0, 800, 149.5], [0, 0, 1]], np.float32)
     content = parsed(viewer.page("x", [frame], large, (300, 960), "", 10.0))
@@ -59,7 +59,7 @@ def test_large_frames_are_shrunk_with_their_camera():
     np.testing.assert_allclose(decoded(content["frames"][0], 150, 480), 5, rtol=1e-5)
 
 
-def test_the_page_fetches_nothing_and_names_do_no_harm():
+def test_page_is_self_contained_and_escapes_names():
     text = page(name="</script><script>alert(1)</script>")
     assert parsed(text)["frames"][0]["name"] == "</script><script>alert(1)</script>0"
     assert text.count("<script") == 2 and "<title>Drive &lt;1&gt;</title>" in text
@@ -69,7 +69,7 @@ def test_the_page_fetches_nothing_and_names_do_no_harm():
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     if browser.find() is None:
-        pytest.skip("the viewer is tried in a real browser: install Chromium (Debian: apt-get install chromium)")
+        pytest.skip("needs a browser: install Chromium (Debian: apt-get install chromium)")
     folder = tmp_path_factory.mktemp("viewer")
     (folder / "viewer.html").write_text(page())
     with browser.Page(folder / "viewer.html", folder / "profile") as opened:
@@ -78,19 +78,19 @@ def shown(tmp_path_factory):
 
 
 def differing(one, other):
-    """Share of pixels that are not the same."""
+    """Fraction of differing pixels."""
     return float((np.abs(one.astype(int) - other).max(axis=-1) > 8).mean())
 
 
 def settled(shown):
-    """The canvas, once nothing more is to be drawn, right of the small picture."""
+    """The canvas right of the small image, after all drawing."""
     shown.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 30))))")
     left = int(shown.evaluate("picture.getBoundingClientRect().right"))
     bottom = int(shown.evaluate("view.getBoundingClientRect().bottom"))
     return shown.screenshot()[: bottom - 1, left + 2 :]
 
 
-def test_a_browser_draws_the_points(shown):
+def test_browser_draws_points(shown):
     picture = settled(shown)
     red = (picture[..., 0] > 120) & (picture[..., 1] < 90)
     green = (picture[..., 1] > 120) & (picture[..., 0] < 90)
@@ -99,7 +99,7 @@ def test_a_browser_draws_the_points(shown):
     assert shown.errors == [] and shown.evaluate("document.getElementById('name').value") == "a0  (1 of 3)"
 
 
-def test_dragging_turns_and_a_double_click_turns_back(shown):
+def test_drag_rotates_and_double_click_resets(shown):
     before = settled(shown)
     shown.drag((450, 300), (320, 340))
     turned = settled(shown)
@@ -110,7 +110,7 @@ def test_dragging_turns_and_a_double_click_turns_back(shown):
     assert differing(before, settled(shown)) == 0
 
 
-def test_the_wheel_goes_nearer_and_farther(shown):
+def test_wheel_zooms(shown):
     def coloured(picture):
         return float((picture.max(axis=-1) > 100).mean())
 
@@ -120,7 +120,7 @@ def test_the_wheel_goes_nearer_and_farther(shown):
     shown.evaluate("view.dispatchEvent(new MouseEvent('dblclick', {bubbles: true}))")
 
 
-def test_the_slider_changes_the_frame(shown):
+def test_slider_changes_frame(shown):
     before = settled(shown)
     box = "slider.getBoundingClientRect()"
     left, right, top, bottom = (shown.evaluate(f"{box}.{side}") for side in ("left", "right", "top", "bottom"))
@@ -144,7 +144,7 @@ def test_far_points_can_be_hidden(shown):
     assert shown.errors == []
 
 
-def test_it_plays_to_the_end_and_begins_again(shown):
+def test_playing_loops(shown):
     shown.evaluate("play.click()")
     shown.wait("view.dataset.drawn === '2'")
     shown.wait("view.dataset.drawn === '0'")

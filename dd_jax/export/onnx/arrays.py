@@ -1,6 +1,6 @@
-"""Shapes, pieces of arrays, and numbers that become fewer."""
+"""Shapes, slices and reductions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,17 @@ from dd_jax.export.onnx.graph import Graph, Shape, Tensor, constant, integers, o
 
 
 def shape_of(variable: Any) -> Shape:
-    """The whole shape of what was traced."""
+    """The traced shape of a variable."""
     return tuple(variable.aval.shape)
 
 
 def unchanged(g: Graph, eqn: Any, *inputs: Tensor) -> list[Tensor]:
-    """Names, barriers and stops of gradients."""
+    """Identity: names, barriers and stop_gradient."""
     return list(inputs)
 
 
 def broadcast(g: Graph, eqn: Any, x: Tensor, *_: Tensor) -> Tensor:
-    """Only new axes are made; they are stretched where somebody needs it, see :meth:`Graph.full`."""
+    """Only adds axes of size 1; they are expanded where needed, see :meth:`Graph.full`."""
     rank, old = len(eqn.params["shape"]), eqn.params["broadcast_dimensions"]
     return g.unsqueeze(x, [axis for axis in range(rank) if axis not in old])
 
@@ -54,17 +54,17 @@ def tile(g: Graph, eqn: Any, x: Tensor) -> Tensor:
 
 
 def pad(g: Graph, eqn: Any, x: Tensor, value: Tensor) -> Tensor:
-    """Negative widths cut off."""
+    """Padding; negative widths crop."""
     x, config = g.full(x, shape_of(eqn.invars[0])), eqn.params["padding_config"]
     if any(inner for _, _, inner in config):
-        raise unsupported("padding between numbers")
+        raise unsupported("interior padding")
     for axis, (low, high, _) in enumerate(config):
         if low < 0 or high < 0:
             x = g.slice(x, axis, max(0, -low), min(high, 0) or None)
     return g.pad(x, *([max(0, int(side[i])) for side in config] for i in (0, 1)), value)
 
 
-def cut(g: Graph, eqn: Any, x: Tensor) -> Tensor:
+def strided_slice(g: Graph, eqn: Any, x: Tensor) -> Tensor:
     x, strides = g.full(x, shape_of(eqn.invars[0])), eqn.params["strides"]
     for axis, (start, stop) in enumerate(zip(eqn.params["start_indices"], eqn.params["limit_indices"])):
         end = None if stop == x.shape[axis] else stop
@@ -109,12 +109,22 @@ REDUCTIONS = {
 
 
 def reduce(g: Graph, eqn: Any, x: Tensor) -> Tensor:
-    """Sums and extremes; of truth values, the extreme of the numbers 0 and 1."""
-    x, shape, logical = g.full(x, shape_of(eqn.invars[0])), shape_of(eqn.outvars[0]), x.dtype.kind == "b"
+    """Sums and extremes."""
+    x, axes = g.full(x, shape_of(eqn.invars[0])), tuple(map(int, eqn.params["axes"]))
+    return _reduce(g, REDUCTIONS[eqn.primitive.name], x, axes, shape_of(eqn.outvars[0]))
+
+
+def any_true(g: Graph, x: Tensor, axes: Sequence[int], shape: Shape) -> Tensor:
+    """Whether any value along ``axes`` is true."""
+    return _reduce(g, REDUCTIONS["reduce_or"], x, axes, shape)
+
+
+def _reduce(g: Graph, op: str, x: Tensor, axes: Sequence[int], shape: Shape) -> Tensor:
+    """Of booleans: the extreme of the numbers 0 and 1."""
+    logical = x.dtype.kind == "b"
     if logical:
         x = g.add("Cast", x, shape=x.shape, dtype=np.int64, to=onnx_type(np.int64))
-    axes = integers(*eqn.params["axes"])
-    found = g.add(REDUCTIONS[eqn.primitive.name], x, axes, shape=shape, dtype=x.dtype, keepdims=0)
+    found = g.add(op, x, integers(*axes), shape=shape, dtype=x.dtype, keepdims=0)
     return g.add("Cast", found, shape=shape, dtype=bool, to=onnx_type(bool)) if logical else found
 
 
@@ -128,15 +138,15 @@ WINDOWS = {"add": "Add", "max": "Max", "min": "Min"}
 
 
 def reduce_window(g: Graph, eqn: Any, x: Tensor, start: Tensor | None = None) -> Tensor:
-    """Sums or extremes over boxes, axis by axis: of the same array moved along."""
+    """Sums or extremes over windows, axis by axis, from shifted copies of the array."""
     params = eqn.params
     if eqn.primitive.name == "reduce_window_sum":
-        kinds, start = ["add"], constant(np.zeros((), x.dtype))
+        operations, start = ["add"], constant(np.zeros((), x.dtype))
     else:
-        kinds = [inner.primitive.name for inner in params["jaxpr"].eqns]
+        operations = [inner.primitive.name for inner in params["jaxpr"].eqns]
     dilations = (*params["window_strides"], *params["base_dilation"], *params["window_dilation"])
-    if len(kinds) != 1 or kinds[0] not in WINDOWS or set(dilations) != {1}:
-        raise unsupported("a moving window of this kind")
+    if len(operations) != 1 or operations[0] not in WINDOWS or set(dilations) != {1}:
+        raise unsupported("a strided or dilated reduce_window")
     x = g.full(x, shape_of(eqn.invars[0]))
     if any(low or high for low, high in params["padding"]):
         x = g.pad(x, *([int(side[i]) for side in params["padding"]] for i in (0, 1)), start)
@@ -145,7 +155,7 @@ def reduce_window(g: Graph, eqn: Any, x: Tensor, start: Tensor | None = None) ->
             length = x.shape[axis] - window + 1
             total, *more = (g.slice(x, axis, place, place + length) for place in range(window))
             for part in more:
-                total = emit(g, WINDOWS[kinds[0]], total, part, dtype=x.dtype)
+                total = emit(g, WINDOWS[operations[0]], total, part, dtype=x.dtype)
             x = total
     return x
 
@@ -163,7 +173,7 @@ RULES: dict[str, Callable[..., Tensor | list[Tensor]]] = dict.fromkeys(REDUCTION
     "reduce_window_sum": reduce_window,
     "reshape": reshape,
     "rev": reverse,
-    "slice": cut,
+    "slice": strided_slice,
     "split": split,
     "squeeze": squeeze,
     "stack": stack,

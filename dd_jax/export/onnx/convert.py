@@ -1,4 +1,4 @@
-"""A traced program, primitive by primitive."""
+"""Conversion of a traced program, primitive by primitive."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ INNER = {
     "custom_vjp_call": "call_jaxpr",
     "jit": "jaxpr",
 }
-"""Primitives that stand for a program of their own, and the parameter that holds it: derivatives have no place in ONNX."""
+"""Primitives that call an inner program, and the parameter that holds it; derivative rules are dropped."""
 
 
 def convert(
@@ -28,13 +28,13 @@ def convert(
     """The ONNX model of a traced function.
 
     Args:
-      program: what ``jax.jit(function).trace(...).jaxpr`` is; its constants become the model's weights.
-      inputs, outputs: names, in the order of the program's.
+      program: ``jax.jit(function).trace(...).jaxpr``; its constants become the model's weights.
+      inputs, outputs: names, in the program's order.
       about: the model's description.
       batch: the symbolic size of the inputs' first axes, see ``jax.export.symbolic_shape``; None: every size is known.
 
     Raises:
-      ConfigError: the program computes with something that has no rule here.
+      ConfigError: the program has a primitive without a rule.
     """
     g = Converter(batch)
     arguments = [g.input(name, shape_of(v), v.aval.dtype) for name, v in zip(inputs, program.jaxpr.invars, strict=True)]
@@ -44,10 +44,10 @@ def convert(
 
 
 class Converter(Graph):
-    """A graph that grows by a program."""
+    """A graph to which programs are added."""
 
     def run(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Tensor]) -> list[Tensor]:
-        """Adds a program; its outputs may be smaller than what was traced, see :class:`Tensor`."""
+        """Adds a program; its outputs may be smaller than traced, see :class:`Tensor`."""
         known = dict(zip(jaxpr.constvars, map(constant, consts))) | dict(zip(jaxpr.invars, arguments, strict=True))
 
         def read(variable: Any) -> Tensor:
@@ -63,14 +63,14 @@ class Converter(Graph):
         if name in INNER:
             inner = eqn.params[INNER[name]]
             return self.run(inner.jaxpr, inner.consts, inputs)
-        if name == "call_hi_primitive":  # later versions of JAX: an operation that says itself how it is computed
+        if name == "call_hi_primitive":  # later versions of JAX: an operation that expands itself
             high = eqn.params["_prim"]
             flat = jax.make_jaxpr(lambda *leaves: jax.tree.leaves(high.expand(*jax.tree.unflatten(high.in_tree, leaves))))
             inner = flat(*(variable.aval for variable in eqn.invars))
             return self.run(inner.jaxpr, inner.consts, inputs)
         if name == "platform_index":
             return [constant(np.int32(eqn.params["platforms"].index(None)))]
-        if name == "cond" and inputs[0].value is not None:  # forms for different devices; here the one for all others
+        if name == "cond" and inputs[0].value is not None:  # variants per platform: take the default
             inner = eqn.params["branches"][int(inputs[0].value)]
             return self.run(inner.jaxpr, inner.consts, inputs[1:])
         if name not in RULES:
@@ -83,7 +83,7 @@ class Converter(Graph):
 
 
 def _fold(eqn: Any, inputs: list[Tensor]) -> list[Tensor] | None:
-    """What an operation on constants gives, as JAX computes it; None where it is not known yet, or would fill the file."""
+    """Constant folding with JAX; None if an input is not constant, or the result would be too large for the file."""
     name = eqn.primitive.name
     if name in loops.RULES or name == "broadcast_in_dim" or not inputs or any(x.value is None for x in inputs):
         return None

@@ -1,4 +1,4 @@
-"""Operations on one number at a time. Arrays that repeat themselves are not written out for them."""
+"""Elementwise operations. Broadcast inputs are not expanded for them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ SAME = {
     "lt": "Less", "lt_to": "Less", "max": "Max", "min": "Min", "mul": "Mul", "neg": "Neg", "not": "Not", "or": "Or",
     "pow": "Pow", "sign": "Sign", "sin": "Sin", "sqrt": "Sqrt", "sub": "Sub", "tanh": "Tanh", "xor": "Xor",
 }  # fmt: skip
-"""Primitives of JAX that are one ONNX operator."""
+"""JAX primitives with one ONNX operator."""
 
 LOGICAL = ("and", "not", "or", "xor")
 
@@ -32,7 +32,7 @@ def same(g: Graph, eqn: Any, *inputs: Tensor) -> Tensor:
 
 
 def cast(g: Graph, eqn: Any, x: Tensor) -> Tensor:
-    """Another type; between whole numbers nothing happens, see ``graph.py``."""
+    """Type conversion; between integers a no-op, see ``graph.py``."""
     dtype = eqn.params["new_dtype"]
     if onnx_type(x.dtype) == onnx_type(dtype):
         return Tensor(x.shape, np.dtype(dtype), x.name, x.value)
@@ -44,7 +44,7 @@ def clamp(g: Graph, eqn: Any, low: Tensor, x: Tensor, high: Tensor) -> Tensor:
 
 
 def expm1(g: Graph, eqn: Any, x: Tensor) -> Tensor:
-    """Right to the last digit of 1, which is enough for what is added to other features; ONNX has no such operator."""
+    """exp(x) - 1, accurate to the rounding of 1, enough for an activation; ONNX has no expm1."""
     return emit(g, "Sub", emit(g, "Exp", x, dtype=x.dtype), constant(np.array(1, x.dtype)), dtype=x.dtype)
 
 
@@ -73,13 +73,18 @@ def rsqrt(g: Graph, eqn: Any, x: Tensor) -> Tensor:
 
 
 def select(g: Graph, eqn: Any, which: Tensor, *cases: Tensor) -> Tensor:
-    """``cases[which]``, of two."""
+    """``cases[which]``, for two cases."""
     if which.dtype.kind != "b" or len(cases) != 2:
-        raise unsupported(f"a choice between {len(cases)} arrays")
+        raise unsupported(f"select_n of {len(cases)} arrays")
     no, yes = cases
+    return choose(g, which, yes, no)
+
+
+def choose(g: Graph, which: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """``yes`` where ``which`` is true, ``no`` elsewhere."""
     if no.dtype.kind != "b":
         return emit(g, "Where", which, yes, no, dtype=no.dtype)
-    chosen = emit(g, "And", which, yes, dtype=bool)  # runtimes choose between numbers only
+    chosen = emit(g, "And", which, yes, dtype=bool)  # runtimes select between numbers only
     return emit(g, "Or", chosen, emit(g, "And", emit(g, "Not", which, dtype=bool), no, dtype=bool), dtype=bool)
 
 

@@ -1,6 +1,6 @@
-"""An ONNX graph in the making: tensors, constants, nodes and the bodies of loops.
+"""Builder of an ONNX graph: tensors, constants, nodes and loop bodies.
 
-Arrays keep JAX's shapes. All whole numbers but bytes become 64 bits wide, which is what ONNX indexes with.
+Arrays keep JAX's shapes. All integers except uint8 become int64, ONNX's index type.
 """
 
 import contextlib
@@ -17,52 +17,52 @@ from onnx import TensorProto, helper, numpy_helper
 from dd_jax.config import ConfigError
 
 OPSET = 18
-"""The first one that scatters a minimum."""
+"""The first opset with ScatterElements of a minimum."""
 
 IR_VERSION = 10
 
 SMALL = 2**20
-"""Bytes of a constant that may be written out where it repeats itself."""
+"""Largest size in bytes of a broadcast constant that is stored expanded."""
 
 Shape = tuple[Any, ...]
-"""Sizes: whole numbers, or multiples of the symbolic batch size."""
+"""Sizes: integers, or multiples of the symbolic batch size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One array of the graph; ``shape`` may be 1 where the traced array repeats itself, which elementwise operations allow."""
+    """An array of the graph; broadcast axes of the traced array may have size 1, as elementwise operations allow."""
 
     shape: Shape
     dtype: np.dtype
-    name: str = ""  # "" of a constant that no node has asked for yet
+    name: str = ""  # "" for a constant that no node uses yet
     value: np.ndarray | None = None  # of a constant
 
 
 def unsupported(what: str) -> ConfigError:
-    """The error of a program that cannot be said in ONNX."""
-    return ConfigError(f"ONNX export knows no counterpart of {what}, which this system computes with: use --format=stablehlo")
+    """The error for a program that cannot be converted."""
+    return ConfigError(f"ONNX export does not support {what}, which this model uses: use --format=stablehlo")
 
 
 def constant(value: Any) -> Tensor:
-    """A tensor whose numbers are known."""
+    """A constant tensor."""
     value = np.asarray(value)
     return Tensor(value.shape, value.dtype, value=value)
 
 
 def integers(*values: int) -> Tensor:
-    """A vector of 64-bit numbers."""
+    """An int64 vector."""
     return constant(np.array(values, np.int64))
 
 
 def common_shape(*shapes: Shape) -> Shape:
-    """The shape that arrays of these take together, by numpy's rules."""
+    """The broadcast shape, by NumPy's rules."""
     rank = max(map(len, shapes))
     aligned = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*aligned))
 
 
 class Graph:
-    """Nodes, in the order in which they were added, and the constants they read.
+    """Nodes, in the order of insertion, and their constants.
 
     Args:
       batch: the symbolic size of the first axis of every input; None: all sizes are known.
@@ -76,18 +76,18 @@ class Graph:
         self._numbers = itertools.count()
 
     def new_name(self) -> str:
-        """A name that nothing has yet."""
+        """An unused name."""
         return f"t{next(self._numbers)}"
 
     def input(self, name: str, shape: Shape, dtype: Any) -> Tensor:
-        """An input of the whole graph; the first one tells the batch size."""
+        """An input of the whole graph; the first one gives the batch size."""
         tensor = Tensor(shape, np.dtype(dtype), name)
         if self.batch is not None and self._batch_size is None:
             self._batch_size = self.add("Shape", tensor, shape=(1,), dtype=np.int64, start=0, end=1)
         return tensor
 
     def add(self, op: str, *inputs: Tensor | None, shape: Shape, dtype: Any, **attributes: Any) -> Tensor:
-        """One node with one output; None stands for an input left out."""
+        """One node with one output; None is an omitted input."""
         return self.add_many(op, inputs, [(shape, dtype)], **attributes)[0]
 
     def add_many(
@@ -100,7 +100,7 @@ class Graph:
         return found
 
     def name_of(self, tensor: Tensor) -> str:
-        """Its name in the graph, where equal constants are kept once."""
+        """Its name in the graph; equal constants are stored once."""
         if tensor.value is None:
             return tensor.name
         value = np.ascontiguousarray(tensor.value.astype(numpy_type(tensor.dtype))).reshape(tensor.value.shape)
@@ -110,28 +110,28 @@ class Graph:
         return self._constants[key].name
 
     def sizes(self, shape: Shape) -> Tensor:
-        """``shape`` as a vector, once the batch size is known."""
+        """``shape`` as an int64 vector, computed at run time if symbolic."""
         if all(isinstance(size, int) for size in shape):
             return integers(*shape)
         parts = [integers(size) if isinstance(size, int) else self.size(size) for size in shape]
         return self.add("Concat", *parts, shape=(len(shape),), dtype=np.int64, axis=0)
 
     def size(self, size: Any) -> Tensor:
-        """One size as a vector of one number."""
+        """One size as a vector of length 1."""
         if isinstance(size, int):
             return integers(size)
         times = self.times_batch(size)
         return self.add("Mul", self._batch_size, integers(times), shape=(1,), dtype=np.int64)
 
     def times_batch(self, size: Any) -> int:
-        """How many batches a symbolic size is."""
+        """A symbolic size as a multiple of the batch size."""
         times = size // self.batch
         if not isinstance(times, int) or times * self.batch != size:
-            raise unsupported(f"an array with a side of {size}")
+            raise unsupported(f"an axis of size {size}")
         return times
 
     def full(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """The tensor with the whole shape of what was traced."""
+        """The tensor expanded to the traced shape."""
         if tensor.shape == tuple(shape):
             return tensor
         if tensor.value is not None and all(isinstance(size, int) for size in shape):
@@ -141,18 +141,18 @@ class Graph:
         return self.add("Expand", tensor, self.sizes(shape), shape=shape, dtype=tensor.dtype)
 
     def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """The same numbers in the same order; ``tensor`` is full."""
+        """Reshape; ``tensor`` is expanded."""
         if tensor.shape == tuple(shape):
             return tensor
         if tensor.value is not None:
             return constant(tensor.value.reshape(shape))
         if sum(not isinstance(size, int) for size in shape) > 1:
-            raise unsupported(f"an array of the shape {shape}")
+            raise unsupported(f"a reshape to {shape}")
         known = integers(*(size if isinstance(size, int) else -1 for size in shape))
         return self.add("Reshape", tensor, known, shape=shape, dtype=tensor.dtype)
 
     def transpose(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
-        """Axes in another order."""
+        """Permutation of the axes."""
         order = [int(axis) for axis in order]
         if order == list(range(len(tensor.shape))):
             return tensor
@@ -162,7 +162,7 @@ class Graph:
         return self.add("Transpose", tensor, shape=shape, dtype=tensor.dtype, perm=order)
 
     def unsqueeze(self, tensor: Tensor, axes: Sequence[int]) -> Tensor:
-        """Axes of size 1 that stand at ``axes`` in the result."""
+        """Adds axes of size 1, at ``axes`` in the result."""
         if not axes:
             return tensor
         if tensor.value is not None:
@@ -172,7 +172,7 @@ class Graph:
         return self.add("Unsqueeze", tensor, integers(*axes), shape=shape, dtype=tensor.dtype)
 
     def squeeze(self, tensor: Tensor, axes: Sequence[int]) -> Tensor:
-        """Without ``axes``, which have size 1."""
+        """Removes ``axes``, which have size 1."""
         if not axes:
             return tensor
         if tensor.value is not None:
@@ -181,12 +181,12 @@ class Graph:
         return self.add("Squeeze", tensor, integers(*axes), shape=shape, dtype=tensor.dtype)
 
     def slice(self, tensor: Tensor, axis: int, start: int, stop: Any, step: int = 1) -> Tensor:
-        """``start:stop:step`` along one axis; None: to its end. The batch stays whole."""
+        """``start:stop:step`` along one axis; None: to its end. The batch axis cannot be sliced."""
         size = tensor.shape[axis]
         if start == 0 and step == 1 and (stop is None or stop == size):
             return tensor
         if not isinstance(size, int):
-            raise unsupported("a part of a batch")
+            raise unsupported("a slice of the batch")
         length = len(range(size)[start:stop:step])
         shape = (*tensor.shape[:axis], length, *tensor.shape[axis + 1 :])
         end = -(2**62) if stop is None and step < 0 else 2**62 if stop is None else stop
@@ -194,13 +194,13 @@ class Graph:
         return self.add("Slice", tensor, *parts, shape=shape, dtype=tensor.dtype)
 
     def pad(self, tensor: Tensor, before: Sequence[int], after: Sequence[int], value: Tensor) -> Tensor:
-        """More of ``value``, a scalar, around the tensor."""
+        """Padding with ``value``, a scalar."""
         shape = tuple(low + size + high if low or high else size for low, size, high in zip(before, tensor.shape, after))
         return self.add("Pad", tensor, integers(*before, *after), value, shape=shape, dtype=tensor.dtype, mode="constant")
 
     def body(self, inputs: Sequence[Tensor], outputs: Callable[[], Sequence[Tensor]]) -> onnx.GraphProto:
-        """The graph of one turn of a loop, which may read everything around it."""
-        with self._apart() as nodes:
+        """The graph of a loop body, which may read tensors of the outer graph."""
+        with self._separate_nodes() as nodes:
             found = [self.add("Identity", tensor, shape=tensor.shape, dtype=tensor.dtype) for tensor in outputs()]
         described = ([self._described(tensor) for tensor in tensors] for tensors in (inputs, found))
         return helper.make_graph(_needed(nodes, found), "body", *described)
@@ -229,22 +229,22 @@ class Graph:
         return helper.make_tensor_value_info(tensor.name, onnx_type(tensor.dtype), sizes)
 
     @contextlib.contextmanager
-    def _apart(self) -> Iterator[list[onnx.NodeProto]]:
-        around, self._nodes = self._nodes, []
+    def _separate_nodes(self) -> Iterator[list[onnx.NodeProto]]:
+        outer, self._nodes = self._nodes, []
         try:
             yield self._nodes
         finally:
-            self._nodes = around
+            self._nodes = outer
 
 
 def numpy_type(dtype: Any) -> np.dtype:
-    """How numbers of a JAX type are kept: float32, bool, uint8 or int64."""
+    """The stored type for a JAX type: float32, bool, uint8 or int64."""
     dtype = np.dtype(dtype)
     if dtype in (np.float32, np.bool_, np.uint8):
         return dtype
     if dtype.kind in "iu":
         return np.dtype(np.int64)
-    raise unsupported(f"numbers of the type {dtype}")
+    raise unsupported(f"arrays of type {dtype}")
 
 
 def onnx_type(dtype: Any) -> int:
@@ -254,7 +254,7 @@ def onnx_type(dtype: Any) -> int:
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[Tensor]) -> list[onnx.NodeProto]:
-    """Those that the outputs depend on."""
+    """The nodes that the outputs depend on."""
     wanted, kept = {tensor.name for tensor in outputs}, []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
@@ -264,7 +264,7 @@ def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[Tensor]) -> list[
 
 
 def _read(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    """Names that nodes, and the bodies in them, read."""
+    """Names read by nodes and by the loop bodies in them."""
     names = set()
     for node in nodes:
         names.update(node.input)

@@ -1,4 +1,4 @@
-"""Reading and writing at indices. Known indices that form a grid, as slices do, become slices and picks along single axes."""
+"""Gather and scatter. Constant indices that form a grid, as in slices, become slices and gathers along single axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from dd_jax.export.onnx.graph import Graph, Shape, Tensor, constant, integers, u
 
 
 def gather(g: Graph, eqn: Any, operand: Tensor, indices: Tensor) -> Tensor:
-    """``lax.gather`` where every index tells a whole slice, or one place of an axis."""
+    """``lax.gather`` of whole slices, or of one position per indexed axis."""
     dims, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     operand, indices = (g.full(x, shape_of(variable)) for x, variable in zip((operand, indices), eqn.invars))
     if not all(isinstance(operand.shape[axis], int) for axis in dims.start_index_map):
-        raise unsupported("a part of a batch")
+        raise unsupported("a slice of the batch")
     known = None
     if indices.value is not None and not dims.operand_batching_dims:
         limits = [operand.shape[axis] - sizes[axis] for axis in dims.start_index_map]
@@ -24,16 +24,16 @@ def gather(g: Graph, eqn: Any, operand: Tensor, indices: Tensor) -> Tensor:
         if eqn.params["mode"] != GatherScatterMode.FILL_OR_DROP or np.array_equal(index, indices.value):
             known = _grid(index)
     if known is not None and all(
-        len(places) == 1 or axis in dims.collapsed_slice_dims for axis, (_, places) in zip(dims.start_index_map, known)
+        len(positions) == 1 or axis in dims.collapsed_slice_dims for axis, (_, positions) in zip(dims.start_index_map, known)
     ):
         x, labels = _pick(g, operand, dims, sizes, known)
     else:
-        x, labels = _gather_anywhere(g, operand, indices, dims, sizes, eqn.params["mode"])
+        x, labels = _gather_nd(g, operand, indices, dims, sizes, eqn.params["mode"])
     return _arrange(g, x, labels, dims, shape_of(eqn.outvars[0]))
 
 
 def _grid(index: np.ndarray) -> list[tuple[int | None, np.ndarray]] | None:
-    """Per component of an index array (*i, n): the axis along which it varies, and its values there; None: no grid."""
+    """Per component of an index array (*i, n): the axis along which it varies, and its values there; None: not a grid."""
     found, taken = [], set()
     for component in np.moveaxis(index, -1, 0):
         varies = [axis for axis in range(component.ndim) if (component != component.take([0], axis)).any()]
@@ -49,31 +49,31 @@ def _grid(index: np.ndarray) -> list[tuple[int | None, np.ndarray]] | None:
 def _pick(
     g: Graph, x: Tensor, dims: Any, sizes: Shape, grid: list[tuple[int | None, np.ndarray]]
 ) -> tuple[Tensor, list[tuple[str, int]]]:
-    """Slices and picks along single axes; and what each axis of the result is: an index's ("i"), or the operand's ("o")."""
+    """Slices and gathers along single axes; with the origin of each axis of the result: index ("i") or operand ("o")."""
     labels = [("o", axis) for axis in range(len(x.shape))]
-    for axis, (along, places) in zip(dims.start_index_map, grid):
-        places = places.astype(int)
+    for axis, (along, positions) in zip(dims.start_index_map, grid):
+        positions = positions.astype(int)
         if axis not in dims.collapsed_slice_dims:
-            x = g.slice(x, axis, int(places[0]), int(places[0]) + sizes[axis])
+            x = g.slice(x, axis, int(positions[0]), int(positions[0]) + sizes[axis])
             continue
         labels[axis] = ("i", along)
-        step = int(places[1] - places[0]) if len(places) > 1 else 1
-        if step > 0 and (np.diff(places) == step).all():
-            x = g.slice(x, axis, int(places[0]), int(places[-1]) + 1, step)
+        step = int(positions[1] - positions[0]) if len(positions) > 1 else 1
+        if step > 0 and (np.diff(positions) == step).all():
+            x = g.slice(x, axis, int(positions[0]), int(positions[-1]) + 1, step)
         else:
-            shape = (*x.shape[:axis], len(places), *x.shape[axis + 1 :])
-            x = g.add("Gather", x, integers(*places.tolist()), shape=shape, dtype=x.dtype, axis=int(axis))
+            shape = (*x.shape[:axis], len(positions), *x.shape[axis + 1 :])
+            x = g.add("Gather", x, integers(*positions.tolist()), shape=shape, dtype=x.dtype, axis=int(axis))
     single = [axis for axis, label in enumerate(labels) if label == ("i", None)]
     return g.squeeze(x, single), [label for label in labels if label != ("i", None)]
 
 
-def _gather_anywhere(
+def _gather_nd(
     g: Graph, operand: Tensor, indices: Tensor, dims: Any, sizes: Shape, mode: GatherScatterMode
 ) -> tuple[Tensor, list[tuple[str, int]]]:
-    """One row of the operand per index vector; labels as of :func:`_pick`."""
+    """One row of the operand per index vector; labels as in :func:`_pick`."""
     batching, mapped = (list(map(int, axes)) for axes in (dims.operand_batching_dims, dims.start_index_map))
     if any(sizes[axis] != 1 for axis in mapped) or mode == GatherScatterMode.FILL_OR_DROP:
-        raise unsupported("slices from places that are computed")
+        raise unsupported("slices at computed positions")
     rest = [axis for axis in range(len(operand.shape)) if axis not in (*batching, *mapped)]
     rows = g.transpose(operand, [*batching, *mapped, *rest])
     if mode == GatherScatterMode.CLIP:
@@ -82,14 +82,14 @@ def _gather_anywhere(
         indices = emit(g, "Min", above, constant(last), dtype=np.int64)
     first = list(map(int, dims.start_indices_batching_dims))
     order = [*first, *(axis for axis in range(len(indices.shape) - 1) if axis not in first)]
-    places = g.transpose(indices, [*order, len(order)])
-    shape = (*places.shape[:-1], *(operand.shape[axis] for axis in rest))
-    found = g.add("GatherND", rows, places, shape=shape, dtype=operand.dtype, batch_dims=len(batching))
+    positions = g.transpose(indices, [*order, len(order)])
+    shape = (*positions.shape[:-1], *(operand.shape[axis] for axis in rest))
+    found = g.add("GatherND", rows, positions, shape=shape, dtype=operand.dtype, batch_dims=len(batching))
     return found, [*(("i", axis) for axis in order), *(("o", axis) for axis in rest)]
 
 
 def _arrange(g: Graph, x: Tensor, labels: list[tuple[str, int]], dims: Any, shape: Shape) -> Tensor:
-    """The axes in the order of the output, and those of size 1 that were left out."""
+    """Axes in output order, with those of size 1 inserted."""
     kept = iter(
         axis
         for axis in range(len(dims.offset_dims) + len(dims.collapsed_slice_dims) + len(dims.operand_batching_dims))
@@ -102,15 +102,15 @@ def _arrange(g: Graph, x: Tensor, labels: list[tuple[str, int]], dims: Any, shap
 
 
 def dynamic_slice(g: Graph, eqn: Any, x: Tensor, *starts: Tensor) -> Tensor:
-    """A piece of known size from a place that is computed, moved inside where it would stick out."""
+    """A slice of constant size at a computed position, shifted to lie inside the array."""
     x, sizes = g.full(x, shape_of(eqn.invars[0])), eqn.params["slice_sizes"]
     axes = [axis for axis, size in enumerate(sizes) if size != x.shape[axis]]
     if not axes:
         return x
     lengths = integers(*(sizes[axis] for axis in axes))
-    places = g.add("Concat", *(g.unsqueeze(starts[axis], [0]) for axis in axes), shape=(len(axes),), dtype=np.int64, axis=0)
+    positions = g.add("Concat", *(g.unsqueeze(starts[axis], [0]) for axis in axes), shape=(len(axes),), dtype=np.int64, axis=0)
     last = integers(*(x.shape[axis] - sizes[axis] for axis in axes))
-    first = emit(g, "Min", emit(g, "Max", places, integers(0), dtype=np.int64), last, dtype=np.int64)
+    first = emit(g, "Min", emit(g, "Max", positions, integers(0), dtype=np.int64), last, dtype=np.int64)
     end = emit(g, "Add", first, lengths, dtype=np.int64)
     return g.add("Slice", x, first, end, integers(*axes), shape=shape_of(eqn.outvars[0]), dtype=x.dtype)
 
@@ -119,7 +119,7 @@ REDUCTION = {"scatter": "none", "scatter-add": "add", "scatter-max": "max", "sca
 
 
 def scatter(g: Graph, eqn: Any, operand: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """Single numbers written into the last axis of an array; what lies outside is left out."""
+    """Scatter of scalars along the last axis; positions out of bounds are dropped."""
     dims, shape = eqn.params["dimension_numbers"], shape_of(eqn.invars[0])
     last = len(shape) - 1
     if (
@@ -128,18 +128,18 @@ def scatter(g: Graph, eqn: Any, operand: Tensor, indices: Tensor, updates: Tenso
         or not tuple(dims.operand_batching_dims) == tuple(dims.scatter_indices_batching_dims) == tuple(range(last))
         or len(shape_of(eqn.invars[1])) != last + 2
     ):
-        raise unsupported("writing at places of several axes")
+        raise unsupported("a scatter along several axes")
     operand, indices, updates = (g.full(x, shape_of(v)) for x, v in zip((operand, indices, updates), eqn.invars))
-    places = g.squeeze(indices, [last + 1])
+    positions = g.squeeze(indices, [last + 1])
     outside = eqn.params["mode"] == GatherScatterMode.FILL_OR_DROP
-    if outside:  # one place more, for what is left out
+    if outside:  # an extra position for dropped values
         size = constant(np.int64(shape[last]))
-        below = emit(g, "Less", places, constant(np.int64(0)), dtype=bool)
-        inside = emit(g, "Min", emit(g, "Where", below, size, places, dtype=np.int64), size, dtype=np.int64)
-        operand, places = g.pad(operand, [0] * len(shape), [0] * last + [1], constant(np.zeros((), operand.dtype))), inside
+        below = emit(g, "Less", positions, constant(np.int64(0)), dtype=bool)
+        inside = emit(g, "Min", emit(g, "Where", below, size, positions, dtype=np.int64), size, dtype=np.int64)
+        operand, positions = g.pad(operand, [0] * len(shape), [0] * last + [1], constant(np.zeros((), operand.dtype))), inside
     reduction = REDUCTION[eqn.primitive.name]
     found = g.add(
-        "ScatterElements", operand, places, updates, shape=operand.shape, dtype=operand.dtype, axis=last, reduction=reduction
+        "ScatterElements", operand, positions, updates, shape=operand.shape, dtype=operand.dtype, axis=last, reduction=reduction
     )
     return g.slice(found, last, 0, shape[last]) if outside else found
 

@@ -1,4 +1,4 @@
-"""Convolutions and products of matrices."""
+"""Convolutions and matrix products."""
 
 import string
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from dd_jax.export.onnx.graph import Graph, Tensor, constant, unsupported
 
 
 def convolution(g: Graph, eqn: Any, x: Tensor, kernel: Tensor) -> Tensor:
-    """ONNX has channels first."""
+    """A convolution, with channels first as in ONNX."""
     params = eqn.params
     if params["batch_group_count"] != 1:
-        raise unsupported("a convolution in groups of samples")
+        raise unsupported("batch groups of a convolution")
     numbers, out = params["dimension_numbers"], shape_of(eqn.outvars[0])
     x, kernel = (
         g.transpose(g.full(tensor, shape_of(variable)), spec)
         for tensor, variable, spec in zip((x, kernel), eqn.invars, (numbers.lhs_spec, numbers.rhs_spec))
     )
-    x, surplus = _spread(g, x, params["lhs_dilation"])
+    x, surplus = _dilate(g, x, params["lhs_dilation"])
     pads = [int(low) for low, _ in params["padding"]] + [int(high) - more for (_, high), more in zip(params["padding"], surplus)]
     if min(pads) < 0:
-        raise unsupported("a convolution that cuts off its borders")
+        raise unsupported("negative padding of a convolution")
     found = g.add(
         "Conv", x, kernel, shape=tuple(out[axis] for axis in numbers.out_spec), dtype=x.dtype,
         pads=pads, strides=params["window_strides"], dilations=params["rhs_dilation"], group=params["feature_group_count"],
@@ -31,14 +31,14 @@ def convolution(g: Graph, eqn: Any, x: Tensor, kernel: Tensor) -> Tensor:
     return g.transpose(found, np.argsort(numbers.out_spec).tolist())
 
 
-def _spread(g: Graph, x: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, list[int]]:
-    """Zeros behind every pixel of (b, c, h, w), as transposed convolutions want them; and how many too many at the ends."""
+def _dilate(g: Graph, x: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, list[int]]:
+    """Input dilation of (b, c, h, w) by zeros, for transposed convolutions; and the number of surplus zeros at the ends."""
     if set(steps) == {1}:
         return x, [0] * len(steps)
     b, c, *size = x.shape
-    apart = g.unsqueeze(x, [3, 5])
+    spread = g.unsqueeze(x, [3, 5])
     after = [0, 0, 0, steps[0] - 1, 0, steps[1] - 1]
-    wide = g.pad(apart, [0] * 6, after, constant(np.zeros((), x.dtype)))
+    wide = g.pad(spread, [0] * 6, after, constant(np.zeros((), x.dtype)))
     grown = g.reshape(wide, (b, c, *(n * step for n, step in zip(size, steps))))
     return grown, [step - 1 for step in steps]
 

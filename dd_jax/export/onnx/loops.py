@@ -1,11 +1,12 @@
-"""Loops: over the bins of the cost volume, over the samples of a batch, and while something is left to do."""
+"""``scan`` and ``while`` loops as ONNX's ``Loop``."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dd_jax.export.onnx.arrays import shape_of
+from dd_jax.export.onnx.arrays import any_true, shape_of
+from dd_jax.export.onnx.elementwise import choose
 from dd_jax.export.onnx.graph import Tensor, constant, unsupported
 
 if TYPE_CHECKING:
@@ -13,53 +14,66 @@ if TYPE_CHECKING:
 
 
 def scan(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
-    """A known number of turns: some arrays are handed on, others are read and written row by row, which shows in their rank."""
+    """A known number of iterations. Arrays that are read or written row by row differ in rank from those that are carried."""
     params, inner = eqn.params, eqn.params["jaxpr"].jaxpr
     if params["reverse"]:
-        raise unsupported("a loop that runs backwards")
+        raise unsupported("a reversed scan")
     rows = sum(whole.aval.ndim > row.aval.ndim for whole, row in zip(eqn.invars, inner.invars))
-    handed_on = sum(whole.aval.ndim == row.aval.ndim for whole, row in zip(eqn.outvars, inner.outvars))
+    carried_on = sum(whole.aval.ndim == row.aval.ndim for whole, row in zip(eqn.outvars, inner.outvars))
     carries = len(inputs) - rows
-    consts = carries - handed_on
+    consts = carries - carried_on
     inputs = [*inputs[:consts], *(g.full(x, shape_of(variable)) for x, variable in zip(inputs[consts:], eqn.invars[consts:]))]
 
-    def one_turn(turn: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
-        now = [g.add("Gather", x, turn, shape=x.shape[1:], dtype=x.dtype, axis=0) for x in inputs[carries:]]
+    def iteration(step: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
+        now = [g.add("Gather", x, step, shape=x.shape[1:], dtype=x.dtype, axis=0) for x in inputs[carries:]]
         return [going, *_run(g, params["jaxpr"], [*inputs[:consts], *carried, *now])]
 
-    turns = g.squeeze(g.size(params["length"]), [0])
-    return _loop(g, eqn, turns, constant(np.array(True)), inputs[consts:carries], one_turn)
+    count = g.squeeze(g.size(params["length"]), [0])
+    return _loop(g, eqn, count, constant(np.array(True)), inputs[consts:carries], iteration)
 
 
 def while_loop(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
-    """Turns until a condition of what is handed on fails."""
+    """Iterates until a condition on the carried arrays fails.
+
+    The condition may have leading batch axes (``jax.vmap`` of a loop): the loop runs until it fails everywhere, and an entry
+    whose condition has failed keeps its carried values.
+    """
     params = eqn.params
-    asked, read = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    start = [g.full(x, shape_of(variable)) for x, variable in zip(inputs[read:], eqn.invars[read:])]
+    cond_consts, first = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    batch = params["cond_jaxpr"].out_avals[0].shape
+    start = [g.full(x, shape_of(variable)) for x, variable in zip(inputs[first:], eqn.invars[first:])]
 
-    def goes_on(carried: Sequence[Tensor]) -> Tensor:
-        return _run(g, params["cond_jaxpr"], [*inputs[:asked], *carried])[0]
+    def condition(carried: Sequence[Tensor]) -> Tensor:
+        return _run(g, params["cond_jaxpr"], [*inputs[:cond_consts], *carried])[0]
 
-    def one_turn(turn: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
-        found = _run(g, params["body_jaxpr"], [*inputs[asked:read], *carried])
-        return [goes_on(found), *found]
+    def any_of(going: Tensor) -> Tensor:
+        return any_true(g, going, range(len(batch)), ()) if batch else going
 
-    return _loop(g, eqn, None, goes_on(start), start, one_turn)
+    def iteration(step: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
+        found = _run(g, params["body_jaxpr"], [*inputs[cond_consts:first], *carried])
+        if batch:
+            active = condition(carried)
+            found = [
+                choose(g, g.unsqueeze(active, range(len(batch), len(old.shape))), new, old) for old, new in zip(carried, found)
+            ]
+        return [any_of(condition(found)), *found]
+
+    return _loop(g, eqn, None, any_of(condition(start)), start, iteration)
 
 
 def _loop(
-    g: "Converter", eqn: Any, turns: Tensor | None, going: Tensor, start: Sequence[Tensor], one_turn: Callable[..., list[Tensor]]
+    g: "Converter", eqn: Any, count: Tensor | None, going: Tensor, start: Sequence[Tensor], iteration: Callable[..., list[Tensor]]
 ) -> list[Tensor]:
-    """ONNX's one loop, for a number of ``turns`` and as long as it is ``going``; what a turn returns begins with the latter."""
+    """ONNX's ``Loop``: at most ``count`` iterations, while ``going``; the outputs of an iteration begin with ``going``."""
     number, on = Tensor((), np.dtype(np.int64), g.new_name()), Tensor((), np.dtype(bool), g.new_name())
     carried = [Tensor(x.shape, x.dtype, g.new_name()) for x in start]
-    body = g.body([number, on, *carried], lambda: one_turn(number, on, carried))
+    body = g.body([number, on, *carried], lambda: iteration(number, on, carried))
     outputs = [(shape_of(variable), variable.aval.dtype) for variable in eqn.outvars]
-    return g.add_many("Loop", [turns, going, *start], outputs, body=body)
+    return g.add_many("Loop", [count, going, *start], outputs, body=body)
 
 
 def _run(g: "Converter", closed: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The whole outputs of an inner program."""
+    """The outputs of an inner program, at their full shapes."""
     found = g.run(closed.jaxpr, closed.consts, inputs)
     return [g.full(x, shape_of(variable)) for x, variable in zip(found, closed.jaxpr.outvars)]
 

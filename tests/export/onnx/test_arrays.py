@@ -37,7 +37,7 @@ def test_shapes(symbolic):
 
 
 @pytest.mark.parametrize("symbolic", [False, True])
-def test_numbers_become_fewer(symbolic):
+def test_reductions(symbolic):
     onnx_agreement.check(
         lambda x: [
             jnp.sum(x, axis=(1, 3)),
@@ -55,7 +55,7 @@ def test_numbers_become_fewer(symbolic):
 
 
 @pytest.mark.parametrize(("operation", "start"), [(jax.lax.add, 0.0), (jax.lax.max, 0.0), (jax.lax.min, 9.0)])
-def test_moving_windows(operation, start):
+def test_reduce_window(operation, start):
     def function(x):
         window = (1, 3, 1, 2)
         return jax.lax.reduce_window(x, start, operation, window, (1,) * 4, ((0, 0), (1, 1), (0, 0), (0, 0)))
@@ -66,13 +66,13 @@ def test_moving_windows(operation, start):
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 1))), "padding between numbers"),
-        (lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 1, 2, 1), (1, 1, 2, 1), "VALID"), "a moving window"),
-        (lambda x: x[:1], "a part of a batch"),
-        (lambda x: x[:-1], "a part of a batch"),
-        (lambda x: jnp.zeros(x.shape[0] + 1) + jnp.sum(x), r"an array with a side of batch \+ 1"),
+        (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 1))), "interior padding"),
+        (lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 1, 2, 1), (1, 1, 2, 1), "VALID"), "a strided or dilated"),
+        (lambda x: x[:1], "a slice of the batch"),
+        (lambda x: x[:-1], "a slice of the batch"),
+        (lambda x: jnp.zeros(x.shape[0] + 1) + jnp.sum(x), r"an axis of size batch \+ 1"),
     ],
 )
-def test_what_has_no_counterpart_is_refused(function, says):
-    with pytest.raises(ConfigError, match=f"ONNX export knows no counterpart of {says}.*: use --format=stablehlo"):
+def test_unsupported_raises(function, says):
+    with pytest.raises(ConfigError, match=f"ONNX export does not support {says}.*: use --format=stablehlo"):
         onnx_agreement.check(function, X, symbolic=True)

@@ -11,7 +11,7 @@ Y = np.array([[2.0, -1.0, 3.0, 0.5], [-2.5, 4.0, 1.0, 0.25]], np.float32)
 INTEGERS = np.array([[-7, -1, 0], [3, 8, 2**31 - 1]], np.int32)
 
 
-def test_numbers():
+def test_float_operations():
     onnx_agreement.check(
         lambda x, y: (
             [f(x) for f in (jnp.abs, jnp.floor, jnp.sign, jnp.sin, jnp.cos, jnp.tanh, jax.nn.sigmoid, jax.nn.relu, jax.nn.elu)],
@@ -25,30 +25,30 @@ def test_numbers():
     )
 
 
-def test_exponents_less_one_are_right_to_the_last_digit_of_one():
+def test_expm1_accuracy():
     small = np.array([-5.0, -1e-3, -1e-7, 0.0, 1e-7, 1e-3, 1.0], np.float32)
     onnx_agreement.check(lambda x: [jnp.expm1(x), jax.nn.elu(x)], small, atol=1.2e-7)
 
 
-def test_whole_numbers_divide_towards_zero():
+def test_integer_division():
     onnx_agreement.check(
         lambda x: [jax.lax.div(x, jnp.int32(3)), jax.lax.rem(x, jnp.int32(3)), x // 3, x % 3, jnp.sign(x), jnp.abs(x)], INTEGERS
     )
 
 
-def test_types_change():
+def test_type_conversions():
     onnx_agreement.check(
         lambda x: [x.astype(jnp.int32), x.astype(bool), (x > 0).astype(jnp.float32), x.astype(jnp.uint32)], np.abs(X)
     )
     onnx_agreement.check(lambda x: x.astype(jnp.float32) / 255, np.arange(256, dtype=np.uint8))
 
 
-def test_what_is_no_number_is_told():
+def test_isfinite():
     onnx_agreement.check(jnp.isfinite, np.array([np.nan, np.inf, -np.inf, 0], np.float32))
 
 
-def test_repeated_numbers_are_not_written_out():
-    """Grids, biases and scalars reach their operation as they are: an ``Expand`` would fill the memory."""
+def test_broadcast_inputs_are_not_expanded():
+    """Grids, biases and scalars need no ``Expand``, which would use much memory."""
     model = onnx_agreement.model(
         lambda x: x * jnp.arange(5.0)[:, None] + jnp.ones(4), np.ones((3, 5, 4), np.float32), symbolic=True
     )
@@ -58,11 +58,11 @@ def test_repeated_numbers_are_not_written_out():
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda x: jax.lax.select_n(x.astype(jnp.int32), x, x, x), "a choice between 3 arrays"),
+        (lambda x: jax.lax.select_n(x.astype(jnp.int32), x, x, x), "select_n of 3 arrays"),
         (lambda x: jnp.bitwise_and(x.astype(jnp.int32), 3), "and of int32"),
         (lambda x: jnp.searchsorted(x[0], x[1]), "le_to of float32"),
     ],
 )
-def test_what_has_no_counterpart_is_refused(function, says):
+def test_unsupported_raises(function, says):
     with pytest.raises(ConfigError, match=says):
         onnx_agreement.model(function, X)

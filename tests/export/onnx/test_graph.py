@@ -6,24 +6,24 @@ from dd_jax.config import ConfigError
 from dd_jax.export.onnx import graph
 
 
-def test_whole_numbers_are_kept_in_64_bits_and_truth_as_truth():
+def test_stored_types():
     assert graph.numpy_type(np.int32) == graph.numpy_type(np.uint32) == np.int64
     assert [graph.numpy_type(kind) for kind in (np.float32, np.bool_, np.uint8)] == [np.float32, np.bool_, np.uint8]
-    with pytest.raises(ConfigError, match="numbers of the type float16"):
+    with pytest.raises(ConfigError, match="arrays of type float16"):
         graph.onnx_type(np.float16)
 
 
-def test_shapes_take_each_other():
+def test_common_shape():
     assert graph.common_shape((3, 1, 5), (4, 1), ()) == (3, 4, 5)
 
 
-def test_equal_constants_are_kept_once():
+def test_equal_constants_are_stored_once():
     weights = np.arange(6, dtype=np.float32)
     model = onnx_agreement.model(lambda x: (x + weights) * weights.copy() - 1.0 + weights, np.ones(6, np.float32))
     assert sorted(tuple(tensor.dims) for tensor in model.graph.initializer) == [(), (6,)]
 
 
-def test_what_nobody_needs_is_left_out():
+def test_unused_nodes_are_removed():
     def function(x):
         unused = x @ np.ones((6, 1000), np.float32)
         return x + 1.0, unused.sum() * 0

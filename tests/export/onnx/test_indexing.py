@@ -11,7 +11,7 @@ ROWS = np.array([[5, 0, 3], [1, 1, 2]], np.int32)
 
 
 @pytest.mark.parametrize("symbolic", [False, True])
-def test_known_places_are_slices(symbolic):
+def test_constant_indices_become_slices(symbolic):
     def function(x):
         return [
             x[:, 1:-1, 2:],
@@ -30,14 +30,14 @@ def test_known_places_are_slices(symbolic):
 
 
 @pytest.mark.parametrize("symbolic", [False, True])
-def test_places_per_sample(symbolic):
+def test_indices_per_sample(symbolic):
     def function(x, rows):
         return jax.vmap(lambda image, index: image[index, index + 1])(x, rows)
 
     onnx_agreement.check(function, X, ROWS, symbolic=symbolic)
 
 
-def test_places_that_are_computed():
+def test_computed_indices():
     def function(x, rows):
         k, y = rows
         return [
@@ -53,8 +53,8 @@ def test_places_that_are_computed():
     onnx_agreement.check(function, X, ROWS)
 
 
-def test_the_nearest_of_several_stays():
-    """As the splat writes depths, sample by sample."""
+def test_scatter_min():
+    """As the splat writes depths, per sample."""
 
     def function(cells, place, depth):
         return jax.vmap(lambda c, p, z: c.at[p].min(z, mode="promise_in_bounds"))(cells, place, depth)
@@ -65,7 +65,7 @@ def test_the_nearest_of_several_stays():
     onnx_agreement.check(function, cells, place, depth, symbolic=True)
 
 
-def test_what_lies_outside_is_left_out():
+def test_scatter_drops_out_of_bounds():
     def function(costs, place):
         return costs.at[place].set(jnp.arange(4.0), mode="drop"), costs.at[place].add(1.0, mode="drop")
 
@@ -75,10 +75,10 @@ def test_what_lies_outside_is_left_out():
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda x, rows: x.at[rows[0] % 2, rows[1]].set(0.0), "writing at places of several axes"),
-        (lambda x, rows: x.at[rows].get(mode="fill", fill_value=0), "slices from places that are computed"),
+        (lambda x, rows: x.at[rows[0] % 2, rows[1]].set(0.0), "a scatter along several axes"),
+        (lambda x, rows: x.at[rows].get(mode="fill", fill_value=0), "slices at computed positions"),
     ],
 )
-def test_what_has_no_counterpart_is_refused(function, says):
+def test_unsupported_raises(function, says):
     with pytest.raises(ConfigError, match=says):
         onnx_agreement.model(function, X, ROWS)

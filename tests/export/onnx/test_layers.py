@@ -29,8 +29,8 @@ def test_transposed_convolution():
     onnx_agreement.check(function, X, symbolic=True, atol=1e-5)
 
 
-def test_kernels_become_constants():
-    """Their layout is changed here and not every time that the model runs."""
+def test_kernels_are_transposed_once():
+    """At conversion, not at every run of the model."""
     model = onnx_agreement.model(
         lambda x: jax.lax.conv_general_dilated(x, 2 * KERNEL, (1, 1), "SAME", dimension_numbers=NUMBERS), X, symbolic=True
     )
@@ -38,7 +38,7 @@ def test_kernels_become_constants():
     assert [tuple(tensor.dims) for tensor in model.graph.initializer] == [(5, 4, 3, 3)]
 
 
-def test_products():
+def test_matrix_products():
     onnx_agreement.check(
         lambda x: [
             x @ KERNEL[0, 0],
@@ -56,11 +56,11 @@ def test_products():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"padding": ((-1, 1), (0, 0))}, "cuts off its borders"),
-        ({"padding": "SAME", "batch_group_count": 2}, "groups of samples"),
+        ({"padding": ((-1, 1), (0, 0))}, "negative padding of a convolution"),
+        ({"padding": "SAME", "batch_group_count": 2}, "batch groups of a convolution"),
     ],
 )
-def test_what_has_no_counterpart_is_refused(given, says):
+def test_unsupported_raises(given, says):
     kernel = KERNEL[..., :4]
     with pytest.raises(ConfigError, match=says):
         onnx_agreement.model(lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), dimension_numbers=NUMBERS, **given), X)

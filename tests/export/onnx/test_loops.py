@@ -9,8 +9,8 @@ from dd_jax.config import ConfigError
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
 
-def test_rows_are_read_and_written():
-    """With what is handed on, what never changes, and outputs that repeat themselves."""
+def test_scan_reads_and_writes_rows():
+    """With carried arrays, a constant, and broadcast outputs."""
 
     def function(x):
         def turn(carry, row):
@@ -22,17 +22,17 @@ def test_rows_are_read_and_written():
     onnx_agreement.check(function, X)
 
 
-def test_every_sample_by_itself():
+def test_map_over_symbolic_batch():
     onnx_agreement.check(lambda x: jax.lax.map(lambda row: jnp.cumsum(row) * x.shape[1], x), X, symbolic=True)
 
 
-def test_turns_are_counted():
+def test_fori_loop_counter():
     onnx_agreement.check(lambda x: jax.lax.fori_loop(0, 5, lambda i, y: y * 0.5 + i, x), X, symbolic=True)
 
 
 @pytest.mark.parametrize("start", [0.1, 100.0])
-def test_while_something_is_left_to_do(start):
-    """Loops in loops; from 100 on there is no turn at all."""
+def test_nested_loops_in_while(start):
+    """A start of 100 fails the condition at once: no iteration."""
 
     def function(x):
         def halve_twice(y):
@@ -47,6 +47,18 @@ def test_while_something_is_left_to_do(start):
     onnx_agreement.check(function, X)
 
 
-def test_backwards_is_refused():
-    with pytest.raises(ConfigError, match="a loop that runs backwards"):
+def test_while_under_vmap():
+    """Each row doubles until its own condition fails; the last one does not iterate."""
+
+    def double(row):
+        step = lambda state: (2 * state[0], state[0][0] > 0, state[2] + 1)  # noqa: E731
+        return jax.lax.while_loop(lambda state: jnp.sum(state[0] ** 2) < 50.0, step, (row, False, 0))
+
+    rows = X * np.array([[1.0], [0.1], [100.0]], np.float32)
+    onnx_agreement.check(jax.vmap(double), rows)
+    onnx_agreement.check(jax.vmap(double), rows, symbolic=True)
+
+
+def test_reversed_scan_raises():
+    with pytest.raises(ConfigError, match="a reversed scan"):
         onnx_agreement.model(lambda x: jax.lax.scan(lambda c, row: (c + row, c), x[0], x, reverse=True), X)
