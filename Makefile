@@ -32,7 +32,7 @@ test-prepare: $(VENV)/.installed  ## what PyTorch is needed for: masks, prior de
 	$(BIN)/python -m pytest tests/prepare tests/test_torch_files.py tests/test_imports.py
 
 parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
-	$(BIN)/python -m pytest tests/parity --golden $(GOLDEN)
+	$(BIN)/python -m pytest tests/parity -n 2 --dist worksteal --golden $(GOLDEN)
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
