@@ -32,7 +32,7 @@ test-prepare: $(VENV)/.installed  ## tests that need PyTorch, which it installs:
 	$(BIN)/python -m pytest tests/prepare tests/checkpoints/test_torch_files.py tests/checkpoints/test_published.py
 
 parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
-	$(BIN)/python -m pytest tests/parity --golden $(GOLDEN)
+	$(BIN)/python -m pytest tests/parity -n 2 --dist worksteal --golden $(GOLDEN)
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

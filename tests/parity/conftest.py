@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from harness import Golden, patterns_of
+from harness import Golden, patterns_of, stop_without
 
 
 def pytest_generate_tests(metafunc):
@@ -13,23 +13,23 @@ def pytest_generate_tests(metafunc):
     folder = Path(metafunc.config.getoption("--golden"))
     paths = sorted({path for pattern in patterns for path in folder.glob(f"{pattern}.npz")})
     params = [pytest.param(path, id=path.stem) for path in paths]
-    if not params:
-        reason = f"no file {' or '.join(patterns)}.npz in {folder}"
-        params = [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
-    metafunc.parametrize("golden", params, indirect=True)
+    metafunc.parametrize("golden", params or [pytest.param(None, id="none")], indirect=True)
 
 
 @pytest.fixture
 def golden(request):
-    """The arrays of one file, see :class:`harness.Golden`."""
-    return Golden(request.param)
+    """The arrays of one file, see :class:`harness.Golden`; None where the folder has no file for the test."""
+    return request.param and Golden(request.param)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    opened = getattr(item, "funcargs", {}).get("golden")
-    if not isinstance(opened, Golden):
+    if "golden" not in item.fixturenames:
         return (yield)
+    opened = item.funcargs["golden"]
+    if opened is None:
+        folder = Path(item.config.getoption("--golden"))
+        stop_without(folder, f"no file {' or '.join(patterns_of(item))}.npz in {folder}")
     try:
         result = yield
     except pytest.skip.Exception:  # an input is absent; what was compared before counts

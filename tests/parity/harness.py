@@ -1,10 +1,10 @@
-"""Golden arrays: reading them, comparing with them, and keeping the books.
+"""Golden arrays: reading them, comparing with them, and a ledger of all comparisons.
 
 A file ``NAME.npz`` holds ``in.*``, ``out.*``, checksums of weights that are regenerated from a recipe, and ``meta`` (JSON:
 arguments, cases, tolerances). A parity test compares the ``out.*`` arrays with ours or leaves them out by name and reason;
-an array that no test mentions fails the session, be it in a file of a known or of an unknown name. Sizes, prefixes and arguments
-always come from the file. A folder may hold less than the tests know: what is absent is named at the end and disagrees with
-nobody, but a folder named by ``--golden`` in which nothing can be compared fails the session.
+an array that no test mentions fails the session, in files with and without a test. Sizes, prefixes and arguments always come
+from the file. In a folder named by ``--golden``, a test fails if a file or an array that it needs is absent. The committed
+folder is a subset: there such a test is skipped.
 """
 
 import ast
@@ -18,6 +18,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+COMMITTED = Path(__file__).parent.parent / "golden"
+
+
+def is_named(folder: Path) -> bool:
+    """Whether the folder was given on the command line (:data:`COMMITTED` is the default)."""
+    return folder.resolve() != COMMITTED.resolve()
+
+
+def stop_without(folder: Path, reason: str):
+    """Ends a test that needs what ``folder`` lacks: fails it in a named folder, skips it in the committed one."""
+    if is_named(folder):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 def nhwc(x):
@@ -51,14 +65,14 @@ class Golden:
         self.failures: list[str] = []
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """An array; if it is absent the test is skipped from here on (comparisons before count)."""
+        """An array; if it is absent the test ends here (see :func:`stop_without`; earlier comparisons count)."""
         if name not in self:
             self._stop_without(name)
         return self._arrays[name]
 
     def _stop_without(self, name: str):
-        self.absent.append(f"{name} (a test needs it to go on)")
-        pytest.skip(f"{self.stem} needs {name}, which is absent")
+        self.absent.append(f"{name} (a test needs it to continue)")
+        stop_without(self.path.parent, f"{self.stem} needs {name}, which is absent")
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -68,7 +82,7 @@ class Golden:
         return [name for name in self._arrays if fnmatch.fnmatchcase(name, pattern)]
 
     def companion(self, stem: str) -> "Golden":
-        """Another file of the same folder (inputs only); skips the test if it is absent."""
+        """Another file of the same folder (inputs only); the test ends here if it is absent."""
         path = self.path.with_name(stem.removesuffix(".npz") + ".npz")
         if not path.exists():
             self._stop_without(path.name)
@@ -79,11 +93,13 @@ class Golden:
     def check(self, name: str, value, where=None, at_least=0.0) -> None:
         """Compares ``value`` (in the golden's layout) under the file's own tolerance [atol, share of elements over it].
 
-        ``where`` restricts the comparison to the elements on which both methods agree by design; explain it in the test. So do
-        for ``at_least``, which raises atol, per element. An array that the file lacks is noted and nothing else.
+        ``where`` restricts the comparison to the elements on which both methods agree by design, ``at_least`` raises atol per
+        element; the test explains both. An absent array is recorded, and fails the test in a named folder.
         """
         if name not in self:
             self.absent.append(name)
+            if is_named(self.path.parent):
+                self.failures.append(f"{self.stem}: {name} is absent")
             return
         expected, value = self[name], np.asarray(value)
         atol, allowed = self.meta["tolerance"].get(name.removeprefix("out."), (0.0, 0.0))
@@ -182,7 +198,7 @@ class Ledger:
 
     def __init__(self, config):
         self.config, self.folder = config, Path(config.getoption("--golden"))
-        self.named = self.folder != Path(__file__).parent.parent / "golden"  # on the command line, not by default
+        self.named = is_named(self.folder)
         if self.named and not any(self.folder.glob("*.npz")):
             raise pytest.UsageError(f"--golden: no .npz file in {self.folder}: give the folder of the golden arrays")
         self.asked = False  # for any parity test

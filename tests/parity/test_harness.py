@@ -1,8 +1,14 @@
-"""The books of the parity tests: what fails, what is named, and what only counts as absent."""
+"""The ledger of the parity tests: what fails, what is listed, and what is absent."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import harness
 import numpy as np
 import pytest
 from harness import Golden, Ledger, registered_tests
@@ -45,29 +51,52 @@ def test_tolerance_of_single_elements_may_be_raised(written):
     assert len(golden.failures) == 1
 
 
-def test_an_empty_selection_is_no_agreement(written):
+def test_empty_selection_fails(written):
     golden = Golden(written)
     golden.check("out.other", np.zeros(4), where=False)
     assert "no element is compared" in golden.failures[0]
 
 
-def test_absent_outputs_are_noted_and_the_test_goes_on(written):
+def test_absent_outputs_fail_in_a_named_folder_only(written, monkeypatch):
     golden = Golden(written)
     golden.check("out.gone", np.zeros(4))
     golden.leave_out("out.never*", "for no reason")
-    assert golden.absent == ["out.gone", "out.never*"] and not golden.failures and not golden.checks
-
-
-def test_absent_inputs_end_a_test(written):
+    assert golden.absent == ["out.gone", "out.never*"] and not golden.checks
+    assert golden.failures == ["c10_depth_bin_tracker: out.gone is absent"]
+    monkeypatch.setattr(harness, "COMMITTED", written.parent)
     golden = Golden(written)
-    with pytest.raises(pytest.skip.Exception, match=r"needs in.y, which is absent"):
+    golden.check("out.gone", np.zeros(4))
+    assert golden.absent == ["out.gone"] and not golden.failures and not golden.checks
+
+
+@pytest.mark.parametrize(("is_named", "outcome"), [(True, pytest.fail.Exception), (False, pytest.skip.Exception)])
+def test_absent_inputs_fail_in_a_named_folder_and_skip_in_the_committed_one(written, monkeypatch, is_named, outcome):
+    if not is_named:
+        monkeypatch.setattr(harness, "COMMITTED", written.parent)
+    golden = Golden(written)
+    with pytest.raises(outcome, match=r"needs in.y, which is absent"):
         golden["in.y"]
-    with pytest.raises(pytest.skip.Exception, match=r"needs c10_batch.npz"):
+    with pytest.raises(outcome, match=r"needs c10_batch.npz"):
         golden.companion("c10_batch")
     companion = golden.companion(written.name)
-    with pytest.raises(pytest.skip.Exception):
+    with pytest.raises(outcome):
         companion["in.z"]
     assert [text.split()[0] for text in golden.absent] == ["in.y", "c10_batch.npz", "in.z"]
+
+
+PARITY = Path(harness.__file__).parent
+
+
+def test_session_over_an_incomplete_folder_fails(tmp_path):
+    """A whole file is absent; the ledger sums up what two processes compared; pytest's closing line is the last."""
+    shutil.copy(harness.COMMITTED / "c10_depth_bin_tracker.npz", tmp_path)
+    tests = [str(PARITY / "test_c10.py"), str(PARITY / "test_c01_geometry.py") + "::test_pose_matrix"]
+    command = [sys.executable, "-m", "pytest", *tests, "--golden", str(tmp_path), "-n", "2"]
+    done = subprocess.run(command, cwd=PARITY.parent.parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no file c01_pose_matrix.npz in" in done.stdout
+    assert "1 of 1 arrays agree, 0 left out, 0 absent from their files, 0 not accounted for" in done.stdout
+    assert re.fullmatch(r"=+ 1 failed, 1 passed in .*=+", done.stdout.splitlines()[-1])
 
 
 def test_every_array_is_accounted_for(written):
@@ -80,7 +109,7 @@ def test_every_array_is_accounted_for(written):
     assert ledger.problems() == ([], [])
 
 
-def test_files_that_no_test_knows_fail(written):
+def test_files_without_a_test_fail(written):
     golden, ledger = Golden(written), ledger_of(written.parent)
     golden.check("out.f64.trackers", np.zeros((2, 2)))
     golden.check("out.other", np.zeros(4))
@@ -97,7 +126,7 @@ def test_nothing_compared_fails(written):
     assert "nothing was compared" in problem
 
 
-def test_what_is_absent_is_named(written):
+def test_absent_arrays_and_files_are_listed(written):
     golden, ledger = Golden(written), ledger_of(written.parent)
     golden.check("out.gone", np.zeros(4))
     ledger.pytest_runtest_logreport(report(golden))
@@ -106,7 +135,7 @@ def test_what_is_absent_is_named(written):
     assert "c01_photometric" in files and "c10_depth_bin_tracker" not in files
 
 
-def test_a_folder_without_files_is_refused(tmp_path):
+def test_folder_without_files_raises(tmp_path):
     with pytest.raises(pytest.UsageError, match=r"no \.npz file in"):
         ledger_of(tmp_path)
     with pytest.raises(pytest.UsageError, match=r"no \.npz file in"):

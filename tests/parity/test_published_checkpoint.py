@@ -42,12 +42,13 @@ def test_two_frame_systems(golden, tmp_path):
     teacher, student = (disparity(of, model.config) for of in (found.teacher, found.student))
     golden.check("out.relative_pose_-1", found.T_previous_from_target)
     golden.check("out.mono_disp_s0", teacher[:, None])
-    # How far the student was, in the mean, with one set of random weights: by DOMD 0.5 % of its disparity, by the flow and the
-    # mask on the convolution of the volumes 1.2 %.
+    # What is corrected changes the student's disparity by 0.54 % in the mean and 3.3 % at most (DOMD), or by 1.24 % and 7.4 %
+    # (flow, and the mask on the convolution of the volumes). The bounds are a tenth above.
+    mean, largest = (0.0136, 0.081) if flow else (0.006, 0.0365)
     published = golden["out.as_training.disp_s0" if flow else "out.disp_s0"][:, 0]
     difference = np.abs(student / published - 1)
-    assert difference.mean() < 0.05
-    assert np.abs(teacher / published - 1).mean() > 2 * difference.mean()  # nor would anything be as near
+    assert difference.mean() < mean and difference.max() < largest
+    assert np.abs(teacher / published - 1).mean() > 15 * difference.mean()  # another network is nowhere near
 
 
 @pytest.mark.golden("c12_sc_depth_net")

@@ -1,4 +1,8 @@
-"""N devices compute what one does, under both backends, in training and in evaluation."""
+"""N devices compute the same as one, under both backends, in training and in evaluation.
+
+The training step is compared in double precision: in float32, rounding moves single pixels and activations across decisions
+(masks, minima, kinks of ReLU and absolute values), which changes small gradients by up to 10 % in some batches.
+"""
 
 import functools
 
@@ -20,6 +24,7 @@ SAMPLES = 8
 
 CONFIGS = {
     "baseline": {},
+    "single frame": {"model": {"student": False}, "domd": {"enabled": False}, "optim": {"freeze_step": -1}},
     "every term": {
         "loss": {
             "normal_l1": 0.1,
@@ -52,15 +57,28 @@ CONFIGS = {
 """Fields on top of ``tiny.SHARP``; "frozen" is the step in which teacher and pose are fixed."""
 
 
+@pytest.fixture
+def double(monkeypatch):
+    """``jnp.float32``, by which the library names its precision, is float64 while a test runs."""
+    monkeypatch.setattr(jnp, "float32", jnp.float64)
+    with jax.enable_x64(True):
+        yield
+
+
+def in_precision(tree):
+    """Floats in the precision of the test, see :func:`double`."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if np.issubdtype(x.dtype, np.floating) else x, tree)
+
+
 def sharp_config(name, backend="pmap"):
     given = tiny.SHARP | {"train": {"backend": backend}, "data": {"batch_size": SAMPLES}, "optim": {"learning_rate": 1e-4}}
     return tiny.config(**{key: given.get(key, {}) | CONFIGS[name].get(key, {}) for key in {*given, *CONFIGS[name]}})
 
 
 def uneven_batch(seed=0, prior=False):
-    """Objects of another size in each second sample, none in the others; one sample without a previous, one without a next.
+    """Objects of different sizes in every second sample; one sample without a previous frame, one without a next one.
 
-    ``prior``: as SC-DepthV3 sees it, whose mask breaks no ties by noise: nothing is flat, so that there are none.
+    ``prior``: with the prior depth of SC-DepthV3. Its mask breaks no ties by noise, so noise in the images avoids ties.
     """
     batch = tiny.batch(SAMPLES, seed)
     if prior:
@@ -71,7 +89,7 @@ def uneven_batch(seed=0, prior=False):
     for sample, frame in ((1, 0), (6, 2)):
         batch.exists[sample, frame] = False
         batch.images[sample, frame] = 0
-    return batch
+    return in_precision(batch)
 
 
 def uneven_batches(name, count):
@@ -79,12 +97,16 @@ def uneven_batches(name, count):
 
 
 @functools.cache
-def initial_state(name):
+def state_on_host(name):
     config = sharp_config(name)
-    state = jax.tree.map(np.array, create_state(config))  # on the host: no step can donate it away
+    state = jax.tree.map(np.array, create_state(config))  # no step can donate it away
     if config.sc.enabled:  # has no ``initial_forward``
         state.params["pose"]["out"]["bias"][3:6] -= np.float32([0.03, 0.02, 0.1]) / config.model.translation_scale
     return state
+
+
+def initial_state(name):
+    return in_precision(state_on_host(name))
 
 
 @functools.cache
@@ -92,8 +114,12 @@ def one_device_step(name):
     return jax.jit(functools.partial(train_step, config=sharp_config(name), axis=None, frozen=name == "frozen"))
 
 
-@functools.cache
 def mapped_step(name, backend, number):
+    return _mapped_step(name, backend, number, jnp.float32)
+
+
+@functools.cache
+def _mapped_step(name, backend, number, precision):
     devices = jax.devices()[:number]
     state = parallel.replicate(initial_state(name), devices)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uneven_batches(name, 1)[0])
@@ -101,7 +127,7 @@ def mapped_step(name, backend, number):
 
 
 def run(name, backend, number, batches, afresh=False):
-    """Metrics of every step and the state after it; ``afresh``: each from the initial state, not from the one before."""
+    """Metrics and state after every step; ``afresh``: every step starts from the initial state."""
     config, devices, step = sharp_config(name, backend), jax.devices()[:number], mapped_step(name, backend, number)
     state = None
     for batch in batches:
@@ -116,39 +142,34 @@ def run(name, backend, number, batches, afresh=False):
 CASES = [("baseline", backend, number) for backend in ("pmap", "jit") for number in (1, 2, 4, 8)]
 CASES += [("every term", "pmap", 4), ("microbatches", "jit", 4), ("frozen", "pmap", 4)]
 CASES += [("sc_depth", "jit", 4), ("ds_depth", "pmap", 4)]
+FAST = [("baseline", "pmap", 8), ("single frame", "jit", 8)]
 
 
 @pytest.mark.parametrize(
-    ("name", "backend", "number"),
-    [pytest.param(*case, marks=() if case == ("baseline", "pmap", 8) else pytest.mark.slow) for case in CASES],
+    ("name", "backend", "number", "count"),
+    [*((*case, 1) for case in FAST), *(pytest.param(*case, 2, marks=pytest.mark.slow) for case in CASES)],
 )
-def test_devices_compute_what_one_does(name, backend, number):
-    """Losses, gradients of every layer, batch statistics and the bins' range after one step.
+def test_devices_compute_the_same_as_one(name, backend, number, count, double):
+    """Losses, gradients of every layer, batch statistics and the range of the bins after one step on each of ``count`` batches.
 
-    Of five batches, because rounding may move a single pixel across a border (into a mask, over a kink of an absolute value or
-    of ReLU), which changes a loss or a small gradient by more than the bound: in some batches, whereas a mistake would show in
-    all. So losses and gradients must agree in two batches at least, and nearly in the others (the deepest layer has 48 places in
-    a batch, each of which is 2 % of a gradient); all the rest in each. SC-DepthV3 gets three times the bound for gradients: its
-    weights of pixels are themselves quotients of depths.
+    The bounds are ten times what was measured over all cases, relative to the norm for gradients.
     """
-    batches, losses, slopes = uneven_batches(name, 5), [], []
+    batches = uneven_batches(name, count)
     for batch, (metrics, many) in zip(batches, run(name, backend, number, batches, afresh=True), strict=True):
         one, expected = one_device_step(name)(initial_state(name), batch)
+        assert {x.dtype for x in jax.tree.leaves((one.params, many.params, expected))} == {np.dtype(np.float64)}
         assert metrics.keys() == expected.keys()
-        terms = [key for key in expected if not key.startswith("grad_norm/")]
-        losses.append({key: abs(float(metrics[key] - expected[key])) / (float(expected[key]) or 1) for key in terms})
-        ours, theirs = gradients(many), gradients(one)
-        slopes.append({layer: np.linalg.norm(ours[layer] - g) / (np.linalg.norm(g) or 1) for layer, g in theirs.items()})
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.batch_stats, many.batch_stats)
-        np.testing.assert_allclose(one.depth_range, many.depth_range, rtol=1e-6)
-    for errors, bound, nearly in ((losses, 1e-5, 1e-4), (slopes, 3e-4 if name == "sc_depth" else 1e-4, 1e-1)):
-        for what in errors[0]:
-            found = sorted(error[what] for error in errors)
-            assert found[1] <= bound and found[-1] <= nearly, what
+        for key, value in expected.items():
+            assert metrics[key] == pytest.approx(value, rel=1e-12, abs=1e-15), key
+        found = gradients(many)
+        for layer, gradient in gradients(one).items():
+            assert np.linalg.norm(found[layer] - gradient) <= 1e-10 * (np.linalg.norm(gradient) or 1), layer
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), one.batch_stats, many.batch_stats)
+        np.testing.assert_allclose(one.depth_range, many.depth_range, rtol=1e-12)
 
 
 def gradients(state):
-    """Gradients by layer, a bias (whose own may be a sum that cancels) with its kernel.
+    """Gradients by layer, a bias (whose own may be a sum that cancels) with its kernel, up to a factor.
 
     After one step Adam's first moment is a tenth of them.
     """
@@ -159,17 +180,14 @@ def gradients(state):
     return {layer: np.concatenate(tensors) for layer, tensors in layers.items()}
 
 
-@pytest.mark.parametrize("backend", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
-def test_what_a_device_does_and_sends_does_not_grow_with_their_number(backend):
-    """By the account of the compiler, for one sample a device: memory, operations, communication."""
-
-    def compiled(number):
-        config, devices = sharp_config("baseline", backend), jax.devices()[:number]
-        state = parallel.replicate(initial_state("baseline"), devices)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape[1:]), x.dtype), uneven_batch())
-        return compile_for.account(on_devices.compile_train_step_now(config, False, state, shapes, devices), None)
-
-    two, eight = compiled(2), compiled(8)
+@pytest.mark.parametrize("backend", ["pmap", pytest.param("jit", marks=pytest.mark.slow)])
+def test_cost_of_a_device_does_not_grow_with_their_number(backend, double):
+    """Memory, operations and communication by the compiler's account, one sample per device."""
+    devices = jax.devices()[:2]
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), uneven_batch())
+    state = parallel.replicate(initial_state("baseline"), devices)
+    step = on_devices.compile_train_step_now(sharp_config("baseline", backend), False, state, shapes, devices)
+    two, eight = (compile_for.account(compiled, None) for compiled in (step, mapped_step("baseline", backend, SAMPLES)))
     assert two["collectives"].keys() == {"all-reduce"} and two["collectives"] == eight["collectives"]
     assert eight["temporary_bytes"] == pytest.approx(two["temporary_bytes"], rel=0.01)
     assert eight["flops"] == pytest.approx(two["flops"], rel=1e-4)
@@ -178,7 +196,8 @@ def test_what_a_device_does_and_sends_does_not_grow_with_their_number(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "number"), [("pmap", 8), ("jit", 4)])
 def test_losses_of_fifty_steps_agree(backend, number):
-    """Of a camera that stands at first: where all warps are large from the start, rounding grows tenfold within few steps."""
+    """In float32, with a camera that stands still at first: where warps are large from the start, rounding grows tenfold
+    within a few steps."""
     batches = uneven_batches("standing", 50)
     state, expected = initial_state("standing"), []
     for batch in batches:
@@ -189,15 +208,17 @@ def test_losses_of_fifty_steps_agree(backend, number):
     np.testing.assert_allclose(found, expected, rtol=1e-2)
 
 
-def test_a_batch_of_another_size_is_an_error_and_no_second_compilation():
+def test_batch_of_another_size_raises(double):
+    """And is not compiled for."""
     config, devices = sharp_config("baseline"), jax.devices()
     state = parallel.replicate(initial_state("baseline"), devices)
+    batch = jax.tree.map(lambda x: np.concatenate([x, x]), uneven_batch())
     with pytest.raises(TypeError, match="compiled"):
-        mapped_step("baseline", "pmap", 8)(state, parallel.shard_batch(tiny.batch(2 * SAMPLES), config, devices))
+        mapped_step("baseline", "pmap", 8)(state, parallel.shard_batch(batch, config, devices))
 
 
 class Drives(FakeSource):
-    """Every sample has its own pictures, whatever batch it is in."""
+    """Every sample has its own images, whatever batch it is in."""
 
     def __init__(self, samples):
         super().__init__(samples)
@@ -210,7 +231,7 @@ class Drives(FakeSource):
 
 @functools.cache
 def scores(number):
-    """Of seven samples in batches of three, rounded up to a multiple of the devices."""
+    """Scores of seven samples in batches of three, rounded up to a multiple of the devices."""
     source, config, devices = Drives(7), settings(batch_size=3), jax.devices()[:number]
     state, predict = parallel.replicate(initial_state("baseline"), devices), on_devices.compile_predict_step(config, devices)
     config = parallel.with_even_batches(config, devices)
@@ -236,7 +257,7 @@ def test_scores_do_not_depend_on_the_devices(number):
     assert many.panels.keys() == one.panels.keys()
 
 
-def test_one_process_has_all_of_a_replicated_state_on_its_own_devices():
+def test_single_process_owns_all_of_a_replicated_state():
     devices = jax.devices()[:4]
     state = parallel.replicate(jax.tree.map(jnp.array, initial_state("baseline")), devices)
     own = parallel.on_own_devices(state, parallel.own_devices(devices))
@@ -244,7 +265,7 @@ def test_one_process_has_all_of_a_replicated_state_on_its_own_devices():
     jax.tree.map(np.testing.assert_array_equal, parallel.on_host(own), initial_state("baseline"))
 
 
-def test_shapes_of_a_batch_fit_the_compiled_step():
-    """What the step is compiled for before the first batch is what the loader yields."""
+def test_batch_shapes_are_those_of_the_loader():
+    """The step is compiled for them before the first batch is there."""
     shapes = batch_shapes(Drives(SAMPLES), sharp_config("baseline"))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), uneven_batch())
