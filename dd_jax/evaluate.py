@@ -32,7 +32,9 @@ from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Batch, Predictions
 
 REGIONS = ("all", "dynamic", "moving", "static")
-NETWORKS = ("student", "teacher")
+NETWORKS = ("student", "teacher", "single_frame")
+"""Predictors that a model has; the last one is called a teacher only where a student learns from it."""
+
 EXTERNAL = "predictions"
 PREDICTORS = (*NETWORKS, EXTERNAL, "constant", "mean_map")
 
@@ -44,9 +46,10 @@ def evaluate(
     predict_fn: Callable[[Batch], Predictions | None],
     source: TripletSource,
     config: Config,
-    predictors: Sequence[str] = NETWORKS,
+    predictors: Sequence[str] = ("student", "teacher"),
     *,
     external: InverseDepth | None = None,
+    offsets_fn: Callable[[Batch], Float[jax.Array, "b h w 3"]] | None = None,
     train_truth: TripletSource | Listing | None = None,
     max_frames: int = 0,
     num_panels: int = 4,
@@ -61,6 +64,7 @@ def evaluate(
       predictors: of :data:`PREDICTORS`. "predictions" are those of ``external``. The baselines do not use the image: "constant"
         is one depth everywhere (any, with median scaling), "mean_map" the mean of ``train_truth`` per pixel.
       external: 1 / depth of a sample by another program, see ``external_predictions.open_predictions``.
+      offsets_fn: output of the flow network, for panels only.
       max_frames: number of samples, evenly spaced; 0 = all.
       num_panels: number of panels, of evenly spaced samples.
       num_extremes: number of worst and of best samples with panels in addition, at most half of the samples each.
@@ -104,7 +108,7 @@ def evaluate(
             scores = list(pool.map(measure, range(len(real))))
             for position, (index, own) in enumerate(zip(map(int, real), scores)):
                 if (place := own_places.start + len(images) + position) in with_panel:
-                    panels[place] = make_panel(source, index, position, batch, prediction, maps, own, config)
+                    panels[place] = make_panel(source, index, position, batch, prediction, maps, offsets_fn, own, config)
             images += zip((source.name(int(index)) for index in real), scores)
             bar.update(len(real))
     found = hosts.gather((images, panels, counted / (time.perf_counter() - started)))
@@ -118,7 +122,8 @@ def evaluate(
         maps = inverse_depths(prediction, external, predictors)
         for position, index in enumerate(map(int, real)):
             place = missing.pop(0)
-            panels[place] = make_panel(source, index, position, batch, prediction, maps, images[place][1], config)
+            scores = images[place][1]
+            panels[place] = make_panel(source, index, position, batch, prediction, maps, offsets_fn, scores, config)
     summaries = {who: metrics.summarize([scores[who] for _, scores in images if scores]) for who in predictors}
     return Results(
         metrics={who: tabulate(summary) for who, summary in summaries.items()},
@@ -129,6 +134,11 @@ def evaluate(
         best=[report.Frame(images[place][0], panels[place], images[place][1]) for place in best],
         images_per_second=sum(rate for _, _, rate in found),
     )
+
+
+def networks_of(config: Config) -> tuple[str, ...]:
+    """Depth networks of a model, the best one first."""
+    return ("student", "teacher") if config.model.student else ("single_frame",)
 
 
 def predicted(
@@ -157,7 +167,7 @@ def inverse_depths(
     def of(who: str) -> Callable[[int, int], np.ndarray]:
         if who == EXTERNAL:
             return lambda position, index: external(index)
-        batch = jax.device_get(getattr(prediction, who))
+        batch = jax.device_get(getattr(prediction, "teacher" if who == "single_frame" else who))
         return lambda position, index: batch[position]
 
     return {who: of(who) for who in predictors if who in NETWORKS or who == EXTERNAL}
@@ -220,13 +230,15 @@ def make_panel(
     batch: Batch,
     prediction: Predictions | None,
     maps: Mapping[str, Callable[[int, int], Float[np.ndarray, "_ _"]]],
+    offsets_fn: Callable[[Batch], Float[jax.Array, "b h w 3"]] | None,
     scores: Mapping[str, metrics.Result],
     config: Config,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The panel of sample ``index``, at ``position`` of a batch; ``maps`` as returned by :func:`inverse_depths`."""
     own = {who: of(position, index) for who, of in maps.items()}
     truth = source.ground_truth(index, config.eval.ground_truth)
-    return sample_panel(position, batch, prediction, own, truth, scores, config.eval)
+    offsets = None if offsets_fn is None else offsets_fn(batch)
+    return sample_panel(position, batch, prediction, offsets, own, truth, scores, config.eval)
 
 
 def has_truth(source: TripletSource | Listing, config: EvalConfig) -> bool:
@@ -284,7 +296,7 @@ def evaluate_checkpoint(
         out = workdir if same else workdir / protocols.name_of(config.eval)
     source = open_split(config.data, split)
     make_folder(out)
-    predictors, train_truth = [*(NETWORKS if config.model.student else NETWORKS[1:])], None
+    predictors, train_truth = [*networks_of(config)], None
     if config.eval.scaling == "median":
         predictors.append("constant")
     if has_truth(source, config.eval):
@@ -297,11 +309,13 @@ def evaluate_checkpoint(
 
     devices = jax.local_devices()
     predict, state = on_devices.compile_predict_step(config, devices), parallel.replicate(restored.state, devices)
+    offsets = on_devices.compile_offsets_step(config, devices)
     results = evaluate(
         lambda batch: predict(state, batch),
         source,
         parallel.with_even_batches(config, devices),
         predictors,
+        offsets_fn=None if offsets is None else lambda batch: offsets(state, batch),
         train_truth=train_truth,
         num_panels=8,
         num_extremes=EXTREMES,

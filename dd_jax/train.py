@@ -12,7 +12,7 @@ from dd_jax.checkpoints import imagenet, run_folder, saved
 from dd_jax.config import Config, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
-from dd_jax.evaluate import evaluate
+from dd_jax.evaluate import evaluate, networks_of
 from dd_jax.method import on_devices, optimizer
 from dd_jax.method.train_step import create_state
 from dd_jax.report import Logger, NoLogger
@@ -139,11 +139,11 @@ def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logge
 def validation_score(
     predict: Callable, state: TrainState, source: TripletSource, config: Config, own: list[jax.Device], step: int, logger: Logger
 ) -> float | None:
-    """abs_rel of the student (else the teacher) on the validation split, logged; None without ground truth.
+    """abs_rel of the student, or of the only network, on the validation split, logged; None without ground truth.
 
     Each process evaluates its share of the images on its ``own`` devices.
     """
-    networks = ("student", "teacher") if config.model.student else ("teacher",)
+    networks = networks_of(config)
     state, config = parallel.on_own_devices(state, own), parallel.with_even_batches(config, own)
     results = evaluate(lambda batch: predict(state, batch), source, config, networks, max_frames=config.train.eval_frames)
     logger.log_validation(step, results.metrics, results.panels)

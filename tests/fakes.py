@@ -59,7 +59,6 @@ def oracle(source, factor=1 / 30, student=True):
             student=disp if student else None,
             disentangled=None,
             holes=None,
-            offsets=None,
             T_previous_from_target=jnp.zeros((len(index), 4, 4)),
         )
 

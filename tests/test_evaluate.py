@@ -169,7 +169,7 @@ def test_saved_model_evaluated_into_its_folder(tmp_path, monkeypatch):
 
 
 def test_missing_checkpoint_raises(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere is no folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
         evaluate.evaluate_checkpoint(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no checkpoint in"):
         evaluate.evaluate_checkpoint(tmp_path)

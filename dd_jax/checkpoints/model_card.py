@@ -11,7 +11,7 @@ from dd_jax.report.html import METRIC_NAMES
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """predictor -> region -> metric -> number, as in ``metrics.json``; None if a region has no pixel."""
 
-NETWORKS = ("student", "teacher")
+NETWORKS = ("student", "teacher", "single_frame")
 """Predictors that are part of the model; the others in ``metrics.json`` are baselines."""
 
 DIGEST = "SHA-256 of model.safetensors"

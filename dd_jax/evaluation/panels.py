@@ -26,15 +26,15 @@ def sample_panel(
     position: int,
     batch: Batch,
     prediction: Predictions | None,
+    offsets: Float[jax.Array, "b h w 3"] | None,
     inverse_depths: Mapping[str, Float[np.ndarray, "_ _"]],
     truth: GroundTruth | None,
     scores: Mapping[str, metrics.Result],
     config: EvalConfig,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The panel of one sample of a batch; depths are scaled and clamped as for scoring."""
+    """The panel of one sample of a batch; depths are scaled and clamped as for scoring. ``offsets``: of the flow network."""
 
-    def pick(name: str) -> np.ndarray | None:
-        array = getattr(prediction, name, None)
+    def pick(array: jax.Array | None) -> np.ndarray | None:
         return None if array is None or not exists else jax.device_get(array)[position]
 
     exists = bool(batch.exists[position, PREVIOUS])
@@ -53,8 +53,8 @@ def sample_panel(
         truth=truth.depth if scored and truth is not None else None,
         counted=None if truth is None else metrics.valid_pixels(truth.depth, config),
         previous=batch.images[position, PREVIOUS] if exists else None,
-        disentangled=pick("disentangled"),
-        holes=pick("holes"),
-        offsets=pick("offsets"),
+        disentangled=pick(prediction and prediction.disentangled),
+        holes=pick(prediction and prediction.holes),
+        offsets=pick(offsets),
         dynamic=batch.masks[position, TARGET],
     )

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+from jaxtyping import Float
 
 from dd_jax.config import Config
-from dd_jax.method.predict_step import predict_step
+from dd_jax.method.predict_step import offsets_step, predict_step
 from dd_jax.method.train_step import train_step
 from dd_jax.runtime import parallel
 from dd_jax.types import Batch, Predictions, TrainState
@@ -37,3 +38,10 @@ def compile_predict_step(
     ``devices`` (default: the first one) divide each batch evenly; the state is on all of them, see ``parallel.replicate``.
     """
     return parallel.compile_predict(partial(predict_step, config=config), jax.local_devices()[:1] if devices is None else devices)
+
+
+def compile_offsets_step(
+    config: Config, devices: list[jax.Device]
+) -> Callable[[TrainState, Batch], Float[jax.Array, "b h w 3"]] | None:
+    """(state, batch) -> output of the flow network for the previous frame; None without one. Compiled when first called."""
+    return parallel.compile_predict(partial(offsets_step, config=config), devices) if config.model.flow else None

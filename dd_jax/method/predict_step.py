@@ -1,6 +1,5 @@
 """Depth of a batch in evaluation mode; pure functions."""
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dd_jax.config import Config
@@ -39,11 +38,9 @@ def predict_augmented(state: TrainState, batch: Batch, config: Config) -> Predic
 
 
 def offsets_step(state: TrainState, batch: Batch, config: Config) -> Float[Array, "b h w 3"]:
-    """Motion of every point until the previous frame, by the flow network: a picture for the report, not part of the depth.
+    """Motion of every point until the previous frame, from the flow network (``config.model.flow``), for the report's panels.
 
-    Needs ``config.model.flow``; the target camera's frame, in the network's unit.
+    In the target camera's frame, in network units. Depth does not depend on it.
     """
     model = networks.merge(state.params, state.batch_stats, config, None, train=False)
-    offsets = predict_offsets(model, augment(batch, config.augment, train=False).inputs, config.model)
-    assert offsets is not None
-    return jnp.asarray(offsets)[:, 0]
+    return predict_offsets(model, augment(batch, config.augment, train=False).inputs, config.model)[:, 0]

@@ -29,7 +29,8 @@ REGIONS = {
 
 PREDICTORS = {
     "student": "multi-frame network: the result",
-    "teacher": "single-frame network",
+    "teacher": "single-frame network that the student learns from",
+    "single_frame": "single-frame network: the result",
     "predictions": "read from files",
     "constant": "the same depth everywhere",
     "mean_map": "mean depth of the training set, pixel by pixel: the same picture for every image",

@@ -28,7 +28,7 @@ def test_panel_depth_scaled_like_scores(scaling, monkeypatch):
     config = EvalConfig(crop="eigen", scaling=scaling, scale=15.0)
     disp = 30 / truth.depth
     result = metrics.evaluate_image(disp, truth.depth, {}, config, factor=None if scaling == "median" else 15.0)
-    panels.sample_panel(0, batch(2, frames=2), None, {"predictions": disp}, truth, {"predictions": result}, config)
+    panels.sample_panel(0, batch(2, frames=2), None, None, {"predictions": disp}, truth, {"predictions": result}, config)
     factor = 1.0 if scaling == "median" else 0.5
     np.testing.assert_allclose(given["depths"]["predictions"], factor * truth.depth, rtol=1e-5)
     np.testing.assert_array_equal(given["counted"], metrics.valid_pixels(truth.depth, config))
@@ -39,6 +39,6 @@ def test_maps_resized_to_image(monkeypatch):
     given = {}
     monkeypatch.setattr(panels.report, "panel", lambda image, **tiles: given.update(tiles) or image)
     disp = np.full((2 * HEIGHT, 3 * WIDTH), 0.25, np.float32)
-    panels.sample_panel(1, batch(2, frames=2), None, {"predictions": disp}, None, {}, EvalConfig())
+    panels.sample_panel(1, batch(2, frames=2), None, None, {"predictions": disp}, None, {}, EvalConfig())
     np.testing.assert_allclose(given["depths"]["predictions"], np.full((HEIGHT, WIDTH), 4.0))
     assert given["truth"] is None
