@@ -33,22 +33,22 @@ from dd_jax.runtime import command_line, compilation_cache, hosts
 def main(arguments: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--checkpoint", help="folder of a run, one that model.save wrote, or hf://owner/name")
+    what.add_argument("--checkpoint", help="folder of a run or of model.save, or hf://owner/name")
     what.add_argument("--predictions", help="folder of files named 000000.npy, ... by position in the split, or by frame")
     parser.add_argument("--predictions_are", default="depth", choices=KINDS)
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--which", default="best", help="best | latest | a step")
-    parser.add_argument("--out", default=None, help="folder for the results; default: that of the run, or beside the predictions")
-    parser.add_argument("--data_root", default="", help="where the data set is, if not where the run found it")
-    parser.add_argument("--split_dir", default="", help="folder of the split's lists, whose order files without names have")
-    parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: the config's")
-    parser.add_argument("--ground_truth_file", default="", help="of a KITTI split, for --ground_truth=file; default: the run's")
-    parser.add_argument("--allow_pickle", action="store_true", help="that file may hold pickled objects, which may run code")
-    parser.add_argument("--distributed", action="store_true", help="one of several processes; all flags as of train.py")
-    parser.add_argument("--coordinator", default="", help="likewise: HOST:PORT at which the first process is reached")
-    parser.add_argument("--processes", type=int, default=0, help="likewise: how many there are")
-    parser.add_argument("--process", type=int, default=-1, help="likewise: which of them this is, from 0")
-    fields = parser.add_argument_group("fields of the protocol, explained in dd_jax/config/schema.py (EvalConfig)")
+    parser.add_argument("--out", default=None, help="folder for results; default: that of the run, or next to the predictions")
+    parser.add_argument("--data_root", default="", help="folder of the data set, if it differs from that of the run")
+    parser.add_argument("--split_dir", default="", help="folder with the lists of the split: the order of unnamed files")
+    parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: that of the config")
+    parser.add_argument("--ground_truth_file", default="", help="of a KITTI split, for --ground_truth=file; default: of the run")
+    parser.add_argument("--allow_pickle", action="store_true", help="allow pickled objects in that file, which may run code")
+    parser.add_argument("--distributed", action="store_true", help="one of several processes; as in train.py")
+    parser.add_argument("--coordinator", default="", help="as in train.py: HOST:PORT of the first process")
+    parser.add_argument("--processes", type=int, default=0, help="as in train.py: number of processes")
+    parser.add_argument("--process", type=int, default=-1, help="as in train.py: index of this process, from 0")
+    fields = parser.add_argument_group("fields of the protocol, see EvalConfig in dd_jax/config/schema.py")
     for field in dataclasses.fields(EvalConfig):
         kind = boolean if field.type is bool else field.type
         fields.add_argument(f"--{field.name}", type=kind, default=None, help=f"default of eigen: {field.default}")
@@ -63,15 +63,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[str, object]) -> Results:
-    """The job that the flags ask for; ``config_flags`` are those that the parser does not know."""
+    """Runs the job of the flags; ``config_flags`` are those that the parser does not know."""
     if flags.checkpoint is not None:
         if config_flags:
-            raise ConfigError(f"{config_flags[0]} is no flag of --checkpoint, which knows its config; --help has them all")
+            raise ConfigError(f"{config_flags[0]} is not a flag of --checkpoint, which has its own config: see --help")
         where = flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root
         files = flags.ground_truth_file, flags.allow_pickle, flags.split_dir
         return evaluate_checkpoint(*where, flags.protocol, changes, *files)
     if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
-        raise ConfigError("--predictions needs --config=configs/NAME.py:VARIANT, which says where the data are")
+        raise ConfigError("--predictions needs the data: set --config=configs/NAME.py:VARIANT")
     config = command_line.config_of(config_flags)
     if flags.data_root:
         config.data.root = flags.data_root
@@ -85,7 +85,7 @@ def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[st
 def boolean(word: str) -> bool:
     """``True`` or ``False``, as in the config's flags."""
     if word.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{word!r} is neither True nor False")
+        raise argparse.ArgumentTypeError(f"{word!r} must be True or False")
     return word.lower() == "true"
 
 

@@ -23,11 +23,11 @@ from dd_jax.runtime import command_line, compilation_cache, hosts
 from dd_jax.train import TrainingError, train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints, logs and report; an existing one is continued")
-DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "one of several processes, which SLURM, Open MPI or a TPU describes")
-COORDINATOR = flags.DEFINE_string("coordinator", "", "one of several processes: HOST:PORT at which the first is reached")
-PROCESSES = flags.DEFINE_integer("processes", 0, "how many there are")
-PROCESS = flags.DEFINE_integer("process", -1, "which of them this is, from 0")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and report; an existing run is resumed")
+DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "one of several processes, found by SLURM, Open MPI or TPU metadata")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "one of several processes: HOST:PORT of the first")
+PROCESSES = flags.DEFINE_integer("processes", 0, "number of processes")
+PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def test_without_ground_truth_only_panels():
     results = evaluate.evaluate(oracle(source), source, settings(), num_panels=2)
     assert results.metrics["student"]["all"] == dict.fromkeys(ERRORS) | {"pixels": 0, "images": 0}
     assert len(results.panels) == 2
-    assert "nothing to measure" in report.format_table(results.metrics, results.scales)
+    assert "no ground truth: no scores" in report.format_table(results.metrics, results.scales)
 
 
 def test_max_frames_evenly_spaced():

@@ -1,4 +1,4 @@
-"""What a person looks at: the progress line, curves, pictures and the report page."""
+"""Output for people: progress, curves, images and the report page."""
 
 from dd_jax.report.html import Frame, write_html
 from dd_jax.report.logger import Logger, NoLogger, read_history

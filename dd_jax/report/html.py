@@ -1,4 +1,4 @@
-"""The report page of a run: one HTML file that needs nothing beside it."""
+"""The report of a run: one self-contained HTML file."""
 
 import base64
 import dataclasses
@@ -15,25 +15,25 @@ from jaxtyping import UInt8
 from dd_jax.report.curves import Series, line_chart
 
 LARGE_CHARTS = 24
-"""Charts of single metrics on the page at most."""
+"""Largest number of charts of single metrics."""
 
 METRIC_NAMES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
 HIGHER_IS_BETTER = ("a1", "a2", "a3")
 
 REGIONS = {
-    "all": "all measured pixels",
-    "dynamic": "things that can move: vehicles, people; parked ones included",
-    "moving": "things that do move (known for rendered drives only)",
-    "static": "everything that stands still",
+    "all": "all pixels with ground truth",
+    "dynamic": "potentially moving objects: vehicles and people, also parked ones",
+    "moving": "moving objects (known for rendered drives only)",
+    "static": "everything else",
 }
 
 PREDICTORS = {
-    "student": "multi-frame network: the result",
+    "student": "multi-frame network: the final result",
     "teacher": "single-frame network that the student learns from",
-    "single_frame": "single-frame network: the result",
+    "single_frame": "single-frame network: the final result",
     "predictions": "read from files",
     "constant": "the same depth everywhere",
-    "mean_map": "mean depth of the training set, pixel by pixel: the same picture for every image",
+    "mean_map": "mean depth of the training set per pixel: the same for every image",
 }
 
 STYLE = """
@@ -63,7 +63,7 @@ pre { background: var(--soft); border: 1px solid var(--rule); padding: 12px; ove
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One measured sample: its picture, and its own scores (predictor -> region -> name -> number)."""
+    """One evaluated sample: its panel and its scores (predictor -> region -> name -> number)."""
 
     name: str
     picture: UInt8[np.ndarray, "_ _ 3"]
@@ -87,23 +87,23 @@ def write_html(
     """Writes the page.
 
     Args:
-      path: the file; its folder is made.
+      path: the file; its folder is created.
       title: of the page.
-      results: ``evaluate``'s metrics, predictor -> region -> name -> number or None; None: no ground truth (own videos).
-      protocol: a sentence on how they were measured.
-      history: lines of ``metrics.jsonl``.
-      panels: caption -> picture.
+      results: metrics of ``evaluate``, predictor -> region -> name -> number or None; None: no ground truth.
+      protocol: a sentence on the evaluation protocol.
+      history: records of ``metrics.jsonl``.
+      panels: caption -> image.
       worst, best: the samples with the largest and the smallest abs_rel of the first predictor, most extreme first.
-      facts: short label -> value, shown large at the top (speed, step, number of images).
-      config, versions: of the run, shown folded.
+      facts: label -> value, shown at the top (speed, step, number of images).
+      config, versions: of the run, collapsed.
     """
     sections = {
         "Summary": _facts(facts or {}),
         "Scores": _scores(results, protocol) if results else "",
-        "Pictures": _pictures(panels or {}, bool(results)),
+        "Images": _images(panels or {}, bool(results)),
         "Worst and best": _extremes(worst, best),
         "Curves": _curves(history),
-        "Set-up": _setup(config, versions),
+        "Setup": _setup(config, versions),
     }
     sections = {name: body for name, body in sections.items() if body}
     places = {name: name.split()[0].lower() for name in sections}
@@ -131,14 +131,14 @@ def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]], protocol: st
         "The best of each column is green."
     )
     if "mean_map" in results:
-        intro += " A network has learned something if it beats the mean map."
+        intro += " A trained network should beat the mean map."
     tables = []
     regions = next(iter(results.values()))
     for region in regions:
         rows = {predictor: values[region] for predictor, values in results.items()}
         pixels, images = (next(iter(rows.values()))[name] for name in ("pixels", "images"))
         counts = f"{pixels:,} pixels in {images:,} image{'s' if images > 1 else ''}"
-        note = f"{escape(REGIONS.get(region, ''))}; {counts}" if pixels else "no such pixel in this data"
+        note = f"{escape(REGIONS.get(region, ''))}; {counts}" if pixels else "no such pixels in this data"
         tables.append(f'<h3>{escape(region)} <span class="quiet">{note}</span></h3>' + (_table(rows) if pixels else ""))
     return f"<p>{intro}</p>" + "".join(tables)
 
@@ -164,18 +164,18 @@ def _score(value: int | float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _pictures(panels: Mapping[str, np.ndarray], with_truth: bool) -> str:
+def _images(panels: Mapping[str, np.ndarray], with_truth: bool) -> str:
     if not panels:
         return ""
     note = "Near is bright, far is dark"
     if with_truth:
         note += (
-            "; predictions and ground truth of a sample share one scale. In the error map blue is right, red is 30 % off, and "
-            "grey does not count"
+            "; predictions and ground truth of a sample share one scale. In the error map blue is 0, red is 30 % error, and grey "
+            "pixels are not scored"
         )
     note += (
-        ". Where objects are disentangled, each mover in the previous frame stands where it would be had it not moved, "
-        "and what it covered before is a black hole."
+        ". In disentangled frames, each moving object of the previous frame is at its current position, as if only the camera "
+        "had moved, and the pixels that it covered before are black holes."
     )
     return f"<p>{note}</p>" + "".join(_figure(picture, escape(caption)) for caption, picture in panels.items())
 
@@ -200,10 +200,10 @@ def _extremes(worst: Sequence[Frame], best: Sequence[Frame]) -> str:
 
 
 def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The picture as JPEG inside the page."""
+    """The image as a JPEG data URI."""
     done, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not done:
-        raise ValueError(f"a picture of shape {picture.shape} could not be encoded")
+        raise ValueError(f"an image of shape {picture.shape} could not be encoded")
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
@@ -219,7 +219,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
     charts += [_chart(name, {name: train[name]}, "images" not in name) for name in names[:LARGE_CHARTS]]
     if not charts:
         return ""
-    intro = "<p>Over training steps; each point is a mean over the steps since the last.</p>"
+    intro = "<p>By training step; each point is the mean over the steps since the previous point.</p>"
     return f'{intro}<div class="charts">{"".join(charts)}</div>'
 
 

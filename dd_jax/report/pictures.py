@@ -1,4 +1,4 @@
-"""Depth as colour, and the panel that shows what the system saw and said about one sample. All pictures are uint8 RGB."""
+"""Depth as colours, and the panel with inputs and predictions of one sample. All images are uint8 RGB."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,18 +10,17 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 Picture = UInt8[np.ndarray, "h w 3"]
 
 NO_VALUE = (45, 45, 48)
-"""Colour of pixels that nobody measured."""
+"""Colour of pixels without a value."""
 
 SPARSE = 0.2
-"""Below this share of measured pixels each one is drawn 3 x 3, or a laser scan would be dust."""
-
+"""Below this share of pixels with a value, each is drawn 3 x 3, so that laser scans are visible."""
 
 TILE_WIDTH = 480
-"""Tiles of a panel are enlarged by a whole factor to at least this width: training sizes are small to look at."""
+"""Tiles of a panel are enlarged by an integer factor to at least this width."""
 
 
 def depth_limits(depth: Float[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"] | None = None) -> tuple[float, float]:
-    """(far, near) inverse depth at the 2nd and 98th percentile of the usable pixels: the two ends of the colour scale."""
+    """(far, near): 2nd and 98th percentile of inverse depth over valid pixels, the limits of the colour scale."""
     usable = _usable(depth, valid)
     if not usable.any():
         return 0.0, 1.0
@@ -34,12 +33,12 @@ def colorize_depth(
     limits: tuple[float, float] | None = None,
     valid: Bool[np.ndarray, "h w"] | None = None,
 ) -> Picture:
-    """Inverse depth in the magma colours, near is bright.
+    """Inverse depth in the magma colour map, near is bright.
 
     Args:
-      depth: any unit; zero, negative and not finite mean no value.
-      limits: of :func:`depth_limits`, to give several pictures one scale; default: the picture's own.
-      valid: further pixels without a value are False here.
+      depth: any unit; zero, negative and non-finite values are invalid.
+      limits: of :func:`depth_limits`, for a common scale of several images; default: those of this image.
+      valid: False marks further invalid pixels.
     """
     usable = _usable(depth, valid)
     far, near = depth_limits(depth, valid) if limits is None else limits
@@ -48,7 +47,7 @@ def colorize_depth(
 
 
 def colorize_error(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"], worst: float = 0.3) -> Picture:
-    """Relative error |depth - truth| / truth, blue (0) to red (``worst`` and more); depth in the unit of the truth."""
+    """Relative error |depth - truth| / truth, blue (0) to red (``worst`` and more); depth in the unit of ``truth``."""
     usable = _usable(truth, None) & _usable(depth, None)
     error = np.divide(np.abs(depth - truth), truth, out=np.zeros(truth.shape), where=usable)
     return _coloured(error / worst, usable, cv2.COLORMAP_TURBO)
@@ -67,16 +66,16 @@ def panel(
     dynamic: Bool[np.ndarray, "h w"] | None = None,
     columns: int = 2,
 ) -> UInt8[np.ndarray, "rows width 3"]:
-    """Labelled tiles about one sample, enlarged to :data:`TILE_WIDTH`; what is None is left out.
+    """Labelled tiles of one sample, enlarged to :data:`TILE_WIDTH`; None values are left out.
 
     Args:
-      image: the target frame, uint8 or float in [0, 1]; so are the other frames.
-      depths: predictor -> depth, the most important one first: of it an error map is added where there is a truth.
+      image: the target frame, like the other frames uint8 or float in [0, 1].
+      depths: predictor -> depth; with ``truth``, an error map of the first one is added.
       truth: in the unit of ``depths``, 0 = none, any size; all depth tiles share its colour scale.
-      counted: pixels of the truth that the scores count; the error map shows no others. None: all.
-      previous, disentangled, holes: the previous frame, the same with moving objects put where they would be now had they
-        stood still, and the pixels this uncovers.
-      offsets: motion of every point besides the camera's, in the networks' unit; shown by its length.
+      counted: scored pixels of ``truth``, the only ones in the error map. None: all.
+      previous, disentangled, holes: the previous frame, the same after dynamic object motion disentanglement (DOMD), and the
+        pixels that this uncovers.
+      offsets: residual 3-D motion of every point in the unit of the networks; its length is shown.
       dynamic: potentially dynamic objects, outlined in the image.
     """
     height, width = image.shape[:2]
@@ -84,7 +83,7 @@ def panel(
     if dynamic is not None:
         contours, _ = cv2.findContours(dynamic.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(target, contours, -1, (255, 210, 40), 1)
-    tiles = [("image" if dynamic is None else "image, possible movers outlined", target)]
+    tiles = [("image" if dynamic is None else "image, potentially dynamic objects outlined", target)]
     if previous is not None:
         tiles.append(("previous frame", _as_uint8(previous)))
     if disentangled is not None:
@@ -95,7 +94,7 @@ def panel(
     if offsets is not None:
         length = np.linalg.norm(offsets, axis=-1)
         share = length / max(float(length.max()), 1e-12)
-        tiles.append(("motion of points, red = longest", _coloured(share, np.ones_like(share, bool), cv2.COLORMAP_TURBO)))
+        tiles.append(("residual motion, red = largest", _coloured(share, np.ones_like(share, bool), cv2.COLORMAP_TURBO)))
 
     measured = None if truth is None else shrink_sparse(truth, (height, width))
     if measured is not None and not (measured > 0).any():
@@ -113,7 +112,7 @@ def panel(
 
 
 def shrink_sparse(depth: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-    """Depth with gaps (0) at another size: each cell gets the nearest of its measurements; thin maps are thickened."""
+    """Sparse depth (0 = none) at another size: each cell gets its nearest depth; sparse maps are dilated."""
     rows, columns = np.nonzero(_usable(depth, None))
     inverse = np.zeros(size)
     cells = rows * size[0] // depth.shape[0], columns * size[1] // depth.shape[1]
@@ -124,13 +123,13 @@ def shrink_sparse(depth: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Flo
 
 
 def enlarge(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture times the smallest whole factor that makes it at least :data:`TILE_WIDTH` wide."""
+    """The image enlarged by the smallest integer factor to at least :data:`TILE_WIDTH` columns."""
     factor = -(-TILE_WIDTH // picture.shape[1])
     return picture if factor == 1 else cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
 def label(picture: Picture, text: str) -> Picture:
-    """The picture with a line of text in its upper left corner."""
+    """The image with a line of text in the upper left corner."""
     picture = picture.copy()
     scale = max(picture.shape[1] / 1100, 0.3)
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
@@ -141,7 +140,7 @@ def label(picture: Picture, text: str) -> Picture:
 
 
 def grid(tiles: list[Picture], columns: int, gap: int = 4) -> UInt8[np.ndarray, "rows width 3"]:
-    """Tiles of one size, row by row, on white."""
+    """Tiles of equal size in rows, on white."""
     height, width = tiles[0].shape[:2]
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)

@@ -1,4 +1,4 @@
-"""Scores as text for the terminal and as files for other programs."""
+"""Scores as text for the terminal and as JSON and CSV files."""
 
 import csv
 import json
@@ -9,14 +9,14 @@ from typing import Any
 from dd_jax.report.html import METRIC_NAMES
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""predictor -> region -> name -> number, or None where a region has no pixel."""
+"""predictor -> region -> name -> number, or None for a region without pixels."""
 
 
 def format_table(scores: Scores, scales: Mapping[str, Mapping[str, float]]) -> str:
     """One line per region and predictor; regions without pixels are left out.
 
     Args:
-      scales: predictor -> "median" and "relative_std" of the factors that brought its depth to metres.
+      scales: predictor -> "median" and "relative_std" of the factors from its depth to metres.
     """
     lines = [("region", "predictor", *METRIC_NAMES, "images", "pixels")]
     for region in dict.fromkeys(region for regions in scores.values() for region in regions):
@@ -26,7 +26,7 @@ def format_table(scores: Scores, scales: Mapping[str, Mapping[str, float]]) -> s
                 counts = (f"{row[name]:,}" for name in ("images", "pixels"))
                 lines.append((region, predictor, *(f"{row[name]:.4f}" for name in METRIC_NAMES), *counts))
     if len(lines) == 1:
-        return "no ground truth: nothing to measure"
+        return "no ground truth: no scores"
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     aligned = [[cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(line, widths))] for line in lines]
     factors = [f"{who} {scale['median']:.3g} ± {scale['relative_std']:.1%}" for who, scale in scales.items()]
@@ -36,8 +36,8 @@ def format_table(scores: Scores, scales: Mapping[str, Mapping[str, float]]) -> s
 def write_tables(directory: str | Path, scores: Scores, images: Sequence[tuple[str, Scores]]) -> None:
     """``metrics.json`` (the seven errors, pixels, images), ``metrics.csv`` (all scores), ``per_image.csv`` (those of each image).
 
-    A score is the mean over the "images" that show the region. ``images`` holds (sample, predictor -> region -> errors and
-    pixels), and under the region "scale" the factor ``ratio``.
+    A score is the mean over the "images" with pixels in the region. ``images`` has (sample, predictor -> region -> errors and
+    pixels), and in the region "scale" the factor ``ratio``.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

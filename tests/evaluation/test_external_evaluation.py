@@ -136,13 +136,13 @@ FILES = ["--predictions=x", "--config=configs/dynamic_depth.py:kitti"]
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--predictions=x"], "--predictions needs --config=configs/NAME.py:VARIANT"),
+        (["--predictions=x"], "--predictions needs the data: set --config=configs/NAME.py:VARIANT"),
         ([*FILES, "--config.data.rot=y"], "--config.data.rot is not a field"),
         ([*FILES, "--nothing=1"], "nothing"),
         ([*FILES, "--crop=garg"], "--config.eval.crop='garg' is not one of"),
         ([*FILES, "--protocol=nyu"], "unknown evaluation protocol 'nyu'"),
         (["--checkpoint=nowhere"], "nowhere is not a folder: name the folder of a run"),
-        (["--checkpoint=nowhere", "--config.eval.crop=none"], "--config.eval.crop=none is no flag of --checkpoint"),
+        (["--checkpoint=nowhere", "--config.eval.crop=none"], "--config.eval.crop=none is not a flag of --checkpoint"),
     ],
 )
 def test_script_errors_are_one_sentence(arguments, says, script, monkeypatch):

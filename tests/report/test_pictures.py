@@ -1,5 +1,3 @@
-"""Colours follow inverse depth on one scale; panels hold what they are given."""
-
 import numpy as np
 import pytest
 
@@ -9,13 +7,13 @@ from dd_jax.report.pictures import NO_VALUE, depth_limits, grid, shrink_sparse
 RNG = np.random.default_rng(0)
 
 
-def test_near_is_brighter_than_far():
+def test_near_brighter_than_far():
     depth = np.linspace(1.0, 50.0, 64)[None].repeat(4, axis=0)
     brightness = colorize_depth(depth)[0].astype(int).sum(axis=-1)
     assert (np.diff(brightness) <= 1).all() and brightness[0] > brightness[-1] + 300
 
 
-def test_pixels_without_value_have_one_colour():
+def test_invalid_pixels_have_one_colour():
     depth = np.full((3, 4), 5.0)
     depth[0] = (0.0, -1.0, np.nan, np.inf)
     valid = np.ones((3, 4), bool)
@@ -25,7 +23,7 @@ def test_pixels_without_value_have_one_colour():
     assert (picture[2] != NO_VALUE).any(axis=-1).all()
 
 
-def test_empty_and_constant_maps_do_not_fail():
+def test_empty_and_constant_maps():
     assert (colorize_depth(np.zeros((3, 4))) == NO_VALUE).all()
     assert colorize_depth(np.full((3, 4), 7.0)).shape == (3, 4, 3)
 
@@ -46,12 +44,12 @@ def test_error_colours():
     assert wrong[1, 1, 0] > wrong[1, 1, 2] and right[1, 1, 2] > right[1, 1, 0]
 
 
-def test_shrinking_keeps_the_nearest_measurement():
+def test_shrinking_keeps_nearest_depth():
     depth = np.zeros((40, 40))
     depth[3, 5], depth[2, 4] = 8.0, 20.0
     small = shrink_sparse(depth, (20, 20))
     assert small[1, 2] == 8.0
-    assert (small > 0).sum() == 9  # one cell, thickened
+    assert (small > 0).sum() == 9  # one cell, dilated
     dense = RNG.uniform(1, 9, (20, 20))
     np.testing.assert_allclose(shrink_sparse(dense, (20, 20)), dense)
 
@@ -65,7 +63,7 @@ def test_grid_places_tiles_on_white():
 
 
 @pytest.mark.parametrize("with_truth", [True, False])
-def test_panel_has_a_tile_for_everything_given(with_truth):
+def test_panel_has_tile_per_argument(with_truth):
     h, w = 32, 64
     image = RNG.integers(0, 255, (h, w, 3), np.uint8)
     truth = RNG.uniform(3, 60, (2 * h, 2 * w)) if with_truth else None
@@ -82,14 +80,14 @@ def test_panel_has_a_tile_for_everything_given(with_truth):
     before = image.copy()
     page = panel(image, **arguments)
     rows = 4 if with_truth else 3
-    large_h, large_w = 8 * h, 8 * w  # the first whole factor that makes 64 columns at least 480
+    large_h, large_w = 8 * h, 8 * w  # the smallest integer factor that makes 64 columns at least 480
     assert page.shape == (rows * (large_h + 4) - 4, 2 * (large_w + 4) - 4, 3) and page.dtype == np.uint8
     np.testing.assert_array_equal(image, before)
     assert panel(image).shape == (large_h, large_w, 3)
 
 
-def test_panel_shares_the_scale_of_the_truth():
-    """A prediction that is right looks exactly like the ground truth, and has one colour for its error."""
+def test_panel_uses_scale_of_ground_truth():
+    """A perfect prediction looks like the ground truth and has one colour in the error map."""
     truth = RNG.uniform(3, 60, (64, 480))
     page = panel(np.zeros((64, 480, 3), np.uint8), depths={"student": truth}, truth=truth, columns=1)
     tiles = [page[i * 68 : i * 68 + 64][20:] for i in range(4)]  # below the labels
@@ -97,7 +95,7 @@ def test_panel_shares_the_scale_of_the_truth():
     assert len(np.unique(tiles[3].reshape(-1, 3), axis=0)) == 1
 
 
-def test_error_map_is_that_of_the_first_predictor_where_pixels_count():
+def test_error_map_of_first_predictor_on_scored_pixels():
     truth = RNG.uniform(3, 60, (64, 480))
     counted = np.zeros(truth.shape, bool)
     counted[32:] = True
@@ -107,7 +105,7 @@ def test_error_map_is_that_of_the_first_predictor_where_pixels_count():
     assert (error[24:32] == NO_VALUE).all() and (error[32:] == colorize_error(truth, truth)[0, 0]).all()
 
 
-def test_panel_shows_where_points_move():
+def test_panel_shows_residual_motion():
     offsets = np.zeros((64, 480, 3))
     offsets[40:, 100:200, 0] = 0.5
     page = panel(np.zeros((64, 480, 3), np.uint8), offsets=offsets, columns=1)

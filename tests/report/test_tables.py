@@ -1,5 +1,3 @@
-"""Text and files say what was measured."""
-
 import csv
 import json
 import math
@@ -31,7 +29,7 @@ SCORES = {
 }
 
 
-def test_files_agree_with_the_scores(tmp_path):
+def test_files_have_the_scores(tmp_path):
     write_tables(tmp_path / "new" / "out", SCORES, IMAGES)
     written = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
     for who, regions in SCORES.items():
@@ -52,9 +50,9 @@ def test_files_agree_with_the_scores(tmp_path):
     assert [image["scale"] for image in images if image["region"] == "moving"] == ["31.0", "31.0"]
 
 
-def test_text_is_aligned_and_leaves_out_what_is_empty():
+def test_text_aligned_without_empty_regions():
     text = format_table(SCORES, {"net": {"median": 30.5, "relative_std": 0.016}}).splitlines()
     assert len({len(line) for line in text[:-1]}) == 1 and len(text) == 6
     assert text[1].split() == ["all", "net", *["0.1500"] * 7, "2", "1,500"]
     assert text[-1] == "scale to metres: net 30.5 ± 1.6%"
-    assert "nothing to measure" in format_table({"net": {"all": row(0, 0, 0)}}, {})
+    assert "no ground truth: no scores" in format_table({"net": {"all": row(0, 0, 0)}}, {})
