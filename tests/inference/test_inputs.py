@@ -85,7 +85,7 @@ def test_exif_rotation_and_hidden_files(tmp_path):
     assert [picture.shape for picture in all_frames(source)] == [(80, 48, 3)] * 2
     np.testing.assert_allclose(source.K, [[50, 0, 20], [0, 51, 45], [0, 0, 1]])
     (tmp_path / "intrinsics.json").write_text(json.dumps(camera | {"width": 80, "height": 48}))
-    with pytest.raises(ConfigError, match=r"for pictures of 80 x 48, but .*0.jpg has 48 x 80"):
+    with pytest.raises(ConfigError, match=r"for images of 80 x 48, but .*0.jpg has 48 x 80"):
         inputs.open_source([str(tmp_path)])
 
 

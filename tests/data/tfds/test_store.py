@@ -212,7 +212,7 @@ def test_interrupted_build_resumes_identically(drives, tmp_path, monkeypatch):
 
 
 def test_killed_script_resumes_identically(kitti_tree, tmp_path):
-    tree = kitti_tree(frames=60, height=192, width=640)
+    tree = kitti_tree(frames=36, height=192, width=640)
     (tmp_path / "config.py").write_text(
         "from dd_jax.config import Config\n\ndef get_config():\n    config = Config()\n"
         f"    config.data.root, config.data.threads = {str(tree.root)!r}, 1\n    return config\n"
