@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help="frames per second (default: of the video, or 10)")
     parser.add_argument("--camera", type=int, choices=(2, 3), help="of a KITTI drive: 2 = left (default), 3 = right")
     parser.add_argument("--masks", type=Path, help="folder of NAME.png or NAME.npy, nonzero = dynamic object")
-    parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: single-frame network for all frames")
+    parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: single-frame network always")
     parser.add_argument("--cloud-depth", type=float, default=math.inf, help="largest depth in point clouds")
     parser.add_argument("--batch-size", type=int, default=1, help="frames predicted at once; 8 or more suit a GPU")
     camera = parser.add_mutually_exclusive_group()

@@ -171,7 +171,7 @@ def test_a_saved_system_is_measured_into_its_folder(tmp_path, monkeypatch):
 
 
 def test_missing_checkpoint_is_one_sentence(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere is no folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
         evaluate.evaluate_checkpoint(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no checkpoint in"):
         evaluate.evaluate_checkpoint(tmp_path)

@@ -322,7 +322,7 @@ def test_a_start_from_encoders(tmp_path):
         ("data", "batch_size", 3, "divisible by the 4 devices"),
         ("cost_volume", "occlusion", "pool", "cost_volume.occlusion"),
         ("optim", "freeze_step", 0, "init_from"),
-        ("train", "init_from", "nowhere", "nowhere is no folder"),
+        ("train", "init_from", "nowhere", "nowhere is not a folder"),
         ("train", "init_encoders", "nowhere.safetensors", "nowhere.safetensors is missing, cut off or damaged"),
     ],
 )

@@ -141,7 +141,7 @@ FILES = ["--predictions=x", "--config=configs/dynamic_depth.py:kitti"]
         ([*FILES, "--nothing=1"], "nothing"),
         ([*FILES, "--crop=garg"], "--config.eval.crop='garg' is not one of"),
         ([*FILES, "--protocol=nyu"], "no evaluation protocol 'nyu'"),
-        (["--checkpoint=nowhere"], "nowhere is no folder: name that of a run"),
+        (["--checkpoint=nowhere"], "nowhere is not a folder: name the folder of a run"),
         (["--checkpoint=nowhere", "--config.eval.crop=none"], "--config.eval.crop=none is no flag of --checkpoint"),
     ],
 )
