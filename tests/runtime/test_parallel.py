@@ -160,7 +160,7 @@ def test_devices_compute_the_same_as_one(name, backend, number, count, double):
         assert {x.dtype for x in jax.tree.leaves((one.params, many.params, expected))} == {np.dtype(np.float64)}
         assert metrics.keys() == expected.keys()
         for key, value in expected.items():
-            assert metrics[key] == pytest.approx(value, rel=1e-12, abs=1e-15), key
+            assert float(metrics[key]) == pytest.approx(float(value), rel=1e-12, abs=1e-15), key
         found = gradients(many)
         for layer, gradient in gradients(one).items():
             assert np.linalg.norm(found[layer] - gradient) <= 1e-10 * (np.linalg.norm(gradient) or 1), layer
