@@ -32,7 +32,7 @@ def opened(path: Path) -> av.container.InputContainer:
       ConfigError: the file is not a video.
     """
     with contextlib.suppress(av.FFmpegError):
-        container = av.open(str(path))
+        container = av.open(str(path.absolute()))  # a relative path with a colon would be read as a URL
         if container.streams.best("video") is not None:
             return container
         container.close()

@@ -178,7 +178,7 @@ def _extract(video: Path, extractor: "_Extractor") -> dict:
     rate, announced = video_reader.rate(video), video_reader.length(video)
     first, last = settings["start"] * rate, math.inf if settings["end"] is None else settings["end"] * rate
     done = missing = 0  # ``done``: number of frames up to the last decodable one; what follows it is not damage but missing
-    with tqdm(total=math.ceil(min(last, announced)), desc=video.name, unit="frame", disable=None) as progress:
+    with tqdm(total=math.ceil(min(last, announced)) or None, desc=video.name, unit="frame", disable=None) as progress:
         for number, frame in enumerate(video_reader.decoded(video)):
             if number >= last:
                 break
