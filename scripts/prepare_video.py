@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dd_jax.prepare.triplet import jpeg
 from dd_jax.prepare.video import MIN_MOTION, Prepared, prepare
-from dd_jax.prepare.video_report import check_picture, sentences
+from dd_jax.prepare.video_report import check_image, sentences
 from dd_jax.runtime import command_line, files
 
 
@@ -67,10 +67,10 @@ def main(argv: list[str] | None = None) -> None:
 def show(video: Path, result: Prepared, out: Path) -> None:
     """Prints the report on a video and writes the image to check."""
     print(f"{result.folder}:", *sentences(result), sep="\n  ")
-    picture = check_picture(result)
-    if picture is not None:
+    image = check_image(result)
+    if image is not None:
         path = out / f"check_{video.stem}.jpg"
-        files.replace(path, jpeg(picture))
+        files.replace(path, jpeg(image))
         print(f"  look at {path}")
 
 

@@ -189,15 +189,15 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
 
     def store(index: int) -> bool:
         try:
-            picture = listing.decode(index)
-            images[index] = frames.resize_image(picture.image, height, width, config.resize)
+            frame = listing.decode(index)
+            images[index] = frames.resize_image(frame.image, height, width, config.resize)
             if masks is not None:
-                mask = np.zeros((height, width), bool) if picture.mask is None else picture.mask
+                mask = np.zeros((height, width), bool) if frame.mask is None else frame.mask
                 if listing.stored is None:  # those of a store are in its note
-                    misfits.extend(frames.misfit(picture, listing.root / listing.files[index].mask))
+                    misfits.extend(frames.misfit(frame, listing.root / listing.files[index].mask))
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
-            if priors is not None and picture.prior is not None:
-                priors[index] = frames.resize_prior(picture.prior, height, width)
+            if priors is not None and frame.prior is not None:
+                priors[index] = frames.resize_prior(frame.prior, height, width)
             return True
         except UnreadableFrame:
             return False

@@ -30,7 +30,7 @@ VAL_SHARE = 10
 Clips = dict[str, list[str]]  # names of the images in order; the clip "" is ROOT/frames itself
 
 
-def is_picture(name: str) -> bool:
+def is_image(name: str) -> bool:
     """Whether a file of this name is a frame; hidden files are not, such as the ``._*.png`` that macOS writes beside images."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
@@ -77,7 +77,7 @@ def _clips(folders: Folders) -> Clips:
         raise ConfigError(f"the folder {frames} does not exist: put the images there, or make it with scripts/prepare_video.py")
     clips = {}
     for clip in ["", *sorted(entry.name for entry in frames.iterdir() if entry.is_dir())]:
-        names = sorted(filter(is_picture, folders.stamps(_beside("frames", clip))), key=natural_key)
+        names = sorted(filter(is_image, folders.stamps(_beside("frames", clip))), key=natural_key)
         first: dict[str, str] = {}
         twice = next((name for name in names if first.setdefault(Path(name).stem, name) != name), None)
         if twice is not None:
@@ -116,7 +116,7 @@ def _from_file(path: Path, clips: Clips) -> list[tuple[str, int]]:
             raise ConfigError(f"{path}:{number}: expected '[CLIP] NAME', found {' '.join(words)!r}")
         refuse_outside("/".join(words), f"{path}:{number}")
         clip, name = words[0] if len(words) == 2 else "", words[-1]
-        with_suffix = is_picture(name) and (clip, name) not in places
+        with_suffix = is_image(name) and (clip, name) not in places
         entries.append((number, (clip, Path(name).stem if with_suffix else name)))
     refuse_absent(["/".join(key).strip("/") for _, key in entries if key not in places], len(entries), path)
     return [(key[0], places[key]) for key in keep_once(entries, path)]
@@ -146,8 +146,8 @@ def _camera(root: Path, clip: str, names: list[str], target: tuple[int, int]) ->
     return read_camera(path, [root / _beside("frames", clip) / name for name in names], target)
 
 
-def read_camera(path: Path, pictures: Sequence[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """Intrinsics at the ``target`` size (height, width) from an ``intrinsics.json`` for ``pictures``.
+def read_camera(path: Path, images: Sequence[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics at the ``target`` size (height, width) from an ``intrinsics.json`` for ``images``.
 
     Checks the size of the first image that can be decoded; the cache reports unreadable ones.
 
@@ -159,7 +159,7 @@ def read_camera(path: Path, pictures: Sequence[Path], target: tuple[int, int]) -
         width, height, fx, fy, cx, cy = (float(values[key]) for key in ("width", "height", "fx", "fy", "cx", "cy"))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{path} must hold the numbers width, height, fx, fy, cx, cy: {error!r}") from error
-    picture, actual = first_readable(pictures) or (pictures[0], (height, width))
+    image, actual = first_readable(images) or (images[0], (height, width))
     if not (width > 0 and height > 0) or abs(actual[1] * height / (actual[0] * width) - 1) > 0.01:
-        raise ConfigError(f"{path} is for images of {width:g} x {height:g}, but {picture} has {actual[1]:g} x {actual[0]:g}")
+        raise ConfigError(f"{path} is for images of {width:g} x {height:g}, but {image} has {actual[1]:g} x {actual[0]:g}")
     return intrinsics(fx, fy, cx, cy, (height, width), target, str(path))

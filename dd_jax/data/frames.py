@@ -65,7 +65,7 @@ class FrameFile:
 
 
 @dataclasses.dataclass
-class Picture:
+class DecodedFrame:
     """One decoded frame at its stored size, cut to its boxes."""
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -84,7 +84,7 @@ class Listing:
     names: list[str]
     ground_truth: Callable[[int, str], GroundTruth | None]  # (triplet, ``eval.ground_truth``)
     truth_files: Callable[[int], list[Path]] = lambda index: []  # candidate ground-truth files of a triplet, existing or not
-    stored: Callable[[int], Picture] | None = None  # decodes a frame that has no file of its own
+    stored: Callable[[int], DecodedFrame] | None = None  # decodes a frame that has no file of its own
     misfits: tuple[str, ...] = ()  # masks with other proportions than their images (see ``misfit``), noted in a store
     mask_format: str = "binary"  # of the mask files, see ``decode_mask``
     out_of_order: str = ""  # published list with these frames in another order, see ``published_order``
@@ -93,7 +93,7 @@ class Listing:
     def __len__(self) -> int:
         return len(self.names)
 
-    def decode(self, index: int) -> Picture:
+    def decode(self, index: int) -> DecodedFrame:
         """The frame ``files[index]``.
 
         Raises:
@@ -141,9 +141,9 @@ def decode_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
     return cv2.cvtColor(_decode(source, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def first_readable(pictures: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
+def first_readable(images: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
     """The first image that can be decoded, and its decoded size (height, width); None if there is none."""
-    for path in pictures:
+    for path in images:
         with contextlib.suppress(UnreadableFrame):
             return path, decode_image(path).shape[:2]
     return None
@@ -233,13 +233,13 @@ def load_array(path: Path) -> np.ndarray:
         raise UnreadableFrame(str(path)) from error
 
 
-def decode_frame(root: Path, file: FrameFile, mask_format: str) -> Picture:
+def decode_frame(root: Path, file: FrameFile, mask_format: str) -> DecodedFrame:
     """A frame with its mask and prior depth, each cut to its box.
 
     Raises:
       UnreadableFrame: one of them cannot be decoded or cut.
     """
-    return Picture(
+    return DecodedFrame(
         image=cut(decode_image(root / file.image), file.box),
         mask=mask_of(root, file, mask_format) if file.mask else None,
         prior=prior_of(root, file) if file.prior else None,
@@ -269,8 +269,8 @@ def _decode(source: Path | bytes, flags: int) -> Shaped[np.ndarray, "..."]:
 def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
     """Labels of a grey image, or the palette indices of a palette image, which OpenCV would convert to colours."""
     try:
-        with Image.open(io.BytesIO(_complete(source))) as picture:
-            return np.asarray(picture)
+        with Image.open(io.BytesIO(_complete(source))) as image:
+            return np.asarray(image)
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFrame(_name(source)) from error
 
@@ -329,11 +329,11 @@ def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.1
 
 
-def misfit(picture: Picture, mask: Path | str) -> list[str]:
+def misfit(frame: DecodedFrame, mask: Path | str) -> list[str]:
     """The mask's file name and both sizes if the mask has other proportions than its image, otherwise empty."""
-    if picture.mask is None or same_proportions(picture.mask.shape, picture.image.shape[:2]):
+    if frame.mask is None or same_proportions(frame.mask.shape, frame.image.shape[:2]):
         return []
-    (height, width), (rows, columns) = picture.image.shape[:2], picture.mask.shape
+    (height, width), (rows, columns) = frame.image.shape[:2], frame.mask.shape
     return [f"{mask} ({columns}x{rows}, its image {width}x{height})"]
 
 

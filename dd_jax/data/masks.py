@@ -42,7 +42,7 @@ def is_object(values: Shaped[np.ndarray, "h w"], mask_format: str) -> Bool[np.nd
     return (values >= first) & (values <= last)
 
 
-def is_object_segment(picture: Shaped[np.ndarray, "h w 3"], path: Path) -> Bool[np.ndarray, "h w"]:
+def is_object_segment(image: Shaped[np.ndarray, "h w 3"], path: Path) -> Bool[np.ndarray, "h w"]:
     """Potentially dynamic objects of COCO's panoptic format: RGB encodes the segment id ``R + 256 G + 256^2 B``.
 
     :data:`SEGMENTS` beside the image ``path`` lists the classes of its segments.
@@ -59,7 +59,7 @@ def is_object_segment(picture: Shaped[np.ndarray, "h w 3"], path: Path) -> Bool[
             f"{segments} does not exist: --config.data.mask_format=coco_panoptic needs COCO's JSON beside the PNGs by this name"
         ) from error
     objects = object_segments(segments, stamp)[path.name]
-    return np.isin(picture.astype(np.int64) @ np.array([1, 256, 256**2]), np.fromiter(objects, np.int64))
+    return np.isin(image.astype(np.int64) @ np.array([1, 256, 256**2]), np.fromiter(objects, np.int64))
 
 
 @functools.lru_cache(maxsize=8)

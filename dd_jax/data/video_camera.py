@@ -81,7 +81,7 @@ def undistortion(
             "the order k1,k2,p1,p2[,k3], and that --intrinsics is the camera it was measured with"
         )
     straight = float(new[0, 0]), float(new[1, 1]), float(new[0, 2]), float(new[1, 2])
-    return straight, lambda picture: cv2.remap(picture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return straight, lambda image: cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _stated_focal(video: Path) -> float | None:

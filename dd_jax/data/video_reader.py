@@ -32,7 +32,7 @@ def opened(path: Path) -> av.container.InputContainer:
       ConfigError: the file is not a video.
     """
     with contextlib.suppress(av.FFmpegError):
-        container = av.open(str(path))
+        container = av.open(str(path.absolute()))  # a relative path with a colon would be read as a URL
         if container.streams.best("video") is not None:
             return container
         container.close()
@@ -121,10 +121,10 @@ def read(path: Path, numbers: range, count: int, wanted: Callable[[int], bool]) 
                 f"frame {number} of {path} has {width} x {height} pixels, the first one {first[1]} x {first[0]}: "
                 "all frames need the same size, so predict the parts as separate files"
             )
-        picture = pixels(frame) if (chosen := wanted(numbers.index(number))) else None
-        if chosen and picture is None:
+        image = pixels(frame) if (chosen := wanted(numbers.index(number))) else None
+        if chosen and image is None:
             raise _undecodable(path, number)
-        yield picture
+        yield image
         if number == numbers[-1]:
             return
 

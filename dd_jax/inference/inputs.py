@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32
 
 from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_camera, video_reader
-from dd_jax.data.folder import SUFFIXES, is_picture, read_camera
+from dd_jax.data.folder import SUFFIXES, is_image, read_camera
 from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
 from dd_jax.data.kitti.calibration import drive_camera
 from dd_jax.data.kitti.raw import read_annotated
@@ -197,7 +197,7 @@ def _stamp(path: Path) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if is_picture(path.name)] if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if is_image(path.name)] if folder.is_dir() else []
     if not found:
         raise ConfigError(f"{folder} has no {', '.join(SUFFIXES)} images")
     return sorted(found, key=lambda path: natural_key(path.name))

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.config.rules import validate
 from dd_jax.data import frames, loader
-from dd_jax.data.folder import is_picture
-from dd_jax.data.frames import FrameFile, Listing, Picture, UnreadableFrame
+from dd_jax.data.folder import is_image
+from dd_jax.data.frames import DecodedFrame, FrameFile, Listing, UnreadableFrame
 from dd_jax.prepare import triplet
 from dd_jax.report.pictures import colorize_depth, grid, label
 from dd_jax.runtime import files
@@ -92,7 +92,7 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
         loose = [(file, root) for file, root in _loose(Path(data.root)) if root / file.image not in mentioned]
         checks |= {file: functools.partial(_inspect, root, file, data) for file, root in loose}
     seen = _inspect_all(checks, data.threads, progress)
-    _pictures(seen, data, report)
+    _images(seen, data, report)
     _misfits(known, report)
     if data.masks == "files" and listed:
         loss = config.loss
@@ -131,7 +131,7 @@ def _loose(root: Path) -> Iterator[tuple[FrameFile, Path]]:
     """Images below a root (following links) in folders of frames."""
     for path in files.below(root):
         folders = path.relative_to(root).parts[:-1]
-        if is_picture(path.name) and any(part.startswith(("frames", "image_", "leftImg8bit")) for part in folders):
+        if is_image(path.name) and any(part.startswith(("frames", "image_", "leftImg8bit")) for part in folders):
             yield FrameFile(str(path.relative_to(root)), files.stamp_of(path)), root
 
 
@@ -170,13 +170,13 @@ def _inspect(root: Path, file: FrameFile, data: DataConfig) -> Inspection:
 def _inspect_stored(listing: Listing, index: int) -> Inspection:
     """A frame of a store, whose masks and priors were checked when it was made."""
     try:
-        picture = listing.decode(index)
+        frame = listing.decode(index)
     except UnreadableFrame:
         return Inspection(complaints=("image unreadable",))
     except ConfigError as error:
         return Inspection(complaints=(str(error),))
-    masked = picture.mask is not None
-    return Inspection(picture.image.shape[:2], masked, float(picture.mask.mean()) if masked else None)
+    masked = frame.mask is not None
+    return Inspection(frame.image.shape[:2], masked, float(frame.mask.mean()) if masked else None)
 
 
 def _try(decode: Callable, complaints: list[str], complaint: str, *arguments: Any) -> np.ndarray | None:
@@ -189,7 +189,7 @@ def _try(decode: Callable, complaints: list[str], complaint: str, *arguments: An
     return None
 
 
-def _pictures(seen: dict[FrameFile, Inspection], data: DataConfig, report: Report) -> None:
+def _images(seen: dict[FrameFile, Inspection], data: DataConfig, report: Report) -> None:
     by_complaint: dict[str, list[str]] = {}
     for file, one in seen.items():
         for complaint in one.complaints:
@@ -321,25 +321,25 @@ def _triplet(listing: Listing) -> UInt8[np.ndarray, "rows width 3"] | None:
         return None
     index = complete[complete.size // 2]
     try:
-        pictures = [listing.decode(position) for position in listing.triplets[index].tolist()]
+        triplet_frames = [listing.decode(position) for position in listing.triplets[index].tolist()]
     except (UnreadableFrame, ConfigError):
         return None  # reported already
-    if len({picture.image.shape for picture in pictures}) > 1:
+    if len({frame.image.shape for frame in triplet_frames}) > 1:
         return None
-    tiles = triplet.tiles(*(picture.image for picture in pictures), listing.names[index])
-    return grid(tiles + _beside(pictures[TARGET]), columns=2)
+    tiles = triplet.tiles(*(frame.image for frame in triplet_frames), listing.names[index])
+    return grid(tiles + _beside(triplet_frames[TARGET]), columns=2)
 
 
-def _beside(picture: Picture) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+def _beside(frame: DecodedFrame) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """Tiles of a frame's tinted mask and of its prior."""
-    shown = triplet.shown(picture.image)
+    shown = triplet.shown(frame.image)
     tiles, size = [], shown.shape[:2]
-    if picture.mask is not None:
-        mask = frames.resize_mask(picture.mask, *size)
+    if frame.mask is not None:
+        mask = frames.resize_mask(frame.mask, *size)
         tinted = np.where(mask[..., None], shown // 2 + np.array([127, 105, 20], np.uint8), shown)
         tiles.append(label(tinted, "potentially dynamic objects"))
-    if picture.prior is not None:
-        prior = frames.resize_prior(picture.prior, *size)
+    if frame.prior is not None:
+        prior = frames.resize_prior(frame.prior, *size)
         depth = np.divide(1.0, prior, out=np.zeros(size), where=prior > 0)
         tiles.append(label(colorize_depth(depth), "prior depth"))
     return tiles

@@ -82,7 +82,7 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
         of_entry = {entry: cameras.of("train", *entry) for entry in entries}  # raises before hours of work
         wanted = {city for city, _, _ in entries}
         _remember(out, settings, begun=wanted)
-        todo = [entry for entry in entries if not _picture(out, entry).is_file()]
+        todo = [entry for entry in entries if not _image_path(out, entry).is_file()]
         damaged: set[str] = set()
         runs = _runs(todo)
         progress = tqdm(total=len(entries), initial=len(entries) - len(todo), desc="triplets", unit="triplet", disable=None)
@@ -96,7 +96,7 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
         lines = "".join(f"{rules.line(entry)}\n" for entry in rules.draw(present, split))
         _replace(out / "splits" / f"{split}_files.txt", lines.encode())
     _remember(out, settings, done=wanted)
-    return Prepared(out, len(present), sum(_picture(out, entry).is_file() for entry in todo), sorted(damaged))
+    return Prepared(out, len(present), sum(_image_path(out, entry).is_file() for entry in todo), sorted(damaged))
 
 
 def _entries(tree: Tree, cities: set[str]) -> list[Entry]:
@@ -155,14 +155,14 @@ def _write_run(
 
     for entry in run:
         number = entry[2]
-        pictures = [frame(entry, number + step) for step in (-STEP, 0, STEP)]
+        images = [frame(entry, number + step) for step in (-STEP, 0, STEP)]
         for old in [old for old in decoded if old < number - STEP + 1]:
             del decoded[old]
-        if all(picture is not None for picture in pictures):
+        if all(image is not None for image in images):
             encoded = cv2.imencode(
-                ".jpg", np.concatenate(pictures, axis=1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, settings.quality]
+                ".jpg", np.concatenate(images, axis=1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, settings.quality]
             )[1]
-            target = _picture(out, entry)
+            target = _image_path(out, entry)
             _replace(target.with_name(f"{target.stem}_cam.txt"), camera_text(cameras[entry]).encode())
             _replace(target, encoded.tobytes())  # written last: its presence implies the camera's
         progress.update()
@@ -177,7 +177,7 @@ def camera_text(camera: Camera) -> str:
     return f"{camera.fx * sx!r},0.,{cx!r},0.,{camera.fy * sy!r},{cy!r},0.,0.,1."
 
 
-def _picture(out: Path, entry: Entry) -> Path:
+def _image_path(out: Path, entry: Entry) -> Path:
     city, sequence, number = entry
     return out / city / f"{city}_{sequence}_{number:06d}.jpg"
 

@@ -26,10 +26,10 @@ class Difference:
     parallax: float  # share of corners that no single homography (camera rotation or one plane) explains
 
 
-def shrink(picture: UInt8[np.ndarray, "H W 3"]) -> Grey:
+def shrink(image: UInt8[np.ndarray, "H W 3"]) -> Grey:
     """The RGB image in grey, :data:`TRACKING_WIDTH` pixels wide."""
-    size = (TRACKING_WIDTH, max(1, round(picture.shape[0] * TRACKING_WIDTH / picture.shape[1])))
-    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+    size = (TRACKING_WIDTH, max(1, round(image.shape[0] * TRACKING_WIDTH / image.shape[1])))
+    return cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
 
 
 def track(before: Grey, after: Grey) -> tuple[Points, Points] | None:
@@ -63,9 +63,9 @@ def alignment(source: Grey, target: Grey) -> Float64[np.ndarray, "3 3"] | None:
     return None if pair is None else cv2.findHomography(*pair, cv2.RANSAC, OFF_PLANE)[0]
 
 
-def sharpness(picture: Grey) -> float:
+def sharpness(image: Grey) -> float:
     """Variance of the Laplacian: decreases with blur but depends on the scene, so compare neighbouring frames only."""
-    return float(cv2.Laplacian(picture, cv2.CV_32F).var())
+    return float(cv2.Laplacian(image, cv2.CV_32F).var())
 
 
 def blurred(values: list[float], share: float = 0.5, window: int = 9) -> list[int]:

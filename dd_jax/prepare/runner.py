@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dd_jax.config import ConfigError
 from dd_jax.data import frames
-from dd_jax.data.folder import SUFFIXES, is_picture
+from dd_jax.data.folder import SUFFIXES, is_image
 from dd_jax.runtime import files
 from dd_jax.runtime.command_line import Parser, positive
 
@@ -76,7 +76,7 @@ def jobs_of_data_set(root: Path, kind: Kind) -> list[Job]:
 
 def jobs_of_folder(images: Path, results: Path) -> list[Job]:
     """A job for every image below ``images`` (following links); the result has the same name below ``results``, as PNG."""
-    paths = (path for path in files.below(images) if is_picture(path.name))
+    paths = (path for path in files.below(images) if is_image(path.name))
     ordered = sorted(paths, key=lambda path: [files.natural_key(part) for part in path.relative_to(images).parts])
     return [Job(path, (results / path.relative_to(images)).with_suffix(".png")) for path in ordered]
 
@@ -160,9 +160,9 @@ def _batches(todo: Sequence[Job], batch_size: int, done: Done) -> Iterator[list[
                 yield list(group)
 
 
-def _write(path: Path, picture: Shaped[np.ndarray, "h w"]) -> None:
+def _write(path: Path, image: Shaped[np.ndarray, "h w"]) -> None:
     try:
-        files.replace(path, cv2.imencode(".png", picture)[1].tobytes())
+        files.replace(path, cv2.imencode(".png", image)[1].tobytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}): make room and run it again") from error
 

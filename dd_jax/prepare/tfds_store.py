@@ -270,19 +270,19 @@ def _frame(content: Content, place: int, flaws: Flaws) -> Example:
     file, config = listing.files[index], content.config
     nothing = np.zeros((1, 1), np.uint8)
     try:
-        picture = listing.decode(index)
+        frame = listing.decode(index)
     except UnreadableFrame:
         flaws.unreadable.append(place)
         fields = {"image": np.zeros((1, 1, 3), np.uint8), "mask": nothing, "prior": nothing}
         return {key: _png(value) for key, value in fields.items()} | {"name": file.image, "readable": False}
-    flaws.misfits.extend(frames.misfit(picture, file.mask))
-    image, size = picture.image, (config.height, config.width)
-    mask = nothing if picture.mask is None else picture.mask.astype(np.uint8) * 255
-    prior = nothing if picture.prior is None else picture.prior
+    flaws.misfits.extend(frames.misfit(frame, file.mask))
+    image, size = frame.image, (config.height, config.width)
+    mask = nothing if frame.mask is None else frame.mask.astype(np.uint8) * 255
+    prior = nothing if frame.prior is None else frame.prior
     if not content.full:
         image = frames.resize_image(image, *size, config.resize)
-        mask = mask if picture.mask is None else frames.resize_mask(picture.mask, *size).astype(np.uint8) * 255
-        prior = prior if picture.prior is None else frames.resize_prior(prior, *size)
+        mask = mask if frame.mask is None else frames.resize_mask(frame.mask, *size).astype(np.uint8) * 255
+        prior = prior if frame.prior is None else frames.resize_prior(prior, *size)
     original = (listing.root / file.image).read_bytes() if content.full and file.box == WHOLE else b""
     encoded = io.BytesIO(original) if _plain(original) else _png(image)
     return {"image": encoded, "mask": _png(mask), "prior": _png(prior), "name": file.image, "readable": True}

@@ -18,7 +18,7 @@ def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> 
     Sharp structures in the second difference are parallax or moving objects; if it shows as much as the first, the frames are not
     consecutive.
     """
-    previous, target, following = (shown(picture) for picture in (previous, target, following))
+    previous, target, following = (shown(image) for image in (previous, target, following))
     small = motion.shrink(previous), motion.shrink(target)
     H = motion.alignment(*small)
     aligned, text = previous, "previous frame: too few corners to align"
@@ -38,17 +38,17 @@ def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> 
     ]
 
 
-def shown(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
+def shown(image: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
     """The image, reduced to at most :data:`TILE_WIDTH` pixels in width."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if width <= TILE_WIDTH:
-        return picture
-    return cv2.resize(picture, (TILE_WIDTH, max(1, round(height * TILE_WIDTH / width))), interpolation=cv2.INTER_AREA)
+        return image
+    return cv2.resize(image, (TILE_WIDTH, max(1, round(height * TILE_WIDTH / width))), interpolation=cv2.INTER_AREA)
 
 
-def jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """Content of a JPEG file."""
-    return cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def _difference(first: Picture, second: Picture) -> Picture:

@@ -178,7 +178,7 @@ def _extract(video: Path, extractor: "_Extractor") -> dict:
     rate, announced = video_reader.rate(video), video_reader.length(video)
     first, last = settings["start"] * rate, math.inf if settings["end"] is None else settings["end"] * rate
     done = missing = 0  # ``done``: number of frames up to the last decodable one; what follows it is not damage but missing
-    with tqdm(total=math.ceil(min(last, announced)), desc=video.name, unit="frame", disable=None) as progress:
+    with tqdm(total=math.ceil(min(last, announced)) or None, desc=video.name, unit="frame", disable=None) as progress:
         for number, frame in enumerate(video_reader.decoded(video)):
             if number >= last:
                 break
@@ -210,7 +210,7 @@ class _Extractor:
         self.before: motion.Grey | None = None  # the last frame kept
         self.size, self.camera_note = (0, 0), ""
         self._journal: TextIO | None = None  # opened at the first image
-        self._straighten = lambda picture: picture
+        self._straighten = lambda image: image
 
     def close(self) -> None:
         """Closes the journal."""
@@ -221,26 +221,26 @@ class _Extractor:
         """Whether the frame is new, or the one that the next new frame is compared with."""
         return number > self._done or number == self._last_kept
 
-    def add(self, number: int, picture: Picture | None) -> None:
+    def add(self, number: int, image: Picture | None) -> None:
         """Processes a frame; None = cannot be decoded."""
         known = number <= self._done
-        if picture is None:
+        if image is None:
             self._note(Row(number, UNREADABLE))
             return
         if self.before is None:
-            self._begin(picture.shape[1], picture.shape[0])
-        if (picture.shape[1], picture.shape[0]) != self.size:
+            self._begin(image.shape[1], image.shape[0])
+        if (image.shape[1], image.shape[0]) != self.size:
             self._note(Row(number, RESIZED))
             return
-        picture = self._straighten(picture)
-        grey = motion.shrink(picture)
+        image = self._straighten(image)
+        grey = motion.shrink(image)
         if known:
             self.before = grey
             return
         between = motion.Difference(math.nan, math.nan) if self.before is None else motion.compare(self.before, grey)
         static = between.motion < self.settings["min_motion"]
         if not static:
-            self._write(number, picture)
+            self._write(number, image)
             self.before = grey
         outcome = STATIC if static else KEPT
         self._note(Row(number, outcome, between.motion, between.parallax, motion.sharpness(grey)))
@@ -263,9 +263,9 @@ class _Extractor:
         files.replace(self.folder / JOURNAL, self._text)  # without an incomplete last line
         self._journal = (self.folder / JOURNAL).open("a")
 
-    def _write(self, number: int, picture: Picture) -> None:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        encoded, data = cv2.imencode(f".{self.settings['suffix']}", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    def _write(self, number: int, image: Picture) -> None:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        encoded, data = cv2.imencode(f".{self.settings['suffix']}", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         if not encoded:
             raise ConfigError(f"frame {number} cannot be written as {self.settings['suffix']}")
         files.replace(self.folder / f"{number:06d}.{self.settings['suffix']}", data.tobytes())

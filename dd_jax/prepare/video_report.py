@@ -86,7 +86,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending} "
 
 
-def check_picture(prepared: Prepared) -> UInt8[np.ndarray, "rows width 3"] | None:
+def check_image(prepared: Prepared) -> UInt8[np.ndarray, "rows width 3"] | None:
     """A frame of median motion and its neighbours, RGB (see :mod:`dd_jax.prepare.triplet`); None with too few frames.
 
     Raises:
@@ -99,7 +99,7 @@ def check_picture(prepared: Prepared) -> UInt8[np.ndarray, "rows width 3"] | Non
     place = 1 + int(np.argsort(np.where(np.isfinite(inner), inner, np.inf), kind="stable")[len(inner) // 2])
     names = [f"{kept[place + step].frame:06d}" for step in (-1, 0, 1)]
     try:
-        pictures = [frames.decode_image(next(prepared.folder.glob(f"{name}.*"))) for name in names]
+        images = [frames.decode_image(next(prepared.folder.glob(f"{name}.*"))) for name in names]
     except frames.UnreadableFrame as error:
         raise ConfigError(f"the frame {error} cannot be decoded any more: {REMEDY}") from error
-    return grid(triplet.tiles(*pictures, names[1]), columns=2)
+    return grid(triplet.tiles(*images, names[1]), columns=2)

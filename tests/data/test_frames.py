@@ -151,10 +151,10 @@ def test_proportions_tolerance():
 
 
 def test_misfit_names_mask_and_sizes():
-    picture = frames.Picture(np.zeros((32, 64, 3), np.uint8), np.zeros((32, 200), bool))
+    picture = frames.DecodedFrame(np.zeros((32, 64, 3), np.uint8), np.zeros((32, 200), bool))
     assert frames.misfit(picture, "m.png") == ["m.png (200x32, its image 64x32)"]
     for mask in (None, np.zeros((64, 128), bool)):
-        assert frames.misfit(frames.Picture(picture.image, mask), "m.png") == []
+        assert frames.misfit(frames.DecodedFrame(picture.image, mask), "m.png") == []
 
 
 def test_resize_mask_matches_pil_nearest():

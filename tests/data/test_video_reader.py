@@ -2,6 +2,7 @@
 
 import re
 import struct
+from pathlib import Path
 
 import av
 import cv2
@@ -158,6 +159,12 @@ def test_damaged_b_frame_keeps_its_number(tmp_path, frame, later):
     with pytest.raises(ConfigError, match=f"frame {frame} of .*clip.mp4 cannot be decoded"):
         read(path)
     assert [number for number, image in enumerate(video_reader.decoded(path)) if image is None] == [frame]
+
+
+def test_relative_path_with_colon(clip, monkeypatch):
+    monkeypatch.chdir(clip.parent)
+    clip.rename("10:30.avi")
+    assert video_reader.length(Path("10:30.avi")) == 12
 
 
 def test_implausible_rate_is_replaced(clip):

@@ -27,7 +27,7 @@ def red(images):
     return [np.where(image[..., 0] > 127, np.uint8(255), np.uint8(0)) for image in images]
 
 
-def unasked(images):
+def unused_network(images):
     raise AssertionError("the network must not run")
 
 
@@ -104,7 +104,7 @@ def test_killed_run_resumes_identically(tmp_path, write):
     for one, other in zip(whole, parts, strict=True):
         assert one.result.read_bytes() == other.result.read_bytes()
     assert len(list((tmp_path / "parts").iterdir())) == 7
-    assert runner.run(parts, unasked, 2, "test").present == 7
+    assert runner.run(parts, unused_network, 2, "test").present == 7
 
 
 def test_existing_arrays_are_results(tmp_path, write):
@@ -112,7 +112,7 @@ def test_existing_arrays_are_results(tmp_path, write):
     (job,) = runner.jobs_of_folder(tmp_path / "in", tmp_path / "out")
     job.result.parent.mkdir()
     np.save(job.result.with_suffix(".npy"), np.ones((2, 2)))
-    assert runner.run([job], unasked, 1, "test").present == 1
+    assert runner.run([job], unused_network, 1, "test").present == 1
 
 
 def test_damaged_images_and_empty_results_reported(tmp_path, write):

@@ -8,7 +8,7 @@ import pytest
 
 from dd_jax.config import ConfigError
 from dd_jax.prepare.video import DELETED, KEPT, RESIZED, STATIC, UNREADABLE, Prepared, Row
-from dd_jax.prepare.video_report import check_picture, sentences
+from dd_jax.prepare.video_report import check_image, sentences
 
 
 def prepared(count=20, motion=0.012, parallax=0.5, sharpness=100.0, **changes):
@@ -73,7 +73,7 @@ def test_deleted_frames_counted():
 def test_guess_and_too_few_frames_reported():
     assert "guessed 60" in line(prepared(camera="guessed 60"), "camera")
     assert "training needs three in a row" in line(prepared(count=2), "frames")
-    assert check_picture(prepared(count=2)) is None
+    assert check_image(prepared(count=2)) is None
 
 
 @pytest.mark.parametrize(("every", "word"), [(1, ""), (2, "2nd "), (3, "3rd "), (4, "4th "), (11, "11th "), (21, "21st ")])
@@ -87,10 +87,10 @@ def test_check_picture_shows_median_motion(tmp_path, picture):
         found.rows[number + 1] = dataclasses.replace(found.rows[number + 1], motion=moved)
     for number in range(6):
         cv2.imwrite(str(tmp_path / f"{number:06d}.png"), np.full((96, 160, 3), 10 * number, np.uint8))
-    shown = check_picture(found)
+    shown = check_image(found)
     assert shown.shape == (3 * 96 + 8, 2 * 160 + 4, 3)
     assert [int(value) for value in (shown[80, 80, 0], shown[80, 250, 0], shown[180, 80, 0])] == [40, 30, 50]
     for number in range(6):
         (tmp_path / f"{number:06d}.png").write_bytes(b"damaged")
     with pytest.raises(ConfigError, match=r"the frame .*\.png cannot be decoded any more: remove the folder to extract"):
-        check_picture(found)
+        check_image(found)

@@ -52,7 +52,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     steps = (-STEP, 0) if split == "test" else (-STEP, 0, STEP)
     rows = [[position(city, sequence, number + step) for step in steps] for city, sequence, number in entries]
     triplets = np.array([row + [MISSING] * (3 - len(row)) for row in rows], np.int32)
-    absent = [tree.picture(entry) for entry, row in zip(entries, rows) if row[1] == MISSING]
+    absent = [tree.image_path(entry) for entry, row in zip(entries, rows) if row[1] == MISSING]
     refuse_absent(absent, len(entries), path if listed else tree.root)
     size = (config.height, config.width)
     names = [rules.line(entry) for entry in entries]

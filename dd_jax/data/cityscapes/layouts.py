@@ -68,7 +68,7 @@ class Sequences:
             log.warning("%d of %d triplets are left out: a frame has no object mask", len(entries) - len(kept), len(entries))
         return kept
 
-    def picture(self, entry: Entry) -> str:
+    def image_path(self, entry: Entry) -> str:
         """Expected image path of a frame, for messages."""
         city, sequence, number = entry
         name = f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
@@ -131,7 +131,7 @@ class Triplets(Sequences):
         cities = (path.name for path in (self.root / self.base).iterdir() if path.is_dir())
         return rules.draw(self.masked(triplets_in(self.folders, cities, self.base)), split)
 
-    def picture(self, entry: Entry) -> str:
+    def image_path(self, entry: Entry) -> str:
         city, sequence, number = entry
         return f"{self.root / self.base / city}/{city}_{sequence}_{number:06d}.jpg"
 
@@ -144,4 +144,4 @@ class Triplets(Sequences):
         return None
 
     def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-        return read_camera_text(Path(self.picture(entry).removesuffix(".jpg") + "_cam.txt"), size)
+        return read_camera_text(Path(self.image_path(entry).removesuffix(".jpg") + "_cam.txt"), size)

@@ -35,19 +35,19 @@ def list_split(config: DataConfig, split: str) -> Listing:
         prior = folders.find(f"{base}/prior_{camera}", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
         return frame_file(image, mask, prior)
 
-    def picture(sequence: str, frame: int, camera: int) -> str:
+    def image_path(sequence: str, frame: int, camera: int) -> str:
         return f"{root}/{sequence_folder(sequence)}/image_{camera}/{frame:06d}.jpg|.png"
 
-    files, triplets = list_triplets(entries, file_of, picture, source)
-    pictures: dict[tuple[str, int], list[Path]] = {}  # by sequence and camera, to read the size from
+    files, triplets = list_triplets(entries, file_of, image_path, source)
+    images: dict[tuple[str, int], list[Path]] = {}  # by sequence and camera, to read the size from
     for (sequence, _, camera), row in zip(entries, triplets):
-        pictures.setdefault((sequence, camera), []).append(root / files[row[1]].image)
+        images.setdefault((sequence, camera), []).append(root / files[row[1]].image)
 
     @functools.cache
     def camera_of(sequence: str, camera: int) -> Float32[np.ndarray, "3 3"]:
         if config.intrinsics == "nominal":
             return nominal_camera(size)
-        return _sequence_camera(root / sequence_folder(sequence), camera, pictures[sequence, camera], size)
+        return _sequence_camera(root / sequence_folder(sequence), camera, images[sequence, camera], size)
 
     return Listing(
         root=root,
@@ -64,12 +64,12 @@ def sequence_folder(sequence: str) -> str:
     return f"sequences/{int(sequence):02d}"
 
 
-def _sequence_camera(folder: Path, camera: int, pictures: list[Path], size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+def _sequence_camera(folder: Path, camera: int, images: list[Path], size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     path, key = folder / "calib.txt", f"P{camera}"
     (fx, _, cx, _), (_, fy, cy, _), _ = read_calibration(path, **{key: 12})[key].reshape(3, 4)
-    found = first_readable(pictures)
+    found = first_readable(images)
     if found is None:
         raise ConfigError(
-            f"none of {len(pictures)} frames like {pictures[0]} can be read to find the image size of the sequence: {AGAIN}"
+            f"none of {len(images)} frames like {images[0]} can be read to find the image size of the sequence: {AGAIN}"
         )
     return intrinsics(fx, fy, cx, cy, found[1], size, f"{path} ({key})")

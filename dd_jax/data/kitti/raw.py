@@ -72,10 +72,10 @@ def list_split(config: DataConfig, split: str) -> Listing:
         prior = folders.find(f"{folder}/prior_0{camera}/data", f"{name}.png", f"{name}.npy") if config.priors == "files" else None
         return frame_file(image, mask, prior)
 
-    def picture(folder: str, frame: int, camera: int) -> str:
+    def image_path(folder: str, frame: int, camera: int) -> str:
         return f"{root}/{folder}/image_0{camera}/data/{frame:010d}.jpg|.png"
 
-    files, triplets = list_triplets(entries, file_of, picture, source)
+    files, triplets = list_triplets(entries, file_of, image_path, source)
 
     @functools.cache
     def camera_of(date: str, camera: int) -> Float32[np.ndarray, "3 3"]:

@@ -14,14 +14,14 @@ from dd_jax.data.splits import refuse_absent
 def list_triplets(
     entries: list[Entry],
     file_of: Callable[[str, int, int], FrameFile | None],
-    picture: Callable[[str, int, int], str],
+    image_path: Callable[[str, int, int], str],
     source: str,
 ) -> tuple[list[FrameFile], Int32[np.ndarray, "n 3"]]:
     """The unique frames of the triplets (t-1, t, t+1), and the triplets as positions in that list.
 
     Args:
       file_of: the file of (folder, frame, camera), None if there is none.
-      picture: its path for messages.
+      image_path: its path for messages.
       source: file or split of the entries, for messages.
 
     Raises:
@@ -33,5 +33,5 @@ def list_triplets(
         return table.position(entry, functools.partial(file_of, *entry))
 
     triplets = np.array([[position(f, t + step, c) for step in (-1, 0, 1)] for f, t, c in entries], np.int32)
-    refuse_absent([picture(*entry) for entry, row in zip(entries, triplets) if row[1] < 0], len(entries), source)
+    refuse_absent([image_path(*entry) for entry, row in zip(entries, triplets) if row[1] < 0], len(entries), source)
     return table.files, triplets

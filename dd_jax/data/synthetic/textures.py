@@ -53,20 +53,20 @@ _LEVELS = 11
 class Atlas:
     """All textures in one flat array of packed pixels."""
 
-    def __init__(self, pictures: dict[str, np.ndarray], onto: "Atlas | None" = None):
+    def __init__(self, images: dict[str, np.ndarray], onto: "Atlas | None" = None):
         """``onto``: an atlas to extend."""
         parts = [] if onto is None else [onto.pixels.view(np.uint8).reshape(-1, 4)]
         start = 0 if onto is None else len(onto.pixels)
         # log2 of width and height; first pixel of every level
         self.log_size = np.zeros((len(NAMES), 2), np.int32) if onto is None else onto.log_size.copy()
         self.offset = np.zeros((len(NAMES), _LEVELS, _LEVELS), np.int32) if onto is None else onto.offset.copy()
-        for name, picture in pictures.items():
-            height, width = picture.shape[:2]
+        for name, image in images.items():
+            height, width = image.shape[:2]
             logs = int(np.log2(width)), int(np.log2(height))
             if (1 << logs[0], 1 << logs[1]) != (width, height):
                 raise ValueError(f"texture {name!r} is {width}x{height}; both sides must be powers of two")
             self.log_size[ID[name]] = logs
-            column = picture
+            column = image
             for a in range(logs[0] + 1):
                 column = cv2.resize(column, (width >> a, height), interpolation=cv2.INTER_AREA) if a else column
                 level = column

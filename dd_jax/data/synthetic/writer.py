@@ -86,7 +86,7 @@ def _folders(drive: pathlib.Path, recipe: Recipe) -> dict[str, pathlib.Path]:
 
 def _write_frame(folders, stem: str, frame: Frame, moving: Bool[np.ndarray, "h w"], rng: np.random.Generator) -> None:
     depth = np.where(frame.inverse > 0, np.rint(256 / np.maximum(frame.inverse, 1e-6)), 0)
-    for name, picture in (
+    for name, image in (
         ("image_02", frame.image[..., ::-1]),
         ("depth", np.where(depth < 65536, depth, 0).astype(np.uint16)),
         ("mask_02", frame.owner),
@@ -94,7 +94,7 @@ def _write_frame(folders, stem: str, frame: Frame, moving: Bool[np.ndarray, "h w
         ("prior_02", prior(frame.inverse, frame.owner, rng)),
     ):
         path = folders[name] / f"{stem}.png"
-        if not cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+        if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise OSError(f"could not write {path}")
 
 

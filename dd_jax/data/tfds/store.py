@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Int, UInt8, UInt16
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames, published_order
-from dd_jax.data.frames import FrameFile, GroundTruth, Listing, Picture, UnreadableFrame
+from dd_jax.data.frames import DecodedFrame, FrameFile, GroundTruth, Listing, UnreadableFrame
 from dd_jax.data.tfds.builders import BUILDERS, KINDS, VERSION
 
 NOTE = "store.json"
@@ -85,7 +85,7 @@ class StoredFrames:
         self.readable: Bool[np.ndarray, " n"] = ~np.isin(positions, note["unreadable"])
         self._masks, self._priors = config.masks == "files", config.priors == "files"
 
-    def decode(self, index: int) -> Picture:
+    def decode(self, index: int) -> DecodedFrame:
         """One frame as it is stored.
 
         Raises:
@@ -94,10 +94,10 @@ class StoredFrames:
         """
         return self._decode(self._records_of(np.array([index]))[0])
 
-    def _decode(self, record: dict[str, Any]) -> Picture:
+    def _decode(self, record: dict[str, Any]) -> DecodedFrame:
         if not record["readable"]:
             raise UnreadableFrame(record["name"].decode())
-        return Picture(
+        return DecodedFrame(
             image=frames.decode_image(record["image"]),
             mask=frames.decode_mask(record["mask"]) if self._masks and _given(record["mask"]) else None,
             prior=frames.decode_depth(record["prior"]) if self._priors and _given(record["prior"]) else None,
@@ -114,10 +114,10 @@ class StoredFrames:
         present = index >= 0
         images[~present], masks[...] = 0, False
         for place, record in zip(zip(*np.nonzero(present)), self._records_of(index[present])):
-            picture = self._decode(record)
-            images[place] = picture.image
-            if picture.mask is not None:
-                masks[place] = frames.resize_mask(picture.mask, *masks.shape[-2:])
+            frame = self._decode(record)
+            images[place] = frame.image
+            if frame.mask is not None:
+                masks[place] = frames.resize_mask(frame.mask, *masks.shape[-2:])
 
     def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
         """Prior depth of these frames; None if the store has none."""
