@@ -144,8 +144,8 @@ def _student(restored: Restored, pixels: str) -> Program:
         }
 
     def run(**arrays: jax.Array) -> dict[str, jax.Array]:
-        # The method needs a known batch size (the cost volume counts occluded positions): it sees one sample.
-        return jax.vmap(predict_sample)(arrays)
+        # The cost volume needs a known batch size. Not vmap: with other operations, bfloat16 would be rounded elsewhere.
+        return jax.lax.map(predict_sample, arrays)
 
     inputs = {}
     for prefix, _ in frames:
