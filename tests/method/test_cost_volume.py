@@ -181,13 +181,14 @@ def test_pooling_in_many_chunks_changes_nothing(scene, monkeypatch):
     np.testing.assert_allclose(chunked.costs, whole.costs, atol=1e-6)
 
 
-def test_an_unknown_number_of_samples_changes_nothing(scene):
-    """As in an exported program, where every entry is pooled by itself."""
+def test_export_of_mapped_samples_equals_batch(scene):
+    """As in an exported program of symbolic batch size, which maps over samples."""
     arguments = (*scene, jnp.ones((2, 2), bool), holes_of(scene), jnp.tile(K, (2, 1, 1)))
     (batch,) = jax.export.symbolic_shape("batch")
     unknown = [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in arguments]
     config = CostVolumeConfig(bins=len(BINS))
-    exported = jax.export.export(jax.jit(lambda *args: cost_volume.build(*args, BINS, config).costs))(*unknown)
+    build_sample = lambda sample: cost_volume.build(*(x[None] for x in sample), BINS, config).costs[0]  # noqa: E731
+    exported = jax.export.export(jax.jit(lambda *args: jax.lax.map(build_sample, args)))(*unknown)
     known = build(scene, holes_of(scene), occlusion="feature_pool")
     np.testing.assert_allclose(jax.jit(exported.call)(*arguments), known.costs, rtol=1e-6)
 
