@@ -122,7 +122,7 @@ def predictions(
     K: Float[np.ndarray, "3 3"],
     records: "Records",
     keeper: Workers,
-    needs_picture: Callable[[int], bool],
+    needs_image: Callable[[int], bool],
     mask_of: Callable[[int], np.ndarray | None],
     network: str,
     batch_size: int,
@@ -139,22 +139,22 @@ def predictions(
         return any(0 <= reader < len(source.names) and not records.complete(reader) for reader in readers)
 
     def read() -> Iterator[Read]:
-        for place, picture in enumerate(source.read(lambda place: is_input(place) or needs_picture(place))):
+        for place, image in enumerate(source.read(lambda place: is_input(place) or needs_image(place))):
             resized, where = None, source.where(place)
-            if picture is not None:
-                preprocess.check_size(picture.shape[:2], source.size, where)
+            if image is not None:
+                preprocess.check_size(image.shape[:2], source.size, where)
             if is_input(place):
-                resized = preprocess.to_network_size(picture, mask_of(place), model.config.data, where)
-            yield picture, resized, records.read(place)
+                resized = preprocess.to_network_size(image, mask_of(place), model.config.data, where)
+            yield image, resized, records.read(place)
 
     def samples() -> Iterator[Sample]:
         for place, (before, now, after) in enumerate(preprocess.neighbours(read_ahead(read()), future)):
-            picture, resized, known = now
+            image, resized, known = now
             sample = None
             if not records.complete(place):
                 previous, following = (None if other is None else other[1] for other in (before, after))
                 sample = preprocess.assemble(previous, resized, following, K, model.config)
-            yield picture, sample, known
+            yield image, sample, known
 
     def started() -> Iterator[tuple[list[Sample], Any]]:
         items = samples()
@@ -166,21 +166,21 @@ def predictions(
     for group, begun in one_behind(started()):
         made = itertools.repeat(None) if begun is None else model.finish(begun, network)
         records.count(0 if begun is None else len(group))
-        for (picture, _, known), prediction in zip(group, made):
+        for (image, _, known), prediction in zip(group, made):
             here = next(place)
             if known is None:
                 keeper.submit(records.write, here, prediction)
-            yield picture, prediction if known is None else known
+            yield image, prediction if known is None else known
 
 
 def frames_of(source: Source, predicted: Iterator[tuple[Picture | None, Prediction, float]]) -> Iterator[Frame]:
     """Frames with what depends on those before them: the pose and the colour limits."""
     pose, limits = None, None
-    for name, (picture, prediction, factor) in zip(source.names, predicted, strict=False):  # a video may end early
+    for name, (image, prediction, factor) in zip(source.names, predicted, strict=False):  # a video may end early
         pose = trajectory.next_pose(pose, prediction, factor)
         own = np.array(depth_limits(1 / prediction.inverse_depth[::2, ::2]))
         limits = own if limits is None else limits + SMOOTHING * (own - limits)
-        yield Frame(name, picture, prediction, factor, (float(limits[0]), float(limits[1])), pose)
+        yield Frame(name, image, prediction, factor, (float(limits[0]), float(limits[1])), pose)
 
 
 class Records:

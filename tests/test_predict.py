@@ -27,10 +27,10 @@ def model():
     return tiny.model()
 
 
-def write_frames(folder, pictures=FRAMES):
+def write_frames(folder, images=FRAMES):
     folder.mkdir()
-    for place, picture in enumerate(pictures):
-        cv2.imwrite(str(folder / f"{place}.png"), picture[..., ::-1])
+    for place, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{place}.png"), image[..., ::-1])
     return folder
 
 

@@ -32,7 +32,7 @@ def fill_encoders(trees: tuple[dict[str, Any], dict[str, Any]], config: Config) 
         layers = torch_names.layers_of(state)
         fitting = [name for name, wanted in needed.items() if wanted == layers]
         if not fitting:
-            found = "no ResNet of 18, 34 or 50 layers" if layers is None else f"a ResNet of {layers} layers"
+            found = "not a ResNet of 18, 34 or 50 layers" if layers is None else f"a ResNet of {layers} layers"
             raise ConfigError(f"--config.train.init_encoders: {place} is {found}; needed are {_layers(needed)}")
         for name in fitting:
             left.pop(name, None)

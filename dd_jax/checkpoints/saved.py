@@ -165,7 +165,7 @@ def read(folder: Path) -> Restored:
     wanted = {"params": params, "batch_stats": batch_stats, "depth_range": jax.ShapeDtypeStruct((2,), jnp.float32)}
     different = run_folder.differences(arrays, _flat(wanted))
     if different:
-        raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of the {ABOUT} beside it: {different}")
+        raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of {ABOUT} in its folder: {different}")
     damaged = [key for key in _flat(wanted) if not np.isfinite(arrays[key]).all()]
     if damaged:
         raise ConfigError(f"{folder / WEIGHTS} has values in {damaged[0]} that are not finite: it is damaged")

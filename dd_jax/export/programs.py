@@ -144,8 +144,8 @@ def _student(restored: Restored, pixels: str) -> Program:
         }
 
     def run(**arrays: jax.Array) -> dict[str, jax.Array]:
-        # The method needs a known batch size (the cost volume counts occluded positions): it sees one sample.
-        return jax.vmap(predict_sample)(arrays)
+        # The cost volume needs a known batch size. Not vmap: with other operations, bfloat16 would be rounded elsewhere.
+        return jax.lax.map(predict_sample, arrays)
 
     inputs = {}
     for prefix, _ in frames:
@@ -155,9 +155,7 @@ def _student(restored: Restored, pixels: str) -> Program:
             size = config.data.height, config.data.width
             inputs[f"{prefix}mask"] = Port(size, "bool", "", f"potentially dynamic objects in {name}; all False: none")
         if prefix:
-            inputs[f"has_{prefix}image"] = Port(
-                (), "bool", "", f"whether {name} exists; if not, its image and mask are ignored"
-            )
+            inputs[f"has_{prefix}image"] = Port((), "bool", "", f"whether {name} exists; if not, its image and mask are ignored")
     camera = "camera, ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), of the image at this size; integers at pixel centres"
     inputs["K"] = Port((3, 3), "float32", "pixels", camera)
     outputs = {

@@ -191,7 +191,7 @@ class Model:
         return Stream(self, frames, K, masks, Scaler(scale, self.config.eval), network, batch_size)
 
     def choose(self, network: str, has_previous: bool) -> str:
-        """"student" or "teacher".
+        """The network that predicts, "student" or "teacher".
 
         Raises:
           ConfigError: no such network, or "student" for a single-frame model.

@@ -77,11 +77,11 @@ def open_source(
     has_camera_flag, camera = camera is not None, camera or LEFT
     if only is not None and only.is_dir() and (only / f"image_0{camera}").is_dir():
         drive, masks = only, only / f"mask_0{camera}" / "data"
-        files = _pictures(only / f"image_0{camera}" / "data")
+        files = _image_files(only / f"image_0{camera}" / "data")
     elif has_camera_flag:
         raise ConfigError(f"--camera={camera} is for KITTI drives: {inputs[0]} has no folder image_0{camera}")
     elif only is not None and only.is_dir():
-        files = _pictures(only)
+        files = _image_files(only)
     elif only is not None and only.is_file() and only.suffix.lower() not in SUFFIXES:
         return _video(only, chosen, intrinsics, fov, rate)
     else:
@@ -196,7 +196,7 @@ def _stamp(path: Path) -> str:
     return f"{about.st_size}-{about.st_mtime_ns}"
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if is_image(path.name)] if folder.is_dir() else []
     if not found:
         raise ConfigError(f"{folder} has no {', '.join(SUFFIXES)} images")

@@ -177,9 +177,9 @@ def npy(array: Float32[np.ndarray, "H W"]) -> bytes:
     return data.getvalue()
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     """Content of a PNG file; channels in OpenCV's order, BGR."""
-    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1].tobytes()
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1].tobytes()
 
 
 def _add_to_video(video: SideBySideVideo, image: UInt8[np.ndarray, "H W 3"], drawn: Future) -> None:

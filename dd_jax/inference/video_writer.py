@@ -56,4 +56,3 @@ class SideBySideVideo:
         if self._writer is not None:
             self._writer.release()
         self._partial.unlink(missing_ok=True)
-

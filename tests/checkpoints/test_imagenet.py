@@ -95,7 +95,7 @@ def test_unsuitable_files_raise(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"init_encoders has no file for 50 \(student\): add one with as many layers"):
         filled(str(folder / "resnet18.safetensors"), 50)
     save_file({"weight": np.ones(3, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(ConfigError, match=r"x\.safetensors is no ResNet of 18, 34 or 50 layers; needed are 18 \(student\)"):
+    with pytest.raises(ConfigError, match=r"x\.safetensors is not a ResNet of 18, 34 or 50 layers; needed are 18 \(student\)"):
         filled(str(tmp_path / "x.safetensors"))
     save_file(classifier(18) | {"conv1.weight": np.ones((), np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match=r"x\.safetensors: the checkpoint does not fit the model: wr.* shape: .*conv1\.weight"):

@@ -109,7 +109,7 @@ def change(path, edit):
         (lambda about: about["config"]["data"].update(height=65), "config.json: --config.data.height=65 must be"),
         (
             lambda about: about["config"]["model"].update(width=16),
-            r"not hold the networks of the config.json beside it: .* is float32\[8\] there and float32\[16\] here; and \d+ more",
+            r"not hold the networks of config.json in its folder: .* is float32\[8\] there and float32\[16\] here; and \d+ more",
         ),
     ],
 )
@@ -204,7 +204,7 @@ def test_damaged_scores_raise(folder):
         with pytest.raises(ConfigError, match=r"metrics\.json is not the result of an evaluation \(.*\): evaluate again"):
             saved.scores_of(folder)
         with pytest.raises(ConfigError, match=r"metrics\.json is not the result"):
-            saved.scores_of(folder / "checkpoints")  # those of a run are beside its checkpoints
+            saved.scores_of(folder / "checkpoints")  # a run has them in the parent folder
 
 
 def test_restore_from_every_kind_of_place(model, folder, tmp_path, monkeypatch):

@@ -237,6 +237,7 @@ VARIANTS = {
     "ds depth": {"ds": {"enabled": True}, "domd": {"enabled": False}, "cost_volume": {"occlusion": "none"}},
     "monodepth2": {"model": {"student": False}, "domd": {"enabled": False}},
     "flow": {"model": {"flow": True}},
+    "bfloat16": {"model": {"precision": "bfloat16"}},
     "sc depth": {"sc": {"enabled": True}, "model": {"student": False}, "domd": {"enabled": False}},
 }
 

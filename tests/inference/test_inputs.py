@@ -51,7 +51,7 @@ def test_folder_in_order_of_names(folder):
     assert source.names == [f"f{place}" for place in range(12)] and source.size == (48, 80) and source.title == "drive"
     np.testing.assert_array_equal(all_frames(source), FRAMES)
     some = list(source.read(lambda place: place == 3))
-    assert [place for place, picture in enumerate(some) if picture is not None] == [3] and len(some) == 12
+    assert [place for place, image in enumerate(some) if image is not None] == [3] and len(some) == 12
     assert source.where(3) == str(folder / "f3.png")
 
 
@@ -82,7 +82,7 @@ def test_exif_rotation_and_hidden_files(tmp_path):
     (tmp_path / "intrinsics.json").write_text(json.dumps(camera))
     source = inputs.open_source([str(tmp_path)])
     assert source.names == ["0", "1"] and source.size == (80, 48)
-    assert [picture.shape for picture in all_frames(source)] == [(80, 48, 3)] * 2
+    assert [image.shape for image in all_frames(source)] == [(80, 48, 3)] * 2
     np.testing.assert_allclose(source.K, [[50, 0, 20], [0, 51, 45], [0, 0, 1]])
     (tmp_path / "intrinsics.json").write_text(json.dumps(camera | {"width": 80, "height": 48}))
     with pytest.raises(ConfigError, match=r"for images of 80 x 48, but .*0.jpg has 48 x 80"):
@@ -111,11 +111,11 @@ def test_truncated_video_and_video_without_length(clip, tmp_path):
 
 
 def test_changed_file_has_another_stamp(folder, clip):
-    pictures, video = (inputs.open_source([str(path)]) for path in (folder, clip))
-    assert len(pictures.stamps) == len(video.stamps) == 12 and len(set(video.stamps)) == 1
+    images, video = (inputs.open_source([str(path)]) for path in (folder, clip))
+    assert len(images.stamps) == len(video.stamps) == 12 and len(set(video.stamps)) == 1
     (folder / "f3.png").write_bytes((folder / "f4.png").read_bytes())
     again = inputs.open_source([str(folder)])
-    assert [place for place in range(12) if again.stamps[place] != pictures.stamps[place]] == [3]
+    assert [place for place in range(12) if again.stamps[place] != images.stamps[place]] == [3]
     os.utime(clip, (1, 1))
     assert inputs.open_source([str(clip)]).stamps[0] != video.stamps[0]
 

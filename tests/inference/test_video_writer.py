@@ -12,10 +12,10 @@ from dd_jax.inference.video_writer import LONGEST, SideBySideVideo
 
 
 def read(path):
-    capture, pictures = cv2.VideoCapture(str(path)), []
+    capture, images = cv2.VideoCapture(str(path)), []
     while (found := capture.read())[0]:
-        pictures.append(found[1][..., ::-1])
-    return capture.get(cv2.CAP_PROP_FPS), pictures
+        images.append(found[1][..., ::-1])
+    return capture.get(cv2.CAP_PROP_FPS), images
 
 
 def flat(value, height=48, width=64):
@@ -29,11 +29,11 @@ def test_frames_side_by_side_in_order(tmp_path):
         assert not (tmp_path / "a.mp4").exists()
     video.close()
     video.abandon()  # no effect after close
-    rate, pictures = read(tmp_path / "a.mp4")
-    assert rate == pytest.approx(12.5) and [picture.shape for picture in pictures] == [(48, 128, 3)] * 3
-    for picture, value in zip(pictures, (40, 120, 200)):
-        np.testing.assert_allclose(picture[8:40, 8:56].mean((0, 1)), [value, 0, 0], atol=12)
-        np.testing.assert_allclose(picture[8:40, 72:120].mean((0, 1)), [0, 0, value], atol=12)
+    rate, images = read(tmp_path / "a.mp4")
+    assert rate == pytest.approx(12.5) and [image.shape for image in images] == [(48, 128, 3)] * 3
+    for image, value in zip(images, (40, 120, 200)):
+        np.testing.assert_allclose(image[8:40, 8:56].mean((0, 1)), [value, 0, 0], atol=12)
+        np.testing.assert_allclose(image[8:40, 72:120].mean((0, 1)), [0, 0, value], atol=12)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
@@ -79,8 +79,8 @@ def test_full_disk_raises(tmp_path):
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
-        for picture in noise:
-            video.add(picture, picture)
+        for image in noise:
+            video.add(image, image)
         with pytest.raises(ConfigError, match=r"a.mp4 was not written completely: free disk space, then run"):
             video.close()
     finally:

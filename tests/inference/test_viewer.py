@@ -91,9 +91,9 @@ def settled(shown):
 
 
 def test_browser_draws_points(shown):
-    picture = settled(shown)
-    red = (picture[..., 0] > 120) & (picture[..., 1] < 90)
-    green = (picture[..., 1] > 120) & (picture[..., 0] < 90)
+    image = settled(shown)
+    red = (image[..., 0] > 120) & (image[..., 1] < 90)
+    green = (image[..., 1] > 120) & (image[..., 0] < 90)
     assert red.mean() > 0.02 and green.mean() > 0.02
     assert np.median(np.nonzero(green)[0]) < np.median(np.nonzero(red)[0])  # the wall is above the road
     assert shown.errors == [] and shown.evaluate("document.getElementById('name').value") == "a0  (1 of 3)"
@@ -111,8 +111,8 @@ def test_drag_rotates_and_double_click_resets(shown):
 
 
 def test_wheel_zooms(shown):
-    def coloured(picture):
-        return float((picture.max(axis=-1) > 100).mean())
+    def coloured(image):
+        return float((image.max(axis=-1) > 100).mean())
 
     start = coloured(settled(shown))
     shown.wheel((450, 300), 400)

@@ -181,6 +181,21 @@ def test_pooling_does_not_depend_on_the_chunk_size(scene, monkeypatch):
     np.testing.assert_allclose(chunked.costs, whole.costs, atol=1e-6)
 
 
+def test_export_of_mapped_samples_equals_batch(scene):
+    """As in an exported program of symbolic batch size, which maps over samples."""
+    arguments = (*scene, jnp.ones((2, 2), bool), holes_of(scene), jnp.tile(K, (2, 1, 1)))
+    (batch,) = jax.export.symbolic_shape("batch")
+    unknown = [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in arguments]
+    config = CostVolumeConfig(bins=len(BINS))
+
+    def build_sample(sample):
+        return cost_volume.build(*(x[None] for x in sample), BINS, config).costs[0]
+
+    exported = jax.export.export(jax.jit(lambda *args: jax.lax.map(build_sample, args)))(*unknown)
+    known = build(scene, holes_of(scene), occlusion="feature_pool")
+    np.testing.assert_allclose(jax.jit(exported.call)(*arguments), known.costs, rtol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["set_one", "feature_pool", "cost_fill"])
 def test_without_holes_every_mode_is_the_same(scene, mode):
     plain = build(scene, occlusion="none")

@@ -1,6 +1,6 @@
 """Shapes, slices and reductions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,22 +109,12 @@ REDUCTIONS = {
 
 
 def reduce(g: Graph, eqn: Any, x: Tensor) -> Tensor:
-    """Sums and extremes."""
-    x, axes = g.full(x, shape_of(eqn.invars[0])), tuple(map(int, eqn.params["axes"]))
-    return _reduce(g, REDUCTIONS[eqn.primitive.name], x, axes, shape_of(eqn.outvars[0]))
-
-
-def any_true(g: Graph, x: Tensor, axes: Sequence[int], shape: Shape) -> Tensor:
-    """Whether any value along ``axes`` is true."""
-    return _reduce(g, REDUCTIONS["reduce_or"], x, axes, shape)
-
-
-def _reduce(g: Graph, op: str, x: Tensor, axes: Sequence[int], shape: Shape) -> Tensor:
-    """Of booleans: the extreme of the numbers 0 and 1."""
-    logical = x.dtype.kind == "b"
+    """Sums and extremes; of booleans, the extreme of the numbers 0 and 1."""
+    x, shape, logical = g.full(x, shape_of(eqn.invars[0])), shape_of(eqn.outvars[0]), x.dtype.kind == "b"
     if logical:
         x = g.add("Cast", x, shape=x.shape, dtype=np.int64, to=onnx_type(np.int64))
-    found = g.add(op, x, integers(*axes), shape=shape, dtype=x.dtype, keepdims=0)
+    axes = integers(*eqn.params["axes"])
+    found = g.add(REDUCTIONS[eqn.primitive.name], x, axes, shape=shape, dtype=x.dtype, keepdims=0)
     return g.add("Cast", found, shape=shape, dtype=bool, to=onnx_type(bool)) if logical else found
 
 

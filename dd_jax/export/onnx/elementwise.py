@@ -77,11 +77,6 @@ def select(g: Graph, eqn: Any, which: Tensor, *cases: Tensor) -> Tensor:
     if which.dtype.kind != "b" or len(cases) != 2:
         raise unsupported(f"select_n of {len(cases)} arrays")
     no, yes = cases
-    return choose(g, which, yes, no)
-
-
-def choose(g: Graph, which: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """``yes`` where ``which`` is true, ``no`` elsewhere."""
     if no.dtype.kind != "b":
         return emit(g, "Where", which, yes, no, dtype=no.dtype)
     chosen = emit(g, "And", which, yes, dtype=bool)  # runtimes select between numbers only

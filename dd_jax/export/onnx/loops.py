@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dd_jax.export.onnx.arrays import any_true, shape_of
-from dd_jax.export.onnx.elementwise import choose
+from dd_jax.export.onnx.arrays import shape_of
 from dd_jax.export.onnx.graph import Tensor, constant, unsupported
 
 if TYPE_CHECKING:
@@ -19,46 +18,33 @@ def scan(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
     if params["reverse"]:
         raise unsupported("a reversed scan")
     rows = sum(whole.aval.ndim > row.aval.ndim for whole, row in zip(eqn.invars, inner.invars))
-    carried_on = sum(whole.aval.ndim == row.aval.ndim for whole, row in zip(eqn.outvars, inner.outvars))
-    carries = len(inputs) - rows
-    consts = carries - carried_on
+    carried_count = sum(whole.aval.ndim == row.aval.ndim for whole, row in zip(eqn.outvars, inner.outvars))
+    first_row = len(inputs) - rows
+    consts = first_row - carried_count
     inputs = [*inputs[:consts], *(g.full(x, shape_of(variable)) for x, variable in zip(inputs[consts:], eqn.invars[consts:]))]
 
     def iteration(step: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
-        now = [g.add("Gather", x, step, shape=x.shape[1:], dtype=x.dtype, axis=0) for x in inputs[carries:]]
+        now = [g.add("Gather", x, step, shape=x.shape[1:], dtype=x.dtype, axis=0) for x in inputs[first_row:]]
         return [going, *_run(g, params["jaxpr"], [*inputs[:consts], *carried, *now])]
 
     count = g.squeeze(g.size(params["length"]), [0])
-    return _loop(g, eqn, count, constant(np.array(True)), inputs[consts:carries], iteration)
+    return _loop(g, eqn, count, constant(np.array(True)), inputs[consts:first_row], iteration)
 
 
 def while_loop(g: "Converter", eqn: Any, *inputs: Tensor) -> list[Tensor]:
-    """Iterates until a condition on the carried arrays fails.
-
-    The condition may have leading batch axes (``jax.vmap`` of a loop): the loop runs until it fails everywhere, and an entry
-    whose condition has failed keeps its carried values.
-    """
+    """Iterates until a condition on the carried arrays fails."""
     params = eqn.params
     cond_consts, first = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    batch = params["cond_jaxpr"].out_avals[0].shape
     start = [g.full(x, shape_of(variable)) for x, variable in zip(inputs[first:], eqn.invars[first:])]
 
     def condition(carried: Sequence[Tensor]) -> Tensor:
         return _run(g, params["cond_jaxpr"], [*inputs[:cond_consts], *carried])[0]
 
-    def any_of(going: Tensor) -> Tensor:
-        return any_true(g, going, range(len(batch)), ()) if batch else going
-
     def iteration(step: Tensor, going: Tensor, carried: Sequence[Tensor]) -> list[Tensor]:
         found = _run(g, params["body_jaxpr"], [*inputs[cond_consts:first], *carried])
-        if batch:
-            active = condition(carried)
-            found = [
-                choose(g, g.unsqueeze(active, range(len(batch), len(old.shape))), new, old) for old, new in zip(carried, found)
-            ]
-        return [any_of(condition(found)), *found]
+        return [condition(found), *found]
 
-    return _loop(g, eqn, None, any_of(condition(start)), start, iteration)
+    return _loop(g, eqn, None, condition(start), start, iteration)
 
 
 def _loop(

@@ -64,7 +64,7 @@ def test_reduce_window(operation, start):
 
 
 @pytest.mark.parametrize(
-    ("function", "says"),
+    ("function", "message"),
     [
         (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 1))), "interior padding"),
         (lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 1, 2, 1), (1, 1, 2, 1), "VALID"), "a strided or dilated"),
@@ -73,6 +73,6 @@ def test_reduce_window(operation, start):
         (lambda x: jnp.zeros(x.shape[0] + 1) + jnp.sum(x), r"an axis of size batch \+ 1"),
     ],
 )
-def test_unsupported_raises(function, says):
-    with pytest.raises(ConfigError, match=f"ONNX export does not support {says}.*: use --format=stablehlo"):
+def test_unsupported_raises(function, message):
+    with pytest.raises(ConfigError, match=f"ONNX export does not support {message}.*: use --format=stablehlo"):
         onnx_agreement.check(function, X, symbolic=True)

@@ -56,13 +56,13 @@ def test_broadcast_inputs_are_not_expanded():
 
 
 @pytest.mark.parametrize(
-    ("function", "says"),
+    ("function", "message"),
     [
         (lambda x: jax.lax.select_n(x.astype(jnp.int32), x, x, x), "select_n of 3 arrays"),
         (lambda x: jnp.bitwise_and(x.astype(jnp.int32), 3), "and of int32"),
         (lambda x: jnp.searchsorted(x[0], x[1]), "le_to of float32"),
     ],
 )
-def test_unsupported_raises(function, says):
-    with pytest.raises(ConfigError, match=says):
+def test_unsupported_raises(function, message):
+    with pytest.raises(ConfigError, match=message):
         onnx_agreement.model(function, X)

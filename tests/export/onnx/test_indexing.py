@@ -73,12 +73,12 @@ def test_scatter_drops_out_of_bounds():
 
 
 @pytest.mark.parametrize(
-    ("function", "says"),
+    ("function", "message"),
     [
         (lambda x, rows: x.at[rows[0] % 2, rows[1]].set(0.0), "a scatter along several axes"),
         (lambda x, rows: x.at[rows].get(mode="fill", fill_value=0), "slices at computed positions"),
     ],
 )
-def test_unsupported_raises(function, says):
-    with pytest.raises(ConfigError, match=says):
+def test_unsupported_raises(function, message):
+    with pytest.raises(ConfigError, match=message):
         onnx_agreement.model(function, X, ROWS)

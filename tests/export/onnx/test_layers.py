@@ -54,13 +54,13 @@ def test_matrix_products():
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"padding": ((-1, 1), (0, 0))}, "negative padding of a convolution"),
         ({"padding": "SAME", "batch_group_count": 2}, "batch groups of a convolution"),
     ],
 )
-def test_unsupported_raises(given, says):
+def test_unsupported_raises(given, message):
     kernel = KERNEL[..., :4]
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         onnx_agreement.model(lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), dimension_numbers=NUMBERS, **given), X)

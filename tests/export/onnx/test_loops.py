@@ -47,18 +47,6 @@ def test_nested_loops_in_while(start):
     onnx_agreement.check(function, X)
 
 
-def test_while_under_vmap():
-    """Each row doubles until its own condition fails; the last one does not iterate."""
-
-    def double(row):
-        step = lambda state: (2 * state[0], state[0][0] > 0, state[2] + 1)  # noqa: E731
-        return jax.lax.while_loop(lambda state: jnp.sum(state[0] ** 2) < 50.0, step, (row, False, 0))
-
-    rows = X * np.array([[1.0], [0.1], [100.0]], np.float32)
-    onnx_agreement.check(jax.vmap(double), rows)
-    onnx_agreement.check(jax.vmap(double), rows, symbolic=True)
-
-
 def test_reversed_scan_raises():
     with pytest.raises(ConfigError, match="a reversed scan"):
         onnx_agreement.model(lambda x: jax.lax.scan(lambda c, row: (c + row, c), x[0], x, reverse=True), X)
