@@ -59,7 +59,7 @@ def traced_once(monkeypatch):
         def shared(config, *arguments):
             values = configs.to_dict(config) | {"eval": None}
             values["optim"] = values["optim"] | {"steps": None}
-            key = name, json.dumps(values)
+            key = name, json.dumps(values), str((arguments[0], arguments[-1]))  # frozen, devices
             if key not in programs:
                 programs[key] = plain(config, *arguments)
             return programs[key]
