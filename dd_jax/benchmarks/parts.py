@@ -21,7 +21,7 @@ SCOPES = (
 """Names of the scopes in ``dd_jax/method``; of nested scopes the innermost counts."""
 
 OTHER = "other"
-"""Instructions outside all scopes, and those that the compiler added without naming their source."""
+"""Instructions outside all scopes."""
 
 CONTROL_FLOW = ("while", "conditional", "call")
 """HLO operations whose time is that of the instructions inside."""
@@ -60,13 +60,23 @@ def measure(compiled: jax.stages.Compiled, run: Callable[[], Any], repeats: int)
 
 
 def instruction_scopes(hlo: str) -> dict[str, tuple[str, bool]]:
-    """Scope of every instruction in the text of a compiled module, and whether it is of the backward pass."""
-    found = {}
-    for line in hlo.splitlines():
-        instruction = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = .*? ([a-z][\w-]*)\(", line)
-        if instruction and instruction[2] not in CONTROL_FLOW:
-            source = re.search(r'op_name="([^"]*)"', line)
-            found[instruction[1]] = scope_of(source[1] if source else "")
+    """Scope of every instruction in the text of a compiled module, and whether it is of the backward pass.
+
+    Instructions that the compiler added without an ``op_name``, such as transposes around a convolution, get that of their
+    first user.
+    """
+    found, inherited = {}, {}
+    for line in reversed(hlo.splitlines()):  # users come after their operands
+        instruction = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = .*? ([a-z][\w-]*)\((.*)", line)
+        if instruction is None:
+            continue
+        name, operation, rest = instruction.groups()
+        source = re.search(r'op_name="([^"]*)"', rest)
+        op_name = source[1] if source else inherited.get(name, "")
+        if op_name:
+            inherited |= dict.fromkeys(re.findall(r"%([\w.-]+)", rest.partition("metadata=")[0]), op_name)
+        if operation not in CONTROL_FLOW:
+            found[name] = scope_of(op_name)
     return found
 
 

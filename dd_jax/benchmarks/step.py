@@ -181,7 +181,7 @@ def teacher_gradients(params: Any, state: TrainState, image: Float[Array, "b h w
 
 
 def compare_parts(found: list[parts.Part], seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Our parts of the step, forward and backward, beside the same passes of the peer."""
+    """Our parts of the step, forward and backward, compared with the same passes of the peer."""
     ours = {part.name: part.forward_seconds + part.backward_seconds for part in found}
     return {
         name: {

@@ -137,9 +137,9 @@ class OptimConfig:
     learning_rate: float = 1e-4
     decay_steps: int = 50_000  # interval in steps after which the rate is multiplied by decay_factor; 0 = never
     decay_factor: float = 0.1
-    freeze_step: int = 50_000  # first step with fixed teacher and pose; -1 = never
+    freeze_step: int = 50_000  # number of steps after which teacher and pose are fixed; -1 = never
     rate_on_freeze: str = "keep"  # at freeze_step: "keep" (the schedule continues) | "reset" (Adam and schedule restart)
-    max_nonfinite: int = 20  # abort after more non-finite steps in a row; each is skipped and reported
+    max_nonfinite: int = 20  # abort after more than so many non-finite steps in a row; each is skipped and reported
 
 
 @dataclasses.dataclass

@@ -5,9 +5,13 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import fmean
 
 Series = tuple[Sequence[int | float], Sequence[int | float]]
 """x and y."""
+
+MOST_POINTS = 300
+"""Longer series are averaged over groups of points."""
 
 FEW_POINTS = 12
 """Series with fewer points get markers, since single points have no line."""
@@ -28,14 +32,14 @@ def line_chart(series: Mapping[str, Series], logarithmic: bool = False) -> str:
     figure = Figure(figsize=(4.4, 2.1), layout="constrained")
     axes = figure.subplots()
     for name, (x, y) in series.items():
-        y = [value if math.isfinite(value) else math.nan for value in y]
+        x, y = averaged(x, [value if math.isfinite(value) else math.nan for value in y])
         axes.plot(x, y, label=name, linewidth=1.2, marker="." if len(x) < FEW_POINTS else None)
     if logarithmic and min(finite) > 0:
         axes.set_yscale("log")
     if len(series) > 1:
         axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
-    axes.tick_params(labelsize="small")
+    axes.tick_params(which="both", labelsize="small")
     axes.spines[["top", "right"]].set_visible(False)
 
     svg = io.BytesIO()
@@ -43,3 +47,9 @@ def line_chart(series: Mapping[str, Series], logarithmic: bool = False) -> str:
         figure.savefig(svg, format="svg", metadata={"Date": None})
     data = base64.b64encode(svg.getvalue()).decode()
     return f'<img alt="{escape(", ".join(series))}" src="data:image/svg+xml;base64,{data}">'
+
+
+def averaged(*columns: Sequence[int | float]) -> list[list[float]]:
+    """Means over groups of consecutive points, at most :data:`MOST_POINTS` of them."""
+    size = -(-len(columns[0]) // MOST_POINTS)
+    return [[fmean(column[i : i + size]) for i in range(0, len(column), size)] for column in columns]

@@ -66,7 +66,7 @@ class Frame:
     """One evaluated sample: its panel and its scores (predictor -> region -> name -> number)."""
 
     name: str
-    picture: UInt8[np.ndarray, "_ _ 3"]
+    panel: UInt8[np.ndarray, "_ _ 3"]
     scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -177,11 +177,11 @@ def _images(panels: Mapping[str, np.ndarray], with_truth: bool) -> str:
         ". In disentangled frames, each moving object of the previous frame is at its current position, as if only the camera "
         "had moved, and the pixels that it covered before are black holes."
     )
-    return f"<p>{note}</p>" + "".join(_figure(picture, escape(caption)) for caption, picture in panels.items())
+    return f"<p>{note}</p>" + "".join(_figure(panel, escape(caption)) for caption, panel in panels.items())
 
 
-def _figure(picture: UInt8[np.ndarray, "h w 3"], caption: str, below: str = "") -> str:
-    image = f'<img alt="{caption}" src="{data_uri(picture)}">'
+def _figure(panel: UInt8[np.ndarray, "h w 3"], caption: str, below: str = "") -> str:
+    image = f'<img alt="{caption}" src="{data_uri(panel)}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption>{below}</figure>"
 
 
@@ -195,15 +195,15 @@ def _extremes(worst: Sequence[Frame], best: Sequence[Frame]) -> str:
             rows = {predictor: regions["all"] for predictor, regions in frame.scores.items()}
             first = frame.scores[next(iter(frame.scores))]
             caption = f"{frame.name}: {first['all']['pixels']:,} pixels, scale to metres {first['scale']['ratio']:.3g}"
-            parts.append(_figure(frame.picture, escape(caption), _table(rows)))
+            parts.append(_figure(frame.panel, escape(caption), _table(rows)))
     return "".join(parts)
 
 
-def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
+def data_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
     """The image as a JPEG data URI."""
-    done, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    done, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not done:
-        raise ValueError(f"an image of shape {picture.shape} could not be encoded")
+        raise ValueError(f"an image of shape {image.shape} could not be encoded")
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 

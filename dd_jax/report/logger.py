@@ -99,8 +99,8 @@ class Logger:
         }
         self._write("val", step, flat)
         if self._board is not None:
-            for name, picture in panels.items():
-                self._board.add_image(f"val/{name}", picture, step, dataformats="HWC")
+            for name, image in panels.items():
+                self._board.add_image(f"val/{name}", image, step, dataformats="HWC")
         scores = [f"{who} abs_rel {flat[f'{who}/all/abs_rel']:.4f}" for who in metrics if f"{who}/all/abs_rel" in flat]
         self.message(f"step {step}: validation {', '.join(scores) or 'without ground truth'}")
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "h w 3"]
 
 NO_VALUE = (45, 45, 48)
 """Colour of pixels without a value."""
@@ -32,7 +32,7 @@ def colorize_depth(
     depth: Float[np.ndarray, "h w"],
     limits: tuple[float, float] | None = None,
     valid: Bool[np.ndarray, "h w"] | None = None,
-) -> Picture:
+) -> Image:
     """Inverse depth in the magma colour map, near is bright.
 
     Args:
@@ -46,7 +46,7 @@ def colorize_depth(
     return _coloured((inverse - far) / (near - far), usable, cv2.COLORMAP_MAGMA)
 
 
-def colorize_error(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"], worst: float = 0.3) -> Picture:
+def colorize_error(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "h w"], worst: float = 0.3) -> Image:
     """Relative error |depth - truth| / truth, blue (0) to red (``worst`` and more); depth in the unit of ``truth``."""
     usable = _usable(truth, None) & _usable(depth, None)
     error = np.divide(np.abs(depth - truth), truth, out=np.zeros(truth.shape), where=usable)
@@ -122,24 +122,24 @@ def shrink_sparse(depth: Float[np.ndarray, "H W"], size: tuple[int, int]) -> Flo
     return np.divide(1.0, inverse, out=np.zeros(size), where=inverse > 0)
 
 
-def enlarge(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
+def enlarge(image: Image) -> UInt8[np.ndarray, "_ _ 3"]:
     """The image enlarged by the smallest integer factor to at least :data:`TILE_WIDTH` columns."""
-    factor = -(-TILE_WIDTH // picture.shape[1])
-    return picture if factor == 1 else cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    factor = -(-TILE_WIDTH // image.shape[1])
+    return image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
-def label(picture: Picture, text: str) -> Picture:
+def label(image: Image, text: str) -> Image:
     """The image with a line of text in the upper left corner."""
-    picture = picture.copy()
-    scale = max(picture.shape[1] / 1100, 0.3)
+    image = image.copy()
+    scale = max(image.shape[1] / 1100, 0.3)
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    corner = picture[: height + base + 4, : width + 8]
+    corner = image[: height + base + 4, : width + 8]
     corner[:] = corner // 4
-    cv2.putText(picture, text, (4, height + 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
-    return picture
+    cv2.putText(image, text, (4, height + 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return image
 
 
-def grid(tiles: list[Picture], columns: int, gap: int = 4) -> UInt8[np.ndarray, "rows width 3"]:
+def grid(tiles: list[Image], columns: int, gap: int = 4) -> UInt8[np.ndarray, "rows width 3"]:
     """Tiles of equal size in rows, on white."""
     height, width = tiles[0].shape[:2]
     columns = min(columns, len(tiles))
@@ -156,12 +156,12 @@ def _usable(depth: Float[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"] | No
     return usable if valid is None else usable & valid
 
 
-def _coloured(share: Float[np.ndarray, "h w"], usable: Bool[np.ndarray, "h w"], colours: int) -> Picture:
+def _coloured(share: Float[np.ndarray, "h w"], usable: Bool[np.ndarray, "h w"], colours: int) -> Image:
     levels = (np.clip(share, 0, 1) * 255).round().astype(np.uint8)
-    picture = cv2.applyColorMap(levels, colours)[..., ::-1].copy()
-    picture[~usable] = NO_VALUE
-    return picture
+    image = cv2.applyColorMap(levels, colours)[..., ::-1].copy()
+    image[~usable] = NO_VALUE
+    return image
 
 
-def _as_uint8(image: Shaped[np.ndarray, "h w 3"]) -> Picture:
+def _as_uint8(image: Shaped[np.ndarray, "h w 3"]) -> Image:
     return image if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)

@@ -95,6 +95,10 @@ def test_cpu_topology_is_local_device():
     assert compile_for.topology_devices("cpu") == jax.devices("cpu")[:1]
 
 
+def teacher_only():
+    return tiny.config(model={"student": False}, domd={"enabled": False}, optim={"freeze_step": -1})
+
+
 @pytest.fixture
 def small_step(monkeypatch):
     """Two CPU devices as the topology, and a step that adds the batch to a parameter."""
@@ -112,7 +116,7 @@ def small_step(monkeypatch):
 
 
 def test_needs_from_memory_analysis(small_step):
-    config = tiny.config()
+    config = teacher_only()
     found = compile_for.needs(config, "v5e:1x2", 3)
     state, _ = compile_for.abstract_arguments(config, 2)
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
@@ -125,7 +129,7 @@ def test_needs_from_memory_analysis(small_step):
 
 def test_step_larger_than_memory_does_not_fit(small_step, monkeypatch):
     monkeypatch.setitem(compile_for.MEMORY, jax.devices()[0].device_kind, 1000)
-    found = compile_for.needs(tiny.config(), "v5e:1x2", 3)
+    found = compile_for.needs(teacher_only(), "v5e:1x2", 3)
     assert not found.fits and found.memory_bytes == 1000
 
 
@@ -147,12 +151,12 @@ def test_out_of_memory_message_parsed(small_step, monkeypatch, message):
             raise jax.errors.JaxRuntimeError(message)
 
     monkeypatch.setattr(on_devices, "compile_train_step", lambda *_: Lowered())
-    found = compile_for.needs(tiny.config(), "v5e:1x2", 3)
+    found = compile_for.needs(teacher_only(), "v5e:1x2", 3)
     assert not found.fits and found.total_bytes == int(20.5 * compile_for.GIB) and found.flops is None
     assert "| **fits** | **no** |" in compile_for.table([found]) and "| program | - |" in compile_for.table([found])
     message = "INTERNAL: something else"
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        compile_for.needs(tiny.config(), "v5e:1x2", 3)
+        compile_for.needs(teacher_only(), "v5e:1x2", 3)
 
 
 @pytest.mark.parametrize(("hosts", "backend"), [([0, 0], "pmap"), ([0, 1], "jit")])
@@ -164,7 +168,7 @@ def test_several_hosts_get_jit(monkeypatch, hosts, backend):
         def compile(self):
             raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY[0])
 
-    config, compiled = tiny.config(), []
+    config, compiled = teacher_only(), []
     devices = [SimpleNamespace(process_index=host, device_kind="any") for host in hosts]
     monkeypatch.setattr(compile_for, "topology_devices", lambda _: devices)
 
@@ -211,7 +215,7 @@ def test_unknown_topology_raises(topology):
 def test_step_compiles_for_tpus():
     """Gradients are all-reduced, and the step fits."""
     pytest.importorskip("libtpu", reason=NO_LIBTPU)
-    config = tiny.config(model={"student": False}, domd={"enabled": False}, optim={"freeze_step": -1})
+    config = teacher_only()
     found = compile_for.needs(config, "v5e:2x2", 1)
     gradients = sum(x.size * 4 for x in jax.tree.leaves(compile_for.abstract_arguments(config, 4)[0].params))
     assert (found.devices, found.batch_size, found.fits, found.memory_bytes) == (4, 4, True, 16 * compile_for.GIB)

@@ -24,6 +24,18 @@ def test_innermost_scope_and_direction(op_name, expected):
     assert parts.scope_of(op_name) == expected
 
 
+def test_unnamed_instruction_gets_scope_of_first_user():
+    hlo = """
+  %copy.1 = f32[8]{0} copy(%x)
+  %convolution.2 = f32[8]{0} convolution(%copy.1, %y), window={size=3}
+  %fusion.3 = f32[8]{0} fusion(%convolution.2), kind=kLoop, calls=%f, metadata={op_name="jit(f)/transpose(jvp(teacher))/mul"}
+  ROOT %add.4 = f32[8]{0} add(%convolution.2, %fusion.3), metadata={op_name="jit(f)/losses/add"}
+"""
+    teacher, losses = ("teacher", True), ("losses", False)
+    expected = {"copy.1": teacher, "convolution.2": teacher, "fusion.3": teacher, "add.4": losses}
+    assert parts.instruction_scopes(hlo) == expected
+
+
 def test_overlapping_time_divided():
     seconds = parts.shared_times([("a", 0.0, 4.0), ("b", 2.0, 4.0), ("a", 6.0, 7.0), ("c", 6.0, 6.0)])
     assert seconds == pytest.approx({"a": 2 + 1 + 1, "b": 1})

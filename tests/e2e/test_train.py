@@ -48,6 +48,28 @@ def compiled(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", None)
 
 
+@pytest.fixture
+def traced_once(monkeypatch):
+    """Runs of a test that differ only in their length and evaluation share traced programs too."""
+    programs = {}
+
+    def share(name):
+        plain = getattr(on_devices, name)
+
+        def shared(config, *arguments):
+            values = configs.to_dict(config) | {"eval": None}
+            values["optim"] = values["optim"] | {"steps": None}
+            key = name, json.dumps(values), str((arguments[0], arguments[-1]))  # frozen, devices
+            if key not in programs:
+                programs[key] = plain(config, *arguments)
+            return programs[key]
+
+        monkeypatch.setattr(on_devices, name, shared)
+
+    share("compile_train_step_now")
+    share("compile_predict_step")
+
+
 def run_config(drives, steps, sections=None, **train_fields):
     fields = {"log_every": 1, "eval_every": 0, "checkpoint_every": 2} | train_fields
     config = tiny.config(data={"root": str(drives)}, optim={"steps": steps, "freeze_step": -1}, train=fields, **(sections or {}))
@@ -85,7 +107,7 @@ def compilations(monkeypatch, caplog):
         yield counts
 
 
-def test_resumed_run_equals_uninterrupted_run_and_is_evaluated(drives, compiled, compilations, tmp_path):
+def test_resumed_run_equals_uninterrupted_run_and_is_evaluated(drives, compiled, traced_once, compilations, tmp_path):
     one = jax.devices()[:1]
     whole = train(run_config(drives, 4), tmp_path / "whole", one)
     shares = [row["host_share"] for row in read_history(tmp_path / "whole") if "host_share" in row]

@@ -93,7 +93,7 @@ def test_panels_of_worst_and_best_samples():
     assert list(results.panels) == ["sample 4"]
     measured = dict(results.images)
     for frame in results.worst + results.best:
-        assert frame.scores is measured[frame.name] and frame.picture.shape == results.panels["sample 4"].shape
+        assert frame.scores is measured[frame.name] and frame.panel.shape == results.panels["sample 4"].shape
     assert results.worst[0].scores["student"]["all"]["abs_rel"] > results.best[0].scores["student"]["all"]["abs_rel"]
 
 

@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from dd_jax.report.curves import line_chart
+from dd_jax.report.curves import MOST_POINTS, averaged, line_chart
 
 
 @pytest.fixture
@@ -54,3 +54,12 @@ def test_names_escaped_and_in_legend(axes):
     chart = line_chart({"<b>": ([0, 1], [0, 1]), "c": ([0, 1], [1, 0])})
     assert "<b>" not in chart and 'alt="&lt;b&gt;, c"' in chart and "&lt;b&gt;" in svg_of(chart)
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["<b>", "c"]
+
+
+def test_averaging_keeps_the_mean(axes):
+    x, y = list(range(3000)), list(np.random.default_rng(0).normal(size=3000))
+    assert [len(column) for column in averaged(x, y)] == [MOST_POINTS] * 2
+    np.testing.assert_allclose(np.mean(averaged(x, y), axis=1), (np.mean(x), np.mean(y)))
+    line_chart({"a": (x, y)})
+    assert len(axes[0].lines[0].get_xdata()) == MOST_POINTS
+    assert averaged([1, 2], [3, 5]) == [[1, 2], [3, 5]]
