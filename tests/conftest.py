@@ -1,4 +1,4 @@
-"""Settings that hold for every test: the CPU split into eight devices, and the ledger of the parity tests."""
+"""Settings of all tests: the CPU as eight devices, and the ledger of the parity tests."""
 
 import importlib.metadata
 import os
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile much and compute little: code that is compiled three times as fast may run slower.
+# Tests compile much and compute little: compilation is three times as fast with these flags, the code slower.
 FLAGS = [
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",

@@ -1,4 +1,4 @@
-"""A system small enough to compile in seconds, and batches for it."""
+"""A model small enough to compile in seconds, and batches for it."""
 
 import functools
 from collections.abc import Callable
@@ -34,13 +34,13 @@ def config(**sections: dict) -> Config:
 
 
 SHARP = {"loss": {"automask_noise": 1e-2}, "model": {"initial_forward": 0.1}}
-"""Fields for comparisons that must not hang on rounding. Errors that are equal but for it are told apart by noise far above it
-(one pixel more in a mask of this size is 1e-4 of a loss), and the camera moves, so that no pixel is looked up exactly at a
-centre, where bilinear sampling has another slope on either side."""
+"""Fields for comparisons that must not depend on rounding. Noise far above rounding decides between equal errors of the auto-mask
+(one more pixel in a mask of this size is 1e-4 of a loss). The camera moves, so that no pixel is sampled exactly at a pixel
+centre, where the slope of bilinear sampling jumps."""
 
 
 def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
-    """Textured pictures that drift from frame to frame, a moving object in some samples, a camera per sample."""
+    """Textured images that shift from frame to frame, a moving object in every second sample, intrinsics per sample."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (samples, HEIGHT // 8 + 1, WIDTH // 8 + 4, 3))
     picture = coarse.repeat(8, 1).repeat(8, 2)[:, :HEIGHT] + rng.normal(0, 8, (samples, HEIGHT, (WIDTH // 8 + 4) * 8, 3))
@@ -63,7 +63,7 @@ def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
 
 
 def restored(config: Config) -> run_folder.Restored:
-    """Fresh networks, as if they had been read from a checkpoint."""
+    """Untrained networks, as if read from a checkpoint."""
     params, batch_stats = networks.initialise(config, seed=1)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, None, jnp.array([0.4, 2.4], jnp.float32))
     return run_folder.Restored(state, None, 0, None, config, run_folder.versions())
@@ -71,7 +71,7 @@ def restored(config: Config) -> run_folder.Restored:
 
 @functools.cache
 def model() -> api.Model:
-    """A system of fresh networks, compiled once for all tests of a process."""
+    """A model of untrained networks, compiled once for all tests of a process."""
     return api.Model(restored(config()))
 
 
@@ -88,7 +88,7 @@ def share_compiled_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def frames(count: int = 4, height: int = 90, width: int = 150, seed: int = 0) -> list[np.ndarray]:
-    """Pictures of a size that is not the networks', which drift from frame to frame."""
+    """Images of a size other than the networks' that shift from frame to frame."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (-(-height // 6), -(-width // 6) + count, 3)).astype(np.uint8)
     wide = coarse.repeat(6, 0).repeat(6, 1)[:height]
@@ -96,7 +96,7 @@ def frames(count: int = 4, height: int = 90, width: int = 150, seed: int = 0) ->
 
 
 def as_written(scores: dict) -> dict:
-    """What ``metrics.json`` keeps of the scores of an evaluation."""
+    """The part of an evaluation's scores that ``metrics.json`` holds."""
     return {
         who: {region: {name: row[name] for name in row if name not in metrics.FURTHER} for region, row in regions.items()}
         for who, regions in scores.items()

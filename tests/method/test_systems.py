@@ -77,11 +77,12 @@ def test_few_steps_reduce_the_loss_and_move_every_network(system):
         assert all(np.isfinite(value) for value in metrics.values()) and metrics["skipped"] == 0
         assert metrics["total"] == pytest.approx(sum(metrics[term] for term in TERMS[system]), rel=1e-5)
         assert all(metrics[name] > 0 for name in TERMS[system])
-    print([float(metrics["total"]) for metrics in history])
     assert history[-1]["total"] < history[0]["total"]
     after = parallel.on_host(state)
     assert after.step == STEPS
     for network in NETWORKS[system]:
         moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params[network], after.params[network])
-        print([jax.tree_util.keystr(path) for path, changed in jax.tree_util.tree_flatten_with_path(moved)[0] if not changed])
+        if (system, network) == ("sc_depth_v3", "teacher"):  # its losses read the finest scale only
+            heads = moved["decoder"]["heads"]
+            assert not any(jax.tree.leaves([heads.pop(f"scale{level}") for level in (1, 2, 3)]))
         assert all(jax.tree.leaves(moved)), network

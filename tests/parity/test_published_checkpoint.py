@@ -1,4 +1,4 @@
-"""Published systems from their files to their predictions: imported, saved, loaded, asked."""
+"""Published models from their files to their predictions: imported, saved, loaded, run."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +13,8 @@ from dd_jax.checkpoints import published, saved
 from dd_jax.types import Batch
 
 
-def system_of(folder, config, remarks):
-    """The system of a folder of files, after all that a user does to get it."""
+def model_of(folder, config, remarks):
+    """The model of a folder of files, imported, saved and loaded as a user does it."""
     imported = published.read([folder], config)
     assert {remark.split()[0] for remark in imported.remarks} <= remarks  # fewer where the config says the same
     saved.write(folder / "system", imported.restored)
@@ -22,8 +22,8 @@ def system_of(folder, config, remarks):
 
 
 @pytest.mark.golden("c11_infer", "c13_ds_infer")
-def test_two_frame_systems(golden, tmp_path):
-    """Pose and single-frame network agree in full, the student up to what is corrected."""
+def test_two_frame_models(golden, tmp_path):
+    """Pose and single-frame network agree fully, the student up to the corrections of the published method."""
     state_dicts = {net: golden.weights(net) for net in golden.meta["weights"]}
     batch = batch_of(golden.companion(golden.meta["inputs_file"]), FRAMES[:2])
     size = batch.images.shape[2:4]
@@ -34,11 +34,11 @@ def test_two_frame_systems(golden, tmp_path):
         save_file(state, tmp_path / f"{net}.safetensors")
     flow = "flow" in state_dicts
     config = (ds_depth if flow else dynamic_depth).get_config("kitti")
-    model = system_of(tmp_path, config, {"data.height", "data.width", "cost_volume.bins"})
+    model = model_of(tmp_path, config, {"data.height", "data.width", "cost_volume.bins"})
     assert model.size == size and model.config.cost_volume.bins == golden.meta["num_depth_bins"]
 
-    seen = batch.images if flow else batch.inputs  # one file was made without, one with jittered colours
-    found, _ = model.start(batch.replace(images=255 * seen, inputs=None))
+    images = batch.images if flow else batch.inputs  # c13 was made without colour jitter, c11 with it
+    found, _ = model.start(batch.replace(images=255 * images, inputs=None))
     teacher, student = (disparity(of, model.config) for of in (found.teacher, found.student))
     golden.check("out.relative_pose_-1", found.T_previous_from_target)
     golden.check("out.mono_disp_s0", teacher[:, None])
@@ -58,22 +58,22 @@ def test_sc_depth(golden, tmp_path):
     save_file(state, tmp_path / "epoch=99.safetensors")
     config = sc_depth_v3.get_config("kitti")
     config.data.height, config.data.width = golden["in.image"].shape[2:]
-    model = system_of(tmp_path, config, set())
+    model = model_of(tmp_path, config, set())
 
-    def ask(target, previous):
+    def run(target, previous):
         images = jnp.stack([255 * raw(previous), 255 * raw(target)], axis=1)
         masks, exists = jnp.zeros(images.shape[:-1], bool), jnp.ones(images.shape[:2], bool)
         K = jnp.broadcast_to(jnp.eye(3), (len(images), 3, 3))
         return model.start(Batch(images, masks, K, exists, seed=jnp.zeros(len(images), jnp.uint32)))[0]
 
-    golden.check("out.eval.depth0", 1 / np.asarray(ask(golden["in.image"], golden["in.image"]).teacher)[:, None])
+    golden.check("out.eval.depth0", 1 / np.asarray(run(golden["in.image"], golden["in.image"]).teacher)[:, None])
     poses = networks["pose_net"]
-    motion = ask(poses["in.image_a"], poses["in.image_b"]).T_previous_from_target
+    motion = run(poses["in.image_a"], poses["in.image_b"]).T_previous_from_target
     poses.check("out.eval.ab.matrix", motion[:, :3])
     assert not poses.failures, poses.failures
 
 
 def disparity(inverse_depth, config):
-    """Sigmoid disparity, which the published networks say, of 1 / depth."""
+    """Sigmoid disparity, the output of the published networks, of 1 / depth."""
     near, far = 1 / config.model.min_depth, 1 / config.model.max_depth
     return (np.asarray(inverse_depth) - far) / (near - far)

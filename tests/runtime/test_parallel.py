@@ -152,7 +152,7 @@ FAST = [("baseline", "pmap", 8), ("single frame", "jit", 8)]
 def test_devices_compute_the_same_as_one(name, backend, number, count, double):
     """Losses, gradients of every layer, batch statistics and the range of the bins after one step on each of ``count`` batches.
 
-    The bounds are ten times what was measured over all cases, relative to the norm for gradients.
+    Gradients relative to their norm. Measured: 5e-13 for gradients, 3e-14 for metrics.
     """
     batches = uneven_batches(name, count)
     for batch, (metrics, many) in zip(batches, run(name, backend, number, batches, afresh=True), strict=True):
@@ -163,7 +163,7 @@ def test_devices_compute_the_same_as_one(name, backend, number, count, double):
             assert float(metrics[key]) == pytest.approx(float(value), rel=1e-12, abs=1e-15), key
         found = gradients(many)
         for layer, gradient in gradients(one).items():
-            assert np.linalg.norm(found[layer] - gradient) <= 1e-10 * (np.linalg.norm(gradient) or 1), layer
+            assert np.linalg.norm(found[layer] - gradient) <= 1e-11 * (np.linalg.norm(gradient) or 1), layer
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), one.batch_stats, many.batch_stats)
         np.testing.assert_allclose(one.depth_range, many.depth_range, rtol=1e-12)
 
