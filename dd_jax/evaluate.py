@@ -27,7 +27,7 @@ from dd_jax.evaluation.baselines import evenly_spaced_indices, mean_map
 from dd_jax.evaluation.external_predictions import InverseDepth
 from dd_jax.evaluation.panels import extremes, sample_panel
 from dd_jax.evaluation.results import Results, make_folder, write_results
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Batch, Predictions
 
@@ -308,8 +308,8 @@ def evaluate_checkpoint(
             predictors.append("mean_map")
 
     devices = jax.local_devices()
-    predict, state = on_devices.compile_predict_step(config, devices), parallel.replicate(restored.state, devices)
-    offsets = on_devices.compile_offsets_step(config, devices)
+    predict, state = compiled_steps.compile_predict_step(config, devices), parallel.replicate(restored.state, devices)
+    offsets = compiled_steps.compile_offsets_step(config, devices)
     results = evaluate(
         lambda batch: predict(state, batch),
         source,

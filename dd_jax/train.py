@@ -13,7 +13,7 @@ from dd_jax.config import Config, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, networks_of
-from dd_jax.method import on_devices, optimizer
+from dd_jax.method import compiled_steps, optimizer
 from dd_jax.method.train_step import create_state
 from dd_jax.report import Logger, NoLogger
 from dd_jax.runtime import hosts, parallel
@@ -62,7 +62,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
     batches = prefetch(host_batches, 2, lambda batch: parallel.shard_batch(batch, config, devices))
 
     own = parallel.own_devices(devices)
-    predict = on_devices.compile_predict_step(config, own)
+    predict = compiled_steps.compile_predict_step(config, own)
     steps: dict[bool, parallel.Step] = {}
     with (
         hosts.StopSignal() as stop,
@@ -83,7 +83,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
                 shapes = batch_shapes(train_source, config)
                 with logger.paused():
-                    steps = {frozen: on_devices.compile_train_step_now(config, frozen, state, shapes, devices)}
+                    steps = {frozen: compiled_steps.compile_train_step_now(config, frozen, state, shapes, devices)}
             state, metrics = steps[frozen](state, next(batches))
             if len(in_flight) == AHEAD:
                 jax.block_until_ready(in_flight[0])

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--which", default="best", help="checkpoint of a run to export: best | latest | a step")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     flags, config_flags = parser.parse_known_args(arguments)
-    with command_line.one_sentence():
+    with command_line.job():
         if bool(flags.places) == (flags.export is not None):
             raise ConfigError("name the files of a checkpoint to import, or --export=CHECKPOINT, not both")
         if flags.export is not None:

@@ -1,6 +1,6 @@
 """Renders synthetic drives in the KITTI raw layout, with masks, depth and prior depth.
 
-    python scripts/make_synthetic.py --out DIR --preset demo
+python scripts/make_synthetic.py --out DIR --preset demo
 """
 
 from dd_jax.data.synthetic import PRESETS, make

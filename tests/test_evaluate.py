@@ -10,7 +10,7 @@ from dd_jax import evaluate, report
 from dd_jax.checkpoints import run_folder, saved
 from dd_jax.config import ConfigError
 from dd_jax.evaluation import metrics
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.types import TrainState
 
 ERRORS = (*metrics.ERRORS, *metrics.FURTHER)
@@ -144,7 +144,9 @@ def test_checkpoint_evaluated_without_config_file(tmp_path, monkeypatch):
     opened = []
     for name in ("open_split", "list_split"):
         monkeypatch.setattr(evaluate, name, lambda data, split: (opened.append((data.root, split)), source)[1])
-    monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images))
+    monkeypatch.setattr(
+        compiled_steps, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images)
+    )
     results = evaluate.evaluate_checkpoint(tmp_path / "checkpoints", out=tmp_path / "out", data_root="/here")
     assert opened == [("/here", "test"), ("/here", "train")]
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]
@@ -161,7 +163,9 @@ def test_saved_model_evaluated_into_its_folder(tmp_path, monkeypatch):
     saved.write(tmp_path / "system", tiny.restored(config))
     monkeypatch.setattr(evaluate, "open_split", lambda data, split: source)
     monkeypatch.setattr(evaluate, "list_split", lambda data, split: source)
-    monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images))
+    monkeypatch.setattr(
+        compiled_steps, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images)
+    )
     with pytest.raises(ConfigError, match=r"--config\.data\.root is empty: .* \(evaluate\.py: --data_root\)"):
         evaluate.evaluate_checkpoint(tmp_path / "system")
     results = evaluate.evaluate_checkpoint(tmp_path / "system", data_root="/here")

@@ -11,7 +11,7 @@ from dd_jax.checkpoints import run_folder
 from dd_jax.config import Config, to_dict
 from dd_jax.evaluation import metrics
 from dd_jax.inference import api
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.networks import model as networks
 from dd_jax.types import Batch, TrainState
 
@@ -77,14 +77,14 @@ def model() -> api.Model:
 
 def share_compiled_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further models with the config of :func:`model`, as read from disk, use its compiled prediction."""
-    compile_predict_step, first = on_devices.compile_predict_step, model()
+    compile_predict_step, first = compiled_steps.compile_predict_step, model()
 
     def shared(config: Config, *devices: list) -> Callable:
         known, wanted = to_dict(first.config), to_dict(config)
         wanted["data"]["root"] = known["data"]["root"]  # not saved
         return first._predict if wanted == known and not devices else compile_predict_step(config, *devices)
 
-    monkeypatch.setattr(on_devices, "compile_predict_step", shared)
+    monkeypatch.setattr(compiled_steps, "compile_predict_step", shared)
 
 
 def frames(count: int = 4, height: int = 90, width: int = 150, seed: int = 0) -> list[np.ndarray]:

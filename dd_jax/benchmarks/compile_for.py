@@ -18,7 +18,7 @@ from jax.experimental import topologies
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
 from dd_jax.data.random_batch import random_batch
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.types import Batch, TrainState
 
@@ -82,7 +82,7 @@ def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = F
     if hosts > 1:
         config.train.backend = "jit"
     validate(config, len(devices), hosts)
-    lowered = on_devices.compile_train_step(config, frozen, devices).lower(*abstract_arguments(config, len(devices)))
+    lowered = compiled_steps.compile_train_step(config, frozen, devices).lower(*abstract_arguments(config, len(devices)))
     known = {
         "topology": topology,
         "devices": len(devices),

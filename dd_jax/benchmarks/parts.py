@@ -100,9 +100,7 @@ def trace(run: Callable[[], Any], repeats: int) -> list[Interval]:
                 result = run()
             jax.block_until_ready(result)
         (path,) = Path(folder).rglob("*.xplane.pb")
-        events = [
-            event for plane in ProfileData.from_file(str(path)).planes for line in plane.lines for event in line.events
-        ]
+        events = [event for plane in ProfileData.from_file(str(path)).planes for line in plane.lines for event in line.events]
     instructions, ends = [], {}
     for event in events:
         stats = dict(event.stats)

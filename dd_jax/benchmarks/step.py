@@ -20,7 +20,7 @@ from dd_jax.benchmarks import memory, parts, pytorch_peer
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
 from dd_jax.data.random_batch import random_batch
-from dd_jax.method import on_devices, train_step
+from dd_jax.method import compiled_steps, predict_step, train_step
 from dd_jax.networks import model as networks
 from dd_jax.runtime import parallel
 from dd_jax.types import TARGET, Batch, TrainState
@@ -126,7 +126,7 @@ def measure_step(
     replicated = parallel.replicate(jax.tree.map(np.array, state), devices)  # a copy: the step donates it
     sharded = parallel.shard_batch(batch, config, devices)
     start = time.perf_counter()
-    step = on_devices.compile_train_step(config, False, devices).lower(replicated, sharded).compile()
+    step = compiled_steps.compile_train_step(config, False, devices).lower(replicated, sharded).compile()
     compile_seconds = time.perf_counter() - start
     result = memory_of(step, replicated, sharded, devices)
 
@@ -194,9 +194,7 @@ def compare_parts(found: list[parts.Part], seconds: Mapping[str, float]) -> dict
     }
 
 
-def memory_of(
-    step: jax.stages.Compiled, state: TrainState, batch: Batch, devices: list[jax.Device]
-) -> dict[str, int | None]:
+def memory_of(step: jax.stages.Compiled, state: TrainState, batch: Batch, devices: list[jax.Device]) -> dict[str, int | None]:
     """Peak bytes of the step: computed by the compiler, resident in a process that only runs the step, and on the device.
 
     The resident peak is measured on CPUs, the peak on the device on accelerators.
@@ -215,15 +213,13 @@ def memory_of(
     return peaks
 
 
-def measure_inference(
-    config: Config, state: TrainState, repeats: int, peer: Callable[[], Any] | None = None
-) -> dict[str, Any]:
+def measure_inference(config: Config, state: TrainState, repeats: int, peer: Callable[[], Any] | None = None) -> dict[str, Any]:
     """Milliseconds for one frame: the whole model (poses, teacher, DOMD, student), and the teacher alone."""
     batch = jax.device_put(random_batch(config.data, 1, 3 if config.cost_volume.future_frame else 2))
     network = "student" if config.model.student else "teacher"
 
     def predict(state: TrainState, batch: Batch) -> jax.Array:
-        return getattr(train_step.predict(state, batch, config), network)
+        return getattr(predict_step.predict_step(state, batch, config), network)
 
     def teacher(state: TrainState, batch: Batch) -> jax.Array:
         model = networks.merge(state.params, state.batch_stats, config, None, train=False)

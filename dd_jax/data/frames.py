@@ -361,9 +361,7 @@ def intrinsics(
     return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
 
 
-def object_mask(
-    root: Path, path: str, shape: tuple[int, int], mask_format: str = "binary"
-) -> Bool[np.ndarray, "H W"] | None:
+def object_mask(root: Path, path: str, shape: tuple[int, int], mask_format: str = "binary") -> Bool[np.ndarray, "H W"] | None:
     """Mask for evaluation at the ground truth's size, from ``path`` or the same with ``.npy``; None if there is no file.
 
     Raises:

@@ -20,7 +20,7 @@ from dd_jax.checkpoints.run_folder import Restored
 from dd_jax.config import ConfigError
 from dd_jax.data.random_batch import random_batch
 from dd_jax.export.programs import Port, Program, arguments, expected, in_float32, programs
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.runtime import files, parallel
 from dd_jax.types import PREVIOUS, Batch, Predictions
 
@@ -79,7 +79,7 @@ def export(
     @functools.cache
     def predicted(precision: str) -> tuple[Predictions, float]:
         model = next(model for model in models.values() if model.config.model.precision == precision)
-        return _timed(on_devices.compile_predict_step(model.config, [cpu]), parallel.replicate(model.state, [cpu]), batch)
+        return _timed(compiled_steps.compile_predict_step(model.config, [cpu]), parallel.replicate(model.state, [cpu]), batch)
 
     found = []
     for (kind, program), path in zip(tqdm(jobs, unit="file"), paths):

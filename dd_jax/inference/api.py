@@ -16,7 +16,7 @@ from dd_jax.data import video_camera
 from dd_jax.evaluation import metrics
 from dd_jax.inference import preprocess, trajectory
 from dd_jax.inference.metric_scale import CameraHeight, Prediction, Scale, Scaler, missing, scaled
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.runtime.pipeline import in_groups, one_behind
 from dd_jax.types import PREVIOUS, Batch, Predictions
 
@@ -76,7 +76,7 @@ class Model:
 
     def __init__(self, restored: Restored, folder: Path | None = None):
         self._restored, self._folder = restored, folder
-        self._predict = on_devices.compile_predict_step(restored.config)  # compiled once: the network size is fixed
+        self._predict = compiled_steps.compile_predict_step(restored.config)  # compiled once: the network size is fixed
 
     @property
     def config(self) -> Config:

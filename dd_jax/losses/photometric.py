@@ -12,7 +12,7 @@ from dd_jax.losses import ssim
 from dd_jax.runtime import reduce
 from dd_jax.types import Views
 
-_UNUSABLE = 1e6  # error of a source that must not win a minimum; finite, so that gradients stay finite
+UNUSABLE = 1e6  # error of a source that must not win a minimum; finite, so that gradients stay finite
 
 
 @struct.dataclass
@@ -110,7 +110,7 @@ def combine_sources(
     use_holes = holes is not None and loss.occlusion_rule != "min"
     usable = present & ~holes if use_holes else present
     if loss.source_reduce == "min":
-        candidates = jnp.where(usable, errors, _UNUSABLE)
+        candidates = jnp.where(usable, errors, UNUSABLE)
         error = functools.reduce(_smaller, jnp.unstack(candidates, axis=-4))
     else:
         count = jnp.maximum(jnp.sum(usable, axis=-4), 1)
@@ -125,19 +125,3 @@ def combine_sources(
 def _smaller(a: jax.Array, b: jax.Array) -> jax.Array:
     """``jnp.minimum``, whose gradient does not depend on two computations of one number being equal (see ``max_pool``)."""
     return jnp.where(b < a, b, a)
-
-
-def auto_mask(
-    error: Float[Array, "s b h w"],
-    originals: Float[Array, "f b h w 3"],
-    target: ssim.Reference,
-    exists: Bool[Array, "b f"],
-    noise: Float[Array, "b h w"],
-    loss: LossConfig,
-) -> Bool[Array, "s b h w"]:
-    """Pixels whose warped error is below that of every unwarped source (Monodepth2, eq. 5).
-
-    Drops frames of a standing camera and objects that move with it. ``noise`` is added to the identity error to break ties.
-    """
-    identity, seen = combine_sources(photometric_error(originals, target, loss.ssim), exists, None, loss)
-    return error <= jnp.where(seen, identity, _UNUSABLE) + noise

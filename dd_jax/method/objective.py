@@ -10,11 +10,12 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from dd_jax.config import Config
 from dd_jax.losses import ssim
+from dd_jax.losses.auto_mask import auto_mask
 from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, pyramid_distillation, reliable_pixels
 from dd_jax.losses.depth_ranking import depth_ranking
 from dd_jax.losses.mask_weight import mask_weights
 from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
-from dd_jax.losses.photometric import Target, auto_mask, masked_mean, reprojection_error
+from dd_jax.losses.photometric import Target, masked_mean, reprojection_error
 from dd_jax.losses.sc_depth import Planes, mean_inconsistency, mean_photometric, static_weight, valid_planes
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
 from dd_jax.method.poses import forward_backward_poses
@@ -124,9 +125,7 @@ class LossInputs:
         """Source frames warped through the teacher's depth."""
         sources = frames_at(self.batch.images, (PREVIOUS, NEXT))
         with jax.named_scope("views"):
-            return synthesize(
-                self.teacher_depths, self.outputs.T_source_from_target, sources, None, self.batch.K, self.offsets
-            )
+            return synthesize(self.teacher_depths, self.outputs.T_source_from_target, sources, None, self.batch.K, self.offsets)
 
     @functools.cached_property
     def student_views(self) -> Views:

@@ -43,9 +43,7 @@ def estimator(
     @torch.no_grad()
     def predict(images: Images) -> list[UInt16[np.ndarray, "h w"] | None]:
         inputs = processor(images=list(images), return_tensors="pt").to(target)
-        found = processor.post_process_depth_estimation(
-            network(**inputs), target_sizes=[image.shape[:2] for image in images]
-        )
+        found = processor.post_process_depth_estimation(network(**inputs), target_sizes=[image.shape[:2] for image in images])
         return [_stored(one["predicted_depth"].float().cpu().numpy(), depth) for one in found]
 
     return predict

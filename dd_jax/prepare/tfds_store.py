@@ -157,9 +157,7 @@ def write(content: Content, name: str, out: Path, per_shard: int = 512) -> Path:
         with progress, ThreadPoolExecutor(content.config.threads) as pool:
             for config in CONFIGS:
                 flaws = Flaws()
-                builder = BUILDERS[name](
-                    config=config, data_dir=out, shards=_shards(content, config, per_shard, pool, flaws)
-                )
+                builder = BUILDERS[name](config=config, data_dir=out, shards=_shards(content, config, per_shard, pool, flaws))
                 _write_config(builder, started, note, flaws, progress, content)
         os.replace(started, folder)
         warn_of_misfits(note["misfits"])

@@ -79,7 +79,7 @@ def _motion(prepared: Prepared, kept: list[Row]) -> str:
 
 
 def _ordinal(number: int) -> str:
-    """"2nd ", "3rd ", ...; empty for 1."""
+    """ "2nd ", "3rd ", ...; empty for 1."""
     if number == 1:
         return ""
     ending = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")

@@ -32,9 +32,7 @@ class Parser(argparse.ArgumentParser):
     """Argument parser of a script, described by the script's docstring."""
 
     def __init__(self, description: str):
-        super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-        )
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     def error(self, message: str) -> None:
         """Exits with one sentence instead of argparse's usage text."""

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from dd_jax.benchmarks import compile_for
 from dd_jax.benchmarks.compile_for import Collectives
 from dd_jax.config import ConfigError
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.runtime import parallel
 
@@ -112,7 +112,7 @@ def small_step(monkeypatch):
     def compile_step(config, frozen, devices):
         return jax.pmap(body, parallel.AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=0)
 
-    monkeypatch.setattr(on_devices, "compile_train_step", compile_step)
+    monkeypatch.setattr(compiled_steps, "compile_train_step", compile_step)
 
 
 def test_needs_from_memory_analysis(small_step):
@@ -150,7 +150,7 @@ def test_out_of_memory_message_parsed(small_step, monkeypatch, message):
         def compile(self):
             raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(on_devices, "compile_train_step", lambda *_: Lowered())
+    monkeypatch.setattr(compiled_steps, "compile_train_step", lambda *_: Lowered())
     found = compile_for.needs(teacher_only(), "v5e:1x2", 3)
     assert not found.fits and found.total_bytes == int(20.5 * compile_for.GIB) and found.flops is None
     assert "| **fits** | **no** |" in compile_for.table([found]) and "| program | - |" in compile_for.table([found])
@@ -176,7 +176,7 @@ def test_several_hosts_get_jit(monkeypatch, hosts, backend):
         compiled.append(config.train.backend)
         return Lowered()
 
-    monkeypatch.setattr(on_devices, "compile_train_step", compile_train_step)
+    monkeypatch.setattr(compiled_steps, "compile_train_step", compile_train_step)
     compile_for.needs(config, "v5e:1x2", 1)
     assert compiled == [backend]
 

@@ -27,9 +27,7 @@ def test_focal_length_from_metadata(tmp_path, name, value):
     assert "69 degrees" in text and "26 mm" in text
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"), [(21, b"\x1a"), (22, b"\x00\x1a"), (23, struct.pack(">f", 26)), (1, b"26")]
-)
+@pytest.mark.parametrize(("kind", "value"), [(21, b"\x1a"), (22, b"\x00\x1a"), (23, struct.pack(">f", 26)), (1, b"26")])
 def test_focal_length_of_each_quicktime_type(tmp_path, kind, value):
     """Well-known types of the QuickTime File Format: integers, float and text."""
     path = movie(tmp_path / "clip.mov", "x" * (len(value)))

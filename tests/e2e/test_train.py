@@ -23,7 +23,7 @@ from dd_jax.config import ConfigError
 from dd_jax.data.loader import Prefetch
 from dd_jax.data.synthetic import make
 from dd_jax.evaluate import evaluate_checkpoint
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
 from dd_jax.report import Logger, read_history
@@ -54,7 +54,7 @@ def traced_once(monkeypatch):
     programs = {}
 
     def share(name):
-        plain = getattr(on_devices, name)
+        plain = getattr(compiled_steps, name)
 
         def shared(config, *arguments):
             values = configs.to_dict(config) | {"eval": None}
@@ -64,7 +64,7 @@ def traced_once(monkeypatch):
                 programs[key] = plain(config, *arguments)
             return programs[key]
 
-        monkeypatch.setattr(on_devices, name, shared)
+        monkeypatch.setattr(compiled_steps, name, shared)
 
     share("compile_train_step_now")
     share("compile_predict_step")
@@ -171,7 +171,7 @@ def test_two_steps_in_flight(drives, monkeypatch, tmp_path):
 
     watch("block_until_ready", finished)
     watch("device_get", fetched)
-    monkeypatch.setattr(on_devices, "compile_train_step_now", lambda *_: step)
+    monkeypatch.setattr(compiled_steps, "compile_train_step_now", lambda *_: step)
     monkeypatch.setattr(train_module, "validation_score", lambda *_: None)
     train(run_config(drives, 9, log_every=4, checkpoint_every=100), tmp_path / "run", jax.devices()[:1])
     assert finished == {(number, number + 2) for number in range(1, 8)}

@@ -17,7 +17,7 @@ from dd_jax.config.protocols import protocol
 from dd_jax.config.rules import validate
 from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import open_split
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.types import TrainState
 
 
@@ -106,7 +106,9 @@ def test_checkpoint_with_another_protocol_keeps_files_of_run(tmp_path, monkeypat
         writer.save(state, {}, score=0.1)
     for name in ("open_split", "list_split"):
         monkeypatch.setattr(evaluate, name, lambda data, split: source)
-    monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images))
+    monkeypatch.setattr(
+        compiled_steps, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images)
+    )
     assert list(evaluate.evaluate_checkpoint(tmp_path).metrics) == ["student", "teacher", "constant", "mean_map"]
     before = (tmp_path / "metrics.json").read_bytes()
 
@@ -134,7 +136,7 @@ def test_training_split_without_ground_truth(tmp_path, monkeypatch):
     for name in ("open_split", "list_split"):
         monkeypatch.setattr(evaluate, name, lambda data, split: splits[split])
     perfect = oracle(splits["test"])
-    monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: lambda state, images: perfect(images))
+    monkeypatch.setattr(compiled_steps, "compile_predict_step", lambda config, devices: lambda state, images: perfect(images))
     assert list(evaluate.evaluate_checkpoint(tmp_path).metrics) == ["student", "teacher", "constant"]
 
 

@@ -13,7 +13,7 @@ import tiny
 from dd_jax.checkpoints import saved
 from dd_jax.config import ConfigError
 from dd_jax.export import artifacts, programs
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 
 ROOT = Path(__file__).parents[2]
 NEEDS = "needs flatbuffers, onnx and onnxruntime: pip install -e '.[export]'"
@@ -35,7 +35,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def predictions(model, batch):
-    return on_devices.compile_predict_step(model.config)(model.state, batch)
+    return compiled_steps.compile_predict_step(model.config)(model.state, batch)
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +157,8 @@ def test_script_writes_files_and_signature(model, tmp_path, capsys, monkeypatch)
     spec.loader.exec_module(script)
     out = tmp_path / "exported"
     command = [f"--checkpoint={tmp_path / 'model'}", f"--out={out}", "--format=stablehlo", "--network=teacher"]
-    step = on_devices.compile_predict_step(model.config, jax.local_devices(backend="cpu")[:1])
-    monkeypatch.setattr(on_devices, "compile_predict_step", lambda config, devices: step)  # compiles once for both exports
+    step = compiled_steps.compile_predict_step(model.config, jax.local_devices(backend="cpu")[:1])
+    monkeypatch.setattr(compiled_steps, "compile_predict_step", lambda config, devices: step)  # compiles once for both exports
     script.main(command)
     assert sorted(path.name for path in out.iterdir()) == ["signature.json", "teacher.stablehlo"]
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| teacher")]

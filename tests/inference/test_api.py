@@ -16,7 +16,7 @@ from dd_jax.config import ConfigError, EvalConfig
 from dd_jax.data.loader import eval_batches, open_split
 from dd_jax.evaluation import ground_plane, metrics
 from dd_jax.inference import api, preprocess
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.report.html import METRIC_NAMES
 
 FRAMES = tiny.frames(5)
@@ -45,7 +45,7 @@ def test_depth_equals_evaluation(model, tmp_path):
     (tmp_path / "train_files.txt").write_text("2\n")
     config = tiny.config(data={"source": "folder", "root": str(tmp_path), "split_dir": str(tmp_path)})
     _, batch = next(iter(eval_batches(open_split(config.data, "train"), [0], 1, 2)))
-    found = on_devices.compile_predict_step(config)(model._restored.state, batch)
+    found = compiled_steps.compile_predict_step(config)(model._restored.state, batch)
     for depth, disp in (
         (model.predict(FRAMES[2], previous=FRAMES[1], K=K), found.student),
         (model.predict(FRAMES[2], previous=FRAMES[1], K=K, network="teacher"), found.teacher),

@@ -18,11 +18,6 @@ def ssim_distance(pred, target):
     return ssim.distance_of(ssim.moments(ssim.as_rows(pred), target), target).reshape(pred.shape)
 
 
-@jax.jit
-def auto_mask(error, originals, statistics, exists, noise):
-    return photometric.auto_mask(error, originals, statistics, exists, noise, LossConfig())
-
-
 def noise(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).random(shape, np.float32))
 
@@ -136,21 +131,6 @@ def test_missing_frames_are_ignored(rule):
 def test_occluded_pixels_have_no_gradient():
     gradient = jax.grad(lambda e: combine_sources(e, BOTH_EXIST, HOLES, LossConfig())[0].sum())(ERRORS)
     np.testing.assert_array_equal(gradient[:, 0, 0], [[1, 0, 1, 0], [0, 1, 0, 0]])
-
-
-def test_auto_mask_drops_static_pixels():
-    target = noise(9, 1, 6, 8, 3)
-    statistics, exists, silence = target_statistics(target), jnp.ones((1, 2), bool), jnp.zeros((1, 6, 8))
-    standing, other = jnp.stack([target, noise(10, 1, 6, 8, 3)]), noise(11, 2, 1, 6, 8, 3)
-    error = jnp.full((1, 1, 6, 8), 0.05)
-    assert not auto_mask(error, standing, statistics, exists, silence).any()
-    assert auto_mask(error, other, statistics, exists, silence).all()
-    # The standing frame does not exist: only the other one can veto.
-    assert auto_mask(error, standing, statistics, jnp.array([[False, True]]), silence).all()
-    # Equal errors: the noise decides.
-    np.testing.assert_array_equal(
-        auto_mask(jnp.zeros((1, 1, 6, 8)), standing, statistics, exists, silence.at[0, 0].set(-1.0))[0, 0, 0], False
-    )
 
 
 def test_adaptive_error_is_at_most_the_mean_of_both_errors():

@@ -9,6 +9,7 @@ from loss_inputs import loss_inputs
 from dd_jax.config import Config, LossConfig
 from dd_jax.method import objective
 from dd_jax.method.objective import LossInputs
+from dd_jax.networks.model import Networks
 from dd_jax.types import Batch, CostVolume, Outputs, StudentOutputs, Views
 
 B, H, W = 4, 16, 32
@@ -167,7 +168,7 @@ def test_without_motion_mask_only_augmented_samples_have_consistency(case):
 def test_uint8_images_raise(case):
     outputs, *_, batch, _ = case
     with pytest.raises(ValueError, match="augment the batch"):
-        LossInputs(None, outputs, batch.replace(images=np.zeros((B, 3, H, W, 3), np.uint8)), Config(), None)
+        LossInputs(Networks.__new__(Networks), outputs, batch.replace(images=np.zeros((B, 3, H, W, 3), np.uint8)), Config(), None)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from dd_jax.config.rules import validate
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.runtime import parallel
 
@@ -25,14 +25,14 @@ TWO_FRAMES = {
 TERMS = {
     "dynamic_depth": TWO_FRAMES,
     "many_depth": TWO_FRAMES,
-    "monodepth2": {"teacher/photometric", "teacher/smoothness"},
+    "monodepth2": {"single_frame/photometric", "single_frame/smoothness"},
     "ds_depth": TWO_FRAMES | {"flow/smoothness"},
     "sc_depth_v3": {
-        "teacher/photometric",
-        "teacher/geometry",
-        "teacher/depth_rank",
-        "teacher/normal_l1",
-        "teacher/normal_rank",
+        "single_frame/photometric",
+        "single_frame/geometry",
+        "single_frame/depth_rank",
+        "single_frame/normal_l1",
+        "single_frame/normal_rank",
     },
 }
 
@@ -64,7 +64,7 @@ def test_few_steps_reduce_the_loss_and_move_every_network(system):
     config, device = small(system), jax.devices()[:1]
     validate(config)
     before = jax.tree.map(np.array, create_state(config))
-    state, step = parallel.replicate(before, device), on_devices.compile_train_step(config, False, device)
+    state, step = parallel.replicate(before, device), compiled_steps.compile_train_step(config, False, device)
     batch, history = parallel.shard_batch(fixed_batch(config), config, device), []
     for _ in range(STEPS):
         state, metrics = step(state, batch)

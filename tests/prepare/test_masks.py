@@ -33,9 +33,7 @@ def test_classes_case_insensitive(libraries, segformer, images):
         segmenter(segformer, ["tram", "boat"])
 
 
-def test_semantic_and_instance_networks(
-    libraries, panoptic_network, instance_network, images
-):
+def test_semantic_and_instance_networks(libraries, panoptic_network, instance_network, images):
     assert all(set(np.unique(mask)) == {255} for mask in segmenter(panoptic_network)(images))  # predicts car everywhere
     masks = segmenter(instance_network)(images)
     assert all(mask.shape == (96, 160) and mask.dtype == np.uint8 for mask in masks)

@@ -16,7 +16,7 @@ from fakes import FakeSource, settings
 from dd_jax import evaluate
 from dd_jax.benchmarks import compile_for
 from dd_jax.data.loader import batch_shapes
-from dd_jax.method import on_devices
+from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state, train_step
 from dd_jax.runtime import parallel
 
@@ -123,7 +123,7 @@ def _mapped_step(name, backend, number, precision):
     devices = jax.devices()[:number]
     state = parallel.replicate(initial_state(name), devices)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uneven_batches(name, 1)[0])
-    return on_devices.compile_train_step_now(sharp_config(name, backend), name == "frozen", state, shapes, devices)
+    return compiled_steps.compile_train_step_now(sharp_config(name, backend), name == "frozen", state, shapes, devices)
 
 
 def run(name, backend, number, batches, afresh=False):
@@ -186,7 +186,7 @@ def test_cost_of_a_device_does_not_grow_with_their_number(backend, double):
     devices = jax.devices()[:2]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), uneven_batch())
     state = parallel.replicate(initial_state("baseline"), devices)
-    step = on_devices.compile_train_step_now(sharp_config("baseline", backend), False, state, shapes, devices)
+    step = compiled_steps.compile_train_step_now(sharp_config("baseline", backend), False, state, shapes, devices)
     two, eight = (compile_for.account(compiled, None) for compiled in (step, mapped_step("baseline", backend, SAMPLES)))
     assert two["collectives"].keys() == {"all-reduce"} and two["collectives"] == eight["collectives"]
     assert eight["temporary_bytes"] == pytest.approx(two["temporary_bytes"], rel=0.01)
@@ -233,7 +233,7 @@ class Drives(FakeSource):
 def scores(number):
     """Scores of seven samples in batches of three, rounded up to a multiple of the devices."""
     source, config, devices = Drives(7), settings(batch_size=3), jax.devices()[:number]
-    state, predict = parallel.replicate(initial_state("baseline"), devices), on_devices.compile_predict_step(config, devices)
+    state, predict = parallel.replicate(initial_state("baseline"), devices), compiled_steps.compile_predict_step(config, devices)
     config = parallel.with_even_batches(config, devices)
     assert config.eval.batch_size == {1: 3, 2: 4, 4: 4, 8: 8}[number]
     with jax.transfer_guard("disallow"):
@@ -242,9 +242,7 @@ def scores(number):
     return results
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8]
-)
+@pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8])
 def test_scores_do_not_depend_on_the_devices(number):
     one, many = scores(1), scores(number)
     assert [name for name, _ in many.images] == [f"sample {index}" for index in range(7)]

@@ -78,10 +78,7 @@ def eigen_test() -> list[Entry]:
 def eigen_benchmark() -> list[Entry]:
     """The 652 of them with improved ground truth."""
     return [
-        (_folder(drive), frame, LEFT)
-        for drive in EIGEN_TEST
-        for frame in _test_frames(drive)
-        if frame not in numbers(drive.bare)
+        (_folder(drive), frame, LEFT) for drive in EIGEN_TEST for frame in _test_frames(drive) if frame not in numbers(drive.bare)
     ]
 
 

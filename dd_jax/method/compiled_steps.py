@@ -30,9 +30,7 @@ def compile_train_step_now(
     return parallel.compile_step_now(step_of(config, frozen), config.train.backend, state, batch, devices)
 
 
-def compile_predict_step(
-    config: Config, devices: list[jax.Device] | None = None
-) -> Callable[[TrainState, Batch], Predictions]:
+def compile_predict_step(config: Config, devices: list[jax.Device] | None = None) -> Callable[[TrainState, Batch], Predictions]:
     """(state, batch of two frames as the loader yields it) -> Predictions.
 
     ``devices`` (default: the first one) divide each batch evenly; the state is on all of them, see ``parallel.replicate``.
