@@ -32,5 +32,13 @@ def pytest_addoption(parser):
     )
 
 
+LONGEST = ("e2e", "test_parallel.py", "method")
+"""Folders and files that take longest: they come first, so that no process waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(name in item.path.parts for name in LONGEST))
+
+
 def pytest_configure(config):
     config.pluginmanager.register(harness.Ledger(config), "golden-ledger")

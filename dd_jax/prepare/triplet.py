@@ -5,13 +5,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dd_jax.prepare import motion
-from dd_jax.report.pictures import Picture, label
+from dd_jax.report.pictures import Image, label
 
 TILE_WIDTH = 640
 """Pixels; wider frames are reduced to this width."""
 
 
-def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> list[Picture]:
+def tiles(previous: Image, target: Image, following: Image, name: str) -> list[Image]:
     """Six labelled tiles of three frames of one size.
 
     They include the previous frame aligned to the target by the best homography, and the differences before and after alignment.
@@ -38,7 +38,7 @@ def tiles(previous: Picture, target: Picture, following: Picture, name: str) -> 
     ]
 
 
-def shown(image: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
+def shown(image: Image) -> UInt8[np.ndarray, "_ _ 3"]:
     """The image, reduced to at most :data:`TILE_WIDTH` pixels in width."""
     height, width = image.shape[:2]
     if width <= TILE_WIDTH:
@@ -51,5 +51,5 @@ def jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
-def _difference(first: Picture, second: Picture) -> Picture:
+def _difference(first: Image, second: Image) -> Image:
     return np.minimum(2 * cv2.absdiff(first, second).astype(np.uint16), 255).astype(np.uint8)

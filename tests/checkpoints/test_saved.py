@@ -103,9 +103,9 @@ def change(path, edit):
         (lambda about: about.update(step=2**40), "config.json has step=1099511627776, which"),
         (lambda about: about.update(step=float("inf")), "config.json has step=inf, which"),
         (lambda about: about.update(score="x"), "config.json has score='x', which"),
-        (lambda about: about["config"]["model"].update(width="wide"), "config.json: config has model.width='wide', which should"),
+        (lambda about: about["config"]["model"].update(width="wide"), "config.json: config has model.width='wide', which must"),
         (lambda about: about["config"]["cost_volume"].update(bins=8.0), "config.json: config has cost_volume.bins=8.0, which"),
-        (lambda about: about["config"]["train"].update(init_from=5), "config.json: config has train.init_from=5, which should"),
+        (lambda about: about["config"]["train"].update(init_from=5), "config.json: config has train.init_from=5, which must"),
         (lambda about: about["config"]["data"].update(height=65), "config.json: --config.data.height=65 must be"),
         (
             lambda about: about["config"]["model"].update(width=16),

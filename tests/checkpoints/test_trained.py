@@ -27,7 +27,7 @@ def test_local_folder_precedes_bundled_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert saved.find("rendered") == saved.BUNDLED / "rendered" and saved.is_name("rendered")
     assert dd_jax.load("rendered").digest == saved.digest(saved.read(saved.BUNDLED / "rendered"))
-    with pytest.raises(ConfigError, match="rendered is no place for results: name a folder with --out"):
+    with pytest.raises(ConfigError, match="rendered cannot hold results: choose a folder with --out"):
         evaluate.evaluate_checkpoint("rendered")
     Path("rendered").mkdir()
     assert saved.find("rendered") == Path("rendered") and not saved.is_name("rendered")

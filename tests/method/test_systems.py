@@ -59,7 +59,9 @@ def fixed_batch(config):
     return batch.replace(prior=np.broadcast_to(400 * rows, (config.data.batch_size, tiny.HEIGHT, tiny.WIDTH)))
 
 
-@pytest.mark.parametrize("system", TERMS)
+@pytest.mark.parametrize(
+    "system", [pytest.param(system, marks=pytest.mark.slow if system == "many_depth" else ()) for system in TERMS]
+)
 def test_few_steps_reduce_the_loss_and_move_every_network(system):
     config, device = small(system), jax.devices()[:1]
     validate(config)

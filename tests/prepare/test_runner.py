@@ -152,7 +152,7 @@ def test_script_errors(tmp_path, name):
     main = runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]
     with pytest.raises(SystemExit, match=r"^error: .*holds no images in frames/"):
         main(["--root", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"^error: argument --batch_size: 0 is no number of at least 1"):
+    with pytest.raises(SystemExit, match=r"^error: argument --batch_size: 0 must be an integer of at least 1"):
         main(["--root", str(tmp_path), "--batch_size=0"])
 
 
