@@ -26,7 +26,7 @@ from tqdm import tqdm
 from dd_jax.config import ConfigError
 from dd_jax.inference import preprocess, trajectory
 from dd_jax.inference.api import Model, check_batch_size
-from dd_jax.inference.inputs import Picture, Source
+from dd_jax.inference.inputs import Image, Source
 from dd_jax.inference.metric_scale import Prediction, Scale, Scaler, scaled
 from dd_jax.inference.outputs import OF_ALL, Frame, PredictionWriter
 from dd_jax.report.pictures import depth_limits
@@ -39,10 +39,10 @@ SETTINGS, RECORDS, INPUT = "predict.json", ".predictions", "input"
 SMOOTHING = 0.1
 """Weight of a frame's own colour limits in their moving average, without which a video would flicker."""
 
-Read = tuple[Picture | None, preprocess.NetworkInput | None, Prediction | None]
+Read = tuple[Image | None, preprocess.NetworkInput | None, Prediction | None]
 """A frame as read, resized for the networks, and its prediction of an earlier run; None where not needed or not known."""
 
-Sample = tuple[Picture | None, Batch | None, Prediction | None]
+Sample = tuple[Image | None, Batch | None, Prediction | None]
 """A frame as read, its batch of one sample where its batch is to be predicted, and its prediction of an earlier run."""
 
 
@@ -126,7 +126,7 @@ def predictions(
     mask_of: Callable[[int], np.ndarray | None],
     network: str,
     batch_size: int,
-) -> Iterator[tuple[Picture | None, Prediction]]:
+) -> Iterator[tuple[Image | None, Prediction]]:
     """The prediction of each frame, made now or in an earlier run, and its image where it is needed.
 
     After an error the frames of complete batches still come; those of the batch with the error do not.
@@ -173,7 +173,7 @@ def predictions(
             yield image, prediction if known is None else known
 
 
-def frames_of(source: Source, predicted: Iterator[tuple[Picture | None, Prediction, float]]) -> Iterator[Frame]:
+def frames_of(source: Source, predicted: Iterator[tuple[Image | None, Prediction, float]]) -> Iterator[Frame]:
     """Frames with what depends on those before them: the pose and the colour limits."""
     pose, limits = None, None
     for name, (image, prediction, factor) in zip(source.names, predicted, strict=False):  # a video may end early

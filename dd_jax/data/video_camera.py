@@ -9,7 +9,7 @@ import numpy as np
 
 from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_reader
-from dd_jax.data.video_reader import Picture
+from dd_jax.data.video_reader import Image
 
 Intrinsics = tuple[float, float, float, float]  # fx, fy, cx, cy in pixels, integers at pixel centres
 
@@ -60,7 +60,7 @@ def describe(camera: Intrinsics, width: int, height: int, where: str) -> dict[st
 
 def undistortion(
     camera: Intrinsics, coefficients: tuple[float, ...], width: int, height: int
-) -> tuple[Intrinsics, Callable[[Picture], Picture]]:
+) -> tuple[Intrinsics, Callable[[Image], Image]]:
     """Intrinsics of the undistorted images and the function that undistorts: the largest image without empty borders.
 
     Args:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from dd_jax.config import ConfigError
 from dd_jax.data.folder import SUFFIXES
 
-Picture = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "H W 3"]
 
 FASTEST = 1000.0
 """Frames per second; a higher rate in a file is not believed."""
@@ -77,7 +77,7 @@ def decoded(path: Path) -> Iterator[av.VideoFrame | None]:
     yield from (None for _ in lost)
 
 
-def pixels(frame: av.VideoFrame) -> Picture | None:
+def pixels(frame: av.VideoFrame) -> Image | None:
     """The frame in RGB, upright as players show it; None if its pixel format cannot be converted."""
     try:
         return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
@@ -97,7 +97,7 @@ def size(path: Path, count: int) -> tuple[int, int]:
     return _size(first)
 
 
-def read(path: Path, numbers: range, count: int, wanted: Callable[[int], bool]) -> Iterator[Picture | None]:
+def read(path: Path, numbers: range, count: int, wanted: Callable[[int], bool]) -> Iterator[Image | None]:
     """Those of the ``count`` frames with these numbers, RGB; None for one whose index in ``numbers`` is not wanted.
 
     Ends early if the video does. An undecodable frame is damage if a later one can be decoded, otherwise the end.

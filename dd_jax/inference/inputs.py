@@ -16,7 +16,7 @@ from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object
 from dd_jax.data.kitti.calibration import drive_camera
 from dd_jax.data.kitti.raw import read_annotated
 from dd_jax.data.video_camera import Intrinsics
-from dd_jax.data.video_reader import FASTEST, Picture
+from dd_jax.data.video_reader import FASTEST, Image
 from dd_jax.runtime.files import natural_key
 
 EVERY = slice(None)
@@ -37,7 +37,7 @@ class Source:
     title: str
     names: list[str]  # of the frames, unique; output files have these names
     stamps: list[str]  # of each frame: changes with its file
-    read: Callable[[Callable[[int], bool]], Iterator[Picture | None]]  # all frames in order; None for those not requested
+    read: Callable[[Callable[[int], bool]], Iterator[Image | None]]  # all frames in order; None for those not requested
     where: Callable[[int], str]  # name of a frame in messages
     size: tuple[int, int]  # (height, width)
     K: Float32[np.ndarray, "3 3"]  # in pixels of the frames
@@ -104,7 +104,7 @@ def open_source(
         known = read_camera(camera_file, files[:1], (height, width)), f"from {camera_file}"
     K, sentence = known or _guessed_camera(files[0], (height, width))
 
-    def read(requested: Callable[[int], bool]) -> Iterator[Picture | None]:
+    def read(requested: Callable[[int], bool]) -> Iterator[Image | None]:
         for place, path in enumerate(files):
             yield _decode(path) if requested(place) else None
 
@@ -217,7 +217,7 @@ def _files(inputs: Sequence[str]) -> list[Path]:
     return found
 
 
-def _decode(path: Path) -> Picture:
+def _decode(path: Path) -> Image:
     try:
         return decode_image(path)
     except UnreadableFrame as error:

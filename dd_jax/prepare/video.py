@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from dd_jax.config import ConfigError
 from dd_jax.data import video_camera, video_reader
-from dd_jax.data.video_camera import Intrinsics, Picture
+from dd_jax.data.video_camera import Image, Intrinsics
 from dd_jax.prepare import motion
 from dd_jax.runtime import files
 
@@ -221,7 +221,7 @@ class _Extractor:
         """Whether the frame is new, or the one that the next new frame is compared with."""
         return number > self._done or number == self._last_kept
 
-    def add(self, number: int, image: Picture | None) -> None:
+    def add(self, number: int, image: Image | None) -> None:
         """Processes a frame; None = cannot be decoded."""
         known = number <= self._done
         if image is None:
@@ -263,7 +263,7 @@ class _Extractor:
         files.replace(self.folder / JOURNAL, self._text)  # without an incomplete last line
         self._journal = (self.folder / JOURNAL).open("a")
 
-    def _write(self, number: int, image: Picture) -> None:
+    def _write(self, number: int, image: Image) -> None:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         encoded, data = cv2.imencode(f".{self.settings['suffix']}", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         if not encoded:
