@@ -14,6 +14,9 @@ from dd_jax.runtime import parallel
 
 STEPS = 5
 
+ELSEWHERE = ("dynamic_depth", "many_depth")
+"""Systems whose numeric steps other fast tests run (``test_train_step.py``)."""
+
 TWO_FRAMES = {
     "teacher/photometric",
     "teacher/smoothness",
@@ -60,7 +63,7 @@ def fixed_batch(config):
 
 
 @pytest.mark.parametrize(
-    "system", [pytest.param(system, marks=pytest.mark.slow if system == "many_depth" else ()) for system in TERMS]
+    "system", [pytest.param(system, marks=pytest.mark.slow if system in ELSEWHERE else ()) for system in TERMS]
 )
 def test_few_steps_reduce_the_loss_and_move_every_network(system):
     config, device = small(system), jax.devices()[:1]

@@ -100,8 +100,8 @@ def uneven_batches(name, count):
 def state_on_host(name):
     config = sharp_config(name)
     state = jax.tree.map(np.array, create_state(config))  # no step can donate it away
-    if config.sc.enabled:  # has no ``initial_forward``
-        state.params["pose"]["out"]["bias"][3:6] -= np.float32([0.03, 0.02, 0.1]) / config.model.translation_scale
+    if config.sc.enabled:  # pairs in either order: motion that is not only forward
+        state.params["pose"]["out"]["bias"][3:5] -= np.float32([0.03, 0.02]) / config.model.translation_scale
     return state
 
 
