@@ -9,7 +9,7 @@
 | synthetic    | 64x192, half width, rendered drives                       | 90 min on one core         |
 | kitti        | 192x640, ResNet-18, Eigen split                           | needs a GPU                |
 | cityscapes   | 192x512, ResNet-18                                        | needs a GPU                |
-| folder       | 64x192, your own frames, no masks (DOMD off)              | 4 min for 200 steps at half width |
+| folder       | 64x192, published width, own frames, no masks (DOMD off)  | not measured               |
 
 ``synthetic`` on the test drives of ``make_synthetic.py --preset small``, abs_rel over all / moving pixels: student 0.305 / 0.440,
 teacher 0.306 / 0.436; ManyDepth, same number of steps, 0.309 / 0.455; mean depth map 0.368 / 0.553. One run each, recorded in
@@ -40,7 +40,7 @@ def get_config(variant: str = "synthetic") -> Config:
         optim.learning_rate = 2e-4
         # Short training from scratch needs an initial forward motion and larger pose factors. Without the former, some seeds
         # predict everything above the road at infinity for hundreds of steps. With the published factor 0.01 rotations are not
-        # learnt; with equal factors for translation and rotation they are learnt as sideways translation.
+        # learnt; with equal factors they are explained by sideways translation.
         config.model.initial_depth, config.model.initial_forward = 1.0, 0.05
         config.model.rotation_scale, config.model.translation_scale = 0.1, 0.02
         config.eval = protocol("synthetic")

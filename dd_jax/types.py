@@ -104,7 +104,7 @@ class TrainState:
     """Everything a step changes; with data iterator and config, the whole content of a checkpoint."""
 
     step: Int32[Array, ""]
-    params: Any  # {"teacher" | "pose" | "student": nested dict of arrays}
+    params: Any  # {"teacher" | "pose" | "student" | "flow": nested dict of arrays}
     batch_stats: Any  # same nesting: running mean and variance of every batch norm
     opt_state: Any
     depth_range: Float[Array, "2"]  # adaptive bins: tracked (nearest, farthest) depth

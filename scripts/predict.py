@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     metres.add_argument("--truth", type=Path, help="folder with ground-truth depth, NAME.npy or 16-bit NAME.png: median scaling")
     group.add_argument("--camera-pitch", type=float, help="with --camera-height: downward pitch in degrees")
     flags = parser.parse_args(argv)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # unreadable videos are reported by us
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV re-reads the written MP4; video_writer reports errors
     with command_line.job():
         run(flags)
 

@@ -35,7 +35,7 @@ PEER_SCOPES = {
     "teacher": ("teacher",),
     "student, cost volume": ("features", "cost_volume", "student"),
 }
-"""What the peer trains, and the scopes of our step that do the same."""
+"""Networks of the peer, and the matching scopes of our step."""
 
 FRAMES_PER_ROUND = 5
 """Inference takes a fraction of the time of a step, so it gets more rounds."""

@@ -81,8 +81,10 @@ def _facts(restored: Restored, sha256: str) -> Iterator[tuple[str, Any]]:
     config, versions = restored.config, dict(restored.versions)
     imported = versions.pop("imported", "")
     model = config.model
-    student = f"student of {model.student_layers} layers, {config.cost_volume.bins} depth bins; " if model.student else ""
-    yield "networks", f"{student}teacher and pose of 18 layers; width {model.width}"
+    single = "single-frame and pose network of 18 layers"
+    if model.student:
+        single = f"student of {model.student_layers} layers, {config.cost_volume.bins} depth bins; teacher and pose of 18 layers"
+    yield "networks", f"{single}; width {model.width}"
     yield "image size", f"{config.data.height} x {config.data.width}"
     near, far = (float(value) for value in restored.state.depth_range)
     if model.student:
@@ -102,7 +104,13 @@ def _facts(restored: Restored, sha256: str) -> Iterator[tuple[str, Any]]:
 def _data(config: Config) -> str:
     split = f", split `{config.data.split}`" if config.data.split else ""
     size = f"{config.data.height} x {config.data.width}"
-    return f"`{config.data.source}`{split}, at {size}; object masks: {config.data.masks}; prior depth: {config.data.priors}."
+    source = "rendered drives" if _is_rendered(config) else f"`{config.data.source}`"
+    return f"{source}{split}, at {size}; object masks: {config.data.masks}; prior depth: {config.data.priors}."
+
+
+def _is_rendered(config: Config) -> bool:
+    """Rendered drives have the layout, and so the ``source``, of KITTI."""
+    return config.data.source == "kitti" and protocols.name_of(config.eval) == "synthetic"
 
 
 def _scores(config: Config, rows: list[tuple[str, str, Mapping[str, Any]]]) -> str:
@@ -119,10 +127,12 @@ def _head(config: Config, rows: list[tuple[str, str, Mapping[str, Any]]]) -> str
     lines = ["library_name: dd_jax", "pipeline_tag: depth-estimation", LICENCE, "tags:"]
     lines += [f"- {tag}" for tag in ("depth-estimation", "self-supervised", "jax", json.dumps(config.name))]
     if rows:
-        name = f"{config.data.source} {config.data.split}".strip()
+        kind, name = config.data.source, f"{config.data.source} {config.data.split}".strip()
+        if _is_rendered(config):
+            kind, name = "synthetic", "rendered drives"
         results = {
             "task": {"type": "depth-estimation"},
-            "dataset": {"type": config.data.source, "name": name},
+            "dataset": {"type": kind, "name": name},
             "metrics": [
                 {"type": metric, "name": f"{metric}, {who}, {region} pixels", "value": row[metric]}
                 for who, region, row in rows

@@ -84,7 +84,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         "set --config.train.backend=jit",
     )
     require(
-        data.split == "" or data.source in ("kitti", "tfds"),  # a TFDS copy keeps its split
+        data.split == "" or data.source in ("kitti", "tfds"),  # a TFDS store keeps its split
         "--config.data.split is for --config.data.source=kitti: set it to ''",
     )
     require(

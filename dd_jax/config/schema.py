@@ -14,7 +14,7 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass
 class DataConfig:
-    source: str = "kitti"  # "kitti" (raw layout, also synthetic drives) | "cityscapes" | "folder" | "tfds" (a TFDS copy)
+    source: str = "kitti"  # "kitti" (raw layout, also synthetic drives) | "cityscapes" | "folder" | "tfds" (a TFDS store)
     root: str = ""  # folder of the data set
     split_dir: str = ""  # folder with {train,val,test}_files.txt; "" = ROOT/splits
     height: int = 192  # training size, multiples of 32
@@ -73,7 +73,7 @@ class CostVolumeConfig:
     occlusion: str = "feature_pool"  # treatment of holes in the lookup frame: "none" | "set_one" | "feature_pool" | "cost_fill"
     pool_radius: int = 1
     pool_threshold: float = 0.7
-    static_probability: float = 0.25  # matching augmentation: lookup := current frame
+    static_probability: float = 0.25  # matching augmentation: lookup frame = target frame
     zero_pose_probability: float = 0.25  # matching augmentation: lookup frame missing
     future_frame: bool = False  # match with the next frame too, also in evaluation: for recorded video
 
@@ -95,13 +95,13 @@ class LossConfig:
     source_reduce: str = "min"  # over source frames: "min" | "mean"
     occlusion_rule: str = "switch"  # holes of a source: "switch" | "union" | "min" (= ignore)
     motion_mask: bool = True  # student: photometric loss only where matching is confident and agrees with the teacher
-    consistency: float = 1.0  # student to teacher elsewhere
-    dynamic_cycle: float = 0.0  # teacher to student on objects
+    consistency: float = 1.0  # weight of |student - teacher| on unreliable pixels
+    dynamic_cycle: float = 0.0  # weight of |teacher - student| on object pixels
     normal_l1: float = 0.0  # L1 between normals of the student and of the prior
     normal_rank: float = 0.0  # ranking of normals across edges
     normal_prior: str = "teacher"  # prior of both: depth of the "teacher" | of a "file" (data.priors)
     normal_anchors: int = 4096  # edge pixels drawn per image and kind of edge
-    pose_cycle: float = 0.0  # the pose to a source frame and back is the identity
+    pose_cycle: float = 0.0  # forward and backward pose compose to the identity
     mask_weight: str = "off"  # weight of samples with many object pixels in the photometric loss: "off" (equal) | "less" | "more"
     mask_area: str = "target"  # object pixels: "target" (of the target frame) | "intersection" (of all frames)
     mask_power: float = 1.0  # exponent on the weight; 0.5 in the published code

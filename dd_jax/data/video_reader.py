@@ -16,7 +16,7 @@ from dd_jax.data.folder import SUFFIXES
 Image = UInt8[np.ndarray, "H W 3"]
 
 FASTEST = 1000.0
-"""Frames per second; a higher rate in a file is not believed."""
+"""Frames per second. Rates above this are treated as unknown."""
 
 RATE = 25.0
 """Frames per second of a video whose file states no plausible rate."""

@@ -11,7 +11,7 @@ from dd_jax.types import CostVolume
 def reliable_pixels(volume: CostVolume, teacher_depth: Float[Array, "b h w"]) -> Bool[Array, "b h w"]:
     """Pixels observed at every depth bin whose cheapest bin is within a factor 2 of the teacher (ManyDepth, eq. 8).
 
-    The volume is a quarter of the size of ``teacher_depth`` and brought up by repetition.
+    The volume is a quarter of the size of ``teacher_depth`` and enlarged by nearest neighbour.
     """
     scale = teacher_depth.shape[1] // volume.lowest.shape[1]
     lowest, confidence = (jnp.repeat(jnp.repeat(x, scale, 1), scale, 2) for x in (volume.lowest, volume.confidence))

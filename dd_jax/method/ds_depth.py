@@ -1,4 +1,4 @@
-"""DS-Depth (Wang et al. 2023): residual flow besides the rigid motion, and a cost volume along each of the two."""
+"""DS-Depth (Miao et al. 2023): residual flow in addition to the rigid flow, and a cost volume along each."""
 
 import jax
 import jax.numpy as jnp

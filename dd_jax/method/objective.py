@@ -86,7 +86,7 @@ def weighted(inputs: "LossInputs", terms: list[Term]) -> dict[str, Float[Array, 
 
 
 class LossInputs:
-    """What the terms are computed from; each quantity is computed when a term first needs it, so a term that is off is free."""
+    """What the terms are computed from; each quantity is computed when a term first needs it: a disabled term costs nothing."""
 
     def __init__(self, model: Networks, outputs: Outputs, batch: Batch, config: Config, axis: str | None):
         if not jnp.issubdtype(batch.images.dtype, jnp.floating):
@@ -117,7 +117,7 @@ class LossInputs:
 
     @functools.cached_property
     def offsets(self) -> Float[Array, "b 2 h w 3"] | None:
-        """Motion of every point besides the camera's; None without a flow network."""
+        """Residual 3-D motion of every point, in addition to the camera motion; None without a flow network."""
         return predict_offsets(self.model, self.batch.inputs, self.config.model)
 
     @functools.cached_property
@@ -220,7 +220,7 @@ def ranking_of_depth(x: LossInputs) -> Float[Array, ""]:
 
 
 def distillation(disps: tuple[Float[Array, "b _ _"], ...], axis: str | None) -> Float[Array, " s"]:
-    """DS-Depth: disparities of the coarse scales and the finest become alike."""
+    """DS-Depth: difference between the coarse scales' disparities, upsampled, and the finest."""
     return pyramid_distillation(jnp.stack([jax.image.resize(disp, disps[0].shape, "bilinear") for disp in disps]), axis)
 
 

@@ -39,7 +39,7 @@ def pool_features(
         k, m, y, x = jnp.unravel_index(position, rim.shape)
 
         def visit(step, pooled):
-            # A neighbour outside of the volume becomes the border's own position, which the neighbourhood holds anyway.
+            # A neighbour outside of the volume becomes the border's own position, which is already in the neighbourhood.
             near = [jnp.clip(i + around[step, a], 0, rim.shape[b] - 1) for a, (i, b) in enumerate([(k, 0), (y, 2), (x, 3)])]
             return jnp.maximum(pooled, visible_features(near[0], m, near[1], near[2]))
 

@@ -1,1 +1,1 @@
-"""What has parameters: encoders, decoders, and the correspondence with published PyTorch checkpoints."""
+"""Modules with parameters: encoders, decoders, pose and flow networks."""

@@ -19,7 +19,7 @@ class DepthDecoder(nnx.Module):
 
     Args:
       encoder_channels: channels of the features at 1/2 ... 1/32.
-      initial_disp: what the untrained heads say, by their bias; 0 = PyTorch's default bias, about 0.5.
+      initial_disp: output of the untrained heads, set by their bias; 0 = PyTorch's default bias, about 0.5.
       smooth: up-sample features bilinearly (SC-Depth) and not by repetition.
       width: 64 in the published networks; the channels 16, 32, 64, 128, 256 scale with it, none below 8.
     """

@@ -44,7 +44,7 @@ class Draws:
         return jnp.asarray((2 * self._rng.random(shape, np.float32) - 1) / math.sqrt(fan_in))
 
     def kaiming_normal(self, fan_out: int, shape: tuple[int, ...]) -> jax.Array:
-        """Normal with the gain of a ReLU, the as in ResNet (He et al. 2015)."""
+        """Normal distribution with ReLU gain, as in ResNet (He et al. 2015)."""
         if self._rng is None:
             return jnp.zeros(shape)
         return jnp.asarray(self._rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out)))

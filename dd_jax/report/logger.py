@@ -162,7 +162,7 @@ class NoLogger(Logger):
 
 
 def postfix(metrics: Mapping[str, int | float]) -> str:
-    """``total 0.1234, automask 0.5, 34.5 images/s``: the metrics without a group, the total loss first."""
+    """``total 0.1234, skipped 0, 34.5 images/s``: the metrics without a group, the total loss first."""
     shown = sorted((name for name in metrics if "/" not in name and name not in SPEEDS), key=lambda name: name != "total")
     terms = [f"{name} {metrics[name]:.4g}" for name in shown]
     return ", ".join(terms + [f"{metrics[name]:.1f} images/s" for name in SPEEDS[:1] if name in metrics])

@@ -1,1 +1,1 @@
-"""From a traced JAX program to ONNX: what the networks, the splat and the cost volume need, with any batch size."""
+"""Converts a traced JAX program to ONNX: the operations of these models, any batch size."""
