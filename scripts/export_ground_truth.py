@@ -3,7 +3,8 @@
     python scripts/export_ground_truth.py --root=KITTI --split=eigen_zhou --out=gt_eigen.npz
 
 Evaluate with ``evaluate.py --checkpoint=RUN --ground_truth=file --ground_truth_file=gt_eigen.npz``. With --objects the file has
-the format of the published gt_depths.npz, for other programs. It has no names, only an order: give --split_dir with the published list.
+the format of the published gt_depths.npz, for other programs. That has an order instead of names: give --split_dir with the
+published list.
 """
 
 from pathlib import Path
