@@ -63,6 +63,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
 
     own = parallel.own_devices(devices)
     predict = compiled_steps.compile_predict_step(config, own)
+    offsets = compiled_steps.compile_offsets_step(config, own)
     steps: dict[bool, parallel.Step] = {}
     with (
         hosts.StopSignal() as stop,
@@ -102,7 +103,9 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
                 log_window(closed, guard, logger)
                 closed = []
                 with logger.paused():
-                    score = validation_score(predict, state, val_source, config, own, step, logger) if validate_now else None
+                    score = None
+                    if validate_now:
+                        score = validation_score(predict, offsets, state, val_source, config, own, step, logger)
                 writer.save(parallel.on_host(state), batches.get_state(), score)
             if stopping:
                 logger.message(f"stopped by a signal at step {step} and saved: the same command resumes")
@@ -137,7 +140,14 @@ def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logge
 
 
 def validation_score(
-    predict: Callable, state: TrainState, source: TripletSource, config: Config, own: list[jax.Device], step: int, logger: Logger
+    predict: Callable,
+    offsets: Callable | None,
+    state: TrainState,
+    source: TripletSource,
+    config: Config,
+    own: list[jax.Device],
+    step: int,
+    logger: Logger,
 ) -> float | None:
     """abs_rel of the student, or of the only network, on the validation split, logged; None without ground truth.
 
@@ -145,7 +155,14 @@ def validation_score(
     """
     networks = networks_of(config)
     state, config = parallel.on_own_devices(state, own), parallel.with_even_batches(config, own)
-    results = evaluate(lambda batch: predict(state, batch), source, config, networks, max_frames=config.train.eval_frames)
+    results = evaluate(
+        lambda batch: predict(state, batch),
+        source,
+        config,
+        networks,
+        offsets_fn=None if offsets is None else lambda batch: offsets(state, batch),
+        max_frames=config.train.eval_frames,
+    )
     logger.log_validation(step, results.metrics, results.panels)
     return results.metrics[networks[0]]["all"]["abs_rel"]
 

@@ -42,6 +42,16 @@ def test_every_sample_counted_once_for_any_batch_size(batch_size):
     assert results.metrics == reference.metrics
 
 
+def test_only_network_of_a_single_frame_system_has_its_own_name():
+    source = FakeSource(5)
+    predict, config = oracle(source), settings()
+    found = {who: evaluate.evaluate(predict, source, config, (who,)).metrics[who] for who in ("teacher", "single_frame")}
+    assert found["single_frame"] == found["teacher"]
+    assert evaluate.networks_of(config) == ("student", "teacher")
+    config.model.student = False
+    assert evaluate.networks_of(config) == ("single_frame",)
+
+
 def test_regions_partition_pixels():
     with_moving = FakeSource(5)
     scores = evaluate.evaluate(oracle(with_moving), with_moving, settings(), ("teacher",)).metrics["teacher"]

@@ -92,9 +92,14 @@ def export(folder: Path, restored: Restored) -> list[Path]:
     Names, shapes and layout are those of the published ``.pth`` files, including unused entries.
 
     Raises:
-      ConfigError: the folder cannot be written.
+      ConfigError: the folder cannot be written, or the published code cannot compute the model's poses.
     """
     config = restored.config
+    if config.sc.enabled and config.model.initial_forward:
+        raise ConfigError(
+            f"this model was trained with initial_forward={config.model.initial_forward:g}, whose sign depends on the order of "
+            "the frames; SC-DepthV3's published code has no such bias: export a model trained with initial_forward=0"
+        )
     state_dicts = torch_names.to_torch(restored.state.params, restored.state.batch_stats)
     state_dicts["pose"] = _at_published_scale(state_dicts["pose"], config)
     if config.sc.enabled:
@@ -218,6 +223,7 @@ def _with_values_of_files(config: Config, state_dicts: StateDicts) -> tuple[Conf
             take("cost_volume", "bins", reduce.shape[1] - reduce.shape[0])
     for name in ("rotation_scale", "translation_scale"):
         take("model", name, pose.PUBLISHED_SCALE)
+    take("model", "initial_forward", 0.0)
     if any(np.any(state.get("use_stereo", False)) for state in state_dicts.values()):
         remarks.append("trained on stereo pairs: depth times 5.4 is in metres (evaluate.py --scaling=given --scale=5.4)")
     saved.check(config)

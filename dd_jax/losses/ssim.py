@@ -43,7 +43,7 @@ def factors(moments: Moments, reference: Reference) -> tuple[jax.Array, jax.Arra
 def distance_of(moments: Moments, reference: Reference) -> Float[Array, "..."]:
     """(1 - SSIM) / 2, clipped to [0, 1]."""
     n1, n2, d1, d2 = factors(moments, reference)
-    return jnp.clip((1 - n1 * n2 / (d1 * d2)) * 0.5, 0, 1)
+    return jax.lax.clamp(0.0, (1 - n1 * n2 / (d1 * d2)) * 0.5, 1.0)
 
 
 # Any window and number of channels.

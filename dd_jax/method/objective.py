@@ -112,8 +112,9 @@ class LossInputs:
 
     @functools.cached_property
     def teacher_depths(self) -> Float[Array, "s b h w"]:
-        """Depth of the teacher, or of the only network, at every scale."""
-        return full_size_depths(self.outputs.teacher_disps, self.config.model)
+        """Depth of the teacher, or of the only network, at every scale; SC-DepthV3 uses the finest only."""
+        disps = self.outputs.teacher_disps[: 1 if self.config.sc.enabled else None]
+        return full_size_depths(disps, self.config.model)
 
     @functools.cached_property
     def offsets(self) -> Float[Array, "b 2 h w 3"] | None:
@@ -154,14 +155,15 @@ class LossInputs:
     def surfaces(self) -> Surfaces:
         """Normals of the trained depth (the student's, or the only network's full-size one) and of the prior depth."""
         single = self.outputs.student is None
-        depths = self.teacher_depths[:1] if single else self.student_views.depths
+        depths = self.teacher_depths if single else self.student_views.depths
         prior = self.teacher_depths if self.config.loss.normal_prior == "teacher" else self.batch.prior[None]
         return Surfaces(normals_of(depths, self.batch.K), sg(normals_of(prior, self.batch.K)))
 
     @functools.cached_property
     def forward_backward_poses(self) -> Float[Array, "b 2 4 4"]:
         """Forward and backward pose of every pair, composed."""
-        return forward_backward_poses(self.model, self.batch.inputs, self.outputs.T_source_from_target)
+        with jax.named_scope("poses"):
+            return forward_backward_poses(self.model, self.batch.inputs, self.outputs.T_source_from_target)
 
     @functools.cached_property
     def comparisons(self) -> tuple:

@@ -23,12 +23,15 @@ def compare_frames(
     model: Networks, batch: Batch, T_source_from_target: Float[Array, "b 2 4 4"], depth: Float[Array, "b h w"], config: Config
 ) -> tuple[Comparison, Comparison]:
     """The target frame against both sources, and both sources against the target; first axis (previous, next)."""
-    T_target_from_source = predict_direct_poses(model, batch.inputs, from_source=True)
+    with jax.named_scope("poses"):
+        T_target_from_source = predict_direct_poses(model, batch.inputs, from_source=True)
     images, size = normalise(batch.images), batch.images.shape[2:4]
     forward, backward = [], []
     for place, source in enumerate((PREVIOUS, NEXT)):
         target = images[:, TARGET], depth
-        neighbour = images[:, source], full_size_depth(model.teacher(batch.inputs[:, source])[0], size, config.model)
+        with jax.named_scope("teacher"):
+            disp = model.teacher(batch.inputs[:, source])[0]
+        neighbour = images[:, source], full_size_depth(disp, size, config.model)
         exists = batch.exists[:, source]
         forward.append(compare_pair(target, neighbour, batch.K, T_source_from_target[:, place], exists, config.sc))
         backward.append(compare_pair(neighbour, target, batch.K, T_target_from_source[:, place], exists, config.sc))

@@ -47,6 +47,8 @@ def train_step(state: TrainState, batch: Batch, *, config: Config, axis: str | N
         return jax.grad(loss_fn, has_aux=True)(trainable, state, part, config, axis, frozen)
 
     grads, (metrics, batch_stats, depth_range) = mean_over_microbatches(gradients, batch, config.train.microbatches)
+    if frozen:  # a mean of equal numbers may round
+        batch_stats, depth_range = state.batch_stats | {"student": batch_stats["student"]}, state.depth_range
     if axis is not None:
         grads = jax.lax.pmean(grads, axis)
     with jax.named_scope("optimizer"):

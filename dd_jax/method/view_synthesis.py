@@ -47,7 +47,8 @@ def predict_offsets(
         return None
     sources = frames_at(inputs, (PREVIOUS, NEXT)[: inputs.shape[1] - 1])
     b, n, *image = sources.shape
-    flow = model.flow(jnp.repeat(inputs[:, TARGET], n, axis=0), sources.reshape(-1, *image))[0]
+    with jax.named_scope("flow"):
+        flow = model.flow(jnp.repeat(inputs[:, TARGET], n, axis=0), sources.reshape(-1, *image))[0]
     return config.flow_scale * flow.reshape(b, n, *image)
 
 
@@ -85,5 +86,5 @@ def synthesize(
     if holes is None:
         return Views(depths=depths, warped=warped, holes=None, moved=moved)
     hole_share = warped[..., 3:]
-    colour = warped[..., :3] / (1 - jnp.minimum(hole_share, 0.5))
+    colour = warped[..., :3] / jnp.where(hole_share > 0.5, 1.0, 1 - hole_share)
     return Views(depths=depths, warped=colour, holes=jax.lax.stop_gradient(hole_share[..., 0]) > 0.5, moved=moved)

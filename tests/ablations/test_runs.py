@@ -101,7 +101,7 @@ def test_result_written_after_both_commands_succeed(runs):
     delete_results([run])
     programs = FakePrograms(codes)
     assert not of_runs._make(run, programs, None, []) and run.result() is None
-    assert of_runs._make(run, programs, None, []) and run.result() == of_runs.collect_result(run)
+    assert of_runs._make(run, programs, None, []) and run.result() == of_of_runs.collect_result(run)
 
 
 def test_stopped_training_has_no_result(runs):
@@ -199,3 +199,14 @@ def test_result_has_every_region(runs):
     result = runs[0].result()
     assert set(result.scores) == set(result.errors) == set(REGIONS)
     assert set(result.scores["all"]) == {*metrics.ERRORS, "pixels"}
+
+
+@pytest.mark.parametrize("name", ["single_frame", "teacher"])  # the latter by earlier versions
+def test_result_of_a_single_frame_run(trained_run, name):
+    run = trained_run("base", 0, 0.3)
+    for file in ("metrics.json", "per_image.csv"):
+        path = run.folder / file
+        path.write_text(path.read_text().replace("teacher", "other").replace("student", name))
+    scores = json.loads((run.folder / "metrics.json").read_text())
+    (run.folder / "metrics.json").write_text(json.dumps({name: scores[name]}))
+    assert of_runs.collect_result(run).scores == scores[name]

@@ -234,3 +234,41 @@ def test_flow_network_runs_only_for_its_own_output(state):
     assert operations(flow) == operations(plain)
     offsets = jax.jit(lambda s, b: offsets_step(s, b, flow))(create_state(flow), tiny.batch(frames=2))
     assert offsets.shape == (4, tiny.HEIGHT, tiny.WIDTH, 3) and np.isfinite(offsets).all()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_microbatches_move_statistics_once_and_keep_frozen_ones(frozen):
+    """Three parts, whose mean of equal numbers would round."""
+    config = tiny.config(train={"microbatches": 3}, model={"width": 8})
+    state = jax.tree.map(np.asarray, create_state(config))
+    new, metrics = jax.jit(lambda s, b: train_step(s, b, config=config, axis=None, frozen=frozen))(state, tiny.batch(3))
+    assert metrics["skipped"] == 0
+    for name, tree in state.batch_stats.items():
+        same = jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), tree, new.batch_stats[name]))
+        assert all(same) == (frozen and name != "student")
+    assert np.array_equal(new.depth_range, state.depth_range) == frozen
+
+
+@pytest.mark.slow
+def test_microbatches_give_the_mean_gradient():
+    """Adam's first moment after one step is a tenth of the gradient."""
+    config = tiny.config(train={"microbatches": 2})
+    state, batch = create_state(config), tiny.batch(4)
+    new, _ = jax.jit(lambda s, b: train_step(s, b, config=config, axis=None, frozen=False))(state, batch)
+    gradient = jax.jit(lambda b: jax.grad(lambda p: loss_fn(p, state, b, config, None, False)[0])(state.params))
+    parts = [gradient(jax.tree.map(lambda x, part=part: x[part::2], batch)) for part in range(2)]
+    for name, network in new.opt_state.items():
+        mean = jax.tree.map(lambda a, b: (a + b) / 2, parts[0][name], parts[1][name])
+        for moment, expected in zip(jax.tree.leaves(network[0].mu), jax.tree.leaves(mean), strict=True):
+            assert np.linalg.norm(moment * 10 - expected) <= 1e-2 * np.linalg.norm(expected) + 1e-7
+
+
+def test_sc_depth_uses_the_finest_scale_only():
+    """Heads of coarse scales get no operations in the backward pass, hence zero gradients that are constants."""
+    config = sc_config()
+    shapes = jax.eval_shape(lambda: create_state(config))
+    batch = with_prior(tiny.batch(2), config)
+    step = jax.jit(lambda s, b: train_step(s, b, config=config, axis=None, frozen=False))
+    sizes = [f"tensor<2x{tiny.HEIGHT >> scale}x{tiny.WIDTH >> scale}x1xf32>" for scale in (1, 2, 3)]
+    program = step.lower(shapes, batch).as_text()
+    assert not [line for line in program.splitlines() if "convolution" in line and any(size in line for size in sizes)]

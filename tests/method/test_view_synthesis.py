@@ -34,13 +34,23 @@ def test_holes_do_not_darken_their_neighbours():
     assert found.holes[0, 0, 0, :, 6:].all() and not found.holes[0, 0, 0, :, :5].any()
 
 
-def test_gradient_is_finite_inside_holes():
-    holes = jnp.ones((1, 1, H, W), bool)
+def test_gradient_at_the_border_of_a_hole():
+    """Finite everywhere, equal to finite differences, and 0 where a single pixel outside of the hole decides."""
+    holes = jnp.zeros((1, 1, H, W), bool).at[..., 6:].set(True)
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(1, 1, H, W, 3)).astype(np.float32))
+    source, weights = jnp.where(holes[..., None], 0.0, image), jnp.arange(1.0, W + 1)[:, None]
 
     def total(depth):
-        return synthesize(depth, sideways(0.5), jnp.zeros((1, 1, H, W, 3)), holes, K).warped.sum()
+        found = synthesize(depth, sideways(0.2), source, holes, K)
+        return jnp.sum(jnp.where(found.holes[..., None], 0.0, found.warped) * weights)
 
-    assert jnp.isfinite(jax.grad(total)(jnp.full((1, 1, H, W), 5.0))).all()
+    depth = jnp.full((1, 1, H, W), 5.0)
+    gradient = jax.jit(jax.grad(total))(depth)
+    assert jnp.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[..., 5], 0, atol=1e-5)
+    change = 1e-2 * jnp.ones_like(depth)
+    expected = (jax.jit(total)(depth + change) - jax.jit(total)(depth - change)) / 2
+    np.testing.assert_allclose(jnp.sum(gradient * change), expected, rtol=2e-2)
 
 
 def test_full_size_flow_is_in_pixels():
