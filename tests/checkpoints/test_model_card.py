@@ -5,6 +5,7 @@ import tiny
 import yaml
 
 from dd_jax.checkpoints import model_card
+from dd_jax.config.protocols import protocol
 
 SHA256 = "ab" * 32
 ROW = {"abs_rel": 0.1234, "sq_rel": 1, "rmse": 4.5, "rmse_log": 0.2, "a1": 0.9, "a2": 0.95, "a3": 0.99, "pixels": 7}
@@ -45,6 +46,15 @@ def test_card_with_scores(restored):
     assert "| student | all | 0.1234 | 1.0000 | 4.5000 |" in body and "Protocol" in body
     assert "mean_map" not in body and "moving" not in body  # a baseline, and a region without pixels
     assert "Not evaluated." in model_card.text(restored, SHA256, {"student": {"all": NOTHING}})
+
+
+def test_card_of_rendered_drives_and_of_a_single_frame_model():
+    config = tiny.config(data={"source": "kitti"}, model={"student": False}, domd={"enabled": False}, optim={"freeze_step": -1})
+    config.eval = protocol("synthetic")
+    head, body = head_of(model_card.text(tiny.restored(config), SHA256, {"single_frame": {"all": ROW}}))
+    assert head["model-index"][0]["results"][0]["dataset"] == {"type": "synthetic", "name": "rendered drives"}
+    assert "rendered drives, at 64 x 96" in body and "| networks | single-frame and pose network of 18 layers; width 8 |" in body
+    assert "| single_frame | all | 0.1234 |" in body
 
 
 def test_card_of_imported_model(restored):
