@@ -16,7 +16,7 @@ import tiny
 from dd_jax.config import ConfigError
 from dd_jax.inference import inputs, outputs, pointcloud, trajectory
 from dd_jax.inference.metric_scale import CameraHeight, Speed
-from dd_jax.predict import RECORDS, SETTINGS, claim, predict
+from dd_jax.predict import RECORDS, SETTINGS, check_output_folder, predict
 
 FRAMES = tiny.frames(6)
 SCRIPT = Path(__file__).parents[1] / "scripts/predict.py"
@@ -202,8 +202,8 @@ def test_added_frame_raises_with_future_frame(tmp_path):
     claimed = {"input": known}
     (tmp_path / SETTINGS).write_text(json.dumps(claimed))
     with pytest.raises(ConfigError, match="holds files of another input"):
-        claim(tmp_path, {"input": now}, future=True)
-    claim(tmp_path, {"input": now}, future=False)
+        check_output_folder(tmp_path, {"input": now}, future=True)
+    check_output_folder(tmp_path, {"input": now}, future=False)
     assert json.loads((tmp_path / SETTINGS).read_text()) == {"input": now}
 
 

@@ -73,7 +73,7 @@ def of_first_entries(maps):
 def without_large_costs(volume, bins):
     """The volume as if costs of 1 and more were not observed: what the reference takes for missing with "min" (J14)."""
     costs, observed = (jnp.moveaxis(x, -1, 0) for x in (volume.costs, volume.observed))
-    return cost_volume.finish(costs, observed & (costs < 1), bins)
+    return cost_volume.fill_unobserved(costs, observed & (costs < 1), bins)
 
 
 def decided(volume):

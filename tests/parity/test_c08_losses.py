@@ -28,7 +28,7 @@ from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, 
 from dd_jax.losses.photometric import Target, combine_sources, photometric_error
 from dd_jax.losses.smoothness import edge_weights, smoothness
 from dd_jax.method.objective import loss_terms as terms_of
-from dd_jax.method.objective import weighted
+from dd_jax.method.objective import weighted_terms
 from dd_jax.runtime import reduce
 from dd_jax.types import Views
 
@@ -90,7 +90,7 @@ def own_terms(fields, pyramid, exists, **known):
     config.model.student = "student_views" in known
     target, edges = Target(ssim.reference(pyramid[0])), edge_weights(pyramid)
     inputs = loss_inputs(config, target=target, edges=edges, exists=exists, **known)
-    found = weighted(inputs, terms_of(config, frozen=config.model.student))
+    found = weighted_terms(inputs, terms_of(config, frozen=config.model.student))
     return {name.split("/")[1]: value for name, value in found.items()}
 
 

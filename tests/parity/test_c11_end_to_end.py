@@ -87,7 +87,7 @@ def run_step(golden, config, monkeypatch, frozen=False):
 
     monkeypatch.setattr(train_step, "augment", lambda batch, config, train: batch)
     monkeypatch.setattr(objective, "image_pyramid", lambda image: pyramid)
-    for module, name in ((train_step, "forward"), (objective, "weighted")):
+    for module, name in ((train_step, "forward"), (objective, "weighted_terms")):
         record(module, name)
 
     def run(state, batch):
@@ -145,7 +145,7 @@ def check_losses(golden, losses, *networks):
 def terms_of_networks(seen):
     """The terms of teacher (unless it is frozen) and student, by their names within the network."""
     found = {}
-    for name, value in seen["weighted"].items():
+    for name, value in seen["weighted_terms"].items():
         network, _, term = name.partition("/")
         found.setdefault(network, {})[term] = value
     return [found[network] for network in ("teacher", "student") if network in found]
@@ -244,7 +244,7 @@ def with_damaged_target(golden, patch, composites):
         images = jnp.moveaxis(images, 1, 0)
         return terms_as_published(options, loss, found.warped, disps, pictures, images, exists, explained=explained)
 
-    def weighted(x, listed):
+    def weighted_terms(x, listed):
         frozen = not any(term.name.startswith("teacher/") for term in listed)
         student, disps = x.student_views, x.outputs.student.disps
         if frozen:  # the losses of a frozen teacher do not count, but do the damage
@@ -259,7 +259,7 @@ def with_damaged_target(golden, patch, composites):
         return {f"{network}/{name}": value for network, found in networks.items() for name, value in found.items()}
 
     patch.setattr(objective, "synthesize", views)
-    patch.setattr(objective, "weighted", weighted)
+    patch.setattr(objective, "weighted_terms", weighted_terms)
 
 
 def composites_of(golden, frames=(-1, 1)):
