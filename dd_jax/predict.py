@@ -89,7 +89,7 @@ def predict(
     """
     writer = PredictionWriter(out, source, formats, farthest, "" if scale == 1 else "m")
     if network not in ("auto", "teacher"):
-        raise ConfigError(f"network={network!r} is neither 'auto' nor 'teacher'")
+        raise ConfigError(f"network={network!r} is not available here: choose 'auto' or 'teacher'")
     check_batch_size(batch_size)
     scaler, K = Scaler(scale, model.config.eval), model.camera(source.K, source.size, network, scale)
     about = {

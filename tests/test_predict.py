@@ -264,7 +264,7 @@ def test_bad_frames_and_folders_raise(model, folder, tmp_path):
 
     for arguments, message in (
         ({"formats": ["exr"]}, "'exr' is not one of the formats npy, png16, colour, ply, mp4, trajectory, viewer"),
-        ({"network": "student"}, "network='student' is neither 'auto' nor 'teacher'"),
+        ({"network": "student"}, "network='student' is not available here: choose 'auto' or 'teacher'"),
     ):
         with pytest.raises(ConfigError, match=message):
             predict(model, source, tmp_path / "none", progress=False, **arguments)
@@ -319,8 +319,10 @@ def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatc
     ("changes", "message"),
     [
         (["--checkpoint=nowhere"], "error: nowhere is not a folder"),
-        (["--intrinsics=1,2,3"], "four numbers are needed"),
-        (["--frames=5"], "'5' is not like 100:200"),
+        (["--intrinsics=1,2,3"], "error: argument --intrinsics: four numbers are needed, fx,fy,cx,cy in pixels;"),
+        (["--intrinsics=1,2,3,x"], "four numbers are needed, fx,fy,cx,cy in pixels"),
+        (["--speed=fast"], "'fast': give metres per second, or oxts"),
+        (["--frames=5"], "'5' must be START:END or START:END:STEP"),
         (["--fov=500"], "error: --fov=500 must lie between 0 and 180 degrees"),
         (["--save=npy,exr"], "error: 'exr' is not one of the formats"),
         (["--scale=-1"], "error: scale must be a positive number: it is -1.0"),
