@@ -46,7 +46,7 @@ def test_moving_point_matches_at_its_depth_along_the_flow():
     assert (blind.lowest[0][inside] != 1 / 2).mean() > 0.5
 
 
-def test_the_complete_volume_is_used_where_the_other_is_not():
+def test_complete_volume_replaces_incomplete_one():
     residual = jnp.zeros((1, H, W, 2)).at[..., 0].set(100.0)  # out of the picture
     found = build(features(), features(1), sideways(0.4), residual)
     rigid = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))

@@ -171,7 +171,7 @@ def test_disabled_terms_add_no_operations(config):
     assert flops(model={"flow": True}) > plain
 
 
-def test_step_changes_every_network_the_bins_and_the_counter(state, step):
+def test_step_updates_networks_bins_and_counter(state, step):
     new, metrics = step(state, tiny.batch())
     assert int(new.step) == 1 and metrics["skipped"] == 0
     for name in state.params:
