@@ -84,7 +84,7 @@ def test_means_are_over_valid_pixels_of_all_planes():
     valid = jnp.ones((2, 1, H, W), bool)
     target, sources = maps(valid, photometric=1.0, inconsistency=0.2), maps(valid, photometric=4.0, inconsistency=0.5)
     planes = valid_planes(target, sources, SC, None)
-    assert mean_photometric(planes, None) == pytest.approx(3.0)  # one plane against two
+    assert mean_photometric(planes, None) == pytest.approx(3.0)  # one map against two
     assert mean_inconsistency(planes, None) == pytest.approx(0.4)
     few = maps(valid.at[:].set(False).at[:, 0, 0, :10].set(True))
     planes = valid_planes(few, few, SC, None)

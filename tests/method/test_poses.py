@@ -29,7 +29,7 @@ def test_untrained_networks_predict_forward_motion_for_either_order():
 
 
 def test_initial_forward_is_only_an_initial_bias():
-    """Once training has moved the bias to zero, pairs in either order have no preferred direction."""
+    """With a bias of zero, neither order of a pair has a preferred direction."""
     model, inputs = untrained(tiny.config(model={"initial_forward": 0.2, "translation_scale": 1e-6}))
     out = model.pose.out
     out.bias.set_value(out.bias[...].at[FORWARD_CHANNEL].set(0.0))
