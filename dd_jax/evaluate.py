@@ -90,7 +90,7 @@ def evaluate(
         ThreadPoolExecutor(max(1, config.data.threads)) as pool,
         tqdm(total=counted, disable=not (progress and hosts.primary()), unit="image") as bar,
     ):
-        for real, batch, prediction in predicted(predict_fn, source, [indices[place] for place in own_places], config):
+        for real, batch, prediction in predict_batches(predict_fn, source, [indices[place] for place in own_places], config):
             maps = inverse_depths(prediction, external, predictors)
             if not images and len(real) < counted:  # the speed excludes the first batch, which includes the compilation
                 started, counted = time.perf_counter(), counted - len(real)
@@ -118,7 +118,7 @@ def evaluate(
     worst, best = extremes([scores[predictors[0]] if scores else {} for _, scores in images], num_extremes)
     missing = sorted({*worst, *best} - {*panels})  # known only now, so predicted a second time
     again = [indices[place] for place in missing]
-    for real, batch, prediction in predicted(predict_fn, source, again, config):
+    for real, batch, prediction in predict_batches(predict_fn, source, again, config):
         maps = inverse_depths(prediction, external, predictors)
         for position, index in enumerate(map(int, real)):
             place = missing.pop(0)
@@ -130,8 +130,8 @@ def evaluate(
         scales={who: summary["scale"] for who, summary in summaries.items() if "scale" in summary},
         images=images,
         panels={images[place][0]: panels[place] for place in with_panel},
-        worst=[report.Frame(images[place][0], panels[place], images[place][1]) for place in worst],
-        best=[report.Frame(images[place][0], panels[place], images[place][1]) for place in best],
+        worst=[report.ReportSample(images[place][0], panels[place], images[place][1]) for place in worst],
+        best=[report.ReportSample(images[place][0], panels[place], images[place][1]) for place in best],
         images_per_second=sum(rate for _, _, rate in found),
     )
 
@@ -141,7 +141,7 @@ def networks_of(config: Config) -> tuple[str, ...]:
     return ("student", "teacher") if config.model.student else ("single_frame",)
 
 
-def predicted(
+def predict_batches(
     predict_fn: Callable[[Batch], Predictions | None], source: TripletSource, indices: Sequence[int], config: Config
 ) -> Iterator[tuple[np.ndarray, Batch, Predictions | None]]:
     """Predictions of the samples ``indices``, in the batches of :func:`eval_batches`.

@@ -28,7 +28,7 @@ from dd_jax.inference import preprocess, trajectory
 from dd_jax.inference.api import Model, check_batch_size
 from dd_jax.inference.inputs import Image, Source
 from dd_jax.inference.metric_scale import Prediction, Scale, Scaler, scaled
-from dd_jax.inference.outputs import OF_ALL, Frame, PredictionWriter
+from dd_jax.inference.outputs import OF_ALL, OutputFrame, PredictionWriter
 from dd_jax.report.pictures import depth_limits
 from dd_jax.runtime import files
 from dd_jax.runtime.pipeline import Workers, one_behind, read_ahead
@@ -89,7 +89,7 @@ def predict(
     """
     writer = PredictionWriter(out, source, formats, farthest, "" if scale == 1 else "m")
     if network not in ("auto", "teacher"):
-        raise ConfigError(f"network={network!r} is neither 'auto' nor 'teacher'")
+        raise ConfigError(f"network={network!r} is not available here: choose 'auto' or 'teacher'")
     check_batch_size(batch_size)
     scaler, K = Scaler(scale, model.config.eval), model.camera(source.K, source.size, network, scale)
     about = {
@@ -98,7 +98,7 @@ def predict(
         INPUT: [f"{name} {stamp}" for name, stamp in zip(source.names, source.stamps, strict=True)],
     }  # fmt: skip
     try:
-        claim(out, json.loads(json.dumps(about)), model.config.cost_volume.future_frame)
+        check_output_folder(out, json.loads(json.dumps(about)), model.config.cost_volume.future_frame)
         if writer.complete:
             return Summary(writer.places, len(source.names), 0, 0, 0.0)
         records, count = Records(out / RECORDS, source.names, batch_size), 0
@@ -173,14 +173,14 @@ def predictions(
             yield image, prediction if known is None else known
 
 
-def frames_of(source: Source, predicted: Iterator[tuple[Image | None, Prediction, float]]) -> Iterator[Frame]:
+def frames_of(source: Source, predicted: Iterator[tuple[Image | None, Prediction, float]]) -> Iterator[OutputFrame]:
     """Frames with what depends on those before them: the pose and the colour limits."""
     pose, limits = None, None
     for name, (image, prediction, factor) in zip(source.names, predicted, strict=False):  # a video may end early
         pose = trajectory.next_pose(pose, prediction, factor)
         own = np.array(depth_limits(1 / prediction.inverse_depth[::2, ::2]))
         limits = own if limits is None else limits + SMOOTHING * (own - limits)
-        yield Frame(name, image, prediction, factor, (float(limits[0]), float(limits[1])), pose)
+        yield OutputFrame(name, image, prediction, factor, (float(limits[0]), float(limits[1])), pose)
 
 
 class Records:
@@ -234,7 +234,7 @@ class Records:
         return (self.made - self._first) / (self._now - self._began) if self.made > self._first else 0.0
 
 
-def claim(out: Path, about: dict[str, Any], future: bool) -> None:
+def check_output_folder(out: Path, about: dict[str, Any], future: bool) -> None:
     """Creates the folder, or checks that its files were made with the same settings.
 
     The input may have changed after the last frame of which a file exists; from one frame earlier if ``future`` says that

@@ -79,7 +79,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
         for step in range(start + 1, config.optim.steps + 1):
             frozen = 0 <= config.optim.freeze_step < step
             if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
-                state = state.replace(opt_state=optimizer.restart(state.opt_state, "student"))
+                state = state.replace(opt_state=optimizer.reset_network(state.opt_state, "student"))
             if frozen not in steps:
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
                 shapes = batch_shapes(train_source, config)

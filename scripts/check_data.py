@@ -41,5 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config"])
+    command_line.require("config")
     command_line.run(main)

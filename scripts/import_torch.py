@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(*published.export(flags.out, saved.restore(flags.export, flags.which)), sep="\n")
             return
         if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
-            raise ConfigError("which method is it? give --config=configs/NAME.py:VARIANT")
+            raise ConfigError("the method is not given: set --config=configs/NAME.py:VARIANT")
         imported = published.read(flags.places, command_line.config_of(config_flags))
         saved.write(flags.out, imported.restored)
         print(*imported.remarks, f"{flags.out}: {imported.restored.config.name}, to be read by dd_jax.load", sep="\n")

@@ -32,24 +32,19 @@ RECORDED = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "ca
 """Flags that the files depend on, in addition to what the job itself records."""
 
 
-def numbers(text: str) -> tuple[float, ...]:
-    """``fx,fy,cx,cy``."""
-    values = tuple(float(word) for word in text.split(","))
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError("four numbers are needed, fx,fy,cx,cy in pixels")
-    return values
-
-
 def frames(text: str) -> slice:
     """``START:END:STEP``, each optional."""
     if not re.fullmatch(r"-?\d*:-?\d*(:[1-9]\d*)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 100:200 or 100:200:2")
+        raise argparse.ArgumentTypeError(f"{text!r} must be START:END or START:END:STEP")
     return slice(*(int(word) if word else None for word in text.split(":")))
 
 
 def speed(text: str) -> float | str:
     """A number, or ``oxts``."""
-    return text if text == "oxts" else float(text)
+    try:
+        return text if text == "oxts" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: give metres per second, or oxts") from error
 
 
 def scale_of(flags: argparse.Namespace, source: inputs.Source) -> metric_scale.Scale:
@@ -67,9 +62,7 @@ def scale_of(flags: argparse.Namespace, source: inputs.Source) -> metric_scale.S
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line.Parser(__doc__)
     parser.add_argument("inputs", nargs="+", metavar="INPUT")
     parser.add_argument(
         "--checkpoint",
@@ -89,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cloud-depth", type=float, default=math.inf, help="largest depth in point clouds")
     parser.add_argument("--batch-size", type=int, default=1, help="frames predicted at once; 8 or more suit a GPU")
     camera = parser.add_mutually_exclusive_group()
-    camera.add_argument("--intrinsics", type=numbers, metavar="fx,fy,cx,cy", help="in pixels of the frames")
+    four = command_line.numbers("four numbers are needed, fx,fy,cx,cy in pixels", 4)
+    camera.add_argument("--intrinsics", type=four, metavar="fx,fy,cx,cy", help="in pixels of the frames")
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees")
     group = parser.add_argument_group("metric scale, by one of")
     metres = group.add_mutually_exclusive_group()

@@ -39,5 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "out"])
+    command_line.require("config", "out")
     command_line.run(main)

@@ -16,29 +16,18 @@ from dd_jax.prepare.video_report import check_image, sentences
 from dd_jax.runtime import command_line, files
 
 
-def numbers(*counts: int):
-    """Parser of comma-separated numbers; ``counts`` are the allowed lengths."""
-
-    def parse(text: str) -> tuple[float, ...]:
-        values = tuple(float(word) for word in text.split(","))
-        if len(values) not in counts:
-            raise ValueError
-        return values
-
-    return parse
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
     parser.add_argument("video", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; each video becomes a clip in it")
     camera = parser.add_mutually_exclusive_group(required=True)
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees (dash cameras: often 60 to 120)")
-    camera.add_argument("--intrinsics", type=numbers(4), metavar="fx,fy,cx,cy", help="in pixels of the video")
+    four = command_line.numbers("four numbers are needed, fx,fy,cx,cy in pixels", 4)
+    camera.add_argument("--intrinsics", type=four, metavar="fx,fy,cx,cy", help="in pixels of the video")
     camera.add_argument("--guess", action="store_true", help="use the focal length in the file's metadata, else 60 degrees")
     parser.add_argument(
         "--distortion",
-        type=numbers(4, 5),
+        type=command_line.numbers("give four or five numbers, k1,k2,p1,p2 or k1,k2,p1,p2,k3", 4, 5),
         default=(),
         metavar="k1,k2,p1,p2[,k3]",
         help="lens distortion in OpenCV's convention, calibrated together with --intrinsics; the frames are undistorted",

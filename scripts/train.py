@@ -36,7 +36,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    command_line.require("config", "workdir")
     compilation_cache.enable()
     with hosts.exit_without_barrier():
         command_line.run(main, TrainingError)

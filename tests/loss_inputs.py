@@ -1,4 +1,4 @@
-"""Inputs of the loss terms, made of given quantities instead of a forward pass."""
+"""Inputs of the loss terms from given quantities instead of a forward pass."""
 
 from dd_jax.config import Config
 from dd_jax.method.objective import LossInputs

@@ -16,7 +16,7 @@ import tiny
 from dd_jax.config import ConfigError
 from dd_jax.inference import inputs, outputs, pointcloud, trajectory
 from dd_jax.inference.metric_scale import CameraHeight, Speed
-from dd_jax.predict import RECORDS, SETTINGS, claim, predict
+from dd_jax.predict import RECORDS, SETTINGS, check_output_folder, predict
 
 FRAMES = tiny.frames(6)
 SCRIPT = Path(__file__).parents[1] / "scripts/predict.py"
@@ -202,8 +202,8 @@ def test_added_frame_raises_with_future_frame(tmp_path):
     claimed = {"input": known}
     (tmp_path / SETTINGS).write_text(json.dumps(claimed))
     with pytest.raises(ConfigError, match="holds files of another input"):
-        claim(tmp_path, {"input": now}, future=True)
-    claim(tmp_path, {"input": now}, future=False)
+        check_output_folder(tmp_path, {"input": now}, future=True)
+    check_output_folder(tmp_path, {"input": now}, future=False)
     assert json.loads((tmp_path / SETTINGS).read_text()) == {"input": now}
 
 
@@ -264,7 +264,7 @@ def test_bad_frames_and_folders_raise(model, folder, tmp_path):
 
     for arguments, message in (
         ({"formats": ["exr"]}, "'exr' is not one of the formats npy, png16, colour, ply, mp4, trajectory, viewer"),
-        ({"network": "student"}, "network='student' is neither 'auto' nor 'teacher'"),
+        ({"network": "student"}, "network='student' is not available here: choose 'auto' or 'teacher'"),
     ):
         with pytest.raises(ConfigError, match=message):
             predict(model, source, tmp_path / "none", progress=False, **arguments)
@@ -319,8 +319,10 @@ def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatc
     ("changes", "message"),
     [
         (["--checkpoint=nowhere"], "error: nowhere is not a folder"),
-        (["--intrinsics=1,2,3"], "four numbers are needed"),
-        (["--frames=5"], "'5' is not like 100:200"),
+        (["--intrinsics=1,2,3"], "error: argument --intrinsics: four numbers are needed, fx,fy,cx,cy in pixels;"),
+        (["--intrinsics=1,2,3,x"], "four numbers are needed, fx,fy,cx,cy in pixels"),
+        (["--speed=fast"], "'fast': give metres per second, or oxts"),
+        (["--frames=5"], "'5' must be START:END or START:END:STEP"),
         (["--fov=500"], "error: --fov=500 must lie between 0 and 180 degrees"),
         (["--save=npy,exr"], "error: 'exr' is not one of the formats"),
         (["--scale=-1"], "error: scale must be a positive number: it is -1.0"),

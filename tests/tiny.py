@@ -47,7 +47,7 @@ def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     images = np.stack([picture[:, :, 8 + 3 * f : 8 + 3 * f + WIDTH] for f in range(3)], axis=1)
     masks = np.zeros((samples, 3, HEIGHT, WIDTH), bool)
-    for sample in range(0, samples, 2):  # uneven on purpose: devices must not average their own masks
+    for sample in range(0, samples, 2):  # uneven, because devices must not average their own masks
         for frame in range(3):
             column = 20 + 6 * frame + 3 * sample
             masks[sample, frame, 24:48, column : column + 16 + 4 * sample] = True
@@ -96,7 +96,7 @@ def frames(count: int = 4, height: int = 90, width: int = 150, seed: int = 0) ->
 
 
 def as_written(scores: dict) -> dict:
-    """The part of an evaluation's scores that ``metrics.json`` holds."""
+    """The part of the evaluation scores that ``metrics.json`` contains."""
     return {
         who: {region: {name: row[name] for name in row if name not in metrics.FURTHER} for region, row in regions.items()}
         for who, regions in scores.items()

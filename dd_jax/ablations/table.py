@@ -59,7 +59,9 @@ def tabulate(runs: Sequence[Run], rows: Mapping[str, object], baseline: str) -> 
                 title=rows[row].title,
                 seeds=seeds,
                 scores={
-                    region: {name: spread([result.scores[region][name] for result in results]) for name in metrics.ERRORS}
+                    region: {
+                        name: mean_and_deviation([result.scores[region][name] for result in results]) for name in metrics.ERRORS
+                    }
                     for region in REGIONS
                     if all(result.scores[region]["pixels"] for result in results)
                 },
@@ -76,7 +78,7 @@ def tabulate(runs: Sequence[Run], rows: Mapping[str, object], baseline: str) -> 
     return lines
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (0 for one value)."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
@@ -136,10 +138,10 @@ def _difference(line: Line, region: str) -> str:
     if region not in line.differences:
         return ""
     mean, low, high = line.differences[region]
-    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] {_alike(line, region)}/{len(line.by_seed[region])}"
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] {_seeds_of_same_sign(line, region)}/{len(line.by_seed[region])}"
 
 
-def _alike(line: Line, region: str) -> int:
+def _seeds_of_same_sign(line: Line, region: str) -> int:
     """Number of seeds whose difference to the baseline has the sign of the mean."""
     return int(np.sum(np.sign(line.by_seed[region]) == np.sign(line.differences[region][0])))
 
@@ -163,7 +165,7 @@ def _entry(line: Line, region: str) -> dict[str, object]:
     low_to_high = line.differences[region] if compared else (None,) * 3
     differences = dict(zip(("abs_rel_difference", "abs_rel_difference_low", "abs_rel_difference_high"), low_to_high))
     differences |= {"compared_seeds": len(line.by_seed[region]) if compared else None}
-    differences |= {"compared_seeds_of_its_sign": _alike(line, region) if compared else None}
+    differences |= {"compared_seeds_of_its_sign": _seeds_of_same_sign(line, region) if compared else None}
     figures = line.published if line.published is not None and region == "all" else (None,) * len(metrics.ERRORS)
     published = {f"published_{name}": figure for name, figure in zip(metrics.ERRORS, figures, strict=True)}
     values = scores | differences | {"step_seconds": line.step_seconds} | published

@@ -75,7 +75,7 @@ def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = F
       ConfigError: no libtpu, an unknown topology, or an invalid config.
     """
     if batch_per_device < 1:
-        raise ConfigError(f"--batch_per_device={batch_per_device} must be positive")
+        raise ConfigError(f"--batch_per_device={batch_per_device} must be positive: give the number of samples per device")
     devices = topology_devices(topology)
     config.data.batch_size = batch_per_device * len(devices)
     hosts = len({device.process_index for device in devices})

@@ -32,7 +32,7 @@ def fetch(address: str | Path, needed: Sequence[str], wanted: Sequence[str] = ()
     try:
         from huggingface_hub import errors, snapshot_download
     except ImportError as error:
-        raise ConfigError(f"{address} needs the package huggingface_hub: pip install 'dd_jax[hub]'") from error
+        raise ConfigError(f"{address} needs the package huggingface_hub: pip install -e '.[hub]'") from error
     try:
         folder = snapshot_download(found["name"], revision=found["revision"], allow_patterns=[*needed, *wanted])
     except errors.LocalEntryNotFoundError as error:
@@ -45,5 +45,5 @@ def fetch(address: str | Path, needed: Sequence[str], wanted: Sequence[str] = ()
         raise ConfigError(f"{address} cannot be downloaded ({reason}): check name and revision, or name a folder") from error
     missing = [name for name in needed if not (Path(folder) / name).is_file()]
     if missing:
-        raise ConfigError(f"{address} has no {' and no '.join(missing)}: it is another kind of repository")
+        raise ConfigError(f"{address} has no {' and no '.join(missing)}: give the address of a repository with these files")
     return Path(folder)

@@ -354,9 +354,12 @@ def intrinsics(
     """
     height, width = size
     if not (0 < fx < math.inf and 0 < fy < math.inf):
-        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive and finite")
+        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive and finite: correct the intrinsics there")
     if not (0 <= cx < width < math.inf and 0 <= cy < height < math.inf):
-        raise ConfigError(f"{where}: the principal point cx={cx:g} cy={cy:g} lies outside the image of {width:g} x {height:g}")
+        raise ConfigError(
+            f"{where}: the principal point cx={cx:g} cy={cy:g} lies outside the image of {width:g} x {height:g}: "
+            "correct the intrinsics there"
+        )
     sx, sy = target[1] / width, target[0] / height
     return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
 

@@ -36,7 +36,7 @@ def opened(path: Path) -> av.container.InputContainer:
         if container.streams.best("video") is not None:
             return container
         container.close()
-    raise ConfigError(f"{path} can be read neither as an image ({', '.join(SUFFIXES)}) nor as a video")
+    raise ConfigError(f"{path} can be read neither as an image ({', '.join(SUFFIXES)}) nor as a video: give another file")
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -93,7 +93,7 @@ def size(path: Path, count: int) -> tuple[int, int]:
     """
     first = next((frame for frame in itertools.islice(decoded(path), count) if frame is not None), None)
     if first is None:
-        raise ConfigError(f"{path} has no readable frame")
+        raise ConfigError(f"{path} has no readable frame: give another file")
     return _size(first)
 
 

@@ -65,7 +65,7 @@ def _match(folder: Path, names: Sequence[str], out_of_order: str) -> list[Path]:
         if path.suffix.lower() in SUFFIXES:
             found.setdefault(path.stem, []).append(path)
     if not found:
-        raise ConfigError(f"{folder} has no {' or '.join(SUFFIXES)} files")
+        raise ConfigError(f"{folder} has no {' or '.join(SUFFIXES)} files: give the folder of the predictions")
 
     by_frame, by_position = _naming_schemes(names)
     stems = max(by_frame + by_position, key=lambda scheme: sum(stem in found for stem in scheme))  # the first of equal ones

@@ -25,8 +25,8 @@ class Results:
     scales: dict[str, dict[str, float]]  # predictor -> median and relative standard deviation of the scale factors
     images: list[tuple[str, dict[str, metrics.Result]]]  # (sample, predictor -> its scores; empty without ground truth)
     panels: dict[str, UInt8[np.ndarray, "_ _ 3"]]  # sample -> panel
-    worst: list[report.Frame]  # by abs_rel of the first predictor, the worst first
-    best: list[report.Frame]
+    worst: list[report.ReportSample]  # by abs_rel of the first predictor, the worst first
+    best: list[report.ReportSample]
     images_per_second: float  # reading, prediction and scoring, without the first batch and its compilation
     page: Path | None = None  # the report, once written
 

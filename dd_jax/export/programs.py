@@ -59,7 +59,7 @@ def programs(restored: Restored, network: str = "auto", pixels: str = "float32")
         raise ConfigError(f"--pixels={pixels} is not one of {', '.join(PIXELS)}")
     has_student = restored.config.model.student
     if network == "student" and not has_student:
-        raise ConfigError("--network=student: this model has no student, only a single-frame network: leave --network=auto")
+        raise ConfigError("--network=student: this model has no student, only a single-frame network: use --network=auto")
     found = []
     if network != "student":
         found.append(_teacher(restored, pixels))

@@ -199,7 +199,7 @@ class Model:
         if network not in NETWORKS:
             raise ConfigError(f"network={network!r} is not one of {', '.join(map(repr, NETWORKS))}")
         if network == "student" and not self.config.model.student:
-            raise ConfigError("this model has no student, only a single-frame network: leave network='auto'")
+            raise ConfigError("this model has no student, only a single-frame network: use network='auto'")
         return "student" if self.config.model.student and has_previous and network != "teacher" else "teacher"
 
     def camera(self, K: np.ndarray | None, size: tuple[int, int], network: str, scale: Scale) -> Float32[np.ndarray, "3 3"]:

@@ -42,7 +42,7 @@ MAX_VIEWED = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class OutputFrame:
     """All that the files of one frame need."""
 
     name: str
@@ -100,7 +100,7 @@ class PredictionWriter:
         """Whether a missing file needs the image of a frame."""
         return self._video is not None or place in self._viewed or bool(self._missing(self._source.names[place]))
 
-    def add(self, place: int, frame: Frame) -> None:
+    def add(self, place: int, frame: OutputFrame) -> None:
         """Adds the next frame; returns before its files are written."""
         self._poses.append(frame.pose)
         if frame.image is None:
@@ -132,7 +132,7 @@ class PredictionWriter:
     def _file(self, kind: str, name: str) -> Path:
         return self._out / PER_FRAME[kind].format(name)
 
-    def _write(self, place: int, frame: Frame) -> UInt8[np.ndarray, "H W 3"] | None:
+    def _write(self, place: int, frame: OutputFrame) -> UInt8[np.ndarray, "H W 3"] | None:
         """Writes the files of one frame; returns the coloured depth if a video needs it."""
         missing = self._missing(frame.name)
         relative = full_size(frame.prediction, frame.image.shape[:2], 1.0)

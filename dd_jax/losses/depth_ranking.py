@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from dd_jax.runtime import reduce
-from dd_jax.runtime.random_streams import Stream, stream_key
+from dd_jax.runtime.random_streams import RandomStream, stream_key
 
 UNRELIABLE = 0.2  # share of the pixels with the least weight, each paired with one of the others
 ANYWHERE = 0.1  # random pairs of the whole image, as a share of the pixels
@@ -34,7 +34,7 @@ def draw_pairs(weight: Float[Array, "b h w"], seed: UInt32[Array, " b"]) -> tupl
 
     def one(weight, seed):
         order = jnp.argsort(weight)
-        keys = jax.random.split(stream_key(seed, Stream.DEPTH_RANKING), 3)
+        keys = jax.random.split(stream_key(seed, RandomStream.DEPTH_RANKING), 3)
         reliable = order[jax.random.randint(keys[0], (few,), few, pixels)]
         first, second = (jax.random.randint(key, (anywhere,), 0, pixels) for key in keys[1:])
         return jnp.concatenate([order[:few], first]), jnp.concatenate([reliable, second])

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dd_jax.config import LossConfig
 from dd_jax.runtime import reduce
-from dd_jax.runtime.random_streams import Stream, stream_key
+from dd_jax.runtime.random_streams import RandomStream, stream_key
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 _EDGE = 0.1  # of the strongest edge
@@ -58,10 +58,10 @@ def normal_ranking(
     """
     image_edges, normal_edges = find_edges(image, jax.lax.stop_gradient(prior_depth), surfaces.prior[0], axis)
     totals, counts = [], []
-    for stream, edges in enumerate((image_edges, normal_edges)):
+    for edge_kind, edges in enumerate((image_edges, normal_edges)):
         candidates = edge_pixels(edges.strength)
         count = jnp.sum(candidates, axis=(1, 2), dtype=jnp.int32)
-        ranks, distances = draw(seed, stream, count, loss.normal_anchors)
+        ranks, distances = draw(seed, edge_kind, count, loss.normal_anchors)
         chain = sample_across_edges(candidates, edges.direction, ranks, distances)
         totals.append(count * jnp.mean(relative_normal_error(surfaces.student[0], surfaces.prior[0], chain), axis=(1, 2)))
         counts.append(count)
@@ -119,12 +119,12 @@ def edge_pixels(strength: Float[Array, "b h w"]) -> Bool[Array, "b h w"]:
 
 
 def draw(
-    seed: UInt32[Array, " b"], stream: int, count: Int[Array, " b"], anchors: int
+    seed: UInt32[Array, " b"], edge_kind: int, count: Int[Array, " b"], anchors: int
 ) -> tuple[Int[Array, "b a"], Int[Array, "b 4 a"]]:
     """Anchors drawn from ``count`` candidates, with replacement, and the distances of their four points in pixels."""
 
     def one(seed, count):
-        key = jax.random.fold_in(stream_key(seed, Stream.NORMALS), stream)
+        key = jax.random.fold_in(stream_key(seed, RandomStream.NORMALS), edge_kind)
         place, distance = jax.random.split(key)
         ranks = (jax.random.uniform(place, (anchors,)) * count).astype(jnp.int32)
         return jnp.minimum(ranks, count - 1), jax.random.randint(distance, (4, anchors), _NEAREST, _FARTHEST + 1)

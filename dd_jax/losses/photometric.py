@@ -38,7 +38,9 @@ def reprojection_error(
     return combine_sources(error, exists, views.holes, loss)
 
 
-def masked_mean(error: Float[Array, "s b h w"], mask: Bool[Array, "*#s b #h #w"], target: Target, axis: str | None) -> jax.Array:
+def photometric_mean(
+    error: Float[Array, "s b h w"], mask: Bool[Array, "*#s b #h #w"], target: Target, axis: str | None
+) -> jax.Array:
     """Mean of the (weighted) error over the pixels of ``mask``, per scale."""
     if target.weights is not None:
         error = error * target.weights[:, None, None]

@@ -24,38 +24,38 @@ class Comparison:
 
 
 def compare(
-    image: Float[Array, "b h w 3"],
-    other: Float[Array, "b h w 3"],
+    reference: Float[Array, "b h w 3"],
+    neighbour: Float[Array, "b h w 3"],
     warped: Float[Array, "b h w 3"],
     projected: Float[Array, "b h w"],
     computed: Float[Array, "b h w"],
     seen: Bool[Array, "b h w"],
     config: ScDepthConfig,
 ) -> Comparison:
-    """``image`` against ``other``; both are normalised like the networks' inputs.
+    """``reference`` against ``neighbour``; both are normalised like the networks' inputs.
 
     Args:
-      warped: ``other`` warped to ``image``.
-      projected: depth map of the other frame, sampled at the point.
-      computed: depth of the point in the other camera, from this frame's depth and the relative pose.
-      seen: pixels inside the other image.
+      warped: ``neighbour`` warped to ``reference``.
+      projected: depth map of the neighbour, sampled at the point.
+      computed: depth of the point in the neighbour's camera, from the reference's depth and the relative pose.
+      seen: pixels inside the neighbour.
     """
-    difference = jnp.abs(image - warped)
+    difference = jnp.abs(reference - warped)
     colour = jnp.mean(difference, axis=-1)
     photometric = jax.lax.clamp(0.0, difference, 1.0)
     if config.ssim > 0:
-        similar = ssim.distance(warped, ssim.windowed(image, _RADIUS), _RADIUS)
+        similar = ssim.distance(warped, ssim.windowed(reference, _RADIUS), _RADIUS)
         photometric = config.ssim * similar + (1 - config.ssim) * photometric
     photometric = jnp.mean(photometric, axis=-1)
     inconsistency = jnp.abs(computed - projected) / (computed + projected)
     if config.weight_mask:
         photometric = photometric * jax.lax.stop_gradient(1 - inconsistency)
     if config.auto_mask:
-        seen = seen & (colour < jnp.mean(jnp.abs(image - other), axis=-1))
+        seen = seen & (colour < jnp.mean(jnp.abs(reference - neighbour), axis=-1))
     return Comparison(colour, photometric, inconsistency, seen)
 
 
-def best(pairs: Comparison) -> Comparison:
+def best_source(pairs: Comparison) -> Comparison:
     """Per pixel the valid comparison (first axis) with the smallest colour difference."""
     colour = jnp.where(pairs.valid, pairs.colour, jnp.inf)
     winner = jnp.argmin(colour, axis=0)[None]
@@ -63,7 +63,7 @@ def best(pairs: Comparison) -> Comparison:
 
 
 @struct.dataclass
-class Planes:
+class ValidComparisons:
     """All comparisons in one stack, and the pixels that count."""
 
     pairs: Comparison
@@ -71,23 +71,23 @@ class Planes:
     enough: Bool[Array, ""]  # valid pixels of all devices suffice for a mean
 
 
-def valid_planes(target: Comparison, sources: Comparison, config: ScDepthConfig, axis: str | None) -> Planes:
+def valid_planes(target: Comparison, sources: Comparison, config: ScDepthConfig, axis: str | None) -> ValidComparisons:
     """Comparisons of the target frame with the sources, and of the sources with the target (first axis of both: source).
 
     With ``config.source_min`` only the better source counts at every pixel of the target.
     """
-    pairs = [best(target) if config.source_min else target, sources]
+    pairs = [best_source(target) if config.source_min else target, sources]
     pairs = jax.tree.map(lambda *maps: jnp.concatenate([m.reshape(-1, *m.shape[-3:]) for m in maps]), *pairs)
     valid = pairs.valid.astype(jnp.float32)
-    return Planes(pairs, valid, reduce.psum(jnp.sum(valid), axis) > _FEWEST)
+    return ValidComparisons(pairs, valid, reduce.psum(jnp.sum(valid), axis) > _FEWEST)
 
 
-def mean_photometric(planes: Planes, axis: str | None) -> Float[Array, ""]:
+def mean_photometric(planes: ValidComparisons, axis: str | None) -> Float[Array, ""]:
     """Photometric error over the valid pixels of all planes; 0 if hardly any is valid."""
     return jnp.where(planes.enough, reduce.masked_mean(planes.pairs.photometric, planes.valid, axis), 0.0)
 
 
-def mean_inconsistency(planes: Planes, axis: str | None) -> Float[Array, ""]:
+def mean_inconsistency(planes: ValidComparisons, axis: str | None) -> Float[Array, ""]:
     """Depth inconsistency over the valid pixels of all planes; 0 if hardly any is valid."""
     return jnp.where(planes.enough, reduce.masked_mean(planes.pairs.inconsistency, planes.valid, axis), 0.0)
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Shaped, UInt16, UInt32
 
 from dd_jax.config import AugmentConfig
 from dd_jax.geometry.camera import flip_intrinsics, zoom_intrinsics
-from dd_jax.runtime.random_streams import Stream, stream_key
+from dd_jax.runtime.random_streams import RandomStream, stream_key
 from dd_jax.types import Batch
 
 GREY = (0.2989, 0.587, 0.114)
@@ -16,7 +16,7 @@ GREY = (0.2989, 0.587, 0.114)
 
 PRIOR_FARTHEST = 100.0
 
-Planes = tuple[Float[Array, "f h w"], Float[Array, "f h w"], Float[Array, "f h w"]]
+ColourPlanes = tuple[Float[Array, "f h w"], Float[Array, "f h w"], Float[Array, "f h w"]]
 """Red, green and blue as separate arrays, so that every operation runs over contiguous numbers."""
 
 
@@ -29,7 +29,7 @@ def augment(batch: Batch, config: AugmentConfig, train: bool) -> Batch:
     if not train:
         images = batch.images.astype(jnp.float32) / 255
         return batch.replace(images=images, inputs=images)
-    draws = jax.vmap(lambda seed: jax.random.uniform(stream_key(seed, Stream.AUGMENT), (10,)))(batch.seed)
+    draws = jax.vmap(lambda seed: jax.random.uniform(stream_key(seed, RandomStream.AUGMENT), (10,)))(batch.seed)
     images, masks, K, prior = batch.images, batch.masks, batch.K, batch.prior
     if config.flip > 0:
         flip = draws[:, 0] < config.flip
@@ -58,7 +58,7 @@ def zoom(
     Images are interpolated linearly; masks and prior by nearest neighbour.
     """
     height, width = masks.shape[-2:]
-    draws = jax.random.uniform(stream_key(seed, Stream.ZOOM), (2, 2))
+    draws = jax.random.uniform(stream_key(seed, RandomStream.ZOOM), (2, 2))
     factor = 1 + (limit - 1) * draws[0]
     offset = draws[1] * (factor - 1) * jnp.array([width, height])
     images = jax.image.scale_and_translate(images, images.shape, (2, 1), factor, -offset, "linear", antialias=False)
@@ -98,7 +98,7 @@ def jitter(images: Float[Array, "b f h w 3"], draws: Float[Array, "b 9"], config
         )
         order = jnp.argsort(draw[5:9])
 
-        def jittered(planes: Planes) -> Planes:
+        def jittered(planes: ColourPlanes) -> ColourPlanes:
             return jax.lax.fori_loop(0, 4, lambda place, planes: jax.lax.switch(order[place], operations, planes), planes)
 
         planes = tuple(image[..., channel] for channel in range(3))
@@ -107,15 +107,15 @@ def jitter(images: Float[Array, "b f h w 3"], draws: Float[Array, "b 9"], config
     return jax.lax.map(one, (images, draws))
 
 
-def _blend(planes: Planes, factor: jax.Array, other: jax.Array | float) -> Planes:
+def _blend(planes: ColourPlanes, factor: jax.Array, other: jax.Array | float) -> ColourPlanes:
     return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0.0, 1.0) for plane in planes)
 
 
-def _grey(planes: Planes) -> Float[Array, "f h w"]:
+def _grey(planes: ColourPlanes) -> Float[Array, "f h w"]:
     return sum(weight * plane for weight, plane in zip(GREY, planes))
 
 
-def _turn_hue(planes: Planes, turn: Float[Array, ""]) -> Planes:
+def _turn_hue(planes: ColourPlanes, turn: Float[Array, ""]) -> ColourPlanes:
     """The hue of HSV moved by ``turn`` (1 = once around); value and chroma do not change, so nothing needs clamping."""
     r, g, b = planes
     value = jnp.maximum(jnp.maximum(r, g), b)

@@ -96,10 +96,10 @@ def build(
         costs = jnp.sum(jnp.where(seen, costs, 0.0), axis=2) / jnp.maximum(jnp.sum(seen, axis=2), 1)
     else:
         costs = jnp.min(jnp.where(seen, costs, jnp.inf), axis=2)
-    return finish(costs, observed, bins)
+    return fill_unobserved(costs, observed, bins)
 
 
-def finish(costs: Float[Array, "k b h w"], observed: Bool[Array, "k b h w"], bins: Float[Array, " k"]) -> CostVolume:
+def fill_unobserved(costs: Float[Array, "k b h w"], observed: Bool[Array, "k b h w"], bins: Float[Array, " k"]) -> CostVolume:
     """The volume of one cost per bin and pixel, with unobserved entries filled."""
     largest = jnp.max(jnp.where(observed, costs, 0.0), axis=0)
     costs = jnp.where(observed, costs, largest)

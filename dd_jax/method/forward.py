@@ -10,7 +10,7 @@ from dd_jax.method import cost_volume, domd, ds_depth
 from dd_jax.method.poses import predict_direct_poses, predict_poses
 from dd_jax.method.view_synthesis import full_size_depth, full_size_flow
 from dd_jax.networks.model import Networks
-from dd_jax.runtime.random_streams import Stream, stream_key
+from dd_jax.runtime.random_streams import RandomStream, stream_key
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, StudentOutputs, frames_at
 
 sg = jax.lax.stop_gradient
@@ -75,6 +75,6 @@ def forward(model: Networks, batch: Batch, depth_range: Float[Array, "2"], confi
 
 def matching_augmentation(seed: UInt32[Array, " b"], config: CostVolumeConfig) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:
     """Samples whose lookup frame is the target, and samples without lookup frame (ManyDepth section 3.3): one draw per sample."""
-    draw = jax.vmap(lambda s: jax.random.uniform(stream_key(s, Stream.MATCHING)))(seed)
+    draw = jax.vmap(lambda s: jax.random.uniform(stream_key(s, RandomStream.MATCHING)))(seed)
     static = draw < config.static_probability
     return static, ~static & (draw < config.static_probability + config.zero_pose_probability)

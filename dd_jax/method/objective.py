@@ -15,14 +15,14 @@ from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, py
 from dd_jax.losses.depth_ranking import depth_ranking
 from dd_jax.losses.mask_weight import mask_weights
 from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
-from dd_jax.losses.photometric import Target, masked_mean, reprojection_error
-from dd_jax.losses.sc_depth import Planes, mean_inconsistency, mean_photometric, static_weight, valid_planes
+from dd_jax.losses.photometric import Target, photometric_mean, reprojection_error
+from dd_jax.losses.sc_depth import ValidComparisons, mean_inconsistency, mean_photometric, static_weight, valid_planes
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
 from dd_jax.method.poses import forward_backward_poses
 from dd_jax.method.sc_depth import compare_frames
 from dd_jax.method.view_synthesis import full_size_depths, normals_of, predict_offsets, synthesize
 from dd_jax.networks.model import Networks
-from dd_jax.runtime.random_streams import Stream, stream_key
+from dd_jax.runtime.random_streams import RandomStream, stream_key
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views, frames_at
 
 sg = jax.lax.stop_gradient
@@ -39,12 +39,12 @@ class Term(NamedTuple):
 def loss_terms(config: Config, frozen: bool) -> list[Term]:
     """All terms of the configured system; a term of weight 0 is absent. ``frozen``: teacher and pose network are fixed."""
     loss, sc, ds = config.loss, config.sc, config.ds
-    normals = [("normal_l1", loss.normal_l1, l1_of_normals), ("normal_rank", loss.normal_rank, ranking_of_normals)]
+    normals = [("normal_l1", loss.normal_l1, normal_l1_term), ("normal_rank", loss.normal_rank, normal_ranking_term)]
     if sc.enabled:  # SC-DepthV3
         terms = [
             Term("single_frame/photometric", 1.0, lambda x: mean_photometric(x.planes, x.axis)),
             Term("single_frame/geometry", sc.geometry, lambda x: mean_inconsistency(x.planes, x.axis)),
-            Term("single_frame/depth_rank", sc.depth_rank, ranking_of_depth),
+            Term("single_frame/depth_rank", sc.depth_rank, depth_ranking_term),
             *(Term(f"single_frame/{name}", *term) for name, *term in normals),
         ]
         return [term for term in terms if term.weight > 0]
@@ -66,7 +66,7 @@ def loss_terms(config: Config, frozen: bool) -> list[Term]:
             *(Term(f"student/{name}", *term) for name, *term in normals),  # the poster
         ]
     if config.model.student and not frozen:
-        terms += [Term("teacher/cycle", loss.dynamic_cycle, cycle_on_objects)]
+        terms += [Term("teacher/cycle", loss.dynamic_cycle, dynamic_cycle_term)]
     if ds.enabled and not frozen:  # DS-Depth
         terms += [Term("flow/smoothness", ds.flow_smoothness, lambda x: flow_smoothness(x.outputs.student.residuals, x.axis))]
     if not frozen:  # the poster
@@ -76,11 +76,11 @@ def loss_terms(config: Config, frozen: bool) -> list[Term]:
 
 def compute_losses(inputs: "LossInputs", terms: list[Term]) -> dict[str, Float[Array, ""]]:
     """Every weighted term, averaged over the scales and over all devices, and their sum "total"."""
-    losses = {name: jnp.mean(value) for name, value in weighted(inputs, terms).items()}
+    losses = {name: jnp.mean(value) for name, value in weighted_terms(inputs, terms).items()}
     return losses | {"total": sum(losses.values(), start=jnp.zeros(()))}
 
 
-def weighted(inputs: "LossInputs", terms: list[Term]) -> dict[str, Float[Array, "*s"]]:
+def weighted_terms(inputs: "LossInputs", terms: list[Term]) -> dict[str, Float[Array, "*s"]]:
     """Every term times its weight, per scale."""
     return {name: weight * function(inputs) for name, weight, function in terms}
 
@@ -173,7 +173,7 @@ class LossInputs:
             return compare_frames(self.model, self.batch, T, depth, self.config)
 
     @functools.cached_property
-    def planes(self) -> Planes:
+    def planes(self) -> ValidComparisons:
         """SC-Depth: all comparisons, and the pixels that count."""
         return valid_planes(*self.comparisons, self.config.sc, self.axis)
 
@@ -186,13 +186,13 @@ def teacher_photometric(x: LossInputs) -> Float[Array, " s"]:
         unwarped = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
         noise = tie_break_noise(batch.seed, batch.images.shape[2:4], loss.automask_noise)
         mask = mask & auto_mask(sg(error), unwarped, x.target.statistics, x.exists, noise, loss)
-    return masked_mean(error, mask, x.target, x.axis)
+    return photometric_mean(error, mask, x.target, x.axis)
 
 
 def student_photometric(x: LossInputs) -> Float[Array, " s"]:
     """Photometric error of the student on reliable pixels (ManyDepth, sec. 3.3)."""
     error, seen = reprojection_error(x.student_views, x.target, x.exists, x.config.loss)
-    return masked_mean(error, seen & x.reliable, x.target, x.axis)
+    return photometric_mean(error, seen & x.reliable, x.target, x.axis)
 
 
 def student_consistency(x: LossInputs) -> Float[Array, " s"]:
@@ -200,23 +200,23 @@ def student_consistency(x: LossInputs) -> Float[Array, " s"]:
     return consistency(x.student_views.depths, x.teacher_depths, x.reliable, x.axis)
 
 
-def cycle_on_objects(x: LossInputs) -> Float[Array, " s"]:
+def dynamic_cycle_term(x: LossInputs) -> Float[Array, " s"]:
     """The teacher learns from the student on objects (DynamicDepth, sec. 3.4)."""
     return dynamic_cycle(x.teacher_depths, x.student_views.depths, x.batch.masks[:, TARGET], x.axis)
 
 
-def l1_of_normals(x: LossInputs) -> Float[Array, " s"]:
+def normal_l1_term(x: LossInputs) -> Float[Array, " s"]:
     """The poster, contribution 1; SC-DepthV3."""
     return normal_l1(x.surfaces, x.axis)
 
 
-def ranking_of_normals(x: LossInputs) -> Float[Array, "1"]:
+def normal_ranking_term(x: LossInputs) -> Float[Array, "1"]:
     """The poster, contribution 1; SC-DepthV3. Full size only."""
     image = x.batch.images[:, TARGET]
     return normal_ranking(x.surfaces, x.prior_depth, image, x.batch.seed, x.config.loss, x.axis)[None]
 
 
-def ranking_of_depth(x: LossInputs) -> Float[Array, ""]:
+def depth_ranking_term(x: LossInputs) -> Float[Array, ""]:
     """SC-DepthV3: the order of depths is that of the prior, mostly where camera motion explains little."""
     return depth_ranking(x.teacher_depths[0], x.batch.prior, static_weight(x.comparisons[0]), x.batch.seed, x.axis)
 
@@ -228,4 +228,4 @@ def distillation(disps: tuple[Float[Array, "b _ _"], ...], axis: str | None) -> 
 
 def tie_break_noise(seed: UInt32[Array, " b"], size: tuple[int, int], strength: float) -> Float[Array, "b h w"]:
     """Normal noise that breaks ties between equal errors of the auto-mask, a function of each sample's seed."""
-    return strength * jax.vmap(lambda s: jax.random.normal(stream_key(s, Stream.TIE_BREAK), size))(seed)
+    return strength * jax.vmap(lambda s: jax.random.normal(stream_key(s, RandomStream.TIE_BREAK), size))(seed)

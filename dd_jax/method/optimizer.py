@@ -56,6 +56,6 @@ def update_if_finite(
     return state.replace(step=state.step + 1), {name: jnp.sqrt(square) for name, square in squares.items()}, finite
 
 
-def restart(opt_state: Tree, network: str) -> Tree:
+def reset_network(opt_state: Tree, network: str) -> Tree:
     """``opt_state`` with one network's part reset to its initial value, schedule included."""
     return opt_state | {network: jax.tree.map(jnp.zeros_like, opt_state[network])}

@@ -10,7 +10,7 @@ from dd_jax.networks.resnet import ResNet, feature_channels
 
 LAYERS = 18
 
-FORWARD = 5
+FORWARD_CHANNEL = 5
 """Output channel of the translation along the optical axis."""
 
 PUBLISHED_SCALE = 0.01
@@ -49,7 +49,7 @@ class PoseNet(nnx.Module):
         self.has_forward_bias = initial_forward != 0
         if self.has_forward_bias:
             bias = self.out.bias[...]
-            self.out.bias.set_value(bias.at[FORWARD].add(-initial_forward / translation_scale))
+            self.out.bias.set_value(bias.at[FORWARD_CHANNEL].add(-initial_forward / translation_scale))
 
     def __call__(
         self,
@@ -69,7 +69,7 @@ class PoseNet(nnx.Module):
             self.encoder.set_attributes(groups=groups)
         rotation, translation = self.decode(self.encoder(jnp.concatenate([image_a, image_b], axis=-1))[-1])
         if backward is not None and self.has_forward_bias:
-            change = -2 * self.translation_scale * self.out.bias[FORWARD]
+            change = -2 * self.translation_scale * self.out.bias[FORWARD_CHANNEL]
             translation = translation.at[:, 2].add(jnp.where(backward, change, 0.0))
         return rotation, translation
 

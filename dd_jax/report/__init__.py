@@ -1,14 +1,14 @@
 """Output for people: progress, curves, images and the report page."""
 
-from dd_jax.report.html import Frame, write_html
+from dd_jax.report.html import ReportSample, write_html
 from dd_jax.report.logger import Logger, NoLogger, read_history
 from dd_jax.report.pictures import colorize_depth, colorize_error, panel
 from dd_jax.report.tables import format_table, write_tables
 
 __all__ = [
-    "Frame",
     "Logger",
     "NoLogger",
+    "ReportSample",
     "colorize_depth",
     "colorize_error",
     "format_table",

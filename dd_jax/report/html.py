@@ -62,7 +62,7 @@ pre { background: var(--soft); border: 1px solid var(--rule); padding: 12px; ove
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class ReportSample:
     """One evaluated sample: its panel and its scores (predictor -> region -> name -> number)."""
 
     name: str
@@ -78,8 +78,8 @@ def write_html(
     protocol: str = "",
     history: Sequence[Mapping[str, Any]] = (),
     panels: Mapping[str, UInt8[np.ndarray, "_ _ 3"]] | None = None,
-    worst: Sequence[Frame] = (),
-    best: Sequence[Frame] = (),
+    worst: Sequence[ReportSample] = (),
+    best: Sequence[ReportSample] = (),
     facts: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -185,7 +185,7 @@ def _figure(panel: UInt8[np.ndarray, "h w 3"], caption: str, below: str = "") ->
     return f"<figure>{image}<figcaption>{caption}</figcaption>{below}</figure>"
 
 
-def _extremes(worst: Sequence[Frame], best: Sequence[Frame]) -> str:
+def _extremes(worst: Sequence[ReportSample], best: Sequence[ReportSample]) -> str:
     if not worst:
         return ""
     parts = [f"<p>The samples with the largest and the smallest abs_rel of {escape(next(iter(worst[0].scores)))}.</p>"]

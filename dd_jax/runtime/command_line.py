@@ -46,6 +46,33 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def numbers(message: str, *counts: int) -> Callable[[str], tuple[float, ...]]:
+    """Type of an argparse flag of comma-separated numbers, as many as one of ``counts``; ``message`` says which are needed."""
+
+    def parsed(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(word) for word in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) not in counts:
+            raise argparse.ArgumentTypeError(message)
+        return values
+
+    return parsed
+
+
+def require(*names: str) -> None:
+    """Makes absl flags required; :func:`run` then raises a ConfigError that names the missing ones."""
+
+    def check(values: dict[str, object]) -> bool:
+        missing = [f"--{name}" for name in names if values[name] is None]
+        if missing:
+            raise ConfigError(f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} required: see --help")
+        return True
+
+    flags.register_multi_flags_validator(names, check)
+
+
 @contextlib.contextmanager
 def job(*errors: type[Exception]) -> Iterator[None]:
     """Context of the main part of a script, entered before JAX initialises its backend.

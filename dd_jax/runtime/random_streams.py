@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, UInt32
 
 
-class Stream(enum.IntEnum):
+class RandomStream(enum.IntEnum):
     """The number is folded into the sample's key; ``AUGMENT`` uses the key itself."""
 
     AUGMENT = 0  # flip and colour jitter
@@ -20,7 +20,7 @@ class Stream(enum.IntEnum):
     ZOOM = 5  # random enlargement and crop
 
 
-def stream_key(seed: UInt32[Array, ""], stream: Stream) -> jax.Array:
+def stream_key(seed: UInt32[Array, ""], stream: RandomStream) -> jax.Array:
     """Random key of one stream of one sample."""
     key = jax.random.key(seed)
-    return key if stream is Stream.AUGMENT else jax.random.fold_in(key, int(stream))
+    return key if stream is RandomStream.AUGMENT else jax.random.fold_in(key, int(stream))

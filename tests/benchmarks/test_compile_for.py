@@ -199,7 +199,7 @@ def test_missing_libtpu_raises(monkeypatch):
 
 
 def test_nonpositive_batch_raises():
-    with pytest.raises(ConfigError, match="--batch_per_device=0 must be positive"):
+    with pytest.raises(ConfigError, match="--batch_per_device=0 must be positive: give the number of samples per device"):
         compile_for.needs(tiny.config(), "v5e:2x4", 0)
 
 

@@ -74,7 +74,7 @@ def test_parts_of_a_profiled_step(measured):
     assert sum(part.of_step for part in found) == pytest.approx(1)
 
 
-def test_control_flow_has_no_time_of_its_own(measured):
+def test_control_flow_time_not_counted(measured):
     hlo, _ = measured
     loops = set(re.findall(r"%([\w.-]+) = .* while\(", hlo))
     assert loops and not loops & parts.instruction_scopes(hlo).keys()

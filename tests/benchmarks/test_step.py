@@ -41,16 +41,16 @@ def test_peer_table_has_versions(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ({"devices": 9}, "--devices=9 exceeds the 8 available devices"),
         ({"devices": 2}, r"--config\.data\.batch_size=3 is global and must be divisible by the 2 devices"),
         ({"peer": True}, "--peer compares with ManyDepth in PyTorch and needs torch, torchvision, manydepth: pip install"),
     ],
 )
-def test_invalid_settings_raise(arguments, says, monkeypatch):
+def test_invalid_settings_raise(arguments, message, monkeypatch):
     monkeypatch.setattr(pytorch_peer.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         step.benchmark(tiny.config(), 3, 1, **arguments)
 
 

@@ -49,7 +49,7 @@ def test_offline_cache(cache):
     assert there == [str(cache / "models--owner--name/snapshots" / COMMIT)] * 3
     for message, address in ((revision, "hf://owner/name@v2"), (unknown, "hf://owner/none")):
         assert message.startswith(f"{address} is not complete in the cache, and the hub is not reachable or HF_HUB_OFFLINE is")
-    assert other == "hf://owner/other has no config.json: it is another kind of repository"
+    assert other == "hf://owner/other has no config.json: give the address of a repository with these files"
 
 
 @pytest.mark.parametrize("address", ["hf://name", "hf://a/b/c", "hf://a/b@", "hf:///b", "hf://a/b@x y"])
@@ -61,7 +61,7 @@ def test_malformed_address_raises(address):
 
 def test_missing_package_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"hf://owner/name needs the package huggingface_hub: pip install 'dd_jax\[hub\]'"):
+    with pytest.raises(ConfigError, match=r"hf://owner/name needs the package huggingface_hub: pip install -e '\.\[hub\]'"):
         hub.fetch("hf://owner/name", ())
 
 

@@ -320,7 +320,7 @@ def test_failed_import_keeps_existing_files(script, folders, tmp_path, monkeypat
     (broken / "depth.safetensors").write_bytes((broken / "depth.safetensors").read_bytes()[:1000])
     for arguments, message in (
         ([str(broken), config], "depth.safetensors is missing, cut off or damaged"),
-        ([str(folders["dynamic_depth"])], "which method is it"),
+        ([str(folders["dynamic_depth"])], "the method is not given: set --config=configs/NAME.py:VARIANT"),
         ([], "name the files of a checkpoint to import, or --export=CHECKPOINT"),
         (["here", "--export=there"], "not both"),
         (["--export=there", config], "--config=configs/dynamic_depth.py:kitti is not a flag of --export"),

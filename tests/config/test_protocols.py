@@ -16,14 +16,14 @@ def test_name_of_protocol(name):
 
 
 def test_protocols_of_the_papers():
-    """Method section I.2: the crop and range of Eigen et al.; the improved maps without crop or cap."""
+    """Crop and range of Eigen et al. 2014; the improved ground truth of Uhrig et al. 2017 without crop or cap."""
     fields = ("crop", "ground_truth", "resize", "median", "far_truth", "scaling", "min_depth", "max_depth")
     found = {name: tuple(getattr(protocols.protocol(name), field) for field in fields) for name in protocols.PROTOCOLS}
     assert found["eigen"] == ("eigen", "velodyne", "disparity", "average", False, "median", 1e-3, 80.0)
     assert found["eigen_improved"] == ("none", "annotated", "disparity", "average", True, "median", 1e-3, 80.0)
     assert found["cityscapes"][:1] + found["cityscapes"][2:] == ("cityscapes", "depth", "lower", False, "median", 1e-3, 80.0)
     assert found["synthetic"] == ("none", "annotated", "disparity", "average", False, "median", 1e-3, 80.0)
-    masks = {name: protocols.protocol(name).object_masks for name in protocols.PROTOCOLS}  # method section I.3
+    masks = {name: protocols.protocol(name).object_masks for name in protocols.PROTOCOLS}
     assert masks == dict.fromkeys(protocols.PROTOCOLS, "native") | {"cityscapes": "network"}
     assert found["make3d"] == (*found["synthetic"][:-1], 70.0)
 
@@ -46,7 +46,7 @@ def test_configs_use_protocols(variant, name):
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({}, "velodyne ground truth from 0.001 to 80 m, crop eigen; predicted disparity"),
         ({"median": "lower"}, "ratio of medians (of an even count: lower)"),
@@ -58,5 +58,5 @@ def test_configs_use_protocols(variant, name):
         ({"object_masks": "network"}, "(of an even count: average); object masks resized to training size first."),
     ],
 )
-def test_describe(fields, says):
-    assert says in protocols.describe(EvalConfig(**fields))
+def test_describe(fields, message):
+    assert message in protocols.describe(EvalConfig(**fields))

@@ -190,10 +190,10 @@ def test_intrinsics_scale_with_image():
     [
         ((0.0, 10.0, 5.0, 5.0), "cam.txt.*fx=0 fy=10"),
         ((10.0, -1.0, 5.0, 5.0), "fy=-1"),
-        ((10.0, 10.0, 40.0, 5.0), "cx=40 cy=5.*40 x 24"),
+        ((10.0, 10.0, 40.0, 5.0), "cx=40 cy=5.*40 x 24: correct the intrinsics there"),
         ((10.0, 10.0, 5.0, -0.5), "cy=-0.5"),
         ((float("nan"), 10.0, 5.0, 5.0), "fx=nan"),
-        ((10.0, float("inf"), 5.0, 5.0), "fy=inf must be positive and finite"),
+        ((10.0, float("inf"), 5.0, 5.0), "fy=inf must be positive and finite: correct the intrinsics there"),
         ((10.0, 10.0, 5.0, float("nan")), "cy=nan"),
     ],
 )

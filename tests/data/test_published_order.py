@@ -116,7 +116,7 @@ def test_object_file_needs_published_order(pictures, published, tmp_path):
 
 
 @pytest.fixture
-def test_set(tmp_path):
+def tree_with_test_split(tmp_path):
     tree = CityscapesTree(tmp_path)
     tree.make_training(np.random.default_rng(0))
     for city, number in (("mainz", 30), ("bonn", 19)):
@@ -125,25 +125,25 @@ def test_set(tmp_path):
     return tree
 
 
-def test_cityscapes_rule_test_frames_out_of_order(test_set):
-    assert list_split(test_set.config, "test").out_of_order == published_order.CITYSCAPES
-    test_set.split("test", [("mainz", "000001", 30), ("bonn", "000001", 19)])
-    assert list_split(test_set.config, "test").out_of_order == ""
-    assert list_split(test_set.config, "train").out_of_order == ""
+def test_cityscapes_rule_test_frames_out_of_order(tree_with_test_split):
+    assert list_split(tree_with_test_split.config, "test").out_of_order == published_order.CITYSCAPES
+    tree_with_test_split.split("test", [("mainz", "000001", 30), ("bonn", "000001", 19)])
+    assert list_split(tree_with_test_split.config, "test").out_of_order == ""
+    assert list_split(tree_with_test_split.config, "train").out_of_order == ""
 
 
-def test_reordered_cityscapes_list_has_no_published_depth(test_set, monkeypatch, caplog):
-    (test_set.root / "gt_depths").mkdir()
-    np.save(test_set.root / "gt_depths/000_depth.npy", np.full((64, 128), 7.0))
+def test_reordered_cityscapes_list_has_no_published_depth(tree_with_test_split, monkeypatch, caplog):
+    (tree_with_test_split.root / "gt_depths").mkdir()
+    np.save(tree_with_test_split.root / "gt_depths/000_depth.npy", np.full((64, 128), 7.0))
     lines = ["mainz mainz_000001_000030", "bonn bonn_000001_000019"]
     known = {(2, list_digest(lines)): (published_order.CITYSCAPES, list_digest(lines, ordered=True))}
     monkeypatch.setattr(published_order, "PUBLISHED", known)
-    test_set.split("test", [("bonn", "000001", 19), ("mainz", "000001", 30)])
-    assert list_split(test_set.config, "test").ground_truth(0, "annotated") is None
+    tree_with_test_split.split("test", [("bonn", "000001", 19), ("mainz", "000001", 30)])
+    assert list_split(tree_with_test_split.config, "test").ground_truth(0, "annotated") is None
     assert "gt_depths is not used: its numbers are lines of the public test list" in caplog.text
     caplog.clear()
-    test_set.split("test", [("mainz", "000001", 30), ("bonn", "000001", 19)])
-    assert list_split(test_set.config, "test").ground_truth(0, "annotated") is not None and caplog.text == ""
+    tree_with_test_split.split("test", [("mainz", "000001", 30), ("bonn", "000001", 19)])
+    assert list_split(tree_with_test_split.config, "test").ground_truth(0, "annotated") is not None and caplog.text == ""
 
 
 def test_store_order_from_names(kitti_tree, monkeypatch, tmp_path):

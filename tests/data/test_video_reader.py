@@ -70,7 +70,7 @@ def test_damaged_first_frame(clip):
 def test_only_damaged_frames(clip):
     spoil(clip, *ALL)
     assert read(clip) == []
-    with pytest.raises(ConfigError, match=r"clip.avi has no readable frame"):
+    with pytest.raises(ConfigError, match=r"clip.avi has no readable frame: give another file"):
         video_reader.size(clip, 12)
 
 

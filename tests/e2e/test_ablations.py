@@ -71,7 +71,7 @@ def test_rows_left_out_reported(run_ablations, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flag", "says"),
+    ("flag", "message"),
     [
         ("--rows=baseline,posecycle", "--rows: unknown posecycle; choose from baseline, "),
         ("--config=configs/none.py", "configs/none.py does not exist"),
@@ -79,10 +79,10 @@ def test_rows_left_out_reported(run_ablations, tmp_path):
         ("--config.optim.steps=-1", "error: --config.optim.steps=-1 must be positive"),
     ],
 )
-def test_invalid_flags_raise_before_any_run(run_ablations, tmp_path, monkeypatch, flag, says):
+def test_invalid_flags_raise_before_any_run(run_ablations, tmp_path, monkeypatch, flag, message):
     monkeypatch.chdir(ROOT)
     code, text, said = run_ablations(flag, f"--out={tmp_path / 'out'}")
-    assert says in code and not text + said and not (tmp_path / "out").exists()
+    assert message in code and not text + said and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ FILES = ["--predictions=x", "--config=configs/dynamic_depth.py:kitti"]
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--predictions=x"], "--predictions needs the data: set --config=configs/NAME.py:VARIANT"),
         ([*FILES, "--config.data.rot=y"], "--config.data.rot is not a field"),
@@ -145,8 +145,8 @@ FILES = ["--predictions=x", "--config=configs/dynamic_depth.py:kitti"]
         (["--checkpoint=nowhere", "--config.eval.crop=none"], "--config.eval.crop=none is not a flag of --checkpoint"),
     ],
 )
-def test_script_errors_are_one_sentence(arguments, says, script, monkeypatch):
+def test_script_errors_are_one_sentence(arguments, message, script, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as error:
         script.main(arguments)
-    assert str(error.value).startswith("error: ") and says in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith("error: ") and message in str(error.value) and "\n" not in str(error.value)

@@ -76,7 +76,7 @@ def test_depth_and_disparity_in_all_formats(tmp_path):
 def test_missing_files_raise(tmp_path):
     assert "neither a folder nor" in refusal(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "has no .npy or .png files" in refusal(tmp_path / "empty")
+    assert "has no .npy or .png files: give the folder of the predictions" in refusal(tmp_path / "empty")
     save(tmp_path / "out", ["000000", "000002"], MAPS[:2])
     assert "lacks the predictions of 1 of 3 samples, the first is 000001.npy or .png" in refusal(tmp_path / "out")
     said = refusal(save(tmp_path / "other", ["a", "b", "c"]))

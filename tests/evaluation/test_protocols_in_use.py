@@ -46,7 +46,7 @@ def test_camera_height_scaling_at_any_size(size):
 
 
 def test_object_masks_at_network_size():
-    """Method section I.3: nearest neighbour from the mask file to training size, then to that of the ground truth."""
+    """Nearest neighbour from the mask file to training size, then to that of the ground truth."""
     rng = np.random.default_rng(0)
     shape = (2 * HEIGHT, 3 * WIDTH)
     dynamic = rng.uniform(size=shape) < 0.4
@@ -63,7 +63,7 @@ def test_object_masks_at_network_size():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "says"),
+    ("field", "value", "message"),
     [
         ("scaling", "mean", "eval.scaling='mean' is not one of 'median', 'given', 'camera_height'"),
         ("object_masks", "half", "eval.object_masks='half' is not one of 'native', 'network'"),
@@ -72,8 +72,8 @@ def test_object_masks_at_network_size():
         ("camera_pitch", 90.0, "eval.camera_pitch=90.0 must be between -90 and 90 degrees"),
     ],
 )
-def test_invalid_scaling_raises(field, value, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_scaling_raises(field, value, message):
+    with pytest.raises(ConfigError, match=message):
         validate(config(eval={field: value}))
 
 

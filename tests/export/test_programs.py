@@ -37,7 +37,7 @@ def test_networks_of_a_model():
     assert [program.network for program in found] == ["teacher", "student"]
     single = tiny.restored(tiny.config(model={"student": False}))
     assert [program.network for program in programs.programs(single)] == ["teacher"]
-    with pytest.raises(ConfigError, match="has no student, only a single-frame network: leave --network=auto"):
+    with pytest.raises(ConfigError, match="has no student, only a single-frame network: use --network=auto"):
         programs.programs(single, "student")
 
 

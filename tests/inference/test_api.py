@@ -212,7 +212,7 @@ def test_missing_model_raises(tmp_path):
 def test_single_frame_and_future_frame_models():
     """Inputs that they need, and inputs that raise; one compilation each."""
     single = api.Model(tiny.restored(tiny.config(model={"student": False}, domd={"enabled": False})))
-    with pytest.raises(ConfigError, match="this model has no student"):
+    with pytest.raises(ConfigError, match="this model has no student, only a single-frame network: use network='auto'"):
         single.predict(FRAMES[1], previous=FRAMES[0], K=K, network="student")
     stream = single.stream(FRAMES[:2])  # without a camera
     np.testing.assert_array_equal(list(stream)[1], single.predict(FRAMES[1]))

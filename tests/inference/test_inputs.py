@@ -180,7 +180,7 @@ def test_unreadable_inputs_raise(folder, tmp_path):
 
     raises("absent.png does not exist: name images, a folder, a pattern in quotes, a video or a KITTI drive", "absent.png")
     (tmp_path / "text.mp4").write_text("no video")
-    raises("text.mp4 can be read neither as an image .* nor as a video", tmp_path / "text.mp4")
+    raises("text.mp4 can be read neither as an image .* nor as a video: give another file", tmp_path / "text.mp4")
     alone = "text.mp4 is not a .png, .jpg, .jpeg image: give a folder or a video as the only input"
     raises(alone, folder / "f1.png", tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()

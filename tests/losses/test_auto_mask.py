@@ -23,7 +23,7 @@ def test_auto_mask_drops_static_pixels():
     error = jnp.full((1, 1, 6, 8), 0.05)
     assert not auto_mask(error, standing, statistics, exists, silence).any()
     assert auto_mask(error, other, statistics, exists, silence).all()
-    # The standing frame does not exist: only the other one can veto.
+    # The static frame does not exist: only the other one can mask pixels.
     assert auto_mask(error, standing, statistics, jnp.array([[False, True]]), silence).all()
     # Equal errors: the noise decides.
     np.testing.assert_array_equal(

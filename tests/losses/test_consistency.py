@@ -31,7 +31,7 @@ def test_consistency_averages_all_pixels_without_teacher_gradient():
     np.testing.assert_allclose(by_student[:, 0], jnp.array([1, -1]).reshape(2, 1, 1) * ~photometric / 8)
 
 
-def test_consistency_is_zero_where_everything_is_photometric():
+def test_consistency_is_zero_on_photometric_pixels():
     depths = jax.random.uniform(jax.random.key(0), (4, 2, 4, 4))
     np.testing.assert_array_equal(consistency(depths, 2 * depths, jnp.ones((2, 4, 4), bool), None), 0)
 

@@ -8,7 +8,7 @@ from dd_jax.losses.mask_weight import mask_weights
 
 @pytest.fixture
 def masks():
-    """Sample 0: no object; 1: half of the target, a quarter of it in all frames; 2: nothing but objects."""
+    """Sample 0: no object; 1: half of the target, a quarter of it in all frames; 2: only objects."""
     masks = np.zeros((3, 3, 4, 8), bool)
     masks[1, :, :, :2] = True
     masks[1, 1, :, :4] = True

@@ -8,7 +8,7 @@ from dd_jax.config import LossConfig
 from dd_jax.losses import photometric, ssim
 from dd_jax.losses.photometric import channel_mean, combine_sources
 
-# Compiled as a whole: operation by operation, compiling takes many times as long.
+# Compiled as a whole, which is much faster than compiling each operation.
 photometric_error = jax.jit(photometric.photometric_error, static_argnums=2)
 target_statistics = jax.jit(ssim.reference)
 
@@ -120,7 +120,7 @@ def test_missing_frames_are_ignored(rule):
     error, seen = combine_sources(ERRORS, only_next, None, loss)
     np.testing.assert_allclose(error[0, 0], ERRORS[1, 0, 0])
     assert seen.all()
-    # The holes of a frame that does not exist hide nothing.
+    # Holes of a frame that does not exist have no effect.
     error, seen = combine_sources(ERRORS, only_next, HOLES.at[1].set(False), loss)
     np.testing.assert_allclose(error[0, 0], ERRORS[1, 0, 0])
     assert seen.all()

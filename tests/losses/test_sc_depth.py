@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from dd_jax.config import ScDepthConfig
-from dd_jax.losses.sc_depth import Comparison, best, compare, mean_inconsistency, mean_photometric, static_weight, valid_planes
+from dd_jax.losses.sc_depth import (
+    Comparison,
+    best_source,
+    compare,
+    mean_inconsistency,
+    mean_photometric,
+    static_weight,
+    valid_planes,
+)
 from dd_jax.method.sc_depth import compare_pair
 
 H, W = 16, 24
@@ -67,7 +75,7 @@ def test_best_takes_the_valid_source_with_the_smallest_colour_difference():
     valid = jnp.array([[[[True, True, False, False]]], [[[True, False, True, False]]]])
     colour = jnp.array([[[[2.0, 9.0, 0.1, 1.0]]], [[[1.0, 0.1, 9.0, 1.0]]]])
     pairs = maps(valid).replace(colour=colour, photometric=10 * colour)
-    found = best(pairs)
+    found = best_source(pairs)
     np.testing.assert_allclose(found.photometric[0, 0, :3], [10, 90, 90])
     np.testing.assert_array_equal(found.valid[0, 0], [True, True, True, False])
 
@@ -76,7 +84,7 @@ def test_means_are_over_valid_pixels_of_all_planes():
     valid = jnp.ones((2, 1, H, W), bool)
     target, sources = maps(valid, photometric=1.0, inconsistency=0.2), maps(valid, photometric=4.0, inconsistency=0.5)
     planes = valid_planes(target, sources, SC, None)
-    assert mean_photometric(planes, None) == pytest.approx(3.0)  # one plane against two
+    assert mean_photometric(planes, None) == pytest.approx(3.0)  # one map against two
     assert mean_inconsistency(planes, None) == pytest.approx(0.4)
     few = maps(valid.at[:].set(False).at[:, 0, 0, :10].set(True))
     planes = valid_planes(few, few, SC, None)

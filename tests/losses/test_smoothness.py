@@ -41,11 +41,11 @@ def test_smoothness_is_scale_invariant():
 
 
 def test_literal_value_on_a_step():
-    # One vertical edge of the disparity; the picture has the same edge on the right sample only.
+    # One vertical edge of the disparity; the image has the same edge on the right sample only.
     disp = jnp.tile(jnp.array([1.0, 1.0, 3.0, 3.0]), (2, 4, 1))
     picture = jnp.zeros((2, 4, 4, 3)).at[1, :, 2:].set(jnp.array([0.3, 0.6, 0.9]))
     value = smoothness((disp,), edge_weights((picture,)), None)
-    # Normalised step 1, on one of three column gaps; weight exp(-0.6) where the picture has its edge.
+    # Normalised step 1, on one of three column gaps; weight exp(-0.6) where the image has its edge.
     np.testing.assert_allclose(value, [(1 + np.exp(-0.6)) / 2 / 3], rtol=1e-6)
 
 

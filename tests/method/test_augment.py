@@ -174,7 +174,7 @@ def test_prior_becomes_depth_and_is_flipped():
 
 
 def test_zoom_preserves_rays():
-    """What a ray meets, by the intrinsics, it still meets: colours between pixels, mask and prior at the nearest."""
+    """Each ray keeps its values under the zoomed intrinsics: colours interpolated, mask and prior by nearest neighbour."""
     batch = make_batch()
     u, v = np.meshgrid(np.arange(W), np.arange(H))
     ramp = (10 * u + 7 * v).astype(np.uint8)[None, None, :, :, None]

@@ -51,7 +51,7 @@ def holes_of(scene):
 
 
 def by_hand(scene, holes, mode, radius=1, threshold=0.7):
-    """The first lookup frame, one bin at a time, without any of the shortcuts: costs and occlusion (b, h, w, k)."""
+    """Reference computation for the first lookup frame, one bin at a time: costs and occlusion (b, h, w, k)."""
     target, lookup, T = scene[0], scene[1][:, 0], scene[2][:, 0]
     intrinsics = jnp.tile(K, (len(target), 1, 1))
     sample = jax.jit(sampling.sample_zeros)
@@ -216,7 +216,7 @@ def test_every_frame_has_its_own_holes(scene):
 
 @pytest.mark.parametrize("radius", [1, 2])
 def test_costs_filled_from_visible_neighbours(scene, radius):
-    """A still camera: holes stay where they are at every depth, which makes the neighbours easy to name."""
+    """Static camera: holes project to the same pixels at every depth."""
     target, lookup, T = first_frame(scene)
     still = target, lookup, jnp.broadcast_to(jnp.eye(4), T.shape)
     holes = jnp.zeros((2, 1, HEIGHT, WIDTH)).at[:, :, 4:9, 4:11].set(1.0)

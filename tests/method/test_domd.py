@@ -12,8 +12,8 @@ from dd_jax.types import Batch
 
 K = np.float32([[20.0, 0.0, 15.5], [0.0, 20.0, 11.5], [0.0, 0.0, 1.0]])
 OBJECT = np.s_[8:16, 10:20]  # in the target, at depth 4 before a wall at depth 10
-STATIC = np.s_[8:16, 13:23]  # where it would be seen from the source had it not moved (3 columns to the right)
-MOVED = np.s_[8:16, 4:14]  # where it really is in the source
+STATIC = np.s_[8:16, 13:23]  # its position in the source had it not moved (3 columns to the right)
+MOVED = np.s_[8:16, 4:14]  # its true position in the source
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_no_objects_is_the_identity(batch, depth, poses):
 
 
 def test_object_borders_are_not_darkened(batch, depth):
-    """A motion of half a pixel mixes the object's border with the black around it; the colour must not show it."""
+    """A shift of half a pixel blends the object's border with the black background; colours must be normalised."""
     half = se3.pose_from_parameters(jnp.zeros((2, 2, 3)), jnp.tile(jnp.array([0.5, 0.1, 0.0]), (2, 2, 1)))
     white = batch.replace(images=jnp.where(batch.masks[:, 1, None, :, :, None], 1.0, 0.25 * jnp.ones_like(batch.images)))
     images = np.asarray(run(white, depth, half).images)
@@ -110,7 +110,7 @@ def test_augmented_samples_keep_their_lookup_frame(batch, depth, poses):
 
 
 def test_both_neighbours_can_be_lookup_frames(batch, depth, poses):
-    """Their jittered versions are treated like the frames of the loss; the first of them as if it were alone."""
+    """The augmented lookup frames are composited like the frames of the loss; the first one as if it were the only one."""
     result, one = run(batch, depth, poses, lookups=2), run(batch, depth, poses)
     np.testing.assert_array_equal(result.lookups[:, :1], one.lookups)
     np.testing.assert_array_equal(result.lookup_holes, result.holes)

@@ -36,7 +36,7 @@ def test_zero_flow_gives_equal_volumes():
 def test_moving_point_matches_at_its_depth_along_the_flow():
     target = features()
     T, residual = sideways(0.4), jnp.zeros((1, H, W, 2)).at[..., 0].set(3.0)
-    lookup = jnp.roll(target, 2 + 3, axis=2)  # depth 2 moves a point by two pixels, and itself by three more
+    lookup = jnp.roll(target, 2 + 3, axis=2)  # 2 pixels of parallax at depth 2, plus 3 pixels of object motion
     found = build(target, lookup, T, residual)
     inside = found.confidence[0] > 0
     assert inside.sum() > 20
@@ -46,8 +46,8 @@ def test_moving_point_matches_at_its_depth_along_the_flow():
     assert (blind.lowest[0][inside] != 1 / 2).mean() > 0.5
 
 
-def test_the_complete_volume_is_used_where_the_other_is_not():
-    residual = jnp.zeros((1, H, W, 2)).at[..., 0].set(100.0)  # out of the picture
+def test_complete_volume_replaces_incomplete_one():
+    residual = jnp.zeros((1, H, W, 2)).at[..., 0].set(100.0)  # out of the image
     found = build(features(), features(1), sideways(0.4), residual)
     rigid = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))
     np.testing.assert_array_equal(found.confidence, rigid.confidence)

@@ -6,7 +6,7 @@ import tiny
 from dd_jax.method.microbatches import mean_over_microbatches
 
 
-def test_mean_of_the_parts_is_that_of_the_whole():
+def test_microbatch_mean_equals_full_batch():
     batch = tiny.batch(4)
 
     def function(part):
@@ -17,7 +17,7 @@ def test_mean_of_the_parts_is_that_of_the_whole():
     assert (whole["samples"], parts["samples"]) == (4, 2)
 
 
-def test_a_part_takes_every_nth_sample():
+def test_parts_are_strided():
     batch = tiny.batch(4).replace(seed=np.array([0, 1, 2, 3], np.uint32))
     found = mean_over_microbatches(lambda part: part.seed.astype(jnp.float32), batch, 2)
     np.testing.assert_allclose(found, [0.5, 2.5])  # the mean of (0, 2) and (1, 3)

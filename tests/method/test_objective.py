@@ -47,7 +47,7 @@ def case():
 
 
 def compute_losses(outputs, teacher_views, student_views, teacher_depths, batch, noise, config, axis):
-    """Losses of given views; without the teacher's, it is frozen."""
+    """Losses of given views; without teacher views, the teacher is frozen."""
     known = {"outputs": outputs, "batch": batch, "teacher_views": teacher_views, "student_views": student_views}
     config.model.student = student_views is not None
     inputs = loss_inputs(config, axis, model=None, teacher_depths=teacher_depths, **known)

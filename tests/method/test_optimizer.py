@@ -40,6 +40,6 @@ def test_restart_resets_the_state_of_one_network():
     params = {"student": {"w": jnp.ones(2)}, "teacher": {"w": jnp.ones(2)}}
     fresh = optimizer.initialise(params, config)
     _, used = optimizer.update(params, params, fresh, config)
-    again = optimizer.restart(used, "student")
+    again = optimizer.reset_network(used, "student")
     jax.tree.map(np.testing.assert_array_equal, again["student"], fresh["student"])
     assert again["teacher"] is used["teacher"]

@@ -6,7 +6,7 @@ from dd_jax.geometry.se3 import invert_pose, pose_from_parameters
 from dd_jax.method.poses import forward_backward_poses, predict_backward_poses, predict_direct_poses, predict_poses
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.model import Networks
-from dd_jax.networks.pose import FORWARD, PoseNet
+from dd_jax.networks.pose import FORWARD_CHANNEL, PoseNet
 
 
 def untrained(config):
@@ -29,10 +29,10 @@ def test_untrained_networks_predict_forward_motion_for_either_order():
 
 
 def test_initial_forward_is_only_an_initial_bias():
-    """Once training has moved the bias to zero, pairs in either order have no preferred direction."""
+    """With a bias of zero, neither order of a pair has a preferred direction."""
     model, inputs = untrained(tiny.config(model={"initial_forward": 0.2, "translation_scale": 1e-6}))
     out = model.pose.out
-    out.bias.set_value(out.bias[...].at[FORWARD].set(0.0))
+    out.bias.set_value(out.bias[...].at[FORWARD_CHANNEL].set(0.0))
     np.testing.assert_allclose(predict_poses(model, inputs)[:, :, 2, 3], 0, atol=1e-5)
     np.testing.assert_allclose(predict_backward_poses(model, inputs)[:, :, 2, 3], 0, atol=1e-5)
 

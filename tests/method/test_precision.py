@@ -1,4 +1,4 @@
-"""Ways to train in less memory: half the precision, results computed twice, a batch in parts."""
+"""Training in less memory: half precision, rematerialisation, microbatches."""
 
 from functools import partial
 from typing import NamedTuple
@@ -48,7 +48,7 @@ def gradients_of(config, batch):
 
 
 def assert_close(one, other, share):
-    """Each tensor, to a share of its norm."""
+    """Compares each tensor, with a tolerance relative to its norm."""
     jax.tree.map(lambda a, b: np.testing.assert_array_less(np.linalg.norm(a - b), share * np.linalg.norm(a) + 1e-8), one, other)
 
 
@@ -77,7 +77,7 @@ def test_remat_of_convolutions_keeps_gradients(reference):
 
 
 def test_remat_repeats_convolutions(reference, blocks):
-    """Memory on an accelerator is known to its compiler only; here, whether convolutions are repeated."""
+    """Only an accelerator's compiler knows its memory; this test checks that convolutions are repeated."""
     _, kept = lowered(tiny.config(**SINGLE, train={"remat": "convolutions"}), tiny.batch())
     assert kept == reference.convolutions < blocks.convolutions
 
@@ -91,7 +91,7 @@ def test_microbatches_average_gradients_and_statistics(reference):
         lambda a, b: (a + b) / 2, *(reference.compiled(state.params, state, part) for part in parts)
     )
     assert_close((grads, metrics), whole.found[:2], 1e-4)
-    assert_close(stats, whole.found[2], 1e-5)  # moved once, by the mean of both
+    assert_close(stats, whole.found[2], 1e-5)  # updated once, by the mean of both
     assert whole.memory < 1.25 * reference.memory, "eight samples in two parts need little more than four at once"
 
 

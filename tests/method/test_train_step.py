@@ -23,7 +23,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def state(config):
-    return jax.tree.map(np.asarray, create_state(config))  # on the host: no test can donate it away
+    return jax.tree.map(np.asarray, create_state(config))  # on the host, so that no test can donate its buffers
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def ds_config():
     )
 
 
-SYSTEMS = {  # config, and which networks each of its terms teaches
+SYSTEMS = {  # config, and the networks that receive gradients from each term
     "dynamic_depth": (
         tiny.config(loss=ALL_TERMS, model={"flow": True}, optim={"freeze_step": -1}),
         {
@@ -154,7 +154,7 @@ def hard_cases(state):
 
 @pytest.mark.slow
 def test_disabled_terms_add_no_operations(config):
-    """What the step costs before compilation: more with any one of them, the same for all that are off."""
+    """Operations of the uncompiled step: more with each enabled term, the same with all disabled."""
 
     def flops(**sections):
         asked = tiny.config(**sections)
@@ -171,7 +171,7 @@ def test_disabled_terms_add_no_operations(config):
     assert flops(model={"flow": True}) > plain
 
 
-def test_step_changes_every_network_the_bins_and_the_counter(state, step):
+def test_step_updates_networks_bins_and_counter(state, step):
     new, metrics = step(state, tiny.batch())
     assert int(new.step) == 1 and metrics["skipped"] == 0
     for name in state.params:
@@ -223,7 +223,7 @@ def test_prediction_without_next_and_previous_frame(state, config):
 
 
 def test_flow_network_runs_only_for_its_own_output(state):
-    """Depth does not need it: prediction has the operations of a system without one."""
+    """Depth does not need the flow network: prediction has the operations of a system without one."""
     plain, flow = tiny.config(), tiny.config(model={"flow": True})
 
     def operations(config):

@@ -9,7 +9,7 @@ K = jnp.array([[[10.0, 0, 5.5], [0, 10, 3.5], [0, 0, 1]]])
 
 
 def sideways(pixels, depth=5.0):
-    """A pose that shifts points at ``depth`` by so many pixels."""
+    """A pose that shifts points at ``depth`` by this many pixels."""
     return jnp.eye(4)[None, None].at[0, 0, 0, 3].set(pixels * depth / 10)
 
 
@@ -23,7 +23,7 @@ def test_identity_pose_returns_the_source():
 
 
 def test_holes_do_not_darken_their_neighbours():
-    """A sample with a quarter of it in a hole is the mean of the rest; with three quarters of it, it is a hole."""
+    """A sample with a quarter of its weight in a hole is the mean of the rest; with three quarters, it is a hole."""
     holes = jnp.zeros((1, 1, H, W), bool).at[..., 6:].set(True)
     source = jnp.where(holes[..., None], 0.0, 0.8 * jnp.ones((1, 1, H, W, 3)))
     for shift, filled in ((0.25, True), (0.75, False)):

@@ -2,7 +2,7 @@
 
 A file ``NAME.npz`` holds ``in.*``, ``out.*``, checksums of weights that are regenerated from a recipe, and ``meta`` (JSON:
 arguments, cases, tolerances). A parity test compares the ``out.*`` arrays with ours or leaves them out by name and reason;
-an array that no test mentions fails the session, in files with and without a test. Sizes, prefixes and arguments always come
+an array that no test mentions fails the session, also in a file without a test. Sizes, prefixes and arguments always come
 from the file. In a folder named by ``--golden``, a test fails if a file or an array that it needs is absent. The committed
 folder is a subset: there such a test is skipped.
 """
@@ -149,7 +149,7 @@ class Golden:
         return state
 
     def as_json(self, module: str, test: str) -> str:
-        """What the ledger needs to know about a finished test (text, so that it crosses process borders)."""
+        """Results of a finished test for the ledger, as text, so that they can be passed between processes."""
         return json.dumps([module, test, self.stem, self.checks, self.left_out, self.absent])
 
 
@@ -201,12 +201,12 @@ class Ledger:
         self.named = is_named(self.folder)
         if self.named and not any(self.folder.glob("*.npz")):
             raise pytest.UsageError(f"--golden: no .npz file in {self.folder}: give the folder of the golden arrays")
-        self.asked = False  # for any parity test
+        self.ran = False  # any parity test
         self.checks, self.left_out, self.absent = defaultdict(list), defaultdict(list), defaultdict(dict)
         self.passed = defaultdict(set)
 
     def pytest_runtest_logreport(self, report):
-        self.asked |= "golden" in report.keywords
+        self.ran |= "golden" in report.keywords
         if report.when != "call":
             return
         for key, text in report.user_properties:
@@ -218,43 +218,45 @@ class Ledger:
                 self.passed[stem] |= {(module, test)} if report.passed else set()
 
     def problems(self) -> tuple[list[str], list[str]]:
-        """What fails the session: arrays not accounted for, in files all of whose tests passed or that no test knows, and that
-        nothing was compared; and the files of which only some tests passed."""
+        """Reasons to fail the session, and files of which only some tests passed.
+
+        Reasons: arrays not accounted for, in files whose tests all passed or that have no test; nothing was compared at all.
+        """
         tests, wrong, partial = registered_tests(Path(__file__).parent), [], []
         for stem in sorted(path.stem for path in self.folder.glob("*.npz")):
             needed = {test for test, patterns in tests.items() if any(fnmatch.fnmatchcase(stem, p) for p in patterns)}
             if needed and not (self.checks[stem] or self.left_out[stem] or self.passed[stem]):
-                continue  # no test of this file was asked for, or none came as far as to compare
+                continue  # no test of this file was run, or none reached a comparison
             if absent := sorted(test for _, test in needed - self.passed[stem]):
                 partial.append(f"{stem} (not run, or failed: {', '.join(absent)})")
                 continue
             with np.load(self.folder / f"{stem}.npz") as archive:
                 outputs = {name for name in archive.files if name.startswith("out.")}
             if not needed and outputs:
-                wrong.append(f"{stem}: no test knows this file ({len(outputs)} arrays)")
+                wrong.append(f"{stem}: no test reads this file ({len(outputs)} arrays)")
                 continue
             checked, left = {name for name, *_ in self.checks[stem]}, {name for name, _ in self.left_out[stem]}
             wrong += [f"{stem}: {name} is neither checked nor left out" for name in sorted(outputs - checked - left)]
             wrong += [f"{stem}: {name} is both checked and left out" for name in sorted(checked & left)]
         if self.named and not any(self.checks.values()):
-            wrong.append(f"nothing was compared: {self.folder} holds no array that the tests asked for know")
+            wrong.append(f"nothing was compared: {self.folder} contains no array of the tests that were run")
         return wrong, partial
 
     def missing(self) -> list[str]:
-        """What the folder lacks of that which the tests know: arrays of files that were read, and whole files (of a folder that
-        was named: the committed one is a subset)."""
+        """Arrays and files that the tests need and the folder lacks: arrays of files that were read, and whole files (only of a
+        folder given on the command line; the committed one is a subset)."""
         lines = [f"{stem} lacks {', '.join(names)}" for stem, names in sorted(self.absent.items()) if names]
         patterns = {p for patterns in registered_tests(Path(__file__).parent).values() for p in patterns}
         files = sorted(pattern for pattern in patterns if not any(self.folder.glob(f"{pattern}.npz")))
         return lines + ([f"no file {', '.join(files)}"] if files and self.named else [])
 
     def pytest_sessionfinish(self, session):
-        sums_up = self.asked and not hasattr(self.config, "workerinput")
+        sums_up = self.ran and not hasattr(self.config, "workerinput")
         if sums_up and session.exitstatus == pytest.ExitCode.OK and self.problems()[0]:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):
-        if not self.asked:
+        if not self.ran:
             return
         out = terminalreporter
         out.section("golden arrays")

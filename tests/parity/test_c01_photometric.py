@@ -23,7 +23,7 @@ def test_photometric(golden):
     gradient = jax.grad(lambda p: jnp.sum(photometric_error(p, statistics, 0.85) * weights))
     golden.check("out.grad_photometric_pred", nchw(gradient(pred)))
 
-    # The reference blacks out dark pixels of both pictures before comparing them; done by hand here, our loss has no such step.
+    # The reference sets dark pixels of both images to 0 before comparing them; our loss has no such step, so the test does it.
     keep = (pred.sum(-1, keepdims=True) >= 0.1).astype("float32")
     blacked_out = ssim.reference(target * keep)
     golden.check("out.photometric_zero_img", photometric_error(pred * keep, blacked_out, 0.85)[:, None])

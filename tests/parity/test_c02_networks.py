@@ -16,7 +16,7 @@ from dd_jax.networks.resnet import ResNet, feature_channels
 
 
 def imported(module, place, state_dicts):
-    """(graph, params, batch statistics) of a module that sits at ``place`` of the whole model, with PyTorch's weights."""
+    """(graph, params, batch statistics) of the module at ``place`` in the whole model, with PyTorch's weights."""
     graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
     trees = [nnx.to_pure_dict(state) for state in states]
     for name in reversed(place.split("/")):
@@ -28,7 +28,7 @@ def imported(module, place, state_dicts):
 
 
 def exported(place, *trees):
-    """``{key: array}`` of one network, PyTorch's names and layout."""
+    """``{key: array}`` of one network in PyTorch's names and layout."""
     for name in reversed(place.split("/")):
         trees = [{name: tree} for tree in trees]
     (state,) = torch_names.to_torch(*trees).values()
@@ -99,7 +99,7 @@ def test_pose_net(golden):
 
         feature, (axis_angle, translation), running = run(image_a, image_b)
         golden.check(f"out.{case}.feat4", nchw(feature))
-        # The decoder's second motion is never used, hence not returned.
+        # The decoder's second pose is never used; our network does not return it.
         first = np.arange(2)[:, None, None] == 0
         for name, value in (("axisangle", axis_angle), ("translation", translation)):
             golden.check(f"out.{case}.{name}", np.asarray(value)[:, None, None, :] * np.ones((2, 1, 1)), where=first)

@@ -1,4 +1,4 @@
-"""Cost volume from given features, against DynamicDepth's matching encoder (whose features another test checks)."""
+"""Cost volume from given features against DynamicDepth's matching encoder; test_c03_matching.py checks the features."""
 
 import functools
 
@@ -43,7 +43,7 @@ def test_cost_volume_parity(golden):
     golden.check("out.depth_bins", bins)
 
     target, lookup = nhwc(golden["out.current_feats"]), nhwc(golden["out.lookup_feats"])
-    # Our holes are an explicit map; the reference finds them by darkness in the picture, nearest pixel of every fourth.
+    # Our holes are an explicit map; the reference takes dark image pixels as holes, every fourth pixel by nearest neighbour.
     dark = (golden["in.lookups"].sum(axis=2) < 0.15)[:, :, ::4, ::4].astype(np.float32)
 
     for case in sorted({name.split(".")[1] for name in golden.names("out.*.cost_volume")}):
@@ -53,7 +53,7 @@ def test_cost_volume_parity(golden):
         present = np.any(poses != 0, axis=(-1, -2))
         options = options_of(arguments)
         if case == "zero_pose_mean" and lookup.shape[1] > 1:
-            options["occlusion"] = "none"  # the fixture's volume is that without filling, whatever its arguments say
+            options["occlusion"] = "none"  # the fixture's volume was not filled, although its arguments say so
         K = golden["in.K"][:, :3, :3]
         volume = build(target, lookup, poses, present, holes * (1 - augmented)[..., None], K, bins, tuple(options.items()))
         if options["aggregate"] == "min":
@@ -65,20 +65,22 @@ def test_cost_volume_parity(golden):
 
 
 def of_first_entries(maps):
-    """For all frames of sample b the b-th map of all samples' frames: those that the reference takes (J12)."""
+    """The reference's choice of hole maps: all frames of sample b get the b-th map of the flattened (sample, frame) list."""
     batch, frames = maps.shape[:2]
     return np.repeat(maps.reshape(-1, 1, *maps.shape[2:])[:batch], frames, axis=1)
 
 
 def without_large_costs(volume, bins):
-    """The volume as if costs of 1 and more were not observed: what the reference takes for missing with "min" (J14)."""
+    """The volume with costs of 1 and more marked as unobserved, as the reference does with "min"."""
     costs, observed = (jnp.moveaxis(x, -1, 0) for x in (volume.costs, volume.observed))
-    return cost_volume.finish(costs, observed & (costs < 1), bins)
+    return cost_volume.fill_unobserved(costs, observed & (costs < 1), bins)
 
 
 def decided(volume):
-    """Pixels whose cheapest bin is not up to rounding (equal costs are copies: the first of them is meant). There are so few
-    pixels, and enlarged maps have each of them 16 times, that two of the others would be too many."""
+    """Pixels whose cheapest bin does not depend on rounding (of equal costs, which are copies, the first bin is chosen).
+
+    The maps are small, and enlarged maps repeat each pixel 16 times: two ambiguous pixels would exceed the tolerance.
+    """
     costs = np.sort(volume.costs, axis=-1)
     gap = costs[..., 1] - costs[..., 0]
     return (gap > 1e-5) | (gap == 0)

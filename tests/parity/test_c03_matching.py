@@ -64,14 +64,14 @@ def test_features_around_the_volume(golden):
     for case in sorted({name.split(".")[1] for name in golden.names("out.*.cost_volume")}):
         features = fuse(f0, f1, nhwc(golden[f"out.{case}.cost_volume"]), golden[f"out.{case}.confidence_mask"])
         assert np.array_equal(features[0], f0)
-        assert np.array_equal(features[1], f1), "the decoder's skip is from before the fusion"
+        assert np.array_equal(features[1], f1), "the decoder's skip connection is taken before the fusion"
         for i in (2, 3, 4):
             golden.check(f"out.{case}.feat{i}", nchw(features[i]))
 
 
 @pytest.mark.golden("c03_matching_train")
 def test_matching_encoder_in_training(golden):
-    """Forward, backward and running statistics in one go, the cost volume being our own."""
+    """Forward pass, gradients and running statistics together, with our own cost volume."""
     graph, params, stats = imported(golden)
     arguments = golden.meta["case_kwargs"]["pool"]
     config = CostVolumeConfig(
@@ -84,7 +84,7 @@ def test_matching_encoder_in_training(golden):
     )
     poses, augmented = golden["in." + arguments["poses"]], golden["in." + arguments["aug_mask"]]
     bins = cost_volume.depth_bins(jnp.asarray([golden["in.min_depth"], golden["in.max_depth"]]), config)
-    # Our holes are an explicit map; the reference finds them by darkness, at every fourth pixel.
+    # Our holes are an explicit map; the reference takes dark image pixels as holes, at every fourth pixel.
     holes = (golden["in.lookups"].sum(axis=2) < 0.15)[:, :, ::4, ::4] * (1 - augmented)
     frames = golden["in.lookups"].shape[1]
 

@@ -1,10 +1,12 @@
 """Forward warp and compositing against DynamicDepth.
 
-Three things differ by design. The reference truncates coordinates toward zero, so that points just left of or above the image
-land in its first column and row: those are not compared. It inverts the pose through mismatched Euler angles (J6): our warp is
-compared with the exact inverse where the fixture holds that, and is given the published inverse for all the rest. And it pastes
-whatever is not black, channel by channel, rims mixed with black included, where ours divides by the object's share and pastes
-from one half on: the rims are not compared.
+Three things differ by design:
+- The reference truncates coordinates toward zero, so that points just left of or above the image land in its first column and
+  row. These are not compared.
+- It inverts the pose through mismatched Euler angles. Our warp is compared with the exact inverse where the fixture contains it;
+  the other comparisons give our warp the published inverse.
+- It pastes all nonzero values, per channel, including object borders blended with black. Ours divides by the object's share and
+  pastes from a share of one half. The borders are not compared.
 """
 
 import jax
@@ -27,14 +29,14 @@ def pose(rows):
 
 
 def published_vector(T):
-    """Translation and angles of the inverse, the latter read as those of Rz Ry Rx."""
+    """Translation and angles of the inverse pose; the angles are extracted as those of Rz Ry Rx."""
     inverse = invert_pose(T)
     x, z = jnp.arctan2(inverse[..., 2, 1], inverse[..., 2, 2]), jnp.arctan2(inverse[..., 1, 0], inverse[..., 0, 0])
     return jnp.concatenate([inverse[..., :3, 3], jnp.stack([x, -jnp.arcsin(inverse[..., 2, 0]), z], axis=-1)], axis=-1)
 
 
 def published_inverse(T):
-    """Of these angles the reference makes Rx Ry Rz."""
+    """The reference composes these angles as Rx Ry Rz."""
     vector = published_vector(T)
     return pose_from_euler(vector[..., 3:], vector[..., :3])
 
@@ -60,7 +62,7 @@ def beyond_first(shape):
 
 
 def check_warp(golden, prefix, found, inner):
-    """The three results of a forward warp, those that the file has."""
+    """Compares those of the three results of a forward warp that the file contains."""
     image, depth, valid = found
     arrays = {"img_w": nchw(image), "depth_w": np.asarray(depth)[:, None], "valid": np.asarray(valid, np.float32)[:, None]}
     for name, value in arrays.items():
@@ -79,9 +81,9 @@ def test_forward_warp_parity(golden):
         golden.check(f"out.{case}.rot_used", published_inverse(T)[:, :3, :3])
         golden.check(f"out.{case}.depth_splat", splat.splat_depth(depth, T, K, 3)[0], where=inner)
         check_warp(golden, f"out.{case}.exact_inverse", forward_warp(image, depth, T, K, 3), inner)
-        for prefix, picture, upscale in (("", image, 3), (".full", whole, 3), (".up1", image, 1), (".up2", image, 2)):
+        for prefix, source, upscale in (("", image, 3), (".full", whole, 3), (".up1", image, 1), (".up2", image, 2)):
             if golden.names(f"out.{case}{prefix}.img_w"):
-                check_warp(golden, f"out.{case}{prefix}", published_warp(picture, depth, T, K, upscale), inner)
+                check_warp(golden, f"out.{case}{prefix}", published_warp(source, depth, T, K, upscale), inner)
 
 
 @pytest.mark.golden("c04_forward_warp_stages")
@@ -97,7 +99,7 @@ def test_forward_warp_stages_parity(golden):
         golden.check(f"out.{case}.depth_splat", nearest, where=inner)
         warped, _, valid = found = published_warp(image, depth, T, K, 3)
         check_warp(golden, f"out.{case}", found, inner)
-        # Before both validities are joined: ours joins them at once, so either is compared where the other holds.
+        # The reference's valid masks before they are combined; ours are combined, so each is compared where the other is true.
         golden.check(f"out.{case}.inverse_warp_valid", valid, where=inner & np.asarray(hit))
         golden.check(f"out.{case}.img_inverse_warped", nchw(warped), where=(inner & np.asarray(valid))[:, None])
 
@@ -128,9 +130,9 @@ def test_domd_composite_parity(golden):
 
 
 def drawn_objects(batch, depth, T):
-    """The target's objects as the source sees them, and where a composite of both is the same by either rule (b, 3, h, w).
+    """The target's objects warped to the source, and the mask of pixels where both compositing rules agree (b, 3, h, w).
 
-    That is inside the objects, unless a channel is black, and where none is drawn: removed and untouched pixels.
+    They agree inside objects, unless a channel is black, and where no object is drawn: removed and unchanged pixels.
     """
     mask = batch.masks[:, TARGET, ..., None].astype(jnp.float32)
     objects = jnp.concatenate([batch.images[:, TARGET] * mask, mask], axis=-1)

@@ -1,4 +1,4 @@
-"""Normals and their two losses; random draws are those recorded in the file."""
+"""Normals and their two losses, with the random draws recorded in the file."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_ranking(golden):
     golden.check("out.edges_depth", strength[:, None])
     golden.check("out.threshold_depth", 0.1 * jnp.max(strength))
     golden.check("out.depth_edge_mask_dilated", depth_edges(depth, None)[:, None])
-    red = jnp.asarray(golden["in.images"][:, :1]).transpose(0, 2, 3, 1)  # the reference looks at one channel only
+    red = jnp.asarray(golden["in.images"][:, :1]).transpose(0, 2, 3, 1)  # the reference uses one channel only
     edges = dict(zip(KINDS, find_edges(jnp.repeat(red, 3, axis=-1), depth, prior, None), strict=True))
     chains = {}
     for kind, edge in edges.items():
@@ -56,7 +56,7 @@ def test_ranking(golden):
         golden.check(f"out.threshold_{kind}", 0.1 * jnp.max(edge.strength, axis=(1, 2)))
         direction = jnp.abs(edge.direction)  # the reference loses the sign of the slope
         theta = np.arctan2(edge.direction[..., 1], edge.direction[..., 0])
-        theta = -theta if kind == "image" else np.abs(theta)  # its rows point upwards
+        theta = -theta if kind == "image" else np.abs(theta)  # the reference's row axis points upwards
         golden.check(f"out.thetas_{kind}", theta[:, None])
         candidates = edge_pixels(edge.strength)
         for b in range(len(depth)):

@@ -1,4 +1,4 @@
-"""The flow network, and reprojection of points that it has moved."""
+"""The flow network, and reprojection of points moved by its 3-D flow."""
 
 import jax
 import jax.numpy as jnp

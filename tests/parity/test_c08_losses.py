@@ -1,8 +1,8 @@
 """All loss terms and their gradients against the published trainers.
 
-The references tell occlusion by darkness, black out both pictures there, and do so in place: the damage to the target piles up
-over sources, scales, identity terms and the smoothness picture. Our library does none of this. ``blacked_out_errors`` prepares
-damaged inputs in the reference's order, so that everything downstream can still be compared, case by case.
+The references treat dark pixels as occluded and set them to 0 in both images, in place: zeroed pixels of the target accumulate
+over sources, scales, identity terms and the image used for smoothness. Our library does none of this. ``blacked_out_errors``
+zeroes the inputs in the reference's order, so that all later results can be compared.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ from dd_jax.losses.normals import Surfaces, edge_pixels, find_edges, normal_l1, 
 from dd_jax.losses.photometric import Target, combine_sources, photometric_error
 from dd_jax.losses.smoothness import edge_weights, smoothness
 from dd_jax.method.objective import loss_terms as terms_of
-from dd_jax.method.objective import weighted
+from dd_jax.method.objective import weighted_terms
 from dd_jax.runtime import reduce
 from dd_jax.types import Views
 
 FRAMES, SCALES = (-1, 1), range(4)
-# Compiled once for all cases, scales and sources; compiling every case as a whole, or every single operation, takes minutes.
+# Compiled once for all cases, scales and sources; compiling each case, or running uncompiled, takes minutes.
 edge_weights, smoothness = jax.jit(edge_weights), jax.jit(smoothness, static_argnums=2)
 IN_PLACE = "our loss never writes to the target (the reference does by mistake)"
 
@@ -85,29 +85,29 @@ def student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fie
 
 
 def own_terms(fields, pyramid, exists, **known):
-    """Our terms of one network, the student's where its views are known."""
+    """Our terms of one network: the student if its views are given, otherwise the teacher."""
     config = Config(loss=LossConfig(**dict(fields)))
     config.model.student = "student_views" in known
     target, edges = Target(ssim.reference(pyramid[0])), edge_weights(pyramid)
     inputs = loss_inputs(config, target=target, edges=edges, exists=exists, **known)
-    found = weighted(inputs, terms_of(config, frozen=config.model.student))
+    found = weighted_terms(inputs, terms_of(config, frozen=config.model.student))
     return {name.split("/")[1]: value for name, value in found.items()}
 
 
 def blacked_out_errors(preds, unwarped, target, options, loss):
-    """Errors (s, f, b, h, w) of warped and of unwarped sources, and the pictures (one per scale) smoothness gets to see."""
+    """Errors (s, f, b, h, w) of warped and of unwarped sources, and the zeroed target of each scale, used for smoothness."""
 
-    warped, identity, seen_targets = [], [], []
+    warped, identity, zeroed_targets = [], [], []
     for scale in SCALES:
         rows = []
         for pred in (*preds[scale], *(unwarped if loss.automask else ())):
-            error, damaged = blacked_out_error(pred, target, options.get("zero_img", True), loss.ssim)
-            target = target if options.get("_clone") else damaged
+            error, zeroed = blacked_out_error(pred, target, options.get("zero_img", True), loss.ssim)
+            target = target if options.get("_clone") else zeroed
             rows.append(error)
         warped.append(jnp.stack(rows[:2]))
         identity.append(jnp.stack(rows[2:] or rows[:2]))
-        seen_targets.append(target)
-    return jnp.stack(warped), jnp.stack(identity), seen_targets
+        zeroed_targets.append(target)
+    return jnp.stack(warped), jnp.stack(identity), zeroed_targets
 
 
 def loss_terms(golden, options, multi, preds, disps, depths, weights=None):
@@ -125,7 +125,7 @@ def loss_terms(golden, options, multi, preds, disps, depths, weights=None):
 
     if (
         loss.occlusion_rule == "min" and weights is None and not options.get("zero_img", True)
-    ):  # nothing differs from our semantics
+    ):  # the reference's loss equals ours
         fields = tuple(dataclasses.asdict(loss).items())
         if multi:
             return student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fields)
@@ -136,15 +136,15 @@ def loss_terms(golden, options, multi, preds, disps, depths, weights=None):
 
 
 def terms_as_published(options, loss, preds, disps, pyramid, unwarped, exists, weights=None, explained=None):
-    """Terms per scale from damaged pictures, and the target that is left in the end.
+    """Terms per scale from zeroed images, and the final zeroed target.
 
-    ``explained``, of the student's branch: its depths, the teacher's, and where no consistency is asked for.
+    ``explained``, for the student: its depths, the teacher's depths, and the mask of pixels without consistency loss.
     """
     dark = jax.lax.stop_gradient(preds).sum(-1) < 0.1
     holes = None if loss.occlusion_rule == "min" else dark
     errors, identities, targets = blacked_out_errors(preds, unwarped, pyramid[0], options, loss)
     how = loss.occlusion_rule, loss.source_reduce
-    error = combine(errors, exists, holes, how)  # the reference counts pixels seen by no source, with error 0
+    error = combine(errors, exists, holes, how)  # the reference counts pixels that no source shows, with error 0
     if explained is not None:
         mask = jnp.broadcast_to(explained[2], error.shape)
         terms = {"consistency": consistency(*explained, None)}
@@ -193,14 +193,14 @@ def test_losses(golden):
             value, terms = total(preds, disps, depths)
         check_case(golden, case, terms)
         if options.get("feat_loss") == "true":
-            golden.leave_out(f"out.{case}.loss_feat_loss", "the feature-metric regulariser is not built")
-            golden.leave_out(f"out.{case}.loss", "contains the feature-metric regulariser, which is not built")
+            golden.leave_out(f"out.{case}.loss_feat_loss", "the feature-metric regulariser is not implemented")
+            golden.leave_out(f"out.{case}.loss", "contains the feature-metric regulariser, which is not implemented")
         else:
             golden.check(f"out.{case}.loss", value)
         if f"out.{case}.color_0_after" in golden:
             golden.leave_out(f"out.{case}.color_0_after", IN_PLACE)
         if f"out.{case}.consistency_target_0" in golden:
-            golden.leave_out(f"out.{case}.consistency_target_0", "a picture for the reference's log, not a term")
+            golden.leave_out(f"out.{case}.consistency_target_0", "an image for the reference's log, not a loss term")
 
 
 @pytest.mark.golden("c08_losses_from_disp")
@@ -216,14 +216,14 @@ def test_losses_from_disparity(golden):
     def view(disps, poses, sources):
         depths = jnp.stack([disp_to_depth(jax.image.resize(d, size, "bilinear", antialias=False), 0.1, 100.0) for d in disps])
         T = [pose_from_parameters(*pose) for pose in poses]
-        coords = reproject(depths, K, jnp.stack([invert_pose(T[0]), T[1]]))  # the network gives T_{-1 -> 0} and T_{0 -> +1}
+        coords = reproject(depths, K, jnp.stack([invert_pose(T[0]), T[1]]))  # the network predicts T_{-1 -> 0} and T_{0 -> +1}
         preds = jnp.stack([sample_border(source, coords[:, f]) for f, source in enumerate(sources)], axis=1)
         return depths, coords, preds
 
     for case in dict.fromkeys(name.split(".")[1] + "." + name.split(".")[2] for name in golden.names("out.m*.*.loss")):
         branch, options = case.split(".")
         multi, options = branch == "multi", golden.meta["cases"][options]
-        # Without no_teacher_warp the teacher sees the composited frames, as the student always does.
+        # Without no_teacher_warp the teacher gets the composited frames, as the student always does.
         sources = images(golden, "in.color_{}" if multi or not options.get("no_teacher_warp", True) else "in.ori_color_{}")
 
         def total(disps, poses, multi=multi, options=options, sources=sources):
@@ -252,14 +252,14 @@ def test_losses_from_disparity(golden):
 
 @pytest.mark.golden("c08_losses_students")
 def test_losses_of_the_poster(golden):
-    """Poses there and back, errors weighted by mask size, pixels given up that are black in either view."""
+    """Pose cycle loss, errors weighted by mask size, and no error where either view is black."""
     preds = jnp.stack([images(golden, f"in.pred_{{}}_s{s}") for s in SCALES])
     disps, depths = scalar_maps(golden, "in.disp_s{}"), jnp.stack(scalar_maps(golden, "in.depth_s{}"))
     masks = jnp.concatenate([jnp.asarray(golden[f"in.doj_mask{f}"]) for f in ("-1", "", "+1")], axis=1) > 0.5
     weights = mask_weights(masks, LossConfig(mask_weight="less", mask_area="intersection", mask_power=0.5))
-    trips = [jnp.asarray(golden[f"in.cam_T_cam_{f}"]) @ jnp.asarray(golden[f"in.cam_T_cam_rev_{f}"]) for f in FRAMES]
-    cycle = 0.1 * len(masks) * pose_cycle(jnp.stack(trips, axis=1), None)  # the reference sums over the batch
-    between_scales = jnp.mean(jnp.sum(jnp.abs(depths[1:] - depths[:-1]), axis=0))  # in no paper, and not built
+    cycles = [jnp.asarray(golden[f"in.cam_T_cam_{f}"]) @ jnp.asarray(golden[f"in.cam_T_cam_rev_{f}"]) for f in FRAMES]
+    cycle = 0.1 * len(masks) * pose_cycle(jnp.stack(cycles, axis=1), None)  # the reference sums over the batch
+    between_scales = jnp.mean(jnp.sum(jnp.abs(depths[1:] - depths[:-1]), axis=0))  # published code only
     for case, options in golden.meta["cases"].items():
         options = options | {"_occlusion_rule": "union"}
         terms = loss_terms(golden, options, options["is_multi"], preds, disps, depths, weights)
@@ -274,21 +274,19 @@ def test_losses_of_the_poster_with_normals(golden):
     preds = jnp.stack([images(golden, f"in.pred_{{}}_s{s}") for s in SCALES])
     disps, depths = scalar_maps(golden, "in.disp_s{}"), jnp.stack(scalar_maps(golden, "in.depth_s{}"))
     teacher_depths = jnp.stack(scalar_maps(golden, "in.mono_depth_s{}"))
-    K = jnp.stack([jnp.asarray(golden[f"in.K_s{s}"][:, :3, :3]) for s in SCALES])  # the reference's: not those of full size
-    picture = jnp.asarray(nhwc(golden["in.color_0_s0"]))
-    picture = blacked_out_errors(preds, images(golden, "in.color_{}"), picture, {}, LossConfig())[2][
-        -1
-    ]  # as it is left in the end
+    K = jnp.stack([jnp.asarray(golden[f"in.K_s{s}"][:, :3, :3]) for s in SCALES])  # of each scale, as in the reference
+    original = jnp.asarray(nhwc(golden["in.color_0_s0"]))
+    target = blacked_out_errors(preds, images(golden, "in.color_{}"), original, {}, LossConfig())[2][-1]  # after all scales
 
     def normals_of(depths):
         return jnp.stack([depth_to_normals(d, k) for d, k in zip(depths, K, strict=True)])
 
     prior = normals_of(teacher_depths)
-    red = jnp.repeat(picture[..., :1], 3, axis=-1)  # the reference looks at one channel only
+    red = jnp.repeat(target[..., :1], 3, axis=-1)  # the reference uses one channel only
     chains = []
     for kind, edge in zip(("image", "normal"), find_edges(red, teacher_depths[0], prior[0], None), strict=True):
-        candidates, direction = edge_pixels(edge.strength), jnp.abs(edge.direction)  # it loses the sign of the slope
-        for b in range(len(picture)):
+        candidates, direction = edge_pixels(edge.strength), jnp.abs(edge.direction)  # the reference loses the sign of the slope
+        for b in range(len(target)):
             anchors, distances = (jnp.asarray(golden[f"in.rand.{b}.{kind}.{name}"]) for name in ("anchor", "distance"))
             chains.append((b, sample_across_edges(candidates[b, None], direction[b, None], anchors[None], distances[None])))
 
@@ -309,4 +307,4 @@ def test_losses_of_the_poster_with_normals(golden):
     golden.check("out.multi.loss", value)
     for s in range(2):
         golden.check(f"out.multi.grad_depth_s{s}", gradient[s][:, None])
-    golden.check("out.multi.color_0_after", nchw(picture))
+    golden.check("out.multi.color_0_after", nchw(target))

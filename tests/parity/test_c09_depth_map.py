@@ -9,8 +9,8 @@ def test_kitti_depth_map(golden):
     points = golden["in.velodyne"]
     width = golden["out.cam2"].shape[1]
 
-    # The references number pixels so that the last one of a row and the first one of the next share a number, and give the
-    # smaller depth to one of them. ``cam2_own_index`` is their code with distinct numbers; it must agree everywhere.
+    # In the references' pixel index, the last pixel of a row and the first of the next share an index, and only one of them gets
+    # the smaller depth. ``cam2_own_index`` is their code with distinct indices; it must agree everywhere.
     golden.check("out.cam2_own_index", depth_map(*texts, points, camera=2, forward=False))
     inner = [0 < column < width - 1 for column in range(width)]
     for camera in (2, 3):

@@ -16,8 +16,10 @@ def errors(result, region="all"):
 
 
 def rounding(pixels, order=ERRORS):
-    """By how much errors over so many pixels may change, because rounding moves pixels across the limits of a1, a2 and a3: one
-    pixel, and of many pixels two in 100,000 (float32 moves their ratios by some 1e-6, and few of them lie so near)."""
+    """Tolerance of errors over this number of pixels, because rounding moves pixels across the thresholds of a1, a2 and a3.
+
+    One pixel, plus two in 100,000: float32 changes the ratios by about 1e-6, and few lie that close to a threshold.
+    """
     return np.multiply.outer(1.5 / np.maximum(pixels, 1) + 2e-5, [name in ("a1", "a2", "a3") for name in order])
 
 
@@ -33,7 +35,7 @@ def test_evaluation(golden):
     depth = disp_to_depth(jnp.asarray(golden["in.disp"]), float(golden["in.min_depth"]), float(golden["in.max_depth"]))
     disp, masks = np.asarray(1 / depth), golden["in.doj_mask"][:, 0] > 0.5
     truths = [golden[f"in.gt_{i}"] for i in range(len(disp))]
-    if named.crop == "cityscapes":  # the readers give the rows that the network sees, without the car's own bonnet
+    if named.crop == "cityscapes":  # the readers return the rows that the network gets, without the car's bonnet
         truths = [truth[:768] for truth in truths]
     golden.check("out.pred_disp", disp)
 

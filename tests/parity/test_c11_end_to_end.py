@@ -1,8 +1,8 @@
 """One whole training step and one inference pass against the reference trainer.
 
-ManyDepth's settings agree as they are. DynamicDepth's reference inverts poses through Euler angles, pastes per colour channel,
-detects holes by darkness and blacks out the target in place; ours does not. So DOMD is compared where both draw the same, and our
-step is given the recorded frames and the damaged target: all that comes of them, gradients included, agrees again.
+ManyDepth agrees without changes. DynamicDepth's reference inverts poses through Euler angles, pastes per colour channel, takes
+dark pixels as holes and zeroes them in the target, in place; ours does not. So DOMD is compared where both composite the same
+pixels, and our step gets the recorded frames and the zeroed target: everything computed from them, gradients included, agrees.
 """
 
 import itertools
@@ -71,7 +71,7 @@ def state_of(golden, config):
 
 
 def run_step(golden, config, monkeypatch, frozen=False):
-    """(gradients, losses and statistics, terms per scale, outputs) of one step on the fixture's own pictures."""
+    """(gradients, losses and statistics, terms per scale, outputs) of one step on the fixture's own images."""
     inputs = golden.companion(golden.meta["inputs_file"])
     pyramid = tuple(jnp.asarray(nhwc(inputs[f"in.color_0_s{scale}"])) for scale in range(4))
     recorded = {}
@@ -87,7 +87,7 @@ def run_step(golden, config, monkeypatch, frozen=False):
 
     monkeypatch.setattr(train_step, "augment", lambda batch, config, train: batch)
     monkeypatch.setattr(objective, "image_pyramid", lambda image: pyramid)
-    for module, name in ((train_step, "forward"), (objective, "weighted")):
+    for module, name in ((train_step, "forward"), (objective, "weighted_terms")):
         record(module, name)
 
     def run(state, batch):
@@ -106,7 +106,7 @@ def run_step(golden, config, monkeypatch, frozen=False):
 
 
 def set_matching_draws(golden, monkeypatch):
-    """The matching augmentation of the fixture: of the recorded draws in the files named so, else none."""
+    """The fixture's matching augmentation: the recorded draws in files named ``*_aug``, otherwise none."""
     samples = golden["out.augmentation_mask"].shape[0]
     draws = jnp.resize(jnp.array([0.1, 0.3, 0.9]) if golden.stem.endswith("_aug") else jnp.ones(1), samples)
     monkeypatch.setattr(
@@ -121,7 +121,7 @@ def check_poses(golden, outputs):
 
 
 def check_motions(golden, frame, motion):
-    """Axis-angle and translation; the decoder's second motion is never used, and not part of our network's output."""
+    """Axis-angle and translation; the decoder's second pose is never used, and our network does not return it."""
     for name, ours in zip(("axisangle", "translation"), motion):
         value = np.zeros_like(golden[f"out.{name}_{frame}"])
         used = np.zeros(value.shape, bool)
@@ -134,7 +134,7 @@ def check_trackers(golden, depth_range):
 
 
 def check_losses(golden, losses, *networks):
-    """Terms per scale, of all networks that learn together."""
+    """Terms per scale, summed over the trained networks."""
     for scale in range(4):
         golden.check(f"out.losses.reproj_loss_{scale}", sum(terms["photometric"][scale] for terms in networks))
         golden.check(f"out.losses.consistency_loss_{scale}", networks[-1]["consistency"][scale])
@@ -143,9 +143,9 @@ def check_losses(golden, losses, *networks):
 
 
 def terms_of_networks(seen):
-    """The terms of teacher (unless it is frozen) and student, by their names within the network."""
+    """The terms of teacher (unless frozen) and student, without the network's name in front."""
     found = {}
-    for name, value in seen["weighted"].items():
+    for name, value in seen["weighted_terms"].items():
         network, _, term = name.partition("/")
         found.setdefault(network, {})[term] = value
     return [found[network] for network in ("teacher", "student") if network in found]
@@ -161,7 +161,7 @@ def check_gradients(golden, grads, batch_stats):
 
 
 def check_second_motions(golden, config, state, batch, batch_stats, frozen=False):
-    """The reference runs the pose network on (t-1, t) once more, for the matching pose; only its statistics notice."""
+    """The reference runs the pose network on (t-1, t) again, for the matching pose; this changes only its batch statistics."""
     model = networks.merge(state.params, batch_stats, config, None, train=True, frozen=frozen)
     check_motions(golden, -1, model.pose(batch.inputs[:, PREVIOUS], batch.inputs[:, TARGET]))
     statistics = flat_torch((state.params, networks.split(model)[1]))
@@ -176,7 +176,7 @@ def check_disps(golden, prefix, disps):
 
 
 def projection(golden, key, gradient):
-    """Of a gradient onto the direction the fixture derives from the parameter's name."""
+    """Projection of a gradient onto the direction that the fixture derives from the parameter's name."""
     net, name = key.split("/")
     seed = zlib.crc32(("proj." + golden.meta["weights"][net]["prefix"] + name).encode())
     return np.sum(gradient.astype(np.float64) * np.random.default_rng(seed).standard_normal(gradient.shape))
@@ -188,7 +188,7 @@ def flat_torch(trees):
 
 
 @pytest.mark.golden("c11_train_manydepth")
-def test_many_depth_step_agrees_in_full(golden, monkeypatch):
+def test_many_depth_step(golden, monkeypatch):
     config = config_of(golden, many_depth=True)
     state, batch, grads, losses, batch_stats, depth_range, seen = run_step(golden, config, monkeypatch)
     outputs = seen["forward"]
@@ -206,7 +206,7 @@ def test_many_depth_step_agrees_in_full(golden, monkeypatch):
 
 
 def with_recorded_frames(golden, patch, composites):
-    """Our step on the frames that the reference's disentangling left, with its holes (dark pixels) and its missing costs."""
+    """Our step with the reference's composites, its holes (dark pixels) and its missing costs."""
     lookups = jnp.asarray(nhwc(golden["out.lookup_frames"]))[:, None]
     build = cost_volume.build
 
@@ -216,21 +216,21 @@ def with_recorded_frames(golden, patch, composites):
 
     patch.setattr(domd, "disentangle", disentangle)
     patch.setattr(cost_volume, "build", lambda *args: without_large_costs(build(*args), args[-2]))
-    encode_second(patch, lookups[:, 0])  # with a static camera ours are jittered, the reference's are not
+    encode_second(patch, lookups[:, 0])  # with a static camera ours have colour jitter, the reference's do not
 
 
 def encode_second(patch, lookups):
-    """Our step with other frames to match with: the second pictures that the matching encoder gets."""
+    """Replaces the lookup frames, the second images that the matching encoder gets."""
     given, calls, features = {1: lookups}, itertools.count(), MatchingEncoder.features
     patch.setattr(MatchingEncoder, "features", lambda self, image: features(self, given.get(next(calls) % 2, image)))
 
 
-def with_damaged_target(golden, patch, composites):
-    """Our step with the reference's errors of warped pictures, first the teacher's; each blacks out more of the target."""
+def with_zeroed_target(golden, patch, composites):
+    """Our step with the reference's photometric errors, the teacher's first; each zeroes further pixels of the target."""
     inputs = golden.companion(golden.meta["inputs_file"])
     pyramid = tuple(jnp.asarray(nhwc(inputs[f"in.color_0_s{scale}"])) for scale in range(4))
     options, loss, synthesize = {"_clone": golden.stem.endswith("fixed")}, loss_config({}), objective.synthesize
-    # The reference as it is keeps, for its teacher, the previous composite as the next frame.
+    # The unmodified reference uses, for its teacher, the composite of the previous frame as the next frame.
     previous, following = (jnp.asarray(nhwc(inputs[f"in.color_{frame}_s0"])) for frame in (-1, 1))
     sources = jnp.stack([previous, following if options["_clone"] else composites[:, 0]], axis=1)
     seen = {}
@@ -240,14 +240,14 @@ def with_damaged_target(golden, patch, composites):
         return synthesize(depths, T, sources if holes is None else images, None, K, *rest)
 
     def terms(found, disps, target, images, explained=None):
-        pictures, exists = (target, *pyramid[1:]), jnp.ones(images.shape[:2], bool)
+        targets, exists = (target, *pyramid[1:]), jnp.ones(images.shape[:2], bool)
         images = jnp.moveaxis(images, 1, 0)
-        return terms_as_published(options, loss, found.warped, disps, pictures, images, exists, explained=explained)
+        return terms_as_published(options, loss, found.warped, disps, targets, images, exists, explained=explained)
 
-    def weighted(x, listed):
+    def weighted_terms(x, listed):
         frozen = not any(term.name.startswith("teacher/") for term in listed)
         student, disps = x.student_views, x.outputs.student.disps
-        if frozen:  # the losses of a frozen teacher do not count, but do the damage
+        if frozen:  # a frozen teacher has no loss, but zeroes pixels of the target
             T, K = seen["cameras"]
             _, target = terms(synthesize(x.teacher_depths, T, sources, None, K), disps, pyramid[0], sources)
             teacher = {}
@@ -259,16 +259,16 @@ def with_damaged_target(golden, patch, composites):
         return {f"{network}/{name}": value for network, found in networks.items() for name, value in found.items()}
 
     patch.setattr(objective, "synthesize", views)
-    patch.setattr(objective, "weighted", weighted)
+    patch.setattr(objective, "weighted_terms", weighted_terms)
 
 
 def composites_of(golden, frames=(-1, 1)):
-    """The sources as the reference's disentangling left them (b, f, h, w, 3)."""
+    """The reference's composites of the source frames (b, f, h, w, 3)."""
     return jnp.stack([jnp.asarray(nhwc(golden[f"out.color_{frame}_after"])) for frame in frames], axis=1)
 
 
 def check_disentangling(golden, batch, outputs, config, static):
-    """Our composites, with the reference's inverse pose and where both draw the same."""
+    """Our composites, with the reference's inverse pose, where both composite the same pixels."""
     T, apply = outputs.T_source_from_target, ~outputs.student.augmented
     depth = full_size_depth(outputs.teacher_disps[0], batch.images.shape[2:4], config.model)
     frames = (PREVIOUS, NEXT)[: T.shape[1]]
@@ -290,7 +290,7 @@ def check_student(golden, outputs, config):
     golden.check("out.missing_mask", nchw(~volume.observed).astype(np.float32))
     same = enlarged(decided(volume))
     golden.check("out.lowest_cost", enlarged(volume.lowest), where=same)
-    if golden.stem == "c11_infer":  # recorded before the teacher is asked
+    if golden.stem == "c11_infer":  # recorded before the comparison with the teacher
         reliable = enlarged(volume.confidence)
     else:
         depths = full_size_depths(outputs.teacher_disps, config.model)
@@ -299,7 +299,7 @@ def check_student(golden, outputs, config):
 
 
 def enlarged(quarter):
-    """To full size, by repetition."""
+    """Enlarged to full size by repetition."""
     return np.asarray(quarter).repeat(4, 1).repeat(4, 2)
 
 
@@ -312,7 +312,7 @@ def test_dynamic_depth_step(golden, monkeypatch):
     with monkeypatch.context() as patch:
         composites = composites_of(golden)
         with_recorded_frames(golden, patch, composites)
-        with_damaged_target(golden, patch, composites)
+        with_zeroed_target(golden, patch, composites)
         state, batch, grads, losses, batch_stats, depth_range, seen = run_step(golden, config, patch, frozen)
     outputs = seen["forward"]
     check_disps(golden, "mono_", outputs.teacher_disps)
@@ -330,7 +330,7 @@ def test_dynamic_depth_step(golden, monkeypatch):
 
 @pytest.mark.golden("c11_train", "c11_train_fixed", "c11_train_frozen_teacher", "c11_train_matching_aug")
 def test_dynamic_depth_step_without_replacements(golden, monkeypatch):
-    """Our step as it is, on the recorded inputs and draws: all that comes before the composites agrees."""
+    """Our unmodified step on the recorded inputs and draws: everything computed before the composites agrees."""
     config, frozen = config_of(golden), golden.stem.endswith("frozen_teacher")
     set_matching_draws(golden, monkeypatch)
     _, _, grads, losses, _, depth_range, seen = run_step(golden, config, monkeypatch, frozen)
@@ -372,5 +372,5 @@ def test_inference(golden, monkeypatch):
 
 
 @pytest.mark.golden("c11_batch")
-def test_inputs_hold_no_outputs(golden):
+def test_input_file_has_no_outputs(golden):
     assert golden.names("out.*") == [] and golden.names("in.*")

@@ -1,7 +1,7 @@
 """SC-DepthV3 against its published code.
 
-Its coordinates are off by up to half a pixel at the image's border, its minimum mixes planes, and out of view means black: the
-helpers here do as it does, and hand what they find to our functions.
+Its coordinates are off by up to half a pixel at the image border, its minimum over sources mixes both directions, and it takes
+black pixels as out of view: the helpers here reproduce this and pass the results to our functions.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def pose(vector):
 
 
 def warp(other, other_depth, depth, K, T):
-    """(picture, its depth, our depth from there), with the reference's coordinates."""
+    """(warped image, sampled depth, depth of the points in the other camera), with the reference's coordinates."""
     h, w = depth.shape[1:]
     coords = reproject(depth, K, T) * jnp.array([w / (w - 1), h / (h - 1)]) - 0.5
     found = sample_zeros(jnp.concatenate([other, other_depth[..., None]], axis=-1), coords)
@@ -105,7 +105,7 @@ def test_warp(golden):
 
 
 @pytest.mark.golden("c12_sc_pairwise")
-def test_pair(golden):
+def test_pairwise_losses(golden):
     images, depths, K = frames(golden)
     for case in ("default", "no_ssim", "no_auto_mask", "no_dynamic_mask"):
         config = ScDepthConfig(**CASES[case])
@@ -124,7 +124,7 @@ def test_pair(golden):
 
 
 def published_terms(images, depths, K, vectors, config):
-    """Photometric and geometry loss, and the weight of the target's pixels, with the minimum over the maps of all planes."""
+    """Photometric and geometry loss, and the weight of the target's pixels, with the minimum over the maps of both directions."""
     found = []
     for place in (1, 2):
         for one, two, vector in ((0, place, vectors[f"pose_{place - 1}"]), (place, 0, vectors[f"pose_inv_{place - 1}"])):
@@ -166,7 +166,7 @@ def test_photo_and_geometry(golden):
     same = published_terms([images[0]] * 3, depths, K, vectors, ScDepthConfig())
     golden.check("out.few_valid.photo_loss", same[0])
     golden.check("out.few_valid.geometry_loss", same[1])
-    golden.leave_out("out.smooth_*", "smoothness of depth belongs to SC-DepthV1 and V2, which are not built")
+    golden.leave_out("out.smooth_*", "smoothness of depth belongs to SC-DepthV1 and V2, which are not implemented")
 
 
 @pytest.mark.golden("c12_sc_mask_ranking")
@@ -271,10 +271,10 @@ def test_training_step(golden):
     state = {f"{net}.{key}": value for net in ("depth_net", "pose_net") for key, value in golden.weights(net).items()}
     params, stats = torch_names.from_torch(torch_names.split_sc_depth(state), networks.initialise(config, 0))
     names = "tgt_img", "ref_img_0", "ref_img_1"
-    pictures = [jnp.asarray(nhwc(golden[f"in.{name}"])) for name in names]
+    recorded = [jnp.asarray(nhwc(golden[f"in.{name}"])) for name in names]
     prior, K = jnp.asarray(golden["in.pseudo_depth"][:, 0]), jnp.asarray(golden["in.intrinsics"])
     prior_normals = depth_to_normals(prior, K)
-    red = jnp.repeat(pictures[0][..., :1], 3, axis=-1)  # the reference looks at one channel only
+    red = jnp.repeat(recorded[0][..., :1], 3, axis=-1)  # the reference uses one channel only
     chains = []
     for kind, edge in zip(("image", "normal"), find_edges(red, prior, prior_normals, None), strict=True):
         candidates = edge_pixels(edge.strength)
@@ -291,7 +291,7 @@ def test_training_step(golden):
         orders = {"pose_0": (0, 1), "pose_1": (0, 2), "pose_inv_0": (1, 0), "pose_inv_1": (2, 0)}
         for name, (one, other) in orders.items():
             vectors[name] += jnp.concatenate(model.pose(images[one], images[other])[::-1], axis=-1)
-        photometric, geometry, weight = published_terms(pictures, depths, K, vectors, ScDepthConfig())
+        photometric, geometry, weight = published_terms(recorded, depths, K, vectors, ScDepthConfig())
         normals = depth_to_normals(depths[0], K)
         turns = [relative_normal_error(normals[b, None], prior_normals[b, None], chain).ravel() for b, chain in chains]
         terms = {
@@ -328,7 +328,7 @@ def test_training_step(golden):
 
 
 def least(weight):
-    """The share of every image's pixels that counts as unreliable: those with the least weight."""
+    """Unreliable pixels: in each image, a fixed share with the least weight."""
     flat = np.asarray(weight).reshape(len(weight), -1)
     chosen = np.zeros(flat.shape, bool)
     order = np.argsort(flat, axis=1, kind="stable")[:, : int(UNRELIABLE * flat.shape[1])]
@@ -337,9 +337,9 @@ def least(weight):
 
 
 def drawn_pairs(golden):
-    """Two lists of (A, B) per sample, from the recorded draws: unreliable with reliable pixels, then pairs from anywhere.
+    """Two lists of (A, B) per sample, from the recorded draws: pairs of unreliable and reliable pixels, then pairs of all pixels.
 
-    Of the latter those are dropped whose two ends the prior does not know, so that samples may have different numbers.
+    Of the latter, pairs with no prior depth at either end are dropped, so samples may have different numbers of pairs.
     """
     mask = golden["out.unreliable_mask"].reshape(len(golden["out.unreliable_mask"]), -1)
     anywhere = golden["in.rand.uniform"].ravel() >= 0.9
@@ -361,10 +361,10 @@ def ranking_of_pairs(depth, prior, samples):
 
 @pytest.mark.golden("c12_sc_eval")
 def test_evaluation(golden):
-    """All nine errors, as published for KITTI, DDAD and NYU: ranges and crops of one's own.
+    """All nine errors with the published depth ranges and crops of KITTI, DDAD and NYU.
 
-    Its depth is not clamped before it is scaled, only afterwards. Ours, as DynamicDepth's, is; in a unit that brings the nearest
-    and the farthest depth equally far inside the range the two are the same, since the unit does not matter otherwise.
+    SC-Depth clamps depth only after median scaling; we, as DynamicDepth, clamp before as well. Without clamping the unit of depth
+    does not matter, so the test chooses the unit that centres the predicted depths in the range (in log depth).
     """
     for name, farthest, crop in (("kitti", 80.0, "eigen"), ("ddad", 200.0, "none"), ("nyu", 10.0, "none")):
         config = EvalConfig(min_depth=0.1, max_depth=farthest, crop=crop, resize="depth", median="lower")

@@ -1,8 +1,8 @@
 """DS-Depth against its published code.
 
-Its flow network's input carries gradients and is sampled up to a pixel off, the dynamic volume borrows the static one's mask, the
-convolution of the volumes is not masked, and everything is brought to full size by its corners: the helpers here do as it does,
-and hand what they find to our functions.
+Its flow network's input carries gradients and is sampled up to a pixel off, the dynamic volume uses the static one's mask, the
+convolution of the volumes is not masked, and everything is resized with align_corners=True: the helpers here reproduce this and
+pass the results to our functions.
 """
 
 import functools
@@ -41,7 +41,7 @@ PUBLISHED = DsDepthConfig(own_mask=False)
 
 
 def sample_up_to_a_pixel_off(image, coords):
-    """The reference normalises coordinates by the size, not by the size less one."""
+    """The reference normalises coordinates by the size instead of the size minus one."""
     h, w = image.shape[1:3]
     return sample_border(image, coords * jnp.array([(w - 1) / w, (h - 1) / h]))
 
@@ -63,7 +63,7 @@ def test_flow_network_and_its_input(golden, monkeypatch):
         parts.extend(arrays)
         return (arrays[3],)
 
-    with monkeypatch.context() as patch:  # what our flow network would be given, sampled where the reference samples
+    with monkeypatch.context() as patch:  # the input of our flow network, sampled at the reference's coordinates
         patch.setattr(ds_depth, "sample_border", sample_up_to_a_pixel_off)
         patch.setattr(FlowNet, "__call__", given)
         batch = tiny.batch(len(depth)).replace(inputs=jnp.stack([source, target, source], axis=1), K=K)
@@ -76,7 +76,7 @@ def test_flow_network_and_its_input(golden, monkeypatch):
         golden.check(f"out.{name}", nchw(part))
     golden.check("out.zero_flow.warped", nchw(sample_up_to_a_pixel_off(target, jnp.broadcast_to(grid, (len(depth), h, w, 2)))))
 
-    # The network itself is given what the reference gives it: rounding of its input may move it across a kink of its ReLUs.
+    # The network gets the reference's input: rounding of the input may change the sign at a ReLU.
     seen = [jnp.asarray(nhwc(golden[f"out.{name}"])) for name in names]
 
     @jax.jit
@@ -93,8 +93,8 @@ def test_flow_network_and_its_input(golden, monkeypatch):
     gradient = exported("flow", jax.jit(jax.grad(lambda p: run(p)[0]))(params))
     golden.check("out.grad_norm", np.array([np.linalg.norm(gradient[key]) for key in sorted(gradient)], np.float32))
     golden.check("out.grad.flow1.weight", gradient["flow1.weight"])
-    golden.leave_out("out.grad_cam_T_cam", "the network's input teaches nothing but the network")
-    golden.leave_out("out.script.*", "the evaluation script builds another input than training; ours builds the same")
+    golden.leave_out("out.grad_cam_T_cam", "our flow network's input carries no gradient")
+    golden.leave_out("out.script.*", "the evaluation script's input differs from that of training; ours is the same in both")
 
 
 def encoder_of(golden):
@@ -107,7 +107,7 @@ def encoder_of(golden):
 
 
 def evaluated(golden):
-    """Makes encoders in evaluation mode."""
+    """Function that returns the encoder in evaluation mode."""
     graph, params, stats = encoder_of(golden)
 
     def model():
@@ -161,7 +161,7 @@ def test_volumes_and_their_fusion(golden):
 
 
 def used_and_decided(volume):
-    """Where a bin is not seen the pixel is not used; what its cheapest bin would be is nobody's business."""
+    """Pixels that are used (all bins observed) and whose cheapest bin does not depend on rounding."""
     return (np.asarray(volume.confidence) > 0) & decided(volume)
 
 
@@ -172,7 +172,7 @@ def with_unmasked_convolution(volume):
 
 def check_fusion(golden, prefix, model, f0, f1, volume):
     unmasked = with_unmasked_convolution(volume)
-    reduced = jax.jit(lambda apart: jax.nn.relu(model().fusion(apart)))(volume.static_and_dynamic)
+    reduced = jax.jit(lambda volumes: jax.nn.relu(model().fusion(volumes)))(volume.static_and_dynamic)
     for name, value in (("volume_reduced", reduced), ("volume_feature", reduced + unmasked.costs)):
         if f"{prefix}.{name}" in golden:
             golden.check(f"{prefix}.{name}", nchw(value))
@@ -215,8 +215,8 @@ def test_matching_encoder_in_training(golden):
 
 
 @pytest.mark.golden("c13_ds_matching_two_lookups")
-def test_two_lookups(golden):
-    """Ours matches one lookup frame, as the same residual flow for two is a defect (T7); the mean of two sweeps is theirs."""
+def test_mean_of_two_lookup_frames(golden):
+    """Ours matches one lookup frame; the reference uses the same residual flow for two, a defect, and averages two sweeps."""
     model = evaluated(golden)
     features = jax.jit(lambda image: model().features(image))
     f0, f1 = features(nhwc(golden["in.current"]))
@@ -254,8 +254,8 @@ def averaged(volumes, bins):
     )
 
 
-def by_corners(x, size):
-    """(..., h, w) -> (..., H, W), bilinear, the corners' centres kept (align_corners=True)."""
+def resize_align_corners(x, size):
+    """(..., h, w) -> (..., H, W), bilinear, align_corners=True."""
 
     def weights(small, large):
         place = np.linspace(0, small - 1, large)
@@ -265,7 +265,7 @@ def by_corners(x, size):
     return jnp.einsum("Hh,...hw,Ww->...HW", rows, x, columns, precision="highest")
 
 
-OPTIONS = {  # case -> LossConfig, does the motion mask count, does matching augmentation count
+OPTIONS = {  # case -> changes of LossConfig, whether motion mask and matching augmentation are applied
     "default": ({}, True),
     "avg": ({"source_reduce": "mean"}, True),
     "no_ssim": ({"ssim": 0.0}, True),
@@ -274,17 +274,17 @@ OPTIONS = {  # case -> LossConfig, does the motion mask count, does matching aug
 
 
 def losses_of(pyramid, sources, K):
-    """(views, terms) of a target at all scales and its sources (f, b, h, w, 3); all is brought to full size by its corners."""
+    """(views, terms) of a target at all scales and its sources (f, b, h, w, 3); maps are resized with align_corners=True."""
     size = pyramid[0].shape[1:3]
     half = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
     statistics, edges = ssim.reference(pyramid[0]), edge_weights(pyramid)
     exists = jnp.ones((len(pyramid[0]), 2), bool)
 
     def views(disps, poses, flows):
-        """Depths (s, b, h, w), pictures at the rigid points and at those moved by the flow (s, f, b, h, w, 3), moved points."""
-        depths = jnp.stack([disp_to_depth(by_corners(disp, size), 0.1, 100.0) for disp in disps])
+        """Depths (s, b, h, w), images sampled at rigid and at flow-shifted points (s, f, b, h, w, 3), shifted points."""
+        depths = jnp.stack([disp_to_depth(resize_align_corners(disp, size), 0.1, 100.0) for disp in disps])
         coords = reproject(depths, K, jnp.stack(poses))
-        shifts = jnp.stack([jnp.moveaxis(by_corners(flow, size), 2, -1) * half for flow in flows])
+        shifts = jnp.stack([jnp.moveaxis(resize_align_corners(flow, size), 2, -1) * half for flow in flows])
         sample = jax.vmap(sample_border, in_axes=(0, 1), out_axes=1)
         return depths, sample(sources, coords), sample(sources, coords + shifts), coords + shifts
 
@@ -297,7 +297,7 @@ def losses_of(pyramid, sources, K):
         error = adaptive_error(rigid, moved, statistics, loss.ssim) if multi else photometric_error(rigid, statistics, loss.ssim)
         dark = jax.lax.stop_gradient(moved if multi else rigid).sum(-1) < 0.1
         plain = combine_sources(error, exists, None, loss)[0]
-        error = combine_sources(error, exists, dark, loss)[0]  # the published code counts pixels that no source shows, as 0
+        error = combine_sources(error, exists, dark, loss)[0]  # published: pixels that no source shows count, as 0
         found = {"smooth": 2e-4 * smoothness(disps, edges, None)}
         if multi:
             mask = jnp.broadcast_to(reliable, error.shape).astype(error.dtype)
@@ -316,7 +316,7 @@ def losses_of(pyramid, sources, K):
 
 
 def as_logged(terms):
-    """With their sum, the flow's smoothness without weight."""
+    """Terms as the reference logs them: with their sum, and flow smoothness without its weight."""
     found = terms | {"loss": sum(terms.values())}
     if "smooth_flow_loss" in terms:
         found["smooth_flow_loss"] = terms["smooth_flow_loss"] * 2 ** np.arange(4) / 1e-4
@@ -371,6 +371,6 @@ def test_losses(golden):
         golden.check(f"out.color_flow_{frame}_s0", nchw(moved[0, i]))
         golden.check(f"out.sample_flow_{frame}_s0", points[0, i] / half - 1)
     golden.check("out.photometric_-1_s0", adaptive_error(rigid[0, 0], moved[0, 0], statistics, 0.85)[:, None])
-    distillation = 1e-3 * pyramid_distillation(jnp.stack([by_corners(disp, size) for disp in inputs["disp"]]), None)
+    distillation = 1e-3 * pyramid_distillation(jnp.stack([resize_align_corners(disp, size) for disp in inputs["disp"]]), None)
     for scale in (1, 2, 3):
         golden.check(f"out.pyramid_distillation_s{scale}", distillation[scale])

@@ -1,7 +1,7 @@
 """DS-Depth's training step and inference against the published trainer.
 
-Its flow network's input carries gradients and is sampled up to a pixel off, the volumes' convolution is not masked, and flows
-come to other sizes by their corners: here our step does as it does, and agrees in full, gradients included.
+Its flow network's input carries gradients and is sampled up to a pixel off, the convolution of the volumes is not masked, and
+flows are resized with align_corners=True: with these replacements our step agrees completely, gradients included.
 """
 
 import functools
@@ -29,8 +29,8 @@ from test_c13_ds_depth import (
     FRAMES,
     SCALES,
     as_logged,
-    by_corners,
     losses_of,
+    resize_align_corners,
     sample_up_to_a_pixel_off,
     used_and_decided,
     with_unmasked_convolution,
@@ -56,12 +56,12 @@ def system_of(golden, frames):
 
 
 def as_published(patch, lookups=None):
-    """Our forward pass with the reference's sampling, its way to other sizes, its unmasked convolution, and gradients through
-    the flow network's input. ``lookups`` replaces the frames that are matched."""
+    """Our forward pass with the reference's sampling, resizing and unmasked convolution, and gradients through the flow network's
+    input. ``lookups`` replaces the lookup frames."""
 
     def full_size_flow(flow, size):
         half = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-        return jnp.moveaxis(by_corners(jnp.moveaxis(flow, -1, -3), size), -3, -1) * half
+        return jnp.moveaxis(resize_align_corners(jnp.moveaxis(flow, -1, -3), size), -3, -1) * half
 
     build, fuse = ds_depth.build_cost_volume, MatchingEncoder.fuse
     patch.setattr(ds_depth, "sample_border", sample_up_to_a_pixel_off)
@@ -84,25 +84,25 @@ def test_training_step(golden, monkeypatch):
     loss = LossConfig(occlusion_rule="switch")
     set_matching_draws(golden, monkeypatch)
     static = forward_module.matching_augmentation(None, None)[0]
-    # With a static camera our lookups are jittered, the reference's are not.
+    # With a static camera our lookup frames have colour jitter, the reference's do not.
     lookups = jnp.where(static[:, None, None, None], batch.images[:, 1], batch.inputs[:, 0])
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def run(params, weights):
-        """Gradient of the weighted losses of (student, teacher), and what these are made of."""
+        """Gradient of the weighted losses of (student, teacher), and the quantities they are computed from."""
         model = networks.merge(params, state.batch_stats, config, None, train=True, frozen=frozen)
         outputs = forward_module.forward(model, batch, state.depth_range, config, train=True)
         depth = disp_to_depth(outputs.teacher_disps[0], 0.1, 100.0)
         reliable = reliable_pixels(outputs.student.volume, depth)
-        said = {
+        predicted = {
             "mono_disp": outputs.teacher_disps,
             "disp": outputs.student.disps,
             "cam_T_cam": (outputs.T_source_from_target[:, 0], outputs.T_source_from_target[:, 1]),
             "resflow": tuple(jnp.moveaxis(flow, (1, -1), (0, 2)) for flow in outputs.student.residuals),
         }
         trusted = reliable & ~outputs.student.augmented[:, None, None]
-        parts = {multi: as_logged(terms(said, multi, loss, trusted)) for multi in (True, False)}
+        parts = {multi: as_logged(terms(predicted, multi, loss, trusted)) for multi in (True, False)}
         losses = jnp.stack([jnp.mean(parts[multi]["loss"]) for multi in (True, False)])
         model.pose(batch.inputs[:, 0], batch.inputs[:, 1])
         return jnp.dot(weights, losses), (outputs, depth, reliable, parts, networks.split(model)[1])
@@ -151,7 +151,7 @@ def test_training_step(golden, monkeypatch):
 
 @pytest.mark.golden("c13_ds_train", "c13_ds_train_aug", "c13_ds_train_frozen")
 def test_training_step_without_replacements(golden, monkeypatch):
-    """Our step as it is, on the recorded inputs and draws: all that does not depend on the flow network's input agrees."""
+    """Our unmodified step on the recorded inputs and draws: everything independent of the flow network's input agrees."""
     frozen = golden.stem.endswith("frozen")
     config, state, batch = system_of(golden, (-1, 0, 1))
     monkeypatch.setattr(train_step, "augment", lambda batch, config, train: batch)
@@ -201,9 +201,9 @@ def test_inference(golden, monkeypatch):
     golden.check("out.as_training.lowest_cost", volume.lowest, where=used_and_decided(volume))
     golden.check("out.as_training.confidence_mask", volume.confidence)
     golden.check("out.as_training.disp_s0", outputs.student.disps[0][:, None])
-    golden.leave_out("out.script.*", "the evaluation script builds another input than training; ours builds the same")
+    golden.leave_out("out.script.*", "the evaluation script's input differs from that of training; ours is the same in both")
 
 
 @pytest.mark.golden("c13_ds_batch")
-def test_inputs_hold_no_outputs(golden):
+def test_input_file_has_no_outputs(golden):
     assert golden.names("out.*") == [] and golden.names("in.*")

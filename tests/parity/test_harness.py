@@ -1,4 +1,4 @@
-"""The ledger of the parity tests: what fails, what is listed, and what is absent."""
+"""The ledger of the parity tests: failures, listed arrays and absent arrays."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from harness import Golden, Ledger, registered_tests
 
 @pytest.fixture
 def written(tmp_path):
-    """A file of two outputs that a real test knows by name."""
+    """A file of two outputs that an existing parity test reads."""
     meta = {"tolerance": {"f64.trackers": [1e-3, 0.0], "other": [1e-3, 0.25]}}
     arrays = {"out.f64.trackers": np.zeros((2, 2)), "out.other": np.zeros(4), "in.x": np.ones(3)}
     path = tmp_path / "c10_depth_bin_tracker.npz"
@@ -28,7 +28,7 @@ def ledger_of(folder):
     return Ledger(SimpleNamespace(getoption={"--golden": str(folder)}.get))
 
 
-def report(golden, module="test_c10.py", test="test_depth_range"):
+def report(golden, module="test_c10_depth_range.py", test="test_depth_range"):
     properties = [("golden", golden.as_json(module, test))]
     return SimpleNamespace(when="call", keywords={"golden": 1}, user_properties=properties, passed=True)
 
@@ -88,9 +88,9 @@ PARITY = Path(harness.__file__).parent
 
 
 def test_session_over_an_incomplete_folder_fails(tmp_path):
-    """A whole file is absent; the ledger sums up what two processes compared; pytest's closing line is the last."""
+    """A file is absent; the ledger collects the comparisons of two processes; pytest's summary line comes last."""
     shutil.copy(harness.COMMITTED / "c10_depth_bin_tracker.npz", tmp_path)
-    tests = [str(PARITY / "test_c10.py"), str(PARITY / "test_c01_geometry.py") + "::test_pose_matrix"]
+    tests = [str(PARITY / "test_c10_depth_range.py"), str(PARITY / "test_c01_geometry.py") + "::test_pose_matrix"]
     command = [sys.executable, "-m", "pytest", *tests, "--golden", str(tmp_path), "-n", "2"]
     done = subprocess.run(command, cwd=PARITY.parent.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -117,7 +117,7 @@ def test_files_without_a_test_fail(written):
     np.savez(written.with_name("c99_inputs.npz"), x=np.zeros(1))
     assert ledger.problems() == ([], [])
     np.savez(written.with_name("c99_unknown.npz"), **{"out.x": np.zeros(1)})
-    assert ledger.problems() == (["c99_unknown: no test knows this file (1 arrays)"], [])
+    assert ledger.problems() == (["c99_unknown: no test reads this file (1 arrays)"], [])
 
 
 def test_nothing_compared_fails(written):
@@ -144,4 +144,4 @@ def test_folder_without_files_raises(tmp_path):
 
 def test_registered_tests_of_this_folder(request):
     found = registered_tests(request.path.parent)
-    assert found["test_c10.py", "test_depth_range"] == ("c10_depth_bin_tracker",)
+    assert found["test_c10_depth_range.py", "test_depth_range"] == ("c10_depth_bin_tracker",)

@@ -16,14 +16,14 @@ from dd_jax.types import Batch
 def model_of(folder, config, remarks):
     """The model of a folder of files, imported, saved and loaded as a user does it."""
     imported = published.read([folder], config)
-    assert {remark.split()[0] for remark in imported.remarks} <= remarks  # fewer where the config says the same
+    assert {remark.split()[0] for remark in imported.remarks} <= remarks  # fewer if the config agrees with the files
     saved.write(folder / "system", imported.restored)
     return dd_jax.load(folder / "system")
 
 
 @pytest.mark.golden("c11_infer", "c13_ds_infer")
 def test_two_frame_models(golden, tmp_path):
-    """Pose and single-frame network agree fully, the student up to the corrections of the published method."""
+    """Pose and single-frame networks agree exactly, the student up to our corrections of the published method."""
     state_dicts = {net: golden.weights(net) for net in golden.meta["weights"]}
     batch = batch_of(golden.companion(golden.meta["inputs_file"]), FRAMES[:2])
     size = batch.images.shape[2:4]
@@ -42,13 +42,13 @@ def test_two_frame_models(golden, tmp_path):
     teacher, student = (disparity(of, model.config) for of in (found.teacher, found.student))
     golden.check("out.relative_pose_-1", found.T_previous_from_target)
     golden.check("out.mono_disp_s0", teacher[:, None])
-    # What is corrected changes the student's disparity by 0.54 % in the mean and 3.3 % at most (DOMD), or by 1.24 % and 7.4 %
+    # The corrections change the student's disparity by 0.54 % on average and 3.3 % at most (DOMD), or by 1.24 % and 7.4 %
     # (flow, and the mask on the convolution of the volumes). The bounds are a tenth above.
     mean, largest = (0.0136, 0.081) if flow else (0.006, 0.0365)
     published = golden["out.as_training.disp_s0" if flow else "out.disp_s0"][:, 0]
     difference = np.abs(student / published - 1)
     assert difference.mean() < mean and difference.max() < largest
-    assert np.abs(teacher / published - 1).mean() > 15 * difference.mean()  # another network is nowhere near
+    assert np.abs(teacher / published - 1).mean() > 15 * difference.mean()  # the other network's output differs much more
 
 
 @pytest.mark.golden("c12_sc_depth_net")

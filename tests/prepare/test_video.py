@@ -255,6 +255,19 @@ def test_script_report(clip, tmp_path, capsys):
     assert json.loads((tmp_path / "out/frames/drive/intrinsics.json").read_text())["fy"] == 101
 
 
+@pytest.mark.parametrize(
+    ("camera", "message"),
+    [
+        (["--intrinsics=1,2,3"], "argument --intrinsics: four numbers are needed, fx,fy,cx,cy in pixels"),
+        (["--fov=60", "--distortion=1,x,3,4"], "give four or five numbers, k1,k2,p1,p2 or k1,k2,p1,p2,k3"),
+    ],
+)
+def test_script_rejects_bad_numbers(tmp_path, camera, message):
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPT))["main"](["clip.mp4", f"--out={tmp_path}", *camera])
+    assert message in str(stopped.value)
+
+
 def test_script_error(tmp_path):
     path = tmp_path / "text.mp4"
     path.write_text("no video")

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 
-from dd_jax.report import Frame, write_html
+from dd_jax.report import ReportSample, write_html
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -76,7 +76,7 @@ def test_page_shows_every_part(tmp_path):
 def test_worst_and_best_samples_with_scores(tmp_path):
     def frame(name, error):
         measured = {who: {"all": scores(e), "scale": {"ratio": 31.4}} for who, e in (("student", error), ("constant", 0.7))}
-        return Frame(name, np.zeros((20, 30, 3), np.uint8), measured)
+        return ReportSample(name, np.zeros((20, 30, 3), np.uint8), measured)
 
     text = write_example(
         tmp_path / "report.html", protocol="Protocol eigen <1>.", worst=[frame("hard <2>", 0.618)], best=[frame("easy", 0.05)]

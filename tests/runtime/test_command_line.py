@@ -12,7 +12,7 @@ DEMO = "--config=configs/dynamic_depth.py:demo"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([DEMO, "--config.loss.sim=1"], r"--config\.loss\.sim is not a field of the config; did you mean --config\.loss\.ssim"),
         ([DEMO, "--config.nothing.like.it=1"], r"--config\.nothing\.like\.it is not a field"),
@@ -26,9 +26,9 @@ DEMO = "--config=configs/dynamic_depth.py:demo"
     ],
 )
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
-def test_invalid_flags_raise_one_sentence(arguments, says, monkeypatch):
+def test_invalid_flags_raise_one_sentence(arguments, message, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(ConfigError, match=says) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         command_line.config_of(arguments)
     assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
 
@@ -47,6 +47,16 @@ def test_train_script_prints_only_the_message():
     assert not (ROOT / "unused").exists()
 
 
+def test_train_script_names_missing_flags():
+    for given, message in (
+        ([], "error: --config and --workdir are required: see --help\n"),
+        ([DEMO], "error: --workdir is required: see --help\n"),
+    ):
+        command = [sys.executable, "scripts/train.py", *given]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (1, message)
+
+
 def test_parser_errors_are_one_sentence(capsys):
     parser = command_line.Parser("Description.")
     parser.add_argument("--count", type=int)
@@ -58,8 +68,8 @@ def test_parser_errors_are_one_sentence(capsys):
 
 def test_file_system_and_config_errors_are_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    says = r"^error: .*/file/folder cannot be read or written \(Not a directory\): choose another"
-    with pytest.raises(SystemExit, match=says), command_line.job():
+    message = r"^error: .*/file/folder cannot be read or written \(Not a directory\): choose another"
+    with pytest.raises(SystemExit, match=message), command_line.job():
         (tmp_path / "file/folder").mkdir()
     with pytest.raises(SystemExit, match=r"^error: what, where, what to do$"), command_line.job():
         raise ConfigError("what, where, what to do")

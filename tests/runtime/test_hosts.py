@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ({"coordinator": "a:1"}, "belong together"),
         ({"processes": 2}, "belong together"),
@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[2]
         ({"automatic": True, "process": 0}, "leave out --coordinator, --processes and --process"),
     ],
 )
-def test_inconsistent_flags_raise(arguments, says, monkeypatch):
+def test_inconsistent_flags_raise(arguments, message, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("must not connect"))
-    with pytest.raises(ConfigError, match=says) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         hosts.connect(**arguments)
     assert "\n" not in str(error.value)
 
@@ -113,14 +113,14 @@ def test_single_process_exits_normally(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (SystemExit("error: a sentence"), "error: a sentence\n"),
         (jax.errors.JaxRuntimeError("peer gone\nmuch more"), "another process ended or failed.*peer gone"),
         (ValueError("a bug"), "Traceback.*ValueError: a bug"),
     ],
 )
-def test_failing_process_exits_without_barrier(error, says, monkeypatch, capsys):
+def test_failing_process_exits_without_barrier(error, message, monkeypatch, capsys):
     class Ended(BaseException):
         pass
 
@@ -132,4 +132,4 @@ def test_failing_process_exits_without_barrier(error, says, monkeypatch, capsys)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended, match="1"), hosts.exit_without_barrier():
         raise error
-    assert re.search(says, capsys.readouterr().err, re.DOTALL)
+    assert re.search(message, capsys.readouterr().err, re.DOTALL)

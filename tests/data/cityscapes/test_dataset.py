@@ -114,7 +114,7 @@ def test_absent_triplets_and_cameras_named(dump, tmp_path):
 
 
 @pytest.fixture
-def test_tree(tmp_path, picture):
+def triplet_tree(tmp_path, picture):
     """Two test snippets at a thirty-second of the original size, the camera file some frames away from the target."""
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits/test_files.txt").write_text("bonn bonn_000001_000019\nmainz mainz_000000_000300\n")
@@ -135,8 +135,8 @@ def test_tree(tmp_path, picture):
     return tmp_path
 
 
-def test_test_pairs_cut_and_nearest_camera(test_tree, picture):
-    config = DataConfig(source="cityscapes", root=str(test_tree), height=96, width=256)
+def test_test_pairs_cut_and_nearest_camera(triplet_tree, picture):
+    config = DataConfig(source="cityscapes", root=str(triplet_tree), height=96, width=256)
     source = open_split(config, "test")
     assert len(source) == 2 and source.name(1) == "mainz mainz_000000_000300"
     for index, number in enumerate((19, 300)):
@@ -148,14 +148,14 @@ def test_test_pairs_cut_and_nearest_camera(test_tree, picture):
         np.testing.assert_allclose(sample.K[1], [0, 2265.3 / 8, 513.637 / 8 - 0.5], rtol=1e-6)
 
 
-def test_ground_truth_numbered_by_line_and_cut(test_tree):
+def test_ground_truth_numbered_by_line_and_cut(triplet_tree):
     depth = np.random.default_rng(0).uniform(0, 80, (64, 128))
-    (test_tree / "gt_depths").mkdir()
-    np.save(test_tree / "gt_depths/001_depth.npy", depth)
+    (triplet_tree / "gt_depths").mkdir()
+    np.save(triplet_tree / "gt_depths/001_depth.npy", depth)
     mask = np.random.default_rng(1).random((48, 128)) < 0.5
-    (test_tree / "val_mask").mkdir()
-    np.save(test_tree / "val_mask/mainz_000000_300.npy", mask)
-    config = DataConfig(source="cityscapes", root=str(test_tree), height=96, width=256)
+    (triplet_tree / "val_mask").mkdir()
+    np.save(triplet_tree / "val_mask/mainz_000000_300.npy", mask)
+    config = DataConfig(source="cityscapes", root=str(triplet_tree), height=96, width=256)
     source = open_split(config, "test")
     truth = source.ground_truth(1, "annotated")
     np.testing.assert_array_equal(truth.depth, depth[:48].astype(np.float32))
@@ -164,9 +164,9 @@ def test_ground_truth_numbered_by_line_and_cut(test_tree):
     np.testing.assert_array_equal(source[1].masks[1], np.kron(mask, np.ones((2, 2), bool)))
 
 
-def test_absent_test_cameras_named(test_tree):
-    (test_tree / "camera/test/bonn/bonn_000001_000019_camera.json").unlink()
-    config = DataConfig(source="cityscapes", root=str(test_tree), height=96, width=256)
+def test_absent_test_cameras_named(triplet_tree):
+    (triplet_tree / "camera/test/bonn/bonn_000001_000019_camera.json").unlink()
+    config = DataConfig(source="cityscapes", root=str(triplet_tree), height=96, width=256)
     with pytest.raises(ConfigError, match=r"no camera file .*bonn_000001_.*camera.json"):
         open_split(config, "test")
 

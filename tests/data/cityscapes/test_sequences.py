@@ -195,52 +195,52 @@ def test_depth_from_disparity_of_kept_rows(snippet):
 
 
 @pytest.fixture
-def test_set(tree):
+def tree_with_test_split(tree):
     for city, number in (("mainz", 30), ("bonn", 19)):
         tree.frames((number - 2, number), city=city, sequence="000001", home="test")
         tree.camera(number, city=city, sequence="000001", home="test")
     return tree
 
 
-def test_rule_test_set_is_annotated_frames(test_set):
+def test_rule_test_set_is_annotated_frames(tree_with_test_split):
     names = ["bonn bonn_000001_000019", "mainz mainz_000001_000030"]
-    source = open_split(test_set.config, "test")
+    source = open_split(tree_with_test_split.config, "test")
     assert [source.name(i) for i in range(len(source))] == names
-    np.testing.assert_array_equal(source[0].images[0], test_set.kept(17, city="bonn", sequence="000001"))
-    test_set.frames((30,), kind="leftImg8bit", city="mainz", sequence="000001", home="test")
-    source = open_split(test_set.config, "test")
+    np.testing.assert_array_equal(source[0].images[0], tree_with_test_split.kept(17, city="bonn", sequence="000001"))
+    tree_with_test_split.frames((30,), kind="leftImg8bit", city="mainz", sequence="000001", home="test")
+    source = open_split(tree_with_test_split.config, "test")
     assert [source.name(i) for i in range(len(source))] == names[1:]
 
 
-def test_published_depth_needs_list_order(test_set, caplog):
-    (test_set.root / "gt_depths").mkdir()
+def test_published_depth_needs_list_order(tree_with_test_split, caplog):
+    (tree_with_test_split.root / "gt_depths").mkdir()
     depth = np.full((64, 128), 7.0)
     depth[0, :2] = np.nan, np.inf
-    np.save(test_set.root / "gt_depths/000_depth.npy", depth)
-    assert open_split(test_set.config, "test").ground_truth(0, "annotated") is None
+    np.save(tree_with_test_split.root / "gt_depths/000_depth.npy", depth)
+    assert open_split(tree_with_test_split.config, "test").ground_truth(0, "annotated") is None
     assert "gt_depths is not used" in caplog.text and "--config.data.split_dir" in caplog.text
-    test_set.split("test", [("mainz", "000001", 30)])
-    mask = np.zeros(test_set.size, np.uint8)
+    tree_with_test_split.split("test", [("mainz", "000001", 30)])
+    mask = np.zeros(tree_with_test_split.size, np.uint8)
     mask[:64] = 1
-    test_set.array("mask_sequence", 30, mask, city="mainz", sequence="000001", home="test")
-    truth = open_split(test_set.config, "test").ground_truth(0, "annotated")
+    tree_with_test_split.array("mask_sequence", 30, mask, city="mainz", sequence="000001", home="test")
+    truth = open_split(tree_with_test_split.config, "test").ground_truth(0, "annotated")
     assert truth.depth.shape == (48, 128) and not truth.depth[0, :2].any() and (truth.depth[1:] == 7).all()
     np.testing.assert_array_equal(truth.dynamic, np.arange(48)[:, None].repeat(128, 1) < 32)
 
 
 @pytest.mark.parametrize("content", ["pickled", "three dimensions", "cut off"])
-def test_invalid_depth_file_named_without_unpickling(test_set, content):
-    (test_set.root / "gt_depths").mkdir()
-    path = test_set.root / "gt_depths/000_depth.npy"
+def test_invalid_depth_file_named_without_unpickling(tree_with_test_split, content):
+    (tree_with_test_split.root / "gt_depths").mkdir()
+    path = tree_with_test_split.root / "gt_depths/000_depth.npy"
     if content == "pickled":
         np.save(path, np.array([{}], object), allow_pickle=True)
     else:
         np.save(path, np.zeros((4, 4, 4) if content == "three dimensions" else (64, 64)))
     if content == "cut off":
         path.write_bytes(path.read_bytes()[:200])
-    test_set.split("test", [("mainz", "000001", 30)])
+    tree_with_test_split.split("test", [("mainz", "000001", 30)])
     with pytest.raises(ConfigError, match=r"000_depth.npy (is damaged or holds objects|holds float64 .* shape \[4, 4, 4\])"):
-        open_split(test_set.config, "test").ground_truth(0, "annotated")
+        open_split(tree_with_test_split.config, "test").ground_truth(0, "annotated")
 
 
 def test_layout_from_files_or_config(snippet):

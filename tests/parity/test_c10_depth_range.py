@@ -1,4 +1,4 @@
-"""Adaptive depth range against DynamicDepth's trackers."""
+"""Adaptive depth range against DynamicDepth's depth trackers."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Weights by mask size, and pose cycle consistency."""
+"""Weighting by mask size, and pose cycle consistency, against the published code."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_pose_cycle(golden):
     def read(name):
         return {pair: jnp.asarray(golden[f"in.{name}.{pair}"][:, 0]) for pair in ("0_1", "1_0", "m1_0", "0_m1")}
 
-    def round_trips(parameters):
+    def pose_cycles(parameters):
         T = {}
         for pair in parameters["axisangle"]:
             matrix = pose_from_parameters(parameters["axisangle"][pair], parameters["translation"][pair])
@@ -49,17 +49,17 @@ def test_pose_cycle(golden):
         return jnp.stack([compose(T["m1_0"], T["0_m1"]), compose(T["0_1"], T["1_0"])], axis=1), T
 
     def summed(parameters):  # the reference sums over the batch
-        trips = round_trips(parameters)[0]
-        return 0.1 * len(trips) * pose_cycle(trips, None)
+        cycles = pose_cycles(parameters)[0]
+        return 0.1 * len(cycles) * pose_cycle(cycles, None)
 
     parameters = {name: read(name) for name in ("axisangle", "translation")}
-    trips, T = round_trips(parameters)
+    cycles, T = pose_cycles(parameters)
     for pair, matrix in T.items():
         golden.check(f"out.T.{pair}", matrix)
     for frame, name in enumerate(("bwd", "fwd")):
-        each = [pose_cycle(trips[b : b + 1, frame : frame + 1], None) for b in range(len(trips))]
+        each = [pose_cycle(cycles[b : b + 1, frame : frame + 1], None) for b in range(len(cycles))]
         golden.check(f"out.per_sample_{name}", jnp.stack(each))
-    golden.check("out.loss_batch_mean", 0.1 * pose_cycle(trips, None))
+    golden.check("out.loss_batch_mean", 0.1 * pose_cycle(cycles, None))
     value, gradient = jax.value_and_grad(summed)(parameters)
     golden.check("out.loss", value)
     for name, pairs in gradient.items():
