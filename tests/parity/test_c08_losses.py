@@ -123,9 +123,7 @@ def loss_terms(golden, options, multi, preds, disps, depths, weights=None):
         reliable &= jnp.asarray(golden["in.augmentation_mask"][:, 0] < 0.5)
     teacher_depths = jnp.stack(scalar_maps(golden, "in.mono_depth_s{}"))
 
-    if (
-        loss.occlusion_rule == "min" and weights is None and not options.get("zero_img", True)
-    ):  # the reference's loss equals ours
+    if loss.occlusion_rule == "min" and weights is None and not options.get("zero_img", True):  # the reference's loss equals ours
         fields = tuple(dataclasses.asdict(loss).items())
         if multi:
             return student(depths, preds, disps, pyramid, reliable, teacher_depths, exists, fields)
