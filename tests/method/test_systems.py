@@ -14,8 +14,8 @@ from dd_jax.runtime import parallel
 
 STEPS = 5
 
-ELSEWHERE = ("dynamic_depth", "many_depth")
-"""Systems whose numeric steps other fast tests run (``test_train_step.py``)."""
+ELSEWHERE = ("dynamic_depth", "many_depth", "monodepth2")
+"""Systems whose numeric steps other fast tests run (``test_train_step.py``, ``runtime/test_parallel.py``)."""
 
 TWO_FRAMES = {
     "teacher/photometric",

@@ -180,14 +180,17 @@ def gradients(state):
     return {layer: np.concatenate(tensors) for layer, tensors in layers.items()}
 
 
-@pytest.mark.parametrize("backend", ["pmap", pytest.param("jit", marks=pytest.mark.slow)])
-def test_cost_of_a_device_does_not_grow_with_their_number(backend, double):
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [("single frame", "jit"), *(pytest.param("baseline", backend, marks=pytest.mark.slow) for backend in ("pmap", "jit"))],
+)
+def test_cost_of_a_device_does_not_grow_with_their_number(name, backend, double):
     """Memory, operations and communication by the compiler's account, one sample per device."""
     devices = jax.devices()[:2]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), uneven_batch())
-    state = parallel.replicate(initial_state("baseline"), devices)
-    step = compiled_steps.compile_train_step_now(sharp_config("baseline", backend), False, state, shapes, devices)
-    two, eight = (compile_for.account(compiled, None) for compiled in (step, mapped_step("baseline", backend, SAMPLES)))
+    state = parallel.replicate(initial_state(name), devices)
+    step = compiled_steps.compile_train_step_now(sharp_config(name, backend), False, state, shapes, devices)
+    two, eight = (compile_for.account(compiled, None) for compiled in (step, mapped_step(name, backend, SAMPLES)))
     assert two["collectives"].keys() == {"all-reduce"} and two["collectives"] == eight["collectives"]
     assert eight["temporary_bytes"] == pytest.approx(two["temporary_bytes"], rel=0.01)
     assert eight["flops"] == pytest.approx(two["flops"], rel=1e-4)
