@@ -341,7 +341,8 @@ def test_dynamic_depth_step_without_replacements(golden, monkeypatch):
     golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
     check_trackers(golden, depth_range)
     assert all(np.isfinite(value) for value in losses.values())
-    assert {name for name in grads} == ({"student"} if frozen else {"teacher", "pose", "student"})
+    for network, tree in grads.items():
+        assert any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)), network
     assert all(np.any(leaf) for leaf in jax.tree.leaves(jax.tree.map(np.asarray, grads["student"]["encoder"]["reduce"])))
 
 

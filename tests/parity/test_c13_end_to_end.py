@@ -178,7 +178,8 @@ def test_training_step_without_replacements(golden, monkeypatch):
     golden.check("out.augmentation_mask", np.asarray(outputs.student.augmented, np.float32)[:, None, None, None])
     check_trackers(golden, depth_range)
     assert all(np.isfinite(value) for value in losses.values())
-    assert set(grads) == ({"student"} if frozen else {"teacher", "pose", "student", "flow"})
+    for network, tree in grads.items():
+        assert any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)), network
 
 
 @pytest.mark.golden("c13_ds_infer")
