@@ -34,17 +34,23 @@ class Route:
         return Route(self.s, c * self.x + s * self.z + node[0], -s * self.x + c * self.z + node[1], self.heading + angle)
 
 
+def _smooth(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
 def route(lane: float, turn: int, radius: float) -> Route:
-    """Along the street x = 0 in +Z; at z = 0 straight on (``turn`` 0), right (1) or left (-1) with a circular arc."""
+    """Along the street x = 0 in +Z; at z = 0 straight on (``turn`` 0), right (1) or left (-1).
+
+    A turn is as long as a quarter circle of ``radius``. Its curvature rises from zero to 1.5 / ``radius`` and falls again.
+    """
     s = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
     arc = radius * np.pi / 2
-    heading = turn * np.clip((s + arc / 2) / arc, 0, 1) * np.pi / 2
+    heading = turn * _smooth((s + arc / 2) / arc) * np.pi / 2
     middle = (heading[1:] + heading[:-1]) / 2
-    x = np.concatenate([[0], np.cumsum(np.sin(middle))]) * _STEP
+    x = lane + np.concatenate([[0], np.cumsum(np.sin(middle))]) * _STEP
     z = np.concatenate([[0], np.cumsum(np.cos(middle))]) * _STEP
-    begin, start = (-arc / 2, -turn * lane - radius) if turn else (0.0, 0.0)  # the arc ends on the lane of the other street
-    anchor = np.searchsorted(s, begin) - 1  # last straight point
-    return Route(s, x - x[anchor] + lane, z - z[anchor] + start + s[anchor] - begin, heading)
+    return Route(s, x, z - (z[-1] + turn * lane) if turn else z + s[0], heading)  # a turn ends on the lane of the other street
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,27 +68,21 @@ class Ego:
         return self.T_world_cam[:, [0, 2], 3]
 
 
-def _smooth(x: np.ndarray) -> np.ndarray:
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
 def drive(maneuver: str, frames: int, roads: Roads, rng: np.random.Generator) -> Ego:
     """Plans one drive; ``maneuver`` is one of ``MANEUVERS``."""
     t = np.arange(-1, frames + 1, dtype=float)
     phase = t / max(frames - 1, 1)
     lane = int(rng.integers(len(roads.lanes)))
-    cruise = rng.uniform(0.62, 0.95)  # metres per frame
-    swing = 1 + 0.12 * np.sin(2 * np.pi * (phase * rng.uniform(0.6, 1.3) + rng.random()))
     offset = np.zeros_like(t)
     turn = {"right": 1, "left": -1}.get(maneuver, 0)
     path = route(roads.lanes[lane], turn, rng.uniform(6.5, 8.0) + (2 + roads.lanes[lane] if turn < 0 else 0))
     if maneuver == "stop":
-        speed = cruise * np.maximum(_smooth((0.42 - phase) / 0.36), _smooth((phase - 0.72) / 0.3))
+        speed = rng.uniform(0.7, 1.5) * np.maximum(_smooth((0.42 - phase) / 0.36), _smooth((phase - 0.72) / 0.3))
     elif turn:
-        speed = rng.uniform(0.45, 0.6) + (cruise - 0.45) * _smooth(np.abs(phase - 0.5) * 2.2 - 0.3)
+        slow, cruise = rng.uniform(0.25, 0.5), rng.uniform(0.7, 1.3)
+        speed = slow + (cruise - slow) * _smooth(np.abs(phase - 0.5) * 2.2 - 0.3)
     else:
-        speed = cruise * swing
+        speed = _changing_speed(t, rng)
     s = np.concatenate([[0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
     if maneuver == "stop":
         s += -(roads.half_road + 6.5) - np.interp(0.55, phase, s)
@@ -91,10 +91,19 @@ def drive(maneuver: str, frames: int, roads: Roads, rng: np.random.Generator) ->
     else:
         s += rng.uniform(-roads.block, 0.3 * roads.block)
     if maneuver == "wave":
-        offset = 0.7 * np.sin(2 * np.pi * (s / rng.uniform(28, 45) + rng.random()))
+        offset = rng.uniform(0.4, 0.8) * np.sin(2 * np.pi * (s / rng.uniform(22, 45) + rng.random()))
     x, z, heading = path.at(s, offset)
     drift = np.gradient(offset) / np.maximum(speed, 0.1)
-    return Ego(path, lane, s, offset, _camera(t, x, z, heading + np.arctan(drift), speed / cruise, rng))
+    return Ego(path, lane, s, offset, _camera(t, x, z, heading + np.arctan(drift), speed / 0.6, rng))
+
+
+def _changing_speed(t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Slow and fast stretches of one to two seconds in turn, in metres per frame: every speed occurs, none is the rule."""
+    times = t[0] - rng.uniform(0, 15) + np.concatenate([[0], np.cumsum(rng.uniform(10, 20, len(t) // 10 + 3))])
+    fast = np.arange(len(times)) % 2 == rng.integers(2)
+    speeds = np.where(fast, rng.uniform(0.8, 1.5, len(times)), rng.uniform(0.1, 0.6, len(times)))
+    i = np.searchsorted(times, t, side="right") - 1
+    return speeds[i] + (speeds[i + 1] - speeds[i]) * _smooth((t - times[i]) / (times[i + 1] - times[i]))
 
 
 def _camera(t, x, z, heading, liveliness, rng) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, UInt16
 from dd_jax.data.synthetic import calibration, lidar, world
 from dd_jax.data.synthetic.render import Frame, Renderer
 
-VERSION = 1
+VERSION = 2
 """Increased whenever the same recipe gives other files."""
 
 
