@@ -105,6 +105,14 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     for name in ("rotation_scale", "translation_scale"):
         value = getattr(model, name)
         require(value > 0, f"--config.model.{name}={value} must be positive")
+    require(
+        model.pose_downscale in (1, 2, 4, 8), f"--config.model.pose_downscale={model.pose_downscale} is not one of 1, 2, 4, 8"
+    )
+    within("loss.scales", loss.scales, 1, 4)
+    require(
+        not loss.pyramid or not config.sc.enabled,
+        "--config.loss.pyramid has no effect on SC-DepthV3, which trains the finest scale only: set it to False",
+    )
     require(model.flow_scale > 0, f"--config.model.flow_scale={model.flow_scale} must be positive")
     require(
         not model.flow or optim.freeze_step != 0,

@@ -59,6 +59,7 @@ class ModelConfig:
     initial_depth: float = 0.0  # of untrained networks, which fixes the free scale; 0 = PyTorch's default bias, about 0.2
     rotation_scale: float = 0.01  # factor on the axis-angle of the pose network; 0.01 in published checkpoints
     translation_scale: float = 0.01  # same for the translation
+    pose_downscale: int = 1  # factor by which images are reduced for the pose network: large rotations need small images
     initial_forward: float = 0.0  # forward motion per frame of the untrained pose network, in the unit of initial_depth
 
 
@@ -89,6 +90,8 @@ class DomdConfig:
 class LossConfig:
     ssim: float = 0.85  # weight of SSIM in the photometric error, the rest is L1
     smoothness: float = 1e-3
+    scales: int = 4  # decoder scales that are trained, from the finest on
+    pyramid: bool = False  # compare every scale with images of its own size; False: all at full size (Monodepth2)
     pyramid_distillation: float = 0.0  # coarse disparities compared with the finest; DS-Depth: 0.001
     automask: bool = True  # teacher: drop pixels with a lower error for an unwarped source
     automask_noise: float = 1e-5  # breaks ties between equal errors

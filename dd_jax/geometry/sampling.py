@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
 
 @jax.custom_vjp
@@ -140,3 +140,20 @@ def _slopes(values, fx, fy, gradient):
 
 
 sample_border.defvjp(_sample_forward, _sample_backward)
+
+
+def reduce_image(image: Float[Array, "*n h w c"], halvings: int) -> Float[Array, "*n _ _ c"]:
+    """The image at 1 / 2^halvings of its size: means of square blocks."""
+    for _ in range(halvings):
+        rows = image[..., 0::2, :, :] + image[..., 1::2, :, :]
+        image = (rows[..., 0::2, :] + rows[..., 1::2, :]) * 0.25
+    return image
+
+
+def reduce_image_with_holes(
+    image: Float[Array, "*n h w c"], holes: Bool[Array, "*n h w"], halvings: int
+) -> tuple[Float[Array, "*n _ _ c"], Bool[Array, "*n _ _"]]:
+    """:func:`reduce_image` over the pixels outside of holes, which are black; a hole where most of a block is one."""
+    share = reduce_image(holes[..., None].astype(image.dtype), halvings)
+    reduced = reduce_image(image, halvings) / jnp.where(share > 0.5, 1.0, 1 - share)
+    return jnp.where(share > 0.5, 0.0, reduced), share[..., 0] > 0.5

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dd_jax.geometry.sampling import reduce_image
 from dd_jax.runtime import reduce
 from dd_jax.types import NUM_SCALES
 
@@ -10,13 +11,12 @@ EdgeWeights = tuple[tuple[Float[Array, "b _ _"], Float[Array, "b _ _"]], ...]
 """Per scale: exp(-|gradient of the image|) along x and along y."""
 
 
-def image_pyramid(image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ 3"], ...]:
+def image_pyramid(image: Float[Array, "b h w 3"], levels: int = NUM_SCALES) -> tuple[Float[Array, "b _ _ 3"], ...]:
     """The image at 1, 1/2, 1/4 and 1/8 of its size, each level the 2x2 mean of the previous one."""
-    levels = [image]
-    for _ in range(NUM_SCALES - 1):
-        rows = levels[-1][:, 0::2] + levels[-1][:, 1::2]
-        levels.append((rows[:, :, 0::2] + rows[:, :, 1::2]) * 0.25)
-    return tuple(levels)
+    pyramid = [image]
+    for _ in range(levels - 1):
+        pyramid.append(reduce_image(pyramid[-1], 1))
+    return tuple(pyramid)
 
 
 def edge_weights(pyramid: tuple[Float[Array, "b _ _ 3"], ...]) -> EdgeWeights:

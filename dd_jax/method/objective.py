@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
 from dd_jax.config import Config
+from dd_jax.geometry.camera import zoom_intrinsics
+from dd_jax.geometry.sampling import reduce_image, reduce_image_with_holes
 from dd_jax.losses import ssim
 from dd_jax.losses.auto_mask import auto_mask
 from dd_jax.losses.consistency import consistency, dynamic_cycle, pose_cycle, pyramid_distillation, reliable_pixels
@@ -53,14 +55,14 @@ def loss_terms(config: Config, frozen: bool) -> list[Term]:
     terms = []
     if not frozen:  # Monodepth2
         terms += [
-            Term(f"{single}/photometric", 1.0, teacher_photometric),
+            Term(f"{single}/photometric", 1.0, per_level(teacher_photometric)),
             Term(f"{single}/smoothness", loss.smoothness, lambda x: smoothness(x.outputs.teacher_disps, x.edges, x.axis)),
             Term(f"{single}/distillation", loss.pyramid_distillation, lambda x: distillation(x.outputs.teacher_disps, x.axis)),
         ]
     if config.model.student:  # ManyDepth, DynamicDepth
         terms += [
-            Term("student/photometric", 1.0, student_photometric),
-            Term("student/consistency", loss.consistency, student_consistency),
+            Term("student/photometric", 1.0, per_level(student_photometric)),
+            Term("student/consistency", loss.consistency, per_level(student_consistency)),
             Term("student/smoothness", loss.smoothness, lambda x: smoothness(x.outputs.student.disps, x.edges, x.axis)),
             Term("student/distillation", loss.pyramid_distillation, lambda x: distillation(x.outputs.student.disps, x.axis)),
             *(Term(f"student/{name}", *term) for name, *term in normals),  # the poster
@@ -91,7 +93,35 @@ class LossInputs:
     def __init__(self, model: Networks, outputs: Outputs, batch: Batch, config: Config, axis: str | None):
         if not jnp.issubdtype(batch.images.dtype, jnp.floating):
             raise ValueError("the losses need float images in [0, 1]: augment the batch first")
-        self.model, self.outputs, self.batch, self.config, self.axis = model, outputs, batch, config, axis
+        self.model, self.batch, self.config, self.axis = model, batch, config, axis
+        self.outputs = finest_scales(outputs, config.loss.scales)
+
+    @functools.cached_property
+    def levels(self) -> tuple["LossInputs", ...]:
+        """What images are compared from: all scales at full size, or each scale at its own size (``loss.pyramid``)."""
+        if not self.config.loss.pyramid:
+            return (self,)
+        return tuple(self._level(scale) for scale in range(len(self.outputs.teacher_disps)))
+
+    def _level(self, scale: int) -> "LossInputs":
+        """One decoder scale alone, with images, holes, intrinsics and offsets of its size."""
+        batch, outputs, factor, only = self.batch, self.outputs, 2**scale, slice(scale, scale + 1)
+        K = jax.vmap(zoom_intrinsics, (0, None, None))(batch.K, jnp.full(2, 1 / factor), jnp.zeros(2))
+        batch = batch.replace(images=reduce_image(batch.images, scale), K=K)
+        student = outputs.student
+        if student is not None:
+            domd, residuals = student.disentangled, student.residuals
+            if domd is not None:
+                images, holes = reduce_image_with_holes(domd.images, domd.holes, scale)
+                domd = domd.replace(images=images, holes=holes)
+            residuals = None if residuals is None else residuals[only]
+            student = student.replace(disps=student.disps[only], disentangled=domd, residuals=residuals)
+        outputs = outputs.replace(teacher_disps=outputs.teacher_disps[only], student=student)
+        level = LossInputs(self.model, outputs, batch, self.config, self.axis)
+        level.offsets = None if self.offsets is None else reduce_image(self.offsets, scale)
+        if student is not None:
+            level.reliable = self.reliable[:, factor // 2 :: factor, factor // 2 :: factor]
+        return level
 
     @functools.cached_property
     def target(self) -> Target:
@@ -103,7 +133,7 @@ class LossInputs:
     @functools.cached_property
     def edges(self) -> EdgeWeights:
         """Edge weights of the target frame at all scales."""
-        return edge_weights(image_pyramid(self.batch.images[:, TARGET]))
+        return edge_weights(image_pyramid(self.batch.images[:, TARGET], len(self.outputs.teacher_disps)))
 
     @functools.cached_property
     def exists(self) -> Bool[Array, "b 2"]:
@@ -176,6 +206,20 @@ class LossInputs:
     def planes(self) -> ValidComparisons:
         """SC-Depth: all comparisons, and the pixels that count."""
         return valid_planes(*self.comparisons, self.config.sc, self.axis)
+
+
+def per_level(function: Callable[[LossInputs], Float[Array, " s"]]) -> Callable[[LossInputs], Float[Array, " s"]]:
+    """The term where images are compared; see :attr:`LossInputs.levels`."""
+    return lambda x: jnp.concatenate([function(level) for level in x.levels])
+
+
+def finest_scales(outputs: Outputs, count: int) -> Outputs:
+    """Outputs without the coarser decoder scales."""
+    student = outputs.student
+    if student is not None:
+        residuals = None if student.residuals is None else student.residuals[:count]
+        student = student.replace(disps=student.disps[:count], residuals=residuals)
+    return outputs.replace(teacher_disps=outputs.teacher_disps[:count], student=student)
 
 
 def teacher_photometric(x: LossInputs) -> Float[Array, " s"]:

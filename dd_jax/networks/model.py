@@ -62,6 +62,7 @@ class Networks(nnx.Module):
             rotation_scale=model.rotation_scale,
             translation_scale=model.translation_scale,
             initial_forward=model.initial_forward,
+            downscale=model.pose_downscale,
             draws=draws,
             axis=axis,
         )

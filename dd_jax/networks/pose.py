@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from dd_jax.geometry.sampling import reduce_image
 from dd_jax.networks.layers import Conv, Draws
 from dd_jax.networks.resnet import ResNet, feature_channels
 
@@ -26,6 +27,7 @@ class PoseNet(nnx.Module):
         translation, depth shrinks to match it; with a small rotation, turns are explained by sideways translation.
       initial_forward: forward translation of the untrained network, an initial bias of its last layer. Starting from 0, networks
         without pretraining may first explain the road by a downward translation and push everything above it to infinity.
+      downscale: factor by which both images are reduced first.
     """
 
     def __init__(
@@ -35,10 +37,11 @@ class PoseNet(nnx.Module):
         rotation_scale: float = PUBLISHED_SCALE,
         translation_scale: float = PUBLISHED_SCALE,
         initial_forward: float = 0.0,
+        downscale: int = 1,
         draws: Draws,
         axis: str | None = None,
     ):
-        self.rotation_scale, self.translation_scale = rotation_scale, translation_scale
+        self.rotation_scale, self.translation_scale, self.downscale = rotation_scale, translation_scale, downscale
         channels = 4 * width
         self.encoder = ResNet(LAYERS, width, in_images=2, draws=draws, axis=axis)
         self.squeeze = Conv(feature_channels(LAYERS, width)[-1], channels, 1, draws=draws)
@@ -67,7 +70,8 @@ class PoseNet(nnx.Module):
         norm = self.encoder.conv1.norm
         if not norm.use_running_average and norm.groups != groups:
             self.encoder.set_attributes(groups=groups)
-        rotation, translation = self.decode(self.encoder(jnp.concatenate([image_a, image_b], axis=-1))[-1])
+        images = reduce_image(jnp.concatenate([image_a, image_b], axis=-1), self.downscale.bit_length() - 1)
+        rotation, translation = self.decode(self.encoder(images)[-1])
         if backward is not None and self.has_forward_bias:
             change = -2 * self.translation_scale * self.out.bias[FORWARD_CHANNEL]
             translation = translation.at[:, 2].add(jnp.where(backward, change, 0.0))
