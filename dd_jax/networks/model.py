@@ -61,6 +61,7 @@ class Networks(nnx.Module):
             width,
             rotation_scale=model.rotation_scale,
             translation_scale=model.translation_scale,
+            forward_scale=model.forward_scale or model.translation_scale,
             initial_forward=model.initial_forward,
             downscale=model.pose_downscale,
             draws=draws,
