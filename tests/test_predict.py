@@ -202,8 +202,8 @@ def test_added_frame_raises_with_future_frame(tmp_path):
     claimed = {"input": known}
     (tmp_path / SETTINGS).write_text(json.dumps(claimed))
     with pytest.raises(ConfigError, match="holds files of another input"):
-        check_output_folder(tmp_path, {"input": now}, future=True)
-    check_output_folder(tmp_path, {"input": now}, future=False)
+        check_output_folder(tmp_path, {"input": now}, ahead=1)
+    check_output_folder(tmp_path, {"input": now}, ahead=0)
     assert json.loads((tmp_path / SETTINGS).read_text()) == {"input": now}
 
 

@@ -61,7 +61,7 @@ class Networks(nnx.Module):
             width,
             rotation_scale=model.rotation_scale,
             translation_scale=model.translation_scale,
-            initial_forward=model.initial_forward,
+            initial_forward=model.initial_forward * config.data.frame_step,
             draws=draws,
             axis=axis,
         )

@@ -157,7 +157,9 @@ def test_unfinished_triplets_raise(tree, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepare(tree.root, out, SMALL, threads=1)
     assert prepare(tree.root, out, SMALL, cities=["jena"], threads=1).triplets == 4  # ulm stays unfinished
-    command = rf"prepare_cityscapes.py {tree.root} --out={out} --height=96 --width=256 --quality=100 --resize=area again"
+    command = (
+        rf"prepare_cityscapes.py {tree.root} --out={out} --height=96 --width=256 --quality=100 --resize=area --frame_step=1 again"
+    )
     with pytest.raises(ConfigError, match=rf"{out} lacks triplets of ulm because .* run scripts/{command}, or read"):
         targets(tree.config)
     with pytest.raises(ConfigError, match=rf"lacks triplets of ulm .*prepare_cityscapes.py CITYSCAPES --out={out} "):
