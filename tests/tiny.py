@@ -1,5 +1,7 @@
 """A model small enough to compile in seconds, and batches for it."""
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from dd_jax.checkpoints import run_folder
-from dd_jax.config import Config, to_dict
+from dd_jax.config import Config, from_dict, to_dict
 from dd_jax.evaluation import metrics
 from dd_jax.inference import api
 from dd_jax.method import compiled_steps
@@ -73,6 +75,17 @@ def restored(config: Config) -> run_folder.Restored:
 def model() -> api.Model:
     """A model of untrained networks, compiled once for all tests of a process."""
     return api.Model(restored(config()))
+
+
+def model_of_step(frame_step: int) -> api.Model:
+    """The networks of :func:`model`, trained on frames that are ``frame_step`` apart; compiled once as well."""
+    first = model()
+    settings = from_dict(to_dict(first.config))
+    settings.data.frame_step = frame_step
+    other = copy.copy(first)
+    other._restored = dataclasses.replace(first._restored, config=settings)
+    other.__dict__.pop("digest", None)
+    return other
 
 
 def share_compiled_prediction(monkeypatch: pytest.MonkeyPatch) -> None:

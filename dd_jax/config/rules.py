@@ -9,7 +9,7 @@ from typing import Any
 from dd_jax.config import Config, ConfigError
 
 
-def check_frame_step(step: int) -> None:
+def check_frame_step(step: float | int) -> None:
     """Raises ConfigError if ``data.frame_step`` is not a positive integer."""
     if type(step) is not int or step < 1:
         raise ConfigError(f"--config.data.frame_step={step} must be a whole number of frames, 1 or more")
