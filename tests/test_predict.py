@@ -338,6 +338,15 @@ def given(model, tmp_path_factory):
     return path
 
 
+def test_script_says_if_no_frame_is_a_step_before(main, folder, tmp_path, capsys, monkeypatch):
+    tiny.share_compiled_prediction(monkeypatch)
+    tiny.model_of_step(3).save(tmp_path / "model")
+    for count, said in ((1, False), (2, True), (3, True), (4, False)):
+        images = [str(folder / f"{place}.png") for place in range(count)]
+        main([*images, f"--checkpoint={tmp_path / 'model'}", f"--out={tmp_path / str(count)}", "--fov=60", "--save=npy"])
+        assert ("frames that are 3 apart, which these are not" in capsys.readouterr().out) == said
+
+
 def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatch):
     tiny.share_compiled_prediction(monkeypatch)
     arguments = [str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--intrinsics=120,120,74.5,44.5", "--viewer"]

@@ -95,6 +95,7 @@ def share_compiled_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     def shared(config: Config, *devices: list) -> Callable:
         known, wanted = to_dict(first.config), to_dict(config)
         wanted["data"]["root"] = known["data"]["root"]  # not saved
+        wanted["data"]["frame_step"] = known["data"]["frame_step"]  # selects frames, compiles to the same
         return first._predict if wanted == known and not devices else compile_predict_step(config, *devices)
 
     monkeypatch.setattr(compiled_steps, "compile_predict_step", shared)

@@ -19,7 +19,6 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
-from dd_jax.config.rules import check_frame_step
 from dd_jax.data import frames
 from dd_jax.data.cityscapes import splits as rules
 from dd_jax.data.cityscapes.files import (
@@ -75,10 +74,12 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
     Raises:
       ConfigError: sequences or camera files are absent or invalid, or ``out`` holds triplets of another format.
     """
-    sizes_fit = min(settings.height, settings.width) >= 32 and 1 <= settings.quality <= 100
-    if settings.resize not in ("area", "lanczos") or not sizes_fit:
-        raise ConfigError(f"{settings}: sizes are at least 32, quality lies between 1 and 100, resize is 'area' or 'lanczos'")
-    check_frame_step(settings.frame_step)
+    numbers_fit = min(settings.height, settings.width) >= 32 and 1 <= settings.quality <= 100 and settings.frame_step >= 1
+    if settings.resize not in ("area", "lanczos") or not numbers_fit:
+        raise ConfigError(
+            f"{settings}: sizes are at least 32, quality lies between 1 and 100, resize is 'area' or 'lanczos', frame_step is at "
+            "least 1"
+        )
     tree = Tree(root, archives=sorted(root.glob("*.zip")))
     try:
         entries = _entries(tree, set(cities), STEP * settings.frame_step)
