@@ -24,7 +24,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
-from dd_jax.inference import preprocess, trajectory
+from dd_jax.inference import preprocess
 from dd_jax.inference.api import Model, check_batch_size
 from dd_jax.inference.inputs import Image, Source
 from dd_jax.inference.metric_scale import Prediction, Scale, Scaler, scaled
@@ -87,18 +87,19 @@ def predict(
       ConfigError: a frame that cannot be read or has another size, an ``out`` that cannot be written, or one that holds files
         of another model, camera or ``settings``. Files written so far stay.
     """
-    writer = PredictionWriter(out, source, formats, farthest, "" if scale == 1 else "m")
+    step = model.config.data.frame_step
+    writer = PredictionWriter(out, source, formats, farthest, "" if scale == 1 else "m", step)
     if network not in ("auto", "teacher"):
         raise ConfigError(f"network={network!r} is not available here: choose 'auto' or 'teacher'")
     check_batch_size(batch_size)
-    scaler, K = Scaler(scale, model.config.eval), model.camera(source.K, source.size, network, scale)
+    scaler, K = Scaler(scale, model.config.eval, step), model.camera(source.K, source.size, network, scale)
     about = {
         "model": model.digest, "K": source.K.tolist(), "size": list(source.size), "rate": source.rate, "network": network,
         "farthest": farthest if np.isfinite(farthest) else None, **(settings or {}),
         INPUT: [f"{name} {stamp}" for name, stamp in zip(source.names, source.stamps, strict=True)],
     }  # fmt: skip
     try:
-        check_output_folder(out, json.loads(json.dumps(about)), model.config.cost_volume.future_frame)
+        check_output_folder(out, json.loads(json.dumps(about)), step if model.config.cost_volume.future_frame else 0)
         if writer.complete:
             return Summary(writer.places, len(source.names), 0, 0, 0.0)
         records, count = Records(out / RECORDS, source.names, batch_size), 0
@@ -131,11 +132,11 @@ def predictions(
 
     After an error the frames of complete batches still come; those of the batch with the error do not.
     """
-    future = model.config.cost_volume.future_frame
+    future, step = model.config.cost_volume.future_frame, model.config.data.frame_step
 
     def is_input(place: int) -> bool:
         """Whether a frame that is predicted now reads this one."""
-        readers = (place, place + 1, place - 1) if future else (place, place + 1)
+        readers = (place, place + step, place - step) if future else (place, place + step)
         return any(0 <= reader < len(source.names) and not records.complete(reader) for reader in readers)
 
     def read() -> Iterator[Read]:
@@ -148,7 +149,7 @@ def predictions(
             yield image, resized, records.read(place)
 
     def samples() -> Iterator[Sample]:
-        for place, (before, now, after) in enumerate(preprocess.neighbours(read_ahead(read()), future)):
+        for place, (before, now, after) in enumerate(preprocess.neighbours(read_ahead(read()), future, step)):
             image, resized, known = now
             sample = None
             if not records.complete(place):
@@ -174,13 +175,12 @@ def predictions(
 
 
 def frames_of(source: Source, predicted: Iterator[tuple[Image | None, Prediction, float]]) -> Iterator[OutputFrame]:
-    """Frames with what depends on those before them: the pose and the colour limits."""
-    pose, limits = None, None
+    """Frames with their colour limits, which depend on those before them."""
+    limits = None
     for name, (image, prediction, factor) in zip(source.names, predicted, strict=False):  # a video may end early
-        pose = trajectory.next_pose(pose, prediction, factor)
         own = np.array(depth_limits(1 / prediction.inverse_depth[::2, ::2]))
         limits = own if limits is None else limits + SMOOTHING * (own - limits)
-        yield OutputFrame(name, image, prediction, factor, (float(limits[0]), float(limits[1])), pose)
+        yield OutputFrame(name, image, prediction, factor, (float(limits[0]), float(limits[1])))
 
 
 class Records:
@@ -234,11 +234,11 @@ class Records:
         return (self.made - self._first) / (self._now - self._began) if self.made > self._first else 0.0
 
 
-def check_output_folder(out: Path, about: dict[str, Any], future: bool) -> None:
+def check_output_folder(out: Path, about: dict[str, Any], ahead: int) -> None:
     """Creates the folder, or checks that its files were made with the same settings.
 
-    The input may have changed after the last frame of which a file exists; from one frame earlier if ``future`` says that
-    frames are matched with the next one.
+    The input may have changed after the last frame of which a file exists, and after the frame that it was matched with, which
+    is ``ahead`` frames later; 0 for models that match with earlier frames only.
 
     Raises:
       ConfigError: its files have another origin.
@@ -255,17 +255,17 @@ def check_output_folder(out: Path, about: dict[str, Any], future: bool) -> None:
         raise ConfigError(f"{path} cannot be read, so the settings of the files in {out} are unknown: {remedy}") from error
     differing = [name for name in {**about, **known} if known.get(name) != about.get(name)]
     if differing == [INPUT]:
-        if not _changed_after_last_file(out, known.get(INPUT), about[INPUT], future):
+        if not _changed_after_last_file(out, known.get(INPUT), about[INPUT], ahead):
             raise ConfigError(f"{out} holds files of another input: {remedy}")
         files.replace(path, json.dumps(about, indent=2) + "\n")
     elif differing:
         raise ConfigError(f"{out} holds depth predicted with other settings ({', '.join(differing)} differ): {remedy}")
 
 
-def _changed_after_last_file(out: Path, known: Any, now: list[str], future: bool) -> bool:
+def _changed_after_last_file(out: Path, known: Any, now: list[str], ahead: int) -> bool:
     """Whether the input differs from the known one only where no file exists yet, as when a damaged frame was replaced."""
     if not isinstance(known, list) or any((out / place).exists() for places in OF_ALL.values() for place in places):
         return False
     same = next((place for place, (a, b) in enumerate(zip(known, now)) if a != b), min(len(known), len(now)))
     written = {path.stem for path in out.glob("*/*")}
-    return not any(entry.rpartition(" ")[0] in written for entry in known[max(same - future, 0) :])
+    return not any(entry.rpartition(" ")[0] in written for entry in known[max(same - ahead, 0) :])

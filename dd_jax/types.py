@@ -13,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int32, Shaped, UInt8, UInt16, UInt32
 
 PREVIOUS, TARGET, NEXT = 0, 1, 2
-"""Positions on the frame axis of a triplet (t-1, t, t+1)."""
+"""Positions on the frame axis of a triplet (t-k, t, t+k), k = ``data.frame_step``."""
 
 
 def frames_at(x: Shaped[Array, "b f *rest"], places: tuple[int, ...]) -> Shaped[Array, "b n *rest"]:
@@ -30,7 +30,7 @@ NUM_SCALES = 4
 class Batch:
     """A batch from the loader (``inputs`` is None) or from augmentation (``inputs`` is filled).
 
-    In evaluation the frame axis holds two frames, (t-1, t), or three where the system matches with the next one too.
+    In evaluation the frame axis holds two frames, (t-k, t), or three where the system matches with the next one too.
     """
 
     images: UInt8[Array, "b f h w 3"] | Float[Array, "b f h w 3"]  # uint8 from the loader, float32 in [0, 1] afterwards

@@ -104,8 +104,9 @@ def run(flags: argparse.Namespace) -> None:
         flags.inputs, chosen=flags.frames, camera=flags.camera, intrinsics=flags.intrinsics, fov=flags.fov, rate=flags.rate
     )
     print(f"{source.title}: {len(source.names)} frames of {source.size[1]} x {source.size[0]}; camera: {source.camera}")
+    model = api.load(flags.checkpoint, flags.which)
     summary = predict(
-        api.load(flags.checkpoint, flags.which),
+        model,
         source,
         flags.out,
         formats=[*filter(None, flags.save.split(",")), *["viewer"] * flags.viewer],
@@ -118,6 +119,9 @@ def run(flags: argparse.Namespace) -> None:
     )
     if summary.missing:
         print(f"the video ends {summary.missing} frames before its announced length: it is cut off or damaged there")
+    step = model.config.data.frame_step
+    if 1 < summary.frames <= step and flags.network == "auto" and model.config.model.student:
+        print(f"this model matches frames that are {step} apart, which these are not: the single-frame network predicted all")
     speed = f", {summary.frames_per_second:.1f} per second" if summary.frames_per_second else ""
     print(f"{summary.frames} frames, {summary.predicted} predicted now{speed}")
     print(*(f"  {flags.out / place}" for place in summary.places), sep="\n")

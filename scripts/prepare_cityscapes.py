@@ -5,7 +5,8 @@
 CITYSCAPES contains leftImg8bit_sequence and camera, unpacked, or the original archives leftImg8bit_sequence_trainvaltest.zip and
 camera_trainvaltest.zip. Writes DIR/CITY/*.jpg, their cameras and DIR/splits; DIR is CITYSCAPES/preprocessed
 by default. May be interrupted: the same command continues. Train with --config.data.source=cityscapes
---config.data.root=CITYSCAPES (which also has test set and masks), or =DIR.
+--config.data.root=CITYSCAPES (which also has test set and masks), or =DIR. With --frame_step=k the neighbours are t-2k and t+2k;
+train such triplets with --config.data.frame_step=k.
 """
 
 import os
@@ -25,9 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=default.width)
     parser.add_argument("--quality", type=int, default=default.quality, help="of the JPEG, 1 to 100")
     parser.add_argument("--resize", choices=("area", "lanczos"), default=default.resize)
+    parser.add_argument("--frame_step", type=int, default=default.frame_step, help="k: frames t-2k, t, t+2k; default: 1")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     args = parser.parse_args(argv)
-    settings = Settings(args.height, args.width, args.quality, args.resize)
+    settings = Settings(args.height, args.width, args.quality, args.resize, args.frame_step)
     with command_line.job():
         result = prepare(args.root, args.out or args.root / "preprocessed", settings, args.cities, args.threads)
     print(f"{result.folder}: {result.triplets} triplets, {result.written} of them new")

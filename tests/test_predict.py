@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -95,6 +96,35 @@ def test_trajectory_files_equal_model_stream(done, model):
     rows = np.loadtxt(out / "trajectory_tum.txt")
     np.testing.assert_allclose(rows[:, 0], np.arange(6) / 10)
     np.testing.assert_allclose(rows[:, 1:4], stream.trajectory[:, :3, 3], atol=1e-8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_files_of_a_frame_step(folder, tmp_path, batch_size):
+    """Depth and trajectory equal the stream's; a continued job reads the frames that the missing ones match with."""
+    model, source = tiny.model_of_step(2), opened(folder)
+    arguments = {"formats": ["npy", "trajectory", "viewer"], "progress": False, "batch_size": batch_size}
+    predict(model, source, tmp_path / "out", **arguments)
+    stream = model.stream(FRAMES, K=source.K.astype(float), batch_size=batch_size)
+    for place, depth in enumerate(stream):
+        np.testing.assert_array_equal(np.load(tmp_path / f"out/depth/{place}.npy"), depth)
+    assert (tmp_path / "out/trajectory_kitti.txt").read_text() == trajectory.kitti(stream.trajectory)
+    assert len(stream.trajectory) == len(FRAMES)
+    page = (tmp_path / "out/viewer.html").read_text()
+    frames = json.loads(re.search(r'<script id="scene" type="application/json">(.*?)</script>', page, re.DOTALL)[1])["frames"]
+    np.testing.assert_allclose([frame["pose"] for frame in frames], stream.trajectory[:, :3], atol=1e-6)
+
+    whole = contents(tmp_path / "out")
+    for name in ("5", "4"):
+        (tmp_path / "out" / RECORDS / f"{name}.npz").unlink()
+        (tmp_path / f"out/depth/{name}.npy").unlink()
+    assert predict(model, source, tmp_path / "out", **arguments).predicted == 2
+    assert contents(tmp_path / "out") == whole
+
+
+def test_other_frame_step_needs_another_folder(model, folder, tmp_path):
+    predict(model, opened(folder), tmp_path / "out", formats=["npy"], progress=False)
+    with pytest.raises(ConfigError, match=r"out holds depth predicted with other settings \(model differ\)"):
+        predict(tiny.model_of_step(2), opened(folder), tmp_path / "out", formats=["npy"], progress=False)
 
 
 def test_video_shows_every_frame(done):
@@ -202,8 +232,13 @@ def test_added_frame_raises_with_future_frame(tmp_path):
     claimed = {"input": known}
     (tmp_path / SETTINGS).write_text(json.dumps(claimed))
     with pytest.raises(ConfigError, match="holds files of another input"):
-        check_output_folder(tmp_path, {"input": now}, future=True)
-    check_output_folder(tmp_path, {"input": now}, future=False)
+        check_output_folder(tmp_path, {"input": now}, ahead=1)
+    claimed = {"input": ["0 a", "1 b", "2 c"]}
+    (tmp_path / SETTINGS).write_text(json.dumps(claimed))
+    with pytest.raises(ConfigError, match="holds files of another input"):
+        check_output_folder(tmp_path, {"input": ["0 a", "1 b", "2 c", "3 d"]}, ahead=2)
+    (tmp_path / SETTINGS).write_text(json.dumps({"input": known}))
+    check_output_folder(tmp_path, {"input": now}, ahead=0)
     assert json.loads((tmp_path / SETTINGS).read_text()) == {"input": now}
 
 
@@ -301,6 +336,15 @@ def given(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("given") / "model"
     model.save(path)
     return path
+
+
+def test_script_says_if_no_frame_is_a_step_before(main, folder, tmp_path, capsys, monkeypatch):
+    tiny.share_compiled_prediction(monkeypatch)
+    tiny.model_of_step(3).save(tmp_path / "model")
+    for count, said in ((1, False), (2, True), (3, True), (4, False)):
+        images = [str(folder / f"{place}.png") for place in range(count)]
+        main([*images, f"--checkpoint={tmp_path / 'model'}", f"--out={tmp_path / str(count)}", "--fov=60", "--save=npy"])
+        assert ("frames that are 3 apart, which these are not" in capsys.readouterr().out) == said
 
 
 def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """A model small enough to compile in seconds, and batches for it."""
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from dd_jax.checkpoints import run_folder
-from dd_jax.config import Config, to_dict
+from dd_jax.config import Config, from_dict, to_dict
 from dd_jax.evaluation import metrics
 from dd_jax.inference import api
 from dd_jax.method import compiled_steps
@@ -75,6 +77,17 @@ def model() -> api.Model:
     return api.Model(restored(config()))
 
 
+def model_of_step(frame_step: int) -> api.Model:
+    """The networks of :func:`model`, trained on frames that are ``frame_step`` apart; compiled once as well."""
+    first = model()
+    settings = from_dict(to_dict(first.config))
+    settings.data.frame_step = frame_step
+    other = copy.copy(first)
+    other._restored = dataclasses.replace(first._restored, config=settings)
+    other.__dict__.pop("digest", None)
+    return other
+
+
 def share_compiled_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further models with the config of :func:`model`, as read from disk, use its compiled prediction."""
     compile_predict_step, first = compiled_steps.compile_predict_step, model()
@@ -82,6 +95,7 @@ def share_compiled_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     def shared(config: Config, *devices: list) -> Callable:
         known, wanted = to_dict(first.config), to_dict(config)
         wanted["data"]["root"] = known["data"]["root"]  # not saved
+        wanted["data"]["frame_step"] = known["data"]["frame_step"]  # selects frames, compiles to the same
         return first._predict if wanted == known and not devices else compile_predict_step(config, *devices)
 
     monkeypatch.setattr(compiled_steps, "compile_predict_step", shared)

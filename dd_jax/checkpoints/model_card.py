@@ -86,6 +86,8 @@ def _facts(restored: Restored, sha256: str) -> Iterator[tuple[str, Any]]:
         single = f"student of {model.student_layers} layers, {config.cost_volume.bins} depth bins; teacher and pose of 18 layers"
     yield "networks", f"{single}; width {model.width}"
     yield "image size", f"{config.data.height} x {config.data.width}"
+    if config.data.frame_step > 1:
+        yield "previous frame", f"{config.data.frame_step} frames before"
     near, far = (float(value) for value in restored.state.depth_range)
     if model.student:
         yield "depth bins from, to", f"{near:.4g}, {far:.4g}"

@@ -9,6 +9,12 @@ from typing import Any
 from dd_jax.config import Config, ConfigError
 
 
+def check_frame_step(step: float | int) -> None:
+    """Raises ConfigError if ``data.frame_step`` is not a positive integer."""
+    if type(step) is not int or step < 1:
+        raise ConfigError(f"--config.data.frame_step={step} must be a whole number of frames, 1 or more")
+
+
 def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> None:
     """Checks all fields; ``num_devices`` is over all processes.
 
@@ -67,6 +73,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
             f"--config.data.{flag}={size} must be a multiple of 32, because the encoder halves the image five times: "
             f"the nearest are {max(32, size // 32 * 32)} and {size // 32 * 32 + 32}",
         )
+    check_frame_step(data.frame_step)
     require(data.batch_size > 0, f"--config.data.batch_size={data.batch_size} must be positive")
     require(
         data.batch_size % num_devices == 0,

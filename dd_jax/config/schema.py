@@ -17,6 +17,7 @@ class DataConfig:
     source: str = "kitti"  # "kitti" (raw layout, also synthetic drives) | "cityscapes" | "folder" | "tfds" (a TFDS store)
     root: str = ""  # folder of the data set
     split_dir: str = ""  # folder with {train,val,test}_files.txt; "" = ROOT/splits
+    frame_step: int = 1  # k: the neighbours of frame t are t-k and t+k; Cityscapes: t-2k and t+2k of its 17 Hz recording
     height: int = 192  # training size, multiples of 32
     width: int = 640
     intrinsics: str = "calib"  # "calib" (true, per drive) | "nominal" (the constant KITTI matrix of Monodepth2)

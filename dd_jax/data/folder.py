@@ -36,7 +36,7 @@ def is_image(name: str) -> bool:
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
-    """Triplets of neighbouring frames of a clip; there is no ground truth.
+    """Triplets of frames of a clip, ``config.frame_step`` apart; there is no ground truth.
 
     Raises:
       ConfigError: no frames, duplicate names, no usable intrinsics, a damaged split file, or clips too short for a triplet.
@@ -44,7 +44,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     path, root = split_file(config, split), Path(config.root)
     folders, table = Folders(root), FrameTable()
     clips = _clips(folders)
-    chosen = _from_file(path, clips) if path.is_file() or config.split_dir else _by_rule(clips, split, root)
+    chosen = _from_file(path, clips) if path.is_file() or config.split_dir else _by_rule(clips, split, root, config.frame_step)
 
     def position(clip: str, place: int) -> int:
         def find() -> FrameFile | None:
@@ -56,11 +56,12 @@ def list_split(config: DataConfig, split: str) -> Listing:
 
         return table.position((clip, place), find) if 0 <= place < len(clips[clip]) else MISSING
 
+    offsets = (-config.frame_step, 0, config.frame_step)
     cameras = _cameras(root, {clip: clips[clip] for clip, _ in chosen}, (config.height, config.width))
     return Listing(
         root=root,
         files=table.files,
-        triplets=np.array([[position(clip, place + step) for step in (-1, 0, 1)] for clip, place in chosen], np.int32),
+        triplets=np.array([[position(clip, place + offset) for offset in offsets] for clip, place in chosen], np.int32),
         K=np.stack([cameras[clip] for clip, _ in chosen]),
         names=[f"{clip} {Path(clips[clip][place]).stem}".strip() for clip, place in chosen],
         ground_truth=lambda index, kind: None,
@@ -92,18 +93,18 @@ def _clips(folders: Folders) -> Clips:
     return clips
 
 
-def _by_rule(clips: Clips, split: str, root: Path) -> list[tuple[str, int]]:
+def _by_rule(clips: Clips, split: str, root: Path, step: int) -> list[tuple[str, int]]:
     """Frames with both neighbours on the same side of the cut; a clip too short for a cut is for training."""
-    chosen = []
+    chosen, fewest = [], 2 * step + 1
     for clip, names in clips.items():
-        tail = max(3, round(len(names) / VAL_SHARE))
-        cut = len(names) - tail if len(names) >= 6 else len(names)
-        places = range(1, cut - 1) if split == "train" else range(cut + 1, len(names) - 1)
+        tail = max(fewest, round(len(names) / VAL_SHARE))
+        cut = len(names) - tail if len(names) >= 2 * fewest else len(names)
+        places = range(step, cut - step) if split == "train" else range(cut + step, len(names) - step)
         chosen += [(clip, place) for place in places]
     if not chosen:
         raise ConfigError(
-            f"the clips in {root / 'frames'} are too short for the {split} split: a clip needs three frames in a row, "
-            "and six if three of them are to be for val"
+            f"the clips in {root / 'frames'} are too short for the {split} split: with "
+            f"--config.data.frame_step={step} a clip needs {fewest} frames, and {2 * fewest} if some of them are to be for val"
         )
     return chosen
 

@@ -31,7 +31,7 @@ WHOLE: Box = (0.0, 1.0, 0.0, 1.0)
 
 @dataclasses.dataclass
 class Sample:
-    """Three consecutive frames (t-1, t, t+1); a missing one is all zeros and False in ``exists``."""
+    """Three frames (t-k, t, t+k), k = ``data.frame_step``; a missing one is all zeros and False in ``exists``."""
 
     images: UInt8[np.ndarray, "f h w 3"]
     masks: Bool[np.ndarray, "f h w"]  # potentially dynamic objects

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt16
 
 from dd_jax.config import Config, ConfigError, DataConfig
+from dd_jax.config.rules import check_frame_step
 from dd_jax.data import folder
 from dd_jax.data.cache import open_cache, warn_of_misfits
 from dd_jax.data.cityscapes import dataset as cityscapes
@@ -67,6 +68,10 @@ class TripletSource:
         prior = self._store.prior(triplets[:, TARGET])
         return batch if prior is None else batch | {"prior": prior}
 
+    def complete(self) -> Int[np.ndarray, " m"]:
+        """The samples with both neighbours."""
+        return np.flatnonzero((self._triplets >= 0).all(axis=1))
+
     def ground_truth(self, index: SupportsIndex, kind: str) -> GroundTruth | None:
         """Measured depth of a kind (``eval.ground_truth``, if the source has several) at native size; None if there is none."""
         return self._listing.ground_truth(int(self._kept[index]), kind)
@@ -115,8 +120,9 @@ def list_split(config: DataConfig, split: str) -> Listing:
     """The samples of a split, listed by the reader of its source without decoding an image.
 
     Raises:
-      ConfigError: files are absent or invalid.
+      ConfigError: files are absent or invalid, or ``config.frame_step`` is.
     """
+    check_frame_step(config.frame_step)
     match config.source:
         case "kitti":
             listing = kitti.list_split(config, split)
@@ -150,8 +156,11 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
     The shares of all processes, concatenated in order, equal the batch of a single process. ``get_state()`` is
     ``{"next_index": batches taken}``, valid for any number of threads and processes if the global batch size stays the same.
 
+    With ``data.frame_step`` > 1 samples without both neighbours are left out, ``frame_step`` at each end of a drive. With 1,
+    where the published lists decide, those that they contain are used with the neighbour that exists.
+
     Raises:
-      ConfigError: the batch size is not divisible by the number of processes.
+      ConfigError: the batch size is not divisible by the number of processes, or no sample has both neighbours.
     """
     share, rest = divmod(config.data.batch_size, num_processes)
     if rest or not share:
@@ -159,18 +168,36 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
             f"--config.data.batch_size={config.data.batch_size} is global and must be divisible by the {num_processes} processes"
         )
 
+    used = _trainable(source, config.data.frame_step)
+
     def draw(index: int, rng: np.random.Generator) -> tuple[int, np.uint32]:
         return index, rng.integers(2**32, dtype=np.uint32)
 
     def load(samples: list[tuple[int, np.uint32]]) -> Batch:
         indices, seeds = zip(*samples[process * share : (process + 1) * share])
-        return Batch(**source.gather(np.array(indices)), seed=np.array(seeds, np.uint32))
+        return Batch(**source.gather(used[np.array(indices)]), seed=np.array(seeds, np.uint32))
 
     # Indices are shuffled, not samples; all processes draw the same global batch and each loads its share.
-    stream = grain.MapDataset.range(len(source)).seed(config.train.seed).shuffle().repeat(None).random_map(draw)
+    stream = grain.MapDataset.range(len(used)).seed(config.train.seed).shuffle().repeat(None).random_map(draw)
     stream = stream.batch(config.data.batch_size, drop_remainder=True, batch_fn=list).map(load)
     threads = config.data.threads
     return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def _trainable(source: TripletSource, step: int) -> Int[np.ndarray, " m"]:
+    """The samples to train on; logs how many others there are."""
+    used = np.arange(len(source)) if step == 1 else source.complete()
+    if not used.size:
+        raise ConfigError(
+            f"none of the {len(source)} training samples has a readable frame {step} before and {step} after it: "
+            f"lower --config.data.frame_step={step}, or check the files"
+        )
+    if used.size < len(source):
+        log.warning(
+            "%d of %d training samples are left out: they have no readable frame --config.data.frame_step=%d before or after "
+            "them, as at the ends of drives", len(source) - used.size, len(source), step,
+        )  # fmt: skip
+    return used
 
 
 def batch_shapes(source: TripletSource, config: Config) -> Batch:
@@ -182,7 +209,7 @@ def batch_shapes(source: TripletSource, config: Config) -> Batch:
 def eval_batches(
     source: TripletSource, indices: Sequence[int] | Int[np.ndarray, " m"], batch_size: int, num_frames: int = TARGET + 1
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Batch]]:
-    """(t-1, t), or all three frames, of the samples ``indices`` in order; the last batch is padded with its last sample.
+    """(t-k, t), or all three frames, of the samples ``indices`` in order; the last batch is padded with its last sample.
 
     Yields the real indices (n <= batch_size) and a batch of ``batch_size``.
     """

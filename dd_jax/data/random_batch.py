@@ -11,7 +11,7 @@ def random_batch(data: DataConfig, batch_size: int, num_frames: int = 3) -> Batc
 
     Args:
       data: sets the size and whether there are masks and prior depth.
-      num_frames: 2 for (t-1, t), or 3.
+      num_frames: 2 for (t-k, t), or 3.
     """
     rng = np.random.default_rng(0)
     height, width = data.height, data.width

@@ -288,7 +288,7 @@ def _signature(restored: Restored, out: Path, new: set[str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "system": {"name": restored.config.name, "step": restored.step, "digest": digest},
-        "frames": {"height": data.height, "width": data.width, "resize": data.resize},
+        "frames": {"height": data.height, "width": data.width, "resize": data.resize, "step": data.frame_step},
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "artifacts": {name: about for name, about in _listed(out, digest).items() if name not in new},
     }

@@ -104,6 +104,13 @@ def _frames(count: int) -> list[tuple[str, int]]:
     return [("", TARGET), ("previous_", PREVIOUS), ("next_", NEXT)][:count]
 
 
+def _name(prefix: str, step: int) -> str:
+    """A frame in descriptions; ``step`` is ``data.frame_step``."""
+    if not prefix or step == 1:
+        return f"the {prefix.replace('_', ' ')}frame"
+    return f"the frame {step} {'before' if prefix == 'previous_' else 'after'}"
+
+
 def _image(config: Config, pixels: str, which: str) -> Port:
     unit = "RGB in [0, 1]" if pixels == "float32" else "RGB in 0 ... 255"
     return Port((config.data.height, config.data.width, 3), pixels, unit, which)
@@ -132,7 +139,7 @@ def _teacher(restored: Restored, pixels: str) -> Program:
 
 def _student(restored: Restored, pixels: str) -> Program:
     config = restored.config
-    frames = _frames(3 if config.cost_volume.future_frame else 2)
+    frames, step = _frames(3 if config.cost_volume.future_frame else 2), config.data.frame_step
 
     def predict_sample(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
         batch = _batch({name: value[None] for name, value in arrays.items()}, len(frames))
@@ -149,7 +156,7 @@ def _student(restored: Restored, pixels: str) -> Program:
 
     inputs = {}
     for prefix, _ in frames:
-        name = f"the {prefix.removesuffix('_')} frame" if prefix else "the frame"
+        name = _name(prefix, step)
         inputs[f"{prefix}image"] = _image(config, pixels, name)
         if config.domd.enabled:
             size = config.data.height, config.data.width
@@ -164,7 +171,7 @@ def _student(restored: Restored, pixels: str) -> Program:
             (4, 4),
             "float32",
             "unit of depth",
-            "relative pose from the camera of the frame to that of the previous frame; identity if there is none",
+            f"relative pose from the camera of the frame to that of {_name('previous_', step)}; identity if there is none",
         ),
     }
     return Program("student", inputs, outputs, run)

@@ -14,8 +14,9 @@ from dd_jax.checkpoints.run_folder import Restored
 from dd_jax.config import Config, ConfigError, EvalConfig
 from dd_jax.data import video_camera
 from dd_jax.evaluation import metrics
-from dd_jax.inference import preprocess, trajectory
+from dd_jax.inference import preprocess
 from dd_jax.inference.metric_scale import CameraHeight, Prediction, Scale, Scaler, missing, scaled
+from dd_jax.inference.trajectory import Trajectory
 from dd_jax.method import compiled_steps
 from dd_jax.runtime.pipeline import in_groups, one_behind
 from dd_jax.types import PREVIOUS, Batch, Predictions
@@ -128,9 +129,10 @@ class Model:
         """Depth of one frame.
 
         Args:
-          previous: the previous frame; without it the single-frame network predicts.
+          previous: the frame ``config.data.frame_step`` before (by default the previous one); without it the single-frame
+            network predicts.
           K: needed to match with the previous frame, and for ``CameraHeight``.
-          following: the next frame, for models that match with it too (``cost_volume.future_frame``).
+          following: the frame as many after, for models that match with it too (``cost_volume.future_frame``).
           mask, previous_mask, following_mask: (H, W), nonzero = potentially dynamic object; None = no object.
           scale: a factor on the depth, or how to find it: ``Median``, ``CameraHeight`` or ``Speed``.
           network: "auto" | "student" (two frames) | "teacher" (one frame).
@@ -138,7 +140,7 @@ class Model:
         Raises:
           ConfigError: frames, masks or K of the wrong shape or type, a missing input, or a scale that cannot be found.
         """
-        scaler = Scaler(scale, self.config.eval)
+        scaler = Scaler(scale, self.config.eval, self.config.data.frame_step)
         future = self.config.cost_volume.future_frame
         if following is not None and not future:
             raise ConfigError("this model does not use the following frame (cost_volume.future_frame is off): leave it out")
@@ -179,7 +181,8 @@ class Model:
         """Depth of consecutive frames, as an iterator; reads one batch ahead, so that the device never waits.
 
         Arguments and errors are those of :meth:`predict`, for all frames; ``masks`` has one per frame. All frames have the
-        same camera and size. ``batch_size`` frames are predicted at once, which suits a GPU.
+        same camera and size. ``batch_size`` frames are predicted at once, which suits a GPU. The first ``config.data.frame_step``
+        frames have no previous frame.
         """
         check_batch_size(batch_size)
         if network == "student":
@@ -188,7 +191,8 @@ class Model:
         for name, items in (("frames", frames), ("masks", [] if masks is None else masks)):
             if not hasattr(items, "__iter__"):
                 raise ConfigError(f"{name} must be a sequence of arrays, such as a list or a generator: it is {items!r}")
-        return Stream(self, frames, K, masks, Scaler(scale, self.config.eval), network, batch_size)
+        scaler = Scaler(scale, self.config.eval, self.config.data.frame_step)
+        return Stream(self, frames, K, masks, scaler, network, batch_size)
 
     def choose(self, network: str, has_previous: bool) -> str:
         """The network that predicts, "student" or "teacher".
@@ -243,18 +247,21 @@ class Stream(Iterator[np.ndarray]):
         batch_size: int,
     ):
         self._model, self._scaler, self._network, self._batch_size = model, scaler, network, batch_size
-        self._poses: list[np.ndarray] = []
+        self._trajectory = Trajectory(model.config.data.frame_step)
         self._steps = self._run(iter(frames), K, itertools.repeat(None) if masks is None else iter(masks))
 
     def __next__(self) -> Float32[np.ndarray, "H W"]:
         size, prediction, factor = next(self._steps)
-        self._poses.append(trajectory.next_pose(self._poses[-1] if self._poses else None, prediction, factor))
+        self._trajectory.add(prediction, factor)
         return full_size(prediction, size, factor)
 
     @property
     def trajectory(self) -> Float64[np.ndarray, "n 4 4"]:
-        """T_first_from_camera of every frame so far, in the unit of the depth; x right, y down, z forward."""
-        return np.stack(self._poses) if self._poses else np.empty((0, 4, 4))
+        """T_first_from_camera of every frame so far, in the unit of the depth; x right, y down, z forward.
+
+        See :class:`dd_jax.inference.trajectory.Trajectory` for models with ``data.frame_step`` > 1.
+        """
+        return np.stack(self._trajectory.poses) if self._trajectory.poses else np.empty((0, 4, 4))
 
     def _run(self, frames: Iterator[np.ndarray], K: np.ndarray | None, masks: Iterator) -> Iterator[Any]:
         first = next(frames, None)
@@ -273,7 +280,7 @@ class Stream(Iterator[np.ndarray]):
                 preprocess.check_size(frame.shape[:2], size, f"frame {number}")
                 yield item
 
-        triplets = preprocess.neighbours(resized(), config.cost_volume.future_frame)
+        triplets = preprocess.neighbours(resized(), config.cost_volume.future_frame, config.data.frame_step)
         samples = in_groups((preprocess.assemble(*triplet, K, config) for triplet in triplets), self._batch_size)
         started = ((group, model.start(preprocess.stack_samples(group, self._batch_size))) for group in samples)
         finished = (

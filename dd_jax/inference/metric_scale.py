@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -54,7 +55,7 @@ class Speed:
     """The ratio of the true distance between two frames to that of the pose network.
 
     ``metres_per_second`` is one number, or one per frame. A stream uses the median of the ratios so far, without frames in
-    which the car hardly moves.
+    which the car hardly moves. For frames farther apart (``data.frame_step``), the mean speed since the previous one counts.
     """
 
     metres_per_second: float | Iterable[float]
@@ -69,7 +70,7 @@ class Prediction:
     """Network outputs for one frame, on the host, in the networks' unit and at their size."""
 
     inverse_depth: Float32[np.ndarray, "h w"]
-    T_previous_from_target: Float32[np.ndarray, "4 4"] | None  # None without a previous frame
+    T_previous_from_target: Float32[np.ndarray, "4 4"] | None  # to the frame ``data.frame_step`` before; None if there is none
     network: str  # "student" | "teacher"
 
 
@@ -79,13 +80,15 @@ class Scaler:
     Args:
       scale: see the classes above; a number is the factor itself.
       config: range and crop of the ground truth.
+      frame_step: distance in frames to the previous frame of a prediction.
 
     Raises:
       ConfigError: another type, or a value that is not positive and finite.
     """
 
-    def __init__(self, scale: Scale, config: EvalConfig):
-        self.scale, self._config = scale, config
+    def __init__(self, scale: Scale, config: EvalConfig, frame_step: int = 1):
+        self.scale, self._config, self._frame_step = scale, config, frame_step
+        self._speeds: deque[float | None] = deque(maxlen=frame_step)  # of the frames since the previous one
         self._found: list[float] = []
         self._known: Iterator = itertools.repeat(None)
         match scale:
@@ -117,7 +120,7 @@ class Scaler:
             case CameraHeight(metres, pitch):
                 ratio = metres / ground_plane.camera_height(prediction.inverse_depth, K, pitch)
             case Speed(rate=rate):
-                ratio = _speed_ratio(prediction, known, rate)
+                ratio = self._speed_ratio(prediction, known, rate)
             case _:
                 return float(self.scale)
         if ratio is not None:
@@ -134,6 +137,19 @@ class Scaler:
         valid = metrics.valid_pixels(truth, self._config)
         depth = metrics.depth_at(prediction.inverse_depth, truth.shape, self._config)
         return metrics.median_ratio(depth, truth, valid, self._config) if valid.any() else None
+
+    def _speed_ratio(self, prediction: Prediction, speed: float | None, rate: float) -> float | None:
+        T = prediction.T_previous_from_target
+        if not (speed is None or isinstance(speed, int | float | np.number)):
+            raise ConfigError(f"{SPEEDS}: {speed!r} is not a number")
+        self._speeds.append(speed)
+        if T is None or None in self._speeds:
+            return None
+        mean = abs(sum(self._speeds) / len(self._speeds))
+        distance = float(np.linalg.norm(T[:3, 3]))
+        if not STANDING <= mean <= LARGEST or distance == 0:
+            return None
+        return mean * self._frame_step / rate / distance
 
 
 def scaled(
@@ -168,16 +184,6 @@ def _one_per_frame(values: Iterable, sentence: str) -> Iterator:
     if isinstance(values, str) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
         raise ConfigError(f"{sentence}: it was given {values!r}")
     return iter(values)
-
-
-def _speed_ratio(prediction: Prediction, speed: float | None, rate: float) -> float | None:
-    T = prediction.T_previous_from_target
-    if not (speed is None or isinstance(speed, int | float | np.number)):
-        raise ConfigError(f"{SPEEDS}: {speed!r} is not a number")
-    if T is None or speed is None or not STANDING <= abs(speed) <= LARGEST:
-        return None
-    distance = float(np.linalg.norm(T[:3, 3]))
-    return abs(speed) / rate / distance if distance > 0 else None
 
 
 def _require_positive(name: str, value: float) -> None:

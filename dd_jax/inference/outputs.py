@@ -13,13 +13,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from dd_jax.config import ConfigError
 from dd_jax.inference import pointcloud, trajectory, viewer
 from dd_jax.inference.api import full_size
 from dd_jax.inference.inputs import Source
 from dd_jax.inference.metric_scale import Prediction
+from dd_jax.inference.trajectory import Trajectory
 from dd_jax.inference.video_writer import SideBySideVideo
 from dd_jax.report import colorize_depth
 from dd_jax.runtime import files
@@ -50,7 +51,6 @@ class OutputFrame:
     prediction: Prediction
     factor: float  # on the depth
     limits: tuple[float, float]  # of the colours: farthest and nearest inverse depth, in the networks' unit
-    pose: Float[np.ndarray, "4 4"]  # T_first_from_camera, scaled
 
 
 class PredictionWriter:
@@ -62,12 +62,15 @@ class PredictionWriter:
       formats: of :data:`FORMATS`.
       farthest: points beyond this depth are left out of point clouds.
       unit: of the depth, "m" or "".
+      frame_step: distance in frames to the previous frame of a prediction.
 
     Raises:
       ConfigError: no format, an unknown one, or ``farthest`` is not positive; in use, a file that cannot be written.
     """
 
-    def __init__(self, out: Path, source: Source, formats: Sequence[str], farthest: float = np.inf, unit: str = ""):
+    def __init__(
+        self, out: Path, source: Source, formats: Sequence[str], farthest: float = np.inf, unit: str = "", frame_step: int = 1
+    ):
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is not one of the formats {', '.join(FORMATS)}")
@@ -83,7 +86,7 @@ class PredictionWriter:
         self._step = (count - 1) / max(len(spread) - 1, 1)  # of the viewer's frames
         self._viewed = set(spread.tolist()) if "viewer" in self._of_all else set()
         self._viewer_frames: dict[int, dict] = {}
-        self._poses: list[np.ndarray] = []
+        self._trajectory = Trajectory(frame_step)
         self._video = SideBySideVideo(out / OF_ALL["mp4"][0], source.rate) if "mp4" in self._of_all else None
 
     @property
@@ -102,7 +105,7 @@ class PredictionWriter:
 
     def add(self, place: int, frame: OutputFrame) -> None:
         """Adds the next frame; returns before its files are written."""
-        self._poses.append(frame.pose)
+        self._trajectory.add(frame.prediction, frame.factor)
         if frame.image is None:
             return
         written = self._writers.submit(self._write, place, frame)
@@ -150,21 +153,23 @@ class PredictionWriter:
                     data = pointcloud.ply(frame.image, depth, self._source.K, self._farthest)
             files.replace(self._file(kind, frame.name), data)
         if place in self._viewed:
-            self._viewer_frames[place] = viewer.encode_frame(frame.name, frame.image, depth, frame.pose)
+            self._viewer_frames[place] = viewer.encode_frame(frame.name, frame.image, depth)
         return coloured
 
     def _finish(self) -> None:
         """Writes the files of all frames."""
+        poses = self._trajectory.poses
         if "trajectory" in self._of_all:
-            times = [place / self._source.rate for place in range(len(self._poses))]
-            texts = trajectory.kitti(self._poses), trajectory.tum(self._poses, times)
+            times = [place / self._source.rate for place in range(len(poses))]
+            texts = trajectory.kitti(poses), trajectory.tum(poses, times)
             for name, text in zip(OF_ALL["trajectory"], texts, strict=True):
                 files.replace(self._out / name, text)
         if self._viewer_frames:
-            shown = [self._viewer_frames[place] for place in sorted(self._viewer_frames)]
+            places = sorted(self._viewer_frames)
+            shown, their_poses = [self._viewer_frames[place] for place in places], [poses[place] for place in places]
             title = f"{self._source.title}: {len(shown)} frames"
             rate = self._source.rate / max(self._step, 1)
-            html = viewer.page(title, shown, self._source.K, self._source.size, self._unit, rate)
+            html = viewer.page(title, shown, their_poses, self._source.K, self._source.size, self._unit, rate)
             files.replace(self._out / OF_ALL["viewer"][0], html)
         if self._video is not None:
             self._video.close()

@@ -1,6 +1,7 @@
 """From images of any size to network inputs, by the same steps as for training data."""
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -110,17 +111,23 @@ def stack_samples(samples: Sequence[Batch], size: int) -> Batch:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *samples, *[samples[-1]] * (size - len(samples)))
 
 
-def neighbours(items: Iterable[Item], ahead: bool) -> Iterator[tuple[Item | None, Item, Item | None]]:
-    """Each item with the one before it and, if ``ahead``, the one after it; None at the ends."""
-    before = None
-    if not ahead:
-        for now in items:
-            yield before, now, None
-            before = now
-        return
-    for now, after in itertools.pairwise(itertools.chain(items, [None])):
-        yield before, now, after
-        before = now
+def neighbours(items: Iterable[Item], ahead: bool, step: int) -> Iterator[tuple[Item | None, Item, Item | None]]:
+    """Each item with the one ``step`` before it and, if ``ahead``, the one ``step`` after it; None at the ends.
+
+    Holds ``step`` items, twice as many if ``ahead``.
+    """
+    before: deque[Item | None] = deque([None] * step, maxlen=step)
+    for now, after in _with_later(items, step) if ahead else ((item, None) for item in items):
+        yield before[0], now, after
+        before.append(now)
+
+
+def _with_later(items: Iterable[Item], step: int) -> Iterator[tuple[Item, Item | None]]:
+    waiting: deque[Item] = deque()
+    for later in itertools.chain(items, [None] * step):
+        waiting.append(later)
+        if len(waiting) > step:
+            yield waiting.popleft(), later
 
 
 def _shape(value: object) -> object:

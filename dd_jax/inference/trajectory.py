@@ -1,4 +1,4 @@
-"""Camera trajectory: chained relative poses, and the two file formats of odometry tools.
+"""Camera trajectory: relative poses chained to one pose per frame, and the two file formats of odometry tools.
 
 A pose is T_first_from_camera, 4x4: camera coordinates (x right, y down, z forward) to those of the first camera, in the unit of
 the scaled depth.
@@ -6,6 +6,7 @@ the scaled depth.
 
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Float64
 
@@ -14,17 +15,46 @@ from dd_jax.inference.metric_scale import Prediction
 Pose = Float[np.ndarray, "4 4"]
 
 
-def next_pose(pose: Pose | None, prediction: Prediction, factor: float) -> Float64[np.ndarray, "4 4"]:
-    """Pose of the next camera, of the first one if ``pose`` is None; ``factor`` scales the relative translation.
+class Trajectory:
+    """Poses of consecutive frames, whose relative poses are to the frame ``step`` before.
 
-    A camera without a previous frame keeps the pose of the one before.
+    Frames 0, ``step``, 2 ``step``, ... form the chain. A frame between two of them adds its own motion to the pose ``step``
+    frames before it, which is interpolated on the chain; so the frames do not split into ``step`` chains that drift apart. The
+    first ``step`` - 1 frames after frame 0 have no relative pose; they keep the first pose until frame ``step`` is added, which
+    interpolates theirs.
     """
-    if pose is None or prediction.T_previous_from_target is None:
-        return np.eye(4) if pose is None else np.asarray(pose, np.float64)
-    motion = np.eye(4)
-    motion[:3, :3] = _nearest_rotation(prediction.T_previous_from_target[:3, :3].astype(np.float64))
-    motion[:3, 3] = prediction.T_previous_from_target[:3, 3].astype(np.float64) * factor
-    return pose @ motion
+
+    def __init__(self, step: int):
+        self._step = step
+        self.poses: list[Float64[np.ndarray, "4 4"]] = []
+
+    def add(self, prediction: Prediction, factor: float) -> None:
+        """Appends the pose of the next frame; ``factor`` scales the relative translation.
+
+        A camera without a relative pose keeps the pose of the one before.
+        """
+        place, T = len(self.poses), prediction.T_previous_from_target
+        if place < self._step or T is None:
+            self.poses.append(self.poses[-1] if self.poses else np.eye(4))
+            return
+        motion = np.eye(4)
+        motion[:3, :3] = _nearest_rotation(T[:3, :3].astype(np.float64))
+        motion[:3, 3] = T[:3, 3].astype(np.float64) * factor
+        self.poses.append(self._on_chain(place - self._step) @ motion)
+        if place == self._step:
+            self.poses[1:place] = [self._on_chain(between) for between in range(1, place)]
+
+    def _on_chain(self, place: int) -> Float64[np.ndarray, "4 4"]:
+        """Pose between the two nearest frames of the chain: rotation about one axis and translation in proportion."""
+        start = place - place % self._step
+        before = self.poses[start]
+        if place == start:
+            return before
+        share, motion = (place - start) / self._step, np.linalg.inv(before) @ self.poses[start + self._step]
+        part = np.eye(4)
+        part[:3, :3] = cv2.Rodrigues(share * cv2.Rodrigues(motion[:3, :3])[0])[0]
+        part[:3, 3] = share * motion[:3, 3]
+        return before @ part
 
 
 def kitti(poses: Iterable[Pose]) -> str:

@@ -33,10 +33,8 @@ def view_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def encode_frame(
-    name: str, image: UInt8[np.ndarray, "H W 3"], depth: Float[np.ndarray, "H W"], pose: Float[np.ndarray, "4 4"]
-) -> dict[str, Any]:
-    """Page data of a frame: ``depth`` is positive, ``pose`` is T_first_from_camera, both in the same unit."""
+def encode_frame(name: str, image: UInt8[np.ndarray, "H W 3"], depth: Float[np.ndarray, "H W"]) -> dict[str, Any]:
+    """Page data of a frame, without its pose; ``depth`` is positive."""
     height, width = view_size(depth.shape)
     inverse = cv2.resize(1 / depth, (width, height), interpolation=cv2.INTER_AREA).astype(np.float64)
     farthest, nearest = float(inverse.min()), float(inverse.max())
@@ -49,7 +47,6 @@ def encode_frame(
         "depth": base64.b64encode(zlib.compress(differences(levels), 6)).decode(),
         "nearest": nearest,
         "farthest": farthest,
-        "pose": np.round(pose[:3], 7).tolist(),
         "median": median,
         "shown": shown,
     }
@@ -62,12 +59,19 @@ def differences(levels: UInt16[np.ndarray, "h w"]) -> bytes:
 
 
 def page(
-    title: str, frames: Sequence[dict[str, Any]], K: Float32[np.ndarray, "3 3"], size: tuple[int, int], unit: str, rate: float
+    title: str,
+    frames: Sequence[dict[str, Any]],
+    poses: Sequence[Float[np.ndarray, "4 4"]],
+    K: Float32[np.ndarray, "3 3"],
+    size: tuple[int, int],
+    unit: str,
+    rate: float,
 ) -> str:
     """The HTML page.
 
     Args:
       frames: of :func:`encode_frame`, at least one, in slider order.
+      poses: T_first_from_camera of each, in the unit of the depth.
       K: in pixels of frames of ``size`` (height, width).
       unit: of the depth, "m" or "".
       rate: frames per second when it plays.
@@ -86,7 +90,7 @@ def page(
         "range": [near, max(far, near * 1.001)],
         "unit": f" {unit}" if unit else "",
         "rate": min(max(rate, 1.0), 30.0) if math.isfinite(rate) else 10.0,
-        "frames": list(frames),
+        "frames": [frame | {"pose": np.round(pose[:3], 7).tolist()} for frame, pose in zip(frames, poses, strict=True)],
     }
     template = importlib.resources.files("dd_jax.inference").joinpath("viewer.html").read_text(encoding="utf-8")
     data = json.dumps(scene, separators=(",", ":")).replace("<", "\\u003c")  # a frame name must not close the script element

@@ -217,7 +217,9 @@ class LossInputs:
         return valid_planes(*self.comparisons, self.config.sc, self.axis)
 
 
-def per_level(function: Callable[[LossInputs], Float[Array, " s"]], finest: bool = True) -> Callable[[LossInputs], Float[Array, " s"]]:
+def per_level(
+    function: Callable[[LossInputs], Float[Array, " s"]], finest: bool = True
+) -> Callable[[LossInputs], Float[Array, " s"]]:
     """The term at every size at which images are compared; see :attr:`LossInputs.levels`.
 
     Without ``finest``, full size is left out where there are others.

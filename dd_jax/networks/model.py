@@ -62,7 +62,7 @@ class Networks(nnx.Module):
             rotation_scale=model.rotation_scale,
             translation_scale=model.translation_scale,
             forward_scale=model.forward_scale or model.translation_scale,
-            initial_forward=model.initial_forward,
+            initial_forward=model.initial_forward * config.data.frame_step,
             downscale=model.pose_downscale,
             draws=draws,
             axis=axis,

@@ -18,11 +18,11 @@ from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.config.rules import validate
 from dd_jax.data import frames, loader
 from dd_jax.data.folder import is_image
-from dd_jax.data.frames import DecodedFrame, FrameFile, Listing, UnreadableFrame
+from dd_jax.data.frames import MISSING, DecodedFrame, FrameFile, Listing, UnreadableFrame
 from dd_jax.prepare import triplet
 from dd_jax.report.pictures import colorize_depth, grid, label
 from dd_jax.runtime import files
-from dd_jax.types import TARGET
+from dd_jax.types import PREVIOUS, TARGET
 
 SPLITS = ("train", "val", "test")
 FIELD_OF_VIEW = (20.0, 150.0)
@@ -256,9 +256,7 @@ def _masks(seen: dict[FrameFile, Inspection], needed: bool, report: Report) -> N
 
 
 def _samples(split: str, listing: Listing, data: DataConfig, report: Report) -> None:
-    partial = int((listing.triplets < 0).any(axis=1).sum())
-    if partial and split == "train":
-        report.notes.append(f"{split}: {partial} of {len(listing.names)} samples lack a neighbour, as at the ends of drives")
+    _neighbours(split, listing, data.frame_step, report)
     twice = [name for name, count in Counter(listing.names).items() if count > 1]
     if twice:
         report.notes.append(f"{split}: listed more than once: {_name(twice)}")
@@ -270,6 +268,21 @@ def _samples(split: str, listing: Listing, data: DataConfig, report: Report) -> 
             report.problems.append(
                 f"no prior depth (make it with scripts/make_prior_depth.py, or set --config.data.priors=none): {_name(bare)}"
             )
+
+
+def _neighbours(split: str, listing: Listing, step: int, report: Report) -> None:
+    """Samples without a neighbour: from ``frame_step`` 2 on training leaves them out, evaluation never does."""
+    lacking, total = listing.triplets == MISSING, len(listing.names)
+    partial, first = int(lacking.any(axis=1).sum()), int(lacking[:, PREVIOUS].sum())
+    if split == "train" and partial and step == 1:
+        report.notes.append(f"{split}: {partial} of {total} samples lack a neighbour, as at the ends of drives")
+    elif split == "train" and partial:
+        reason = f"there is no frame --config.data.frame_step={step} before or after them, as at the ends of drives"
+        (report.notes if partial < total else report.problems).append(
+            f"{split}: {partial} of {total} samples are left out of training: {reason}"
+        )
+    elif first and step > 1:
+        report.notes.append(f"{split}: {first} of {total} samples have no frame {step} before them to match with")
 
 
 def _cameras(split: str, listing: Listing, seen: dict[FrameFile, Inspection], data: DataConfig, report: Report) -> None:

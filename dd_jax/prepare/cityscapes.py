@@ -1,7 +1,8 @@
 """Converts Cityscapes' sequences to triplets, the fastest format for training from a folder.
 
 From ``leftImg8bit_sequence/train`` and ``camera/train``, unpacked or in their zip archives, every frame with both neighbours
-(two frames away) becomes ``OUT/CITY/CITY_SSSSSS_FFFFFF.jpg``, the three side by side without the bonnet, and ``..._cam.txt``.
+(two frames away, or a multiple of two) becomes ``OUT/CITY/CITY_SSSSSS_FFFFFF.jpg``, the three side by side without the bonnet,
+and ``..._cam.txt``.
 This is the layout of SfMLearner's script (Zhou et al. 2017), which ManyDepth and DynamicDepth train on.
 """
 
@@ -50,6 +51,7 @@ class Settings:
     width: int = 1024
     quality: int = 95  # of the JPEG
     resize: str = "area"  # "area" | "lanczos"
+    frame_step: int = 1  # as ``data.frame_step``: the neighbours of frame t are t-2k and t+2k
 
 
 @dataclasses.dataclass
@@ -72,12 +74,15 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
     Raises:
       ConfigError: sequences or camera files are absent or invalid, or ``out`` holds triplets of another format.
     """
-    sizes_fit = min(settings.height, settings.width) >= 32 and 1 <= settings.quality <= 100
-    if settings.resize not in ("area", "lanczos") or not sizes_fit:
-        raise ConfigError(f"{settings}: sizes are at least 32, quality lies between 1 and 100, resize is 'area' or 'lanczos'")
+    numbers_fit = min(settings.height, settings.width) >= 32 and 1 <= settings.quality <= 100 and settings.frame_step >= 1
+    if settings.resize not in ("area", "lanczos") or not numbers_fit:
+        raise ConfigError(
+            f"{settings}: sizes are at least 32, quality lies between 1 and 100, resize is 'area' or 'lanczos', frame_step is at "
+            "least 1"
+        )
     tree = Tree(root, archives=sorted(root.glob("*.zip")))
     try:
-        entries = _entries(tree, set(cities))
+        entries = _entries(tree, set(cities), STEP * settings.frame_step)
         cameras = Cameras(tree)
         of_entry = {entry: cameras.of("train", *entry) for entry in entries}  # raises before hours of work
         wanted = {city for city, _, _ in entries}
@@ -93,13 +98,13 @@ def prepare(root: Path, out: Path, settings: Settings = Settings(), cities: Iter
         tree.close()
     present = triplets_in(Folders(out), (path.name for path in out.iterdir() if path.is_dir()))
     for split in ("train", "val"):
-        lines = "".join(f"{rules.line(entry)}\n" for entry in rules.draw(present, split))
+        lines = "".join(f"{rules.line(entry)}\n" for entry in rules.draw(present, split, settings.frame_step))
         _replace(out / "splits" / f"{split}_files.txt", lines.encode())
     _remember(out, settings, done=wanted)
     return Prepared(out, len(present), sum(_image_path(out, entry).is_file() for entry in todo), sorted(damaged))
 
 
-def _entries(tree: Tree, cities: set[str]) -> list[Entry]:
+def _entries(tree: Tree, cities: set[str], step: int) -> list[Entry]:
     there = tree.subfolders(BASE)
     if not there:
         raise ConfigError(
@@ -108,9 +113,9 @@ def _entries(tree: Tree, cities: set[str]) -> list[Entry]:
     if not cities <= set(there):
         raise ConfigError(f"{tree.root / BASE} has no {', '.join(sorted(cities - set(there)))}; it has {', '.join(there)}")
     found = ((city, frame_numbers(tree.names(f"{BASE}/{city}"), city, ENDING)) for city in sorted(cities or there))
-    entries = [entry for city, numbers in found for entry in full_triplets(city, numbers)]
+    entries = [entry for city, numbers in found for entry in full_triplets(city, numbers, step)]
     if not entries:
-        raise ConfigError(f"no frame below {tree.root / BASE} has both neighbours, two frames before and after it")
+        raise ConfigError(f"no frame below {tree.root / BASE} has both neighbours, {step} frames before and after it")
     return entries
 
 
@@ -118,7 +123,7 @@ def _remember(out: Path, settings: Settings, begun: Set[str] = frozenset(), done
     """Notes the settings and the cities with possibly missing triplets; refuses other settings later."""
     found, wanted = read_note(out), dataclasses.asdict(settings)
     unfinished = sorted(({*found.pop(UNFINISHED, ())} | begun) - done)
-    if found not in ({}, wanted):
+    if found and {"frame_step": 1, **found} != wanted:
         raise ConfigError(f"{out} holds triplets made with {found}, not {wanted}: use the same, or choose another --out")
     _replace(out / NOTE, json.dumps(wanted | ({UNFINISHED: unfinished} if unfinished else {})).encode())
 
@@ -139,7 +144,7 @@ def _write_run(
 ) -> set[str]:
     """Writes the triplets of one run; returns the frames that cannot be read."""
     decoded: dict[int, UInt8[np.ndarray, "h w 3"] | None] = {}
-    damaged = set()
+    damaged, step = set(), STEP * settings.frame_step
 
     def frame(entry: Entry, number: int) -> UInt8[np.ndarray, "h w 3"] | None:
         if number not in decoded:
@@ -155,8 +160,8 @@ def _write_run(
 
     for entry in run:
         number = entry[2]
-        images = [frame(entry, number + step) for step in (-STEP, 0, STEP)]
-        for old in [old for old in decoded if old < number - STEP + 1]:
+        images = [frame(entry, number + offset) for offset in (-step, 0, step)]
+        for old in [old for old in decoded if old < number - step + 1]:
             del decoded[old]
         if all(image is not None for image in images):
             encoded = cv2.imencode(

@@ -58,14 +58,16 @@ class Content:
     def settings(self) -> dict[str, Any]:
         """The settings that matter for reading."""
         size = [self.config.height, self.config.width]
-        kept = ("source", "split", "resize", "intrinsics", "masks", "mask_format", "priors")
+        kept = ("source", "split", "frame_step", "resize", "intrinsics", "masks", "mask_format", "priors")
         return {"size": None if self.full else size, "reference": size, "depth": [*self.depth]} | {
             name: getattr(self.config, name) for name in kept
         }
 
     def fingerprint(self, per_shard: int) -> str:
         """Digest of settings, lists, cameras, and sizes and times of all files."""
-        digest = hashlib.sha256(json.dumps([self.settings(), per_shard, VERSION]).encode())
+        # Without the default step, as before the field existed: such stores can still be continued.
+        settings = {name: value for name, value in self.settings().items() if (name, value) != ("frame_step", 1)}
+        digest = hashlib.sha256(json.dumps([settings, per_shard, VERSION]).encode())
         for listing, index in self.frames:
             digest.update(repr(listing.files[index]).encode())
         if self.config.mask_format == "coco_panoptic":

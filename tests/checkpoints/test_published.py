@@ -80,6 +80,12 @@ def test_export_import_round_trip(name, folders, tmp_path):
             np.testing.assert_array_equal(value, second[key], err_msg=key)
 
 
+def test_import_remembers_frame_step_of_config(folders):
+    config = config_of("monodepth2")
+    config.data.frame_step = 3
+    assert published.read([folders["monodepth2"]], config).restored.config.data.frame_step == 3
+
+
 def test_published_file_and_entry_names(folders):
     def names(name):
         return {path.stem for path in folders[name].iterdir()}

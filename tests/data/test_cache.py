@@ -36,6 +36,16 @@ def test_shared_frame_decoded_once(kitti_tree, decoded):
     assert (folder_of(tree) / "frames.u8").stat().st_size == 6 * 32 * 64 * 3
 
 
+def test_frame_steps_share_no_frame_by_mistake(kitti_tree):
+    """A cache holds frames and not samples; with other frames, or in another order, it is another one."""
+    tree = kitti_tree(frames=9)
+    for step in (1, 3, 1):
+        tree.config.frame_step = step
+        source = open_split(tree.config, "train")
+        for place, frame in enumerate((4 - step, 4, 4 + step)):
+            np.testing.assert_array_equal(source[4].images[place], tree.images[frame, 2])
+
+
 def test_finished_cache_reused(kitti_tree, decoded, caplog):
     tree = kitti_tree()
     images = open_split(tree.config, "train")[3].images

@@ -51,6 +51,32 @@ def test_last_tenth_is_val_without_shared_frames(video):
     np.testing.assert_allclose(sample.K, [[50, 0, 31.5], [0, 52, 15.5], [0, 0, 1]])
 
 
+def test_frame_step_keeps_train_and_val_apart(video):
+    video.write_frames(40)
+    video.config.frame_step = 3
+    train, val = open_split(video.config, "train"), open_split(video.config, "val")
+    assert targets(train) == [str(frame) for frame in range(3, 30)]  # frames 0 to 32
+    assert targets(val) == ["36"]  # 33 to 39
+    for place, frame in enumerate((33, 36, 39)):
+        np.testing.assert_array_equal(val[0].images[place], video.picture(frame, 32, 64))
+    video.config.frame_step = 10
+    assert targets(open_split(video.config, "train")) == [str(frame) for frame in range(10, 30)]  # too short to be cut
+    with pytest.raises(
+        ConfigError, match=r"too short for the val split: with --config.data.frame_step=10 a clip needs 21 frames, and 42 if"
+    ):
+        open_split(video.config, "val")
+
+
+def test_frame_step_with_lists(video):
+    video.write_frames(5)
+    video.config.frame_step = 2
+    (video.root / "splits").mkdir()
+    (video.root / "splits/train_files.txt").write_text("0\n2\n4\n")
+    source = open_split(video.config, "train")
+    assert [source[i].exists.tolist() for i in range(3)] == [[False, True, True], [True] * 3, [True, True, False]]
+    np.testing.assert_array_equal(source[2].images[0], video.picture(2, 32, 64))
+
+
 def test_clips_separate_with_own_intrinsics(video):
     video.write_frames(6, "a")
     video.write_frames(4, "b", "f{}.jpg")

@@ -147,6 +147,67 @@ def test_eval_batches_once_with_padding(tree):
     assert not batches[0][1].exists[1, 0] and not batches[0][1].images[1, 0].any()
 
 
+def place_of(tree, image):
+    """Number of a frame in its drive; None for a missing one."""
+    return next((frame for (frame, _), known in tree.images.items() if np.array_equal(known, image)), None)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_neighbours_are_frame_step_away(tree, step):
+    tree.config.frame_step = step
+    for split in ("train", "test"):
+        source = open_split(tree.config, split)
+        assert len(source) == 7
+        for target in range(7):
+            wanted = [frame if 0 <= frame < 7 else None for frame in (target - step, target, target + step)]
+            assert [place_of(tree, image) for image in source[target].images] == wanted
+            assert source[target].exists.tolist() == [frame is not None for frame in wanted]
+
+
+def test_missing_file_is_missing_at_its_own_number(tree):
+    """Other frames do not move up; the target itself must exist."""
+    tree.config.frame_step = 2
+    tree.path("image", 3).unlink()
+    tree.write_split("train", [f"{tree.folder} {frame} l" for frame in (1, 2, 4, 5)])
+    source = open_split(tree.config, "train")
+    assert [[place_of(tree, image) for image in source[i].images] for i in range(4)] == [
+        [None, 1, None], [0, 2, 4], [2, 4, 6], [None, 5, None],
+    ]  # fmt: skip
+
+
+def test_training_leaves_out_samples_without_both_neighbours(tree, caplog):
+    tree.config.frame_step = 2
+    source = open_split(tree.config, "train")
+    shown = frame_numbers(source, take(train_batches(source, tree.experiment()), 9))
+    assert {*shown} == {2, 3, 4} and all(shown.count(index) == 12 for index in (2, 3, 4))
+    assert caplog.text.count("4 of 7 training samples are left out") == 1 and "--config.data.frame_step=2" in caplog.text
+    tree.config.frame_step = 4
+    source = open_split(tree.config, "train")
+    with pytest.raises(ConfigError, match=r"none of the 7 training samples has .* 4 before and 4 after it: lower --config"):
+        train_batches(source, tree.experiment())
+
+
+def test_default_step_trains_on_all_samples(tree, caplog):
+    source = open_split(tree.config, "train")
+    assert {*frame_numbers(source, take(train_batches(source, tree.experiment()), 7))} == {*range(7)}
+    assert caplog.text == ""
+
+
+def test_evaluation_keeps_all_targets_at_any_step(tree):
+    tree.config.frame_step = 3
+    source = open_split(tree.config, "val")
+    ((_, batch),) = eval_batches(source, range(7), 7)
+    assert batch.exists.tolist() == [[target >= 3, True] for target in range(7)]
+    assert not batch.images[:3, 0].any()
+
+
+@pytest.mark.parametrize("step", [0, -1])
+def test_step_below_one_raises(tree, step):
+    tree.config.frame_step = step
+    with pytest.raises(ConfigError, match=rf"--config.data.frame_step={step} must be a whole number of frames, 1 or more"):
+        open_split(tree.config, "train")
+
+
 @pytest.mark.parametrize("processes", [3, 8])
 def test_indivisible_batch_size_raises(tree, processes):
     source = open_split(tree.config, "train")

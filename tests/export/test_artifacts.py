@@ -166,7 +166,7 @@ def test_script_writes_files_and_signature(model, tmp_path, capsys, monkeypatch)
 
     signature = json.loads((out / "signature.json").read_text())
     assert signature["system"] == {"name": "dynamic_depth", "step": 0, "digest": saved.digest(model)}
-    assert signature["frames"] == {"height": 64, "width": 96, "resize": "area"}
+    assert signature["frames"] == {"height": 64, "width": 96, "resize": "area", "step": 1}
     about = signature["artifacts"]["teacher.stablehlo"]
     assert about["inputs"]["image"]["shape"] == ["batch", 64, 96, 3] and about["platforms"] == ["cpu", "cuda", "tpu"]
     assert about["outputs"]["inverse_depth"]["unit"] == "1 / unit of depth" and about["difference"] <= 1e-6

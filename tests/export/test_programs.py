@@ -32,6 +32,17 @@ def test_inputs_depend_on_config(model):
     assert names(without) == (["image", "previous_image", "has_previous_image", "K"], outputs)
 
 
+def test_descriptions_name_the_frame_step():
+    """The second input of a model with another step is not the frame before."""
+    for step, words in ((1, ("the previous frame", "the next frame")), (3, ("the frame 3 before", "the frame 3 after"))):
+        config = tiny.config(data={"frame_step": step}, cost_volume={"future_frame": True})
+        (program,) = programs.programs(tiny.restored(config), "student")
+        for prefix, name in zip(("previous", "next"), words):
+            assert program.inputs[f"{prefix}_image"].meaning == name
+            assert program.inputs[f"has_{prefix}_image"].meaning.startswith(f"whether {name} exists")
+        assert f"to that of {words[0]}; identity" in program.outputs["T_previous_from_target"].meaning
+
+
 def test_networks_of_a_model():
     found = programs.programs(tiny.restored(tiny.config()))
     assert [program.network for program in found] == ["teacher", "student"]

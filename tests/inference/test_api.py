@@ -72,6 +72,36 @@ def test_batched_stream_equals_stream(model, streamed):
     np.testing.assert_allclose(stream.trajectory, poses, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_stream_matches_with_the_frame_a_step_before(batch_size):
+    model = tiny.model_of_step(2)
+    stream = model.stream(iter(FRAMES), K=K, batch_size=batch_size)
+    depths = list(stream)
+    for place, depth in enumerate(depths):
+        previous = FRAMES[place - 2] if place >= 2 else None
+        np.testing.assert_allclose(depth, model.predict(FRAMES[place], previous=previous, K=K), rtol=1e-5)
+    relative = [
+        None if place < 2 else np.asarray(_prediction(model, FRAMES[place - 2], FRAMES[place]).T_previous_from_target)
+        for place in range(5)
+    ]
+    assert stream.trajectory.shape == (5, 4, 4)
+    np.testing.assert_allclose(stream.trajectory[2], relative[2], atol=1e-5)
+    np.testing.assert_allclose(stream.trajectory[4], relative[2] @ relative[4], atol=1e-5)
+    np.testing.assert_allclose(stream.trajectory[1, :3, 3], relative[2][:3, 3] / 2, atol=1e-6)
+
+
+def _prediction(model, previous, frame):
+    camera = preprocess.camera(K, SIZE, model.config.data)
+    before, now = (preprocess.to_network_size(image, None, model.config.data, "x") for image in (previous, frame))
+    return model.finish(model.start(preprocess.assemble(before, now, None, camera, model.config)), "auto")[0]
+
+
+def test_saved_model_remembers_frame_step(tmp_path):
+    tiny.model_of_step(3).save(tmp_path / "model")
+    assert saved.read(tmp_path / "model").config.data.frame_step == 3
+    assert "| previous frame | 3 frames before |" in (tmp_path / "model" / saved.CARD).read_text()
+
+
 def test_trajectory_chains_relative_poses(model, streamed):
     _, poses = streamed
     expected = np.eye(4)

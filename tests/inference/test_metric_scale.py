@@ -68,6 +68,14 @@ def test_speed():
     assert found == pytest.approx([None, None, 8, 8, 8])
 
 
+def test_speed_over_several_frames():
+    """The distance is the sum over the frames since the previous one: 2 s at the mean speed."""
+    scaler = Scaler(Speed([90.0, 10.0, 20.0, 6.0, np.nan, 10.0], rate=1.0), EVAL, frame_step=2)
+    found = [scaler.factor(prediction(distance=d), K) for d in (None, None, 10.0, 13.0, 1.0, 1.0)]
+    assert found == pytest.approx([None, None, 3.0, 2.5, 2.5, 2.5])  # 30 m, 26 m, unknown, unknown
+    assert Scaler(Speed(10.0, rate=5.0), EVAL, frame_step=4).factor(prediction(distance=2.0), K) == pytest.approx(4)  # 8 m
+
+
 def test_first_frames_wait_for_a_factor():
     items = list(zip("abcd", [prediction(), *(prediction(distance=d) for d in (0.0, 0.5, 1.0))]))
     found = [(item, factor) for item, _, factor in scaled(items, Scaler(Speed(10.0, 5.0), EVAL), K)]

@@ -1,5 +1,7 @@
 """Frames and intrinsics become network inputs exactly as in the loader."""
 
+import weakref
+
 import numpy as np
 import pytest
 import tiny
@@ -87,6 +89,36 @@ def test_missing_frames_do_not_exist():
 
 
 def test_neighbours():
-    assert list(preprocess.neighbours("abc", ahead=True)) == [(None, "a", "b"), ("a", "b", "c"), ("b", "c", None)]
-    assert list(preprocess.neighbours("abc", ahead=False)) == [(None, "a", None), ("a", "b", None), ("b", "c", None)]
-    assert list(preprocess.neighbours("", ahead=True)) == list(preprocess.neighbours("", ahead=False)) == []
+    assert list(preprocess.neighbours("abc", True, 1)) == [(None, "a", "b"), ("a", "b", "c"), ("b", "c", None)]
+    assert list(preprocess.neighbours("abc", False, 1)) == [(None, "a", None), ("a", "b", None), ("b", "c", None)]
+    assert list(preprocess.neighbours("", True, 1)) == list(preprocess.neighbours("", False, 1)) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_neighbours_are_step_items_away(count, step):
+    items = dict(enumerate("abcdefghi"[:count]))
+    expected = [(items.get(t - step), items[t], items.get(t + step)) for t in items]
+    assert list(preprocess.neighbours(items.values(), True, step)) == expected
+    assert list(preprocess.neighbours(items.values(), False, step)) == [(before, now, None) for before, now, _ in expected]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_neighbours_hold_a_window_of_a_long_video(ahead):
+    """An endless stream is read ``step`` items ahead at most, and older items are released."""
+
+    class Frame:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def endless():
+        while True:
+            alive.add(frame := Frame())
+            yield frame
+
+    triplets = preprocess.neighbours(endless(), ahead, 3)
+    for _ in range(50):
+        triplet = next(triplets)
+    assert all(frame is not None for frame in triplet[: 2 + ahead])
+    assert len(alive) <= 2 + 3 * (1 + ahead)  # one is with the generator of this test

@@ -23,10 +23,14 @@ def prediction(T):
 
 
 def poses(count=5, factor=2.5):
-    found = [trajectory.next_pose(None, prediction(None), factor)]
-    for seed in range(count - 1):
-        found.append(trajectory.next_pose(found[-1], prediction(motion(seed)), factor))
-    return found
+    return chained([None, *(motion(seed) for seed in range(count - 1))], factor)
+
+
+def chained(motions, factor=1.0, step=1):
+    found = trajectory.Trajectory(step)
+    for T in motions:
+        found.add(prediction(T), factor)
+    return found.poses
 
 
 def test_pose_maps_last_camera_to_first():
@@ -41,16 +45,65 @@ def test_pose_maps_last_camera_to_first():
 
 
 def test_first_pose_is_identity_and_missing_motion_keeps_pose():
-    first, second = poses(2)
+    first, second, third = chained([None, motion(0), None])
     np.testing.assert_array_equal(first, np.eye(4))
-    np.testing.assert_array_equal(trajectory.next_pose(second, prediction(None), 1.0), second)
+    np.testing.assert_array_equal(third, second)
 
 
 def test_long_chains_stay_orthonormal():
-    pose = np.eye(4)
-    for seed in range(2000):
-        pose = trajectory.next_pose(pose, prediction(motion(seed % 4)), 1.0)
+    pose = chained(motion(seed % 4) for seed in range(2000))[-1]
     np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
+
+
+def driven(count, turn=0.02, speed=1.0):
+    """True poses of a car on a circle; ``speed`` per frame."""
+    step = np.eye(4)
+    step[[0, 0, 2, 2], [0, 2, 0, 2]] = np.cos(turn), np.sin(turn), -np.sin(turn), np.cos(turn)
+    step[:3, 3] = speed * np.sin(turn / 2), 0, speed * np.cos(turn / 2)
+    return list(itertools.accumulate([step] * (count - 1), np.matmul, initial=np.eye(4)))
+
+
+def seen(true, step):
+    """T_previous_from_target of every frame, previous: ``step`` frames before."""
+    return [
+        None if place < step else (np.linalg.inv(true[place - step]) @ true[place]).astype(np.float32)
+        for place in range(len(true))
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 30])
+def test_one_pose_per_frame_at_any_step(step, count):
+    """The frames of the chain are exact; those between are wrong by the height of the arc above its chord at most."""
+    true = driven(count) if count else []
+    found = chained(seen(true, step), step=step)
+    assert len(found) == count
+    np.testing.assert_allclose(found[::step], true[::step], atol=1e-5)
+    if count > step:
+        np.testing.assert_allclose(found, true, atol=step * (step * 0.02) / 8 + 1e-4)
+
+
+def test_straight_drive_is_exact_at_any_step():
+    true = driven(20, turn=1e-9)
+    np.testing.assert_allclose(chained(seen(true, 4), step=4), true, atol=1e-5)
+
+
+def test_first_frames_stand_still_until_their_motion_is_known():
+    true = driven(4, turn=1e-9)
+    np.testing.assert_array_equal(chained(seen(true[:3], 3), step=3), [np.eye(4)] * 3)
+    np.testing.assert_allclose(chained(seen(true, 3), step=3), true, atol=1e-5)
+
+
+def test_noisy_poses_do_not_drift_apart_between_frames():
+    """With step 3, independent chains would be metres apart after a long drive; consecutive frames stay a frame apart."""
+    true, rng = driven(900, turn=1e-9), np.random.default_rng(0)
+    noisy = seen(true, 3)
+    for T in noisy[3:]:
+        T[:3, 3] += rng.normal(0, 0.2, 3)
+    found = np.array(chained(noisy, step=3))[:, :3, 3]
+    independent = np.array([chained(noisy[start::3])[-1][:3, 3] for start in range(3)])
+    assert np.ptp(independent[:, 0]) > 2
+    assert np.linalg.norm(np.diff(found, axis=0), axis=1).max() < 2.5
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-4, 0.3, 2.0, 3.14159265])

@@ -28,8 +28,9 @@ def scene(frame=0):
 
 
 def page(name="a", count=3):
-    frames = [viewer.encode_frame(f"{name}{place}", *scene(place)) for place in range(count)]
-    return viewer.page("Drive <1>", frames, K, (HEIGHT, WIDTH), "m", 10.0)
+    scenes = [scene(place) for place in range(count)]
+    frames = [viewer.encode_frame(f"{name}{place}", image, depth) for place, (image, depth, _) in enumerate(scenes)]
+    return viewer.page("Drive <1>", frames, [pose for _, _, pose in scenes], K, (HEIGHT, WIDTH), "m", 10.0)
 
 
 def parsed(text):
@@ -52,9 +53,9 @@ def test_depth_accuracy():
 
 
 def test_large_frames_are_resized_with_intrinsics():
-    frame = viewer.encode_frame("a", np.zeros((300, 960, 3), np.uint8), np.full((300, 960), 5.0, np.float32), np.eye(4))
+    frame = viewer.encode_frame("a", np.zeros((300, 960, 3), np.uint8), np.full((300, 960), 5.0, np.float32))
     large = np.array([[800, 0, 479.5], [0, 800, 149.5], [0, 0, 1]], np.float32)
-    content = parsed(viewer.page("x", [frame], large, (300, 960), "", 10.0))
+    content = parsed(viewer.page("x", [frame], [np.eye(4)], large, (300, 960), "", 10.0))
     assert (content["height"], content["width"], content["fx"], content["cx"]) == (150, 480, 400, 239.5)
     np.testing.assert_allclose(decoded(content["frames"][0], 150, 480), 5, rtol=1e-5)
 

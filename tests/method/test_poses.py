@@ -28,6 +28,13 @@ def test_untrained_networks_predict_forward_motion_for_either_order():
         np.testing.assert_allclose(poses[:, :, 2, 3], [expected] * 2, atol=1e-5)
 
 
+def test_initial_forward_is_per_frame():
+    """Frames that are three apart start with three times the motion."""
+    ahead = {"initial_forward": 0.2, "translation_scale": 1e-6}
+    model, inputs = untrained(tiny.config(model=ahead, data={"frame_step": 3}))
+    np.testing.assert_allclose(predict_poses(model, inputs)[:, :, 2, 3], [[0.6, -0.6]] * 2, atol=6e-3)
+
+
 def test_initial_forward_is_only_an_initial_bias():
     """With a bias of zero, neither order of a pair has a preferred direction."""
     model, inputs = untrained(tiny.config(model={"initial_forward": 0.2, "translation_scale": 1e-6}))

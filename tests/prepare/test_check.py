@@ -186,6 +186,19 @@ def test_kitti_checked_without_calibration(tmp_path, kitti_tree):
     assert "val: 1 of 2 target images" in problem(check(config), "target images")
 
 
+def test_samples_without_frame_step_neighbours_counted(kitti_tree):
+    tree = kitti_tree(frames=8)
+    tree.add_mask(2, values=np.eye(*tree.size, dtype=np.uint8))
+    report = check(tree.experiment(frame_step=3))
+    assert report.good
+    assert (
+        "train: 6 of 8 samples are left out of training: there is no frame --config.data.frame_step=3 before or after them, "
+        "as at the ends of drives" in report.notes
+    )
+    assert "val: 3 of 8 samples have no frame 3 before them to match with" in report.notes
+    assert "train: 8 of 8 samples are left out of training" in problem(check(tree.experiment(frame_step=4)), "frame_step")
+
+
 def test_store_checked_like_folder(tmp_path, kitti_tree):
     tree = kitti_tree(frames=5, height=64, width=96)
     tree.add_mask(2, values=np.pad(np.full((20, 20), 255, np.uint8), [(10, 34), (10, 66)]))

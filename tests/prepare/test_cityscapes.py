@@ -61,6 +61,44 @@ def test_triplets_match_sequences(tree, tmp_path):
             assert np.abs(ours[i].images.astype(int) - theirs[i].images).mean() < 1
 
 
+def test_triplets_of_a_frame_step_match_sequences(tree, tmp_path, caplog):
+    """Targets without both neighbours have no triplet; a published list has them all the same, for evaluation."""
+    tree.frames(range(12)), tree.camera(5)
+    script(tree.root, f"--out={tmp_path / 'out'}", "--height=96", "--width=256", "--quality=100", "--frame_step=2")
+    assert {path.stem for path in (tmp_path / "out/ulm").glob("*_000064_*.jpg")} == {f"ulm_000064_{n:06d}" for n in range(4, 8)}
+    prepared = DataConfig(source="cityscapes", root=str(tmp_path / "out"), height=96, width=256, frame_step=2)
+    entries = [("ulm", "000064", number) for number in (2, 4, 7, 9)]
+    tree.split("train", entries)
+    (tmp_path / "out/splits/train_files.txt").write_bytes((tree.root / "splits/train_files.txt").read_bytes())
+    ours, theirs = open_split(prepared, "train"), open_split(dataclasses.replace(tree.config, frame_step=2), "train")
+    for i in range(4):
+        np.testing.assert_array_equal(ours[i].exists, theirs[i].exists)
+        np.testing.assert_allclose(ours[i].K, theirs[i].K, rtol=1e-6)
+        assert np.abs(ours[i].images.astype(int) - theirs[i].images).mean() < 1
+    assert ours[0].exists.tolist() == [False, True, True] and ours[1].exists.all()
+
+
+def test_triplets_of_another_frame_step_raise(tree, tmp_path):
+    out = tree.root / "preprocessed"
+    prepare(tree.root, out, SMALL)
+    for note in ((out / "triplets.json").read_text(), '{"height": 96, "width": 256, "quality": 100, "resize": "area"}', None):
+        (out / "triplets.json").unlink() if note is None else (out / "triplets.json").write_text(note)
+        assert len(open_split(tree.config, "train")) > 0, "also notes before the field existed, and triplets without a note"
+        with pytest.raises(
+            ConfigError,
+            match=rf"{out} holds triplets of --config.data.frame_step=1, not 2: set it to 1, make others with "
+            rf"scripts/prepare_cityscapes.py {tree.root} --out=DIR --frame_step=2, or read the sequences directly",
+        ):
+            open_split(dataclasses.replace(tree.config, frame_step=2), "train")
+        open_split(dataclasses.replace(tree.config, frame_step=1, layout="sequence"), "train")
+    assert prepare(tree.root, out, SMALL).written == 0
+    tree.frames(range(12))
+    with pytest.raises(ConfigError, match=r"holds triplets made with .*'frame_step': 1.*, not .*'frame_step': 2.* --out"):
+        prepare(tree.root, out, dataclasses.replace(SMALL, frame_step=2))
+    with pytest.raises(ConfigError, match=r"frame_step=0.*: sizes are at least 32, .* frame_step is at least 1"):
+        prepare(tree.root, tmp_path / "other", dataclasses.replace(SMALL, frame_step=0))
+
+
 def test_sizes_and_camera_match_sfmlearner(tree, tmp_path):
     prepare(tree.root, tmp_path / "out")
     assert cv2.imread(str(tmp_path / "out/jena/jena_000064_000002.jpg")).shape == (384, 3 * 1024, 3)
@@ -157,7 +195,9 @@ def test_unfinished_triplets_raise(tree, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepare(tree.root, out, SMALL, threads=1)
     assert prepare(tree.root, out, SMALL, cities=["jena"], threads=1).triplets == 4  # ulm stays unfinished
-    command = rf"prepare_cityscapes.py {tree.root} --out={out} --height=96 --width=256 --quality=100 --resize=area again"
+    command = (
+        rf"prepare_cityscapes.py {tree.root} --out={out} --height=96 --width=256 --quality=100 --resize=area --frame_step=1 again"
+    )
     with pytest.raises(ConfigError, match=rf"{out} lacks triplets of ulm because .* run scripts/{command}, or read"):
         targets(tree.config)
     with pytest.raises(ConfigError, match=rf"lacks triplets of ulm .*prepare_cityscapes.py CITYSCAPES --out={out} "):

@@ -1,7 +1,8 @@
 """Cityscapes: preprocessed triplets or the original sequences for training, the original sequences for the test set.
 
 * train, val from triplets: ``ROOT/CITY/CITY_SSSSSS_FFFFFF.jpg``, frames t-2, t, t+2 side by side without the car's bonnet
-  (lower quarter), and ``..._cam.txt`` (SfMLearner's layout; in the folder ``ROOT/preprocessed`` if it exists).
+  (lower quarter), and ``..._cam.txt`` (SfMLearner's layout; in the folder ``ROOT/preprocessed`` if it exists). Triplets of
+  another ``frame_step`` say so in their note.
 * train, val, test from sequences: the tree described in ``files``, upper 768 of 1024 rows. The test set has t-2 and t only.
 * masks: ``ROOT/train_mask/CITY_SSSSSS_F.npy`` for t and ``F-1``, ``F+1`` for t-2, t+2 (DynamicDepth's layout, F without
   leading zeros, of the kept rows; ``val_mask`` for the test set), else ``ROOT/mask_sequence/{train,val,test}/CITY/
@@ -22,7 +23,6 @@ import numpy as np
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import published_order
 from dd_jax.data.cityscapes import splits as rules
-from dd_jax.data.cityscapes.files import STEP
 from dd_jax.data.cityscapes.ground_truth import MeasuredDepth
 from dd_jax.data.cityscapes.layouts import Sequences, Triplets
 from dd_jax.data.frames import MISSING, FrameTable, Listing
@@ -30,7 +30,7 @@ from dd_jax.data.splits import refuse_absent, split_file
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
-    """Triplets (t-2, t, t+2) of "train" or "val", pairs (t-2, t) of "test".
+    """Triplets (t-2k, t, t+2k) of "train" or "val", pairs (t-2k, t) of "test", k = ``config.frame_step``.
 
     Raises:
       ConfigError: folder, split file, target images or camera files are absent or invalid, or triplets are incomplete.
@@ -49,8 +49,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def position(city: str, sequence: str, number: int) -> int:
         return table.position((city, sequence, number), functools.partial(tree.frame, city, sequence, number))
 
-    steps = (-STEP, 0) if split == "test" else (-STEP, 0, STEP)
-    rows = [[position(city, sequence, number + step) for step in steps] for city, sequence, number in entries]
+    offsets = (-tree.step, 0) if split == "test" else (-tree.step, 0, tree.step)
+    rows = [[position(city, sequence, number + offset) for offset in offsets] for city, sequence, number in entries]
     triplets = np.array([row + [MISSING] * (3 - len(row)) for row in rows], np.int32)
     absent = [tree.image_path(entry) for entry, row in zip(entries, rows) if row[1] == MISSING]
     refuse_absent(absent, len(entries), path if listed else tree.root)

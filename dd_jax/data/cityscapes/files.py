@@ -30,7 +30,7 @@ from dd_jax.data.frames import intrinsics
 from dd_jax.runtime.files import Folders
 
 STEP = 2
-"""Every second frame of the 17 Hz recording, close to KITTI's 10 Hz."""
+"""Every second frame of the 17 Hz recording, close to KITTI's 10 Hz: the published step, which ``data.frame_step`` multiplies."""
 
 ORIGINAL_SIZE = (1024, 2048)
 KEPT_ROWS = 768
@@ -116,13 +116,13 @@ def frame_numbers(names: Iterable[str], city: str, ending: str) -> Numbers:
     return found
 
 
-def full_triplets(city: str, numbers: Numbers) -> list[Entry]:
-    """Every frame t of a city for which t-2 and t+2 exist, in order."""
+def full_triplets(city: str, numbers: Numbers, step: int = STEP) -> list[Entry]:
+    """Every frame t of a city for which t-step and t+step exist, in order."""
     return [
         (city, sequence, number)
         for sequence, present in sorted(numbers.items())
         for number in sorted(present)
-        if number - STEP in present and number + STEP in present
+        if number - step in present and number + step in present
     ]
 
 

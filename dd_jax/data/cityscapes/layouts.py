@@ -35,6 +35,7 @@ class Sequences:
 
     def __init__(self, config: DataConfig):
         self.root, self.config = Path(config.root), config
+        self.step = STEP * config.frame_step  # from a target to its neighbours
         self.tree = Tree(self.root)
         self.folders, self.cameras, self.home = self.tree.folders, Cameras(self.tree), functools.cache(self._home)
 
@@ -59,11 +60,16 @@ class Sequences:
         return {city: frame_numbers(self.folders.stamps(f"{base}/{city}"), city, "_leftImg8bit.png") for city in cities}
 
     def masked(self, entries: list[Entry]) -> list[Entry]:
-        """The entries whose three frames have masks, if there are masks at all (as in DynamicDepth's lists)."""
+        """The entries of which no frame lacks a mask, if there are masks at all (as in DynamicDepth's lists)."""
         if self.config.masks != "files" or not any((self.root / name).is_dir() for name in ("train_mask", "mask_sequence/train")):
             return entries
-        known = functools.cache(lambda *frame: self.mask(*frame)[0] is not None)
-        kept = [(c, s, n) for c, s, n in entries if all(known(c, s, n + step) for step in (-STEP, 0, STEP))]
+
+        @functools.cache
+        def bare(*frame: str | int) -> bool:
+            found = self.frame(*frame)
+            return found is not None and not found.mask
+
+        kept = [(c, s, n) for c, s, n in entries if not any(bare(c, s, n + offset) for offset in (-self.step, 0, self.step))]
         if len(kept) < len(entries):
             log.warning("%d of %d triplets are left out: a frame has no object mask", len(entries) - len(kept), len(entries))
         return kept
@@ -117,19 +123,26 @@ class Triplets(Sequences):
         super().__init__(config)
         self.base = "preprocessed/" if (self.root / "preprocessed").is_dir() else ""
         folder = self.root / self.base
-        settings = read_note(folder)
+        settings, source = read_note(folder), self.root if self.base else "CITYSCAPES"
         unfinished = settings.pop(UNFINISHED, ())
         if unfinished:
-            source, flags = self.root if self.base else "CITYSCAPES", [f"--{name}={value}" for name, value in settings.items()]
+            flags = [f"--{name}={value}" for name, value in settings.items()]
             raise ConfigError(
                 f"{folder} lacks triplets of {', '.join(unfinished)} because making them was interrupted: run scripts/"
                 f"prepare_cityscapes.py {source} --out={folder} {' '.join(flags)} again, or read the sequences directly, "
                 f"--config.data.root={source} --config.data.layout=sequence"
             )
+        made = settings.get("frame_step", 1)
+        if made != config.frame_step:
+            raise ConfigError(
+                f"{folder} holds triplets of --config.data.frame_step={made}, not {config.frame_step}: set it to {made}, make "
+                f"others with scripts/prepare_cityscapes.py {source} --out=DIR --frame_step={config.frame_step}, or read the "
+                f"sequences directly, --config.data.root={source} --config.data.layout=sequence"
+            )
 
     def by_rule(self, split: str) -> list[Entry]:
         cities = (path.name for path in (self.root / self.base).iterdir() if path.is_dir())
-        return rules.draw(self.masked(triplets_in(self.folders, cities, self.base)), split)
+        return rules.draw(self.masked(triplets_in(self.folders, cities, self.base)), split, self.config.frame_step)
 
     def image_path(self, entry: Entry) -> str:
         city, sequence, number = entry
@@ -138,10 +151,11 @@ class Triplets(Sequences):
     def frame(self, city: str, sequence: str, number: int) -> FrameFile | None:
         """Most frames are in three files; the one with the frame in the centre is preferred, so that each is stored once."""
         for place in (0, -1, 1):
-            image = self.folders.find(f"{self.base}{city}", f"{city}_{sequence}_{number - place * STEP:06d}.jpg")
+            image = self.folders.find(f"{self.base}{city}", f"{city}_{sequence}_{number - place * self.step:06d}.jpg")
             if image is not None:
                 return self.complete(image, ((place + 1) / 3, (place + 2) / 3, 0.0, 1.0), city, sequence, number)
         return None
 
     def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-        return read_camera_text(Path(self.image_path(entry).removesuffix(".jpg") + "_cam.txt"), size)
+        image = self.root / self.frame(*entry).image  # of another triplet for a target without its own
+        return read_camera_text(image.with_name(f"{image.stem}_cam.txt"), size)

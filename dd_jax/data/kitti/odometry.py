@@ -19,7 +19,7 @@ from dd_jax.runtime.files import Folders
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
-    """Triplets (t-1, t, t+1) of the sequences 00 to 08 (train, val), or 09 and 10 (test).
+    """Triplets (t-k, t, t+k), k = ``config.frame_step``, of the sequences 00 to 08 (train, val), or 09 and 10 (test).
 
     Raises:
       ConfigError: folder, lists, target images or calibration files are absent or invalid.
@@ -38,7 +38,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def image_path(sequence: str, frame: int, camera: int) -> str:
         return f"{root}/{sequence_folder(sequence)}/image_{camera}/{frame:06d}.jpg|.png"
 
-    files, triplets = list_triplets(entries, file_of, image_path, source)
+    files, triplets = list_triplets(entries, file_of, image_path, source, config.frame_step)
     images: dict[tuple[str, int], list[Path]] = {}  # by sequence and camera, to read the size from
     for (sequence, _, camera), row in zip(entries, triplets):
         images.setdefault((sequence, camera), []).append(root / files[row[1]].image)

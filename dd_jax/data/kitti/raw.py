@@ -54,7 +54,7 @@ def depth_map(
 
 
 def list_split(config: DataConfig, split: str) -> Listing:
-    """Triplets (t-1, t, t+1) of a split; absent neighbours are MISSING.
+    """Triplets (t-k, t, t+k) of a split, k = ``config.frame_step``; absent neighbours are MISSING.
 
     Raises:
       ConfigError: folder, split file, target images or calibration files are absent or invalid.
@@ -75,7 +75,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
     def image_path(folder: str, frame: int, camera: int) -> str:
         return f"{root}/{folder}/image_0{camera}/data/{frame:010d}.jpg|.png"
 
-    files, triplets = list_triplets(entries, file_of, image_path, source)
+    files, triplets = list_triplets(entries, file_of, image_path, source, config.frame_step)
 
     @functools.cache
     def camera_of(date: str, camera: int) -> Float32[np.ndarray, "3 3"]:

@@ -16,8 +16,9 @@ def list_triplets(
     file_of: Callable[[str, int, int], FrameFile | None],
     image_path: Callable[[str, int, int], str],
     source: str,
+    step: int,
 ) -> tuple[list[FrameFile], Int32[np.ndarray, "n 3"]]:
-    """The unique frames of the triplets (t-1, t, t+1), and the triplets as positions in that list.
+    """The unique frames of the triplets (t-step, t, t+step), and the triplets as positions in that list.
 
     Args:
       file_of: the file of (folder, frame, camera), None if there is none.
@@ -32,6 +33,6 @@ def list_triplets(
     def position(*entry: str | int) -> int:
         return table.position(entry, functools.partial(file_of, *entry))
 
-    triplets = np.array([[position(f, t + step, c) for step in (-1, 0, 1)] for f, t, c in entries], np.int32)
+    triplets = np.array([[position(f, t + offset, c) for offset in (-step, 0, step)] for f, t, c in entries], np.int32)
     refuse_absent([image_path(*entry) for entry, row in zip(entries, triplets) if row[1] < 0], len(entries), source)
     return table.files, triplets

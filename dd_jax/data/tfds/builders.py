@@ -3,7 +3,7 @@
 Importing this module registers them. Each has three configs; frames are stored once for all splits:
 
 * ``frames``, split "frames": images with mask and prior depth, at training size or at the source's;
-* ``triplets``, splits "train", "val", "test": the frames of a sample, and its camera;
+* ``triplets``, splits "train", "val", "test": the frames of a sample, ``data.frame_step`` apart, and its camera;
 * ``depth``, the same splits: measured depth of the sample with the same number, at its own size.
 
 ``scripts/prepare_tfds.py`` builds a store (resumably, unlike ``download_and_prepare``), and
@@ -47,7 +47,7 @@ def features_of(config: str) -> tfds.features.FeaturesDict:
         case "triplets":
             return feature.FeaturesDict(
                 {
-                    "frames": feature.Tensor(shape=(3,), dtype=np.int64),  # t-1, t, t+1 in the split "frames"; -1 = none
+                    "frames": feature.Tensor(shape=(3,), dtype=np.int64),  # t-k, t, t+k in the split "frames"; -1 = none
                     "K": feature.Tensor(shape=(3, 3), dtype=np.float32),  # pixels at the store's reference size
                     "name": feature.Text(),
                 }
@@ -74,7 +74,7 @@ class TripletsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             features=features_of(self.builder_config.name),
-            description="Samples of three consecutive frames of driving video, for self-supervised depth estimation.",
+            description="Samples of three frames of driving video, for self-supervised depth estimation.",
             disable_shuffling=True,
         )
 

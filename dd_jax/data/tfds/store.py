@@ -187,6 +187,12 @@ def _check_settings(folder: Path, note: dict[str, Any], config: DataConfig) -> N
             f"{folder} holds the split {note['split']!r} and not {config.split!r}: set --config.data.split={note['split']}, or "
             "build a store of that split"
         )
+    made = note.get("frame_step", 1)
+    if made != config.frame_step:
+        raise ConfigError(
+            f"{folder} holds samples of --config.data.frame_step={made}, not {config.frame_step}: set it to {made}, or build "
+            f"another store with scripts/prepare_tfds.py --config.data.frame_step={config.frame_step} --out=DIR"
+        )
     if note["size"] is not None and (config.height, config.width, config.resize) != (*note["size"], note["resize"]):
         height, width = note["size"]
         raise ConfigError(

@@ -63,6 +63,40 @@ def test_list_selects_frames_and_snippet_ends_lack_neighbours(snippet):
     assert not source[1].images[0].any()
 
 
+def test_frame_step_multiplies_published_step(snippet):
+    """The targets stay the same; samples at the ends of the snippet lack a neighbour."""
+    default = by_rule(snippet.config)
+    snippet.config.frame_step = 2
+    samples = by_rule(snippet.config)
+    assert samples.keys() == default.keys()
+    for name, sample in samples.items():
+        numbers = [int(name[-6:]) + offset for offset in (-4, 0, 4)]
+        assert sample.exists.tolist() == [0 <= number < 12 for number in numbers]
+        for image, number in zip(sample.images, numbers):
+            np.testing.assert_array_equal(image, snippet.kept(number) if 0 <= number < 12 else 0)
+
+
+def test_frame_step_of_test_pairs(tree):
+    where = {"city": "bonn", "sequence": "000001", "home": "test"}
+    tree.frames((13, 17, 19), **where)
+    tree.camera(19, **where)
+    tree.config.frame_step = 3
+    tree.split("test", [("bonn", "000001", 19)])
+    sample = open_split(tree.config, "test")[0]
+    assert sample.exists.tolist() == [True, True, False]
+    np.testing.assert_array_equal(sample.images[0], tree.kept(13, city="bonn", sequence="000001"))
+
+
+def test_rule_needs_masks_of_the_frames_in_use(snippet):
+    for number in (2, 4, 6, 8):
+        snippet.array("mask_sequence", number, np.zeros(snippet.size, np.uint8))
+    snippet.config.frame_step = 2
+    # The neighbours -2 of 2 and 12 of 8 do not exist, so they need no mask; 10 exists and has none.
+    assert sorted(by_rule(snippet.config)) == [f"ulm ulm_{SEQUENCE}_{number:06d}" for number in (2, 8)]
+    snippet.array("mask_sequence", 10, np.zeros(snippet.size, np.uint8))
+    assert sorted(by_rule(snippet.config)) == [f"ulm ulm_{SEQUENCE}_{number:06d}" for number in (2, 6, 8)]
+
+
 def test_camera_of_nearest_annotated_frame(tree):
     tree.frames(range(5)), tree.frames(range(5), sequence="000065")
     far = {"intrinsic": CAMERA["intrinsic"] | {"fx": 2000.0}}

@@ -37,6 +37,15 @@ def test_triplets_and_cameras(tree, picture, caplog):
     assert "has 3 frames" in caplog.text and "has 36671" in caplog.text
 
 
+def test_frame_step(tree, picture):
+    tree.frame_step = 2
+    source = open_split(tree, "train")
+    assert [source[i].exists.tolist() for i in range(3)] == [[True] * 3, [True] * 3, [True, True, False]]
+    for place, frame in enumerate((0, 2, 4)):
+        np.testing.assert_array_equal(source[0].images[place], picture(20 + frame, 32, 64))
+    assert not open_split(tree, "test")[1].exists[0]
+
+
 def test_masks_priors_and_nominal_camera(tree, tmp_path):
     for kind, value in (("mask", np.uint8(3)), ("prior", np.uint16(700))):
         for frame in range(6):

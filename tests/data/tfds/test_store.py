@@ -227,6 +227,34 @@ def test_other_split_raises(drives, tmp_path):
         open_split(of_store(drives.config, tmp_path / "store", split="eigen_full"), "train")
 
 
+def test_store_of_a_frame_step_equals_folder(drives, tmp_path):
+    config = dataclasses.replace(drives.config, frame_step=3)
+    build(config, tmp_path / "store")
+    for split in SPLITS:
+        assert_same_samples(open_split(of_store(config, tmp_path / "store"), split), open_split(config, split))
+    for step in (1, 2):
+        with pytest.raises(
+            ConfigError,
+            match=rf"holds samples of --config.data.frame_step=3, not {step}: set it to 3, or build another store with "
+            rf"scripts/prepare_tfds.py --config.data.frame_step={step} --out=DIR",
+        ):
+            open_split(of_store(drives.config, tmp_path / "store", frame_step=step), "train")
+    with pytest.raises(ConfigError, match=r"was made from other files or with other settings"):
+        build(drives.config, tmp_path / "store")
+
+
+def test_store_without_noted_frame_step_has_the_default(drives, tmp_path):
+    """As made before the field existed: it is read, and the same command accepts it."""
+    note = build(drives.config, tmp_path / "store") / "store.json"
+    content = json.loads(note.read_text())
+    assert content["settings"].pop("frame_step") == 1
+    note.write_text(json.dumps(content))
+    assert_same_samples(open_split(of_store(drives.config, tmp_path / "store"), "val"), open_split(drives.config, "val"))
+    build(drives.config, tmp_path / "store")
+    with pytest.raises(ConfigError, match=r"holds samples of --config.data.frame_step=1, not 2"):
+        open_split(of_store(drives.config, tmp_path / "store", frame_step=2), "train")
+
+
 def test_changed_ground_truth_raises(drives, tmp_path):
     build(drives.config, tmp_path / "store")
     annotated = drives.root / drives.folder / "proj_depth/groundtruth/image_02/0000000007.png"
