@@ -72,6 +72,9 @@ class CostVolumeConfig:
     min_depth: float = 0.1  # initial adaptive depth range
     max_depth: float = 10.0
     tracker_momentum: float = 0.99
+    range_percentile: float = 0.0  # of an image's depths, left out at both ends of its range; 0 = none (ManyDepth)
+    margin: int = 2  # matches closer than this many feature pixels to a border do not count; 1 for images below 100 rows
+    features: str = "learned"  # what is matched: "learned" (ManyDepth) | "patches" (normalised colours, known without training)
     aggregate: str = "min"  # over lookup frames: "min" | "mean"
     occlusion: str = "feature_pool"  # treatment of holes in the lookup frame: "none" | "set_one" | "feature_pool" | "cost_fill"
     pool_radius: int = 1
@@ -101,6 +104,7 @@ class LossConfig:
     occlusion_rule: str = "switch"  # holes of a source: "switch" | "union" | "min" (= ignore)
     motion_mask: bool = True  # student: photometric loss only where matching is confident and agrees with the teacher
     consistency: float = 1.0  # weight of |student - teacher| on unreliable pixels
+    consistency_of: str = "depth"  # "depth" (ManyDepth; grows with the free scale) | "log" (of the logarithms of depth)
     dynamic_cycle: float = 0.0  # weight of |teacher - student| on object pixels
     normal_l1: float = 0.0  # L1 between normals of the student and of the prior
     normal_rank: float = 0.0  # ranking of normals across edges

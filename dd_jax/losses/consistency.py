@@ -24,12 +24,14 @@ def consistency(
     teacher_depths: Float[Array, "s b h w"],
     photometric: Bool[Array, "b h w"],
     axis: str | None,
+    logarithmic: bool = False,
 ) -> Float[Array, " s"]:
     """Mean over all pixels of |student - teacher|, counted as 0 where ``photometric`` is set (ManyDepth, sec. 3.3).
 
-    The teacher gets no gradient. Depth is in network units, so the term grows with the scene.
+    The teacher gets no gradient. Depth is in network units, so the term grows with the scene, unless it is ``logarithmic``.
     """
-    difference = jnp.abs(depths - jax.lax.stop_gradient(teacher_depths))
+    teacher_depths = jax.lax.stop_gradient(teacher_depths)
+    difference = jnp.abs(jnp.log(depths / teacher_depths) if logarithmic else depths - teacher_depths)
     return reduce.mean(jnp.where(photometric, 0, difference), axis, dims=(1, 2, 3))
 
 

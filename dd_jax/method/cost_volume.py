@@ -12,14 +12,28 @@ from jaxtyping import Array, Bool, Float
 
 from dd_jax.config import CostVolumeConfig
 from dd_jax.geometry.camera import divide
-from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_zeros
+from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_zeros, reduce_image
 from dd_jax.geometry.warp import pixel_rays, plane_motion
+from dd_jax.losses import ssim
 from dd_jax.method.occlusion_filling import fill_costs, pool_features
 from dd_jax.runtime import reduce
 from dd_jax.types import CostVolume
 
-MARGIN = 2
-"""Costs closer than this many feature pixels to a border, in either frame, count as unobserved."""
+CONTRAST_RADIUS = 4
+"""Of the window, in pixels at a quarter of the image size, in which patches are normalised."""
+
+
+def patch_features(image: Float[Array, "*n h w 3"]) -> Float[Array, "*n hq wq 27"]:
+    """Colour patches of 3x3 pixels at a quarter of the size, normalised by their surroundings: features without training."""
+    small = reduce_image(image, 2)
+    stacked = small.reshape(-1, *small.shape[-3:])
+    surroundings = ssim.windowed(stacked, CONTRAST_RADIUS)
+    deviation = jnp.sqrt(jnp.maximum(surroundings.variance, 0.0)) + 0.03
+    normalised = (stacked - 0.5 - surroundings.mean) / deviation
+    padded = jnp.pad(normalised, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    height, width = normalised.shape[1:3]
+    patches = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return jnp.concatenate(patches, axis=-1).reshape(*small.shape[:-1], 27)
 
 
 def depth_bins(depth_range: Float[Array, "2"], config: CostVolumeConfig) -> Float[Array, " k"]:
@@ -42,10 +56,16 @@ def update_depth_range(
 ) -> Float[Array, "2"]:
     """Moving average of the (nearest, farthest) depth of the teacher, with a margin of 10 % (ManyDepth, section 3.2).
 
-    Extremes are taken per image and averaged over the samples of all devices of ``axis``.
+    Extremes, or the outer ``range_percentile`` of every fourth row and column, are taken per image and averaged over the samples
+    of all devices of ``axis``.
     """
-    near = jnp.maximum(min_depth, 0.9 * reduce.mean(jnp.min(teacher_depth, axis=(1, 2)), axis))
-    far = 1.1 * reduce.mean(jnp.max(teacher_depth, axis=(1, 2)), axis)
+    if config.range_percentile > 0:
+        outer = jnp.array([config.range_percentile, 100 - config.range_percentile])
+        nearest, farthest = jnp.percentile(teacher_depth[:, ::4, ::4], outer, axis=(1, 2))
+    else:
+        nearest, farthest = jnp.min(teacher_depth, axis=(1, 2)), jnp.max(teacher_depth, axis=(1, 2))
+    near = jnp.maximum(min_depth, 0.9 * reduce.mean(nearest, axis))
+    far = 1.1 * reduce.mean(farthest, axis)
     return config.tracker_momentum * depth_range + (1.0 - config.tracker_momentum) * jnp.stack([near, far])
 
 
@@ -68,7 +88,7 @@ def build(
       bins: increasing depths.
 
     A pixel that no lookup frame observes at a depth takes its largest observed cost (0 where there is none). A frame
-    observes a pixel if it exists and both ends of the match lie two pixels inside. Source: ManyDepth eq. 2 and 3;
+    observes a pixel if it exists and both ends of the match lie ``margin`` pixels inside. Source: ManyDepth eq. 2 and 3;
     occlusion filling: DynamicDepth section 3.3.
     """
     batch, frames, *size, channels = lookup_features.shape
@@ -127,9 +147,10 @@ class _Sweep:
         points = self.bins[k] * self.rays + self.shift[:, None, None]
         coords = divide(points[..., 0], points[..., 1], points[..., 2])
         u, v = jnp.arange(width), jnp.arange(height)[:, None]
-        inner = (u >= MARGIN) & (u < width - MARGIN) & (v >= MARGIN) & (v < height - MARGIN)
-        limits = jnp.array([width, height], jnp.float32) - MARGIN
-        seen = inner & jnp.all((coords >= MARGIN) & (coords <= limits), axis=-1)
+        margin = self.config.margin
+        inner = (u >= margin) & (u < width - margin) & (v >= margin) & (v < height - margin)
+        limits = jnp.array([width, height], jnp.float32) - margin
+        seen = inner & jnp.all((coords >= margin) & (coords <= limits), axis=-1)
 
         corner, fx, fy = corners(self.lookup.shape, coords + 1.0)
         weights = corner_weights(fx, fy)

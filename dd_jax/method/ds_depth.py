@@ -10,7 +10,6 @@ from dd_jax.geometry.sampling import sample_border, sample_zeros
 from dd_jax.geometry.se3 import invert_pose
 from dd_jax.geometry.warp import pixel_rays, plane_motion, reproject
 from dd_jax.losses import ssim
-from dd_jax.method.cost_volume import MARGIN
 from dd_jax.networks.model import Networks
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, CostVolume
 
@@ -49,11 +48,13 @@ def build_cost_volume(
     K_quarter: Float[Array, "b 3 3"],
     bins: Float[Array, " k"],
     config: DsDepthConfig,
+    margin: int = 2,
 ) -> CostVolume:
     """Costs along the rigid motion (static volume) and along rigid plus residual flow (dynamic volume), separate and fused.
 
     Args:
       residual_flow: in pixels of the feature maps.
+      margin: matches closer than this many feature pixels to a border, in either frame, are not observed.
       Others as in :func:`dd_jax.method.cost_volume.build`.
 
     The static volume is right where nothing moves, the dynamic one where the flow is. Per pixel and bin the smaller cost counts;
@@ -64,14 +65,14 @@ def build_cost_volume(
     rays = jnp.stack(pixel_rays(homography, height, width), axis=-1)
     reference = ssim.windowed(target_features.astype(jnp.float32), 1)
     u, v = jnp.arange(width), jnp.arange(height)[:, None]
-    inner = (u >= MARGIN) & (u < width - MARGIN) & (v >= MARGIN) & (v < height - MARGIN)
-    limits = jnp.array([width, height], jnp.float32) - MARGIN
+    inner = (u >= margin) & (u < width - margin) & (v >= margin) & (v < height - margin)
+    limits = jnp.array([width, height], jnp.float32) - margin
 
     def match(depth):
         points = depth * rays + shift[:, None, None]
         rigid = divide(points[..., 0], points[..., 1], points[..., 2])
         coords = jnp.stack([rigid, rigid + residual_flow])
-        seen = inner & jnp.all((coords >= MARGIN) & (coords <= limits), axis=-1)
+        seen = inner & jnp.all((coords >= margin) & (coords <= limits), axis=-1)
         if not config.own_mask:
             seen = jnp.stack([seen[0], seen[0]])
         warped = sample_zeros(lookup_features, coords)

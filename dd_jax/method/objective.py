@@ -265,7 +265,8 @@ def student_photometric(x: LossInputs) -> Float[Array, " s"]:
 
 def student_consistency(x: LossInputs) -> Float[Array, " s"]:
     """Difference from the teacher's depth on all other pixels (ManyDepth, sec. 3.3)."""
-    return consistency(x.student_views.depths, x.teacher_depths, x.reliable, x.axis)
+    logarithmic = x.config.loss.consistency_of == "log"
+    return consistency(x.student_views.depths, x.teacher_depths, x.reliable, x.axis, logarithmic)
 
 
 def dynamic_cycle_term(x: LossInputs) -> Float[Array, " s"]:

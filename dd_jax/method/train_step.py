@@ -70,7 +70,7 @@ def loss_fn(
     with jax.named_scope("losses"):
         losses = compute_losses(LossInputs(model, outputs, batch, config, axis), loss_terms(config, frozen))
     depth_range = state.depth_range
-    if outputs.student is not None and not frozen:
+    if not frozen:  # without a student too: one may start from this teacher
         depth = full_size_depth(jax.lax.stop_gradient(outputs.teacher_disps[0]), batch.images.shape[2:4], config.model)
         depth_range = update_depth_range(depth_range, depth, config.cost_volume, config.model.min_depth, axis)
     return losses["total"], (losses, networks.split(model)[1], depth_range)

@@ -4,7 +4,7 @@ import pytest
 
 from dd_jax.config import DsDepthConfig
 from dd_jax.method import ds_depth
-from dd_jax.method.cost_volume import MARGIN
+MARGIN = 2
 
 H, W, C = 12, 20, 6
 DS = DsDepthConfig()
