@@ -116,7 +116,6 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     for name in ("rotation_scale", "translation_scale"):
         value = getattr(model, name)
         require(value > 0, f"--config.model.{name}={value} must be positive")
-    require(model.forward_scale >= 0, f"--config.model.forward_scale={model.forward_scale} must not be negative")
     require(
         model.pose_downscale in (1, 2, 4, 8), f"--config.model.pose_downscale={model.pose_downscale} is not one of 1, 2, 4, 8"
     )

@@ -61,7 +61,6 @@ class Networks(nnx.Module):
             width,
             rotation_scale=model.rotation_scale,
             translation_scale=model.translation_scale,
-            forward_scale=model.forward_scale or model.translation_scale,
             initial_forward=model.initial_forward * config.data.frame_step,
             downscale=model.pose_downscale,
             draws=draws,

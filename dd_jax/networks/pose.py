@@ -25,9 +25,6 @@ class PoseNet(nnx.Module):
       width: channels of the first encoder stage; the decoder has four times as many.
       rotation_scale, translation_scale: factors on the two outputs. The one with the larger factor is learnt faster: with a small
         translation, depth shrinks to match it; with a small rotation, turns are explained by sideways translation.
-      forward_scale: factor on the translation along the optical axis, ``translation_scale`` on the other two. A driving camera
-        moves along its axis, but the photometric error depends more on pitch and vertical motion: with equal factors, their
-        noise hides the speed.
       initial_forward: forward translation of the untrained network, an initial bias of its last layer. Starting from 0, networks
         without pretraining may first explain the road by a downward translation and push everything above it to infinity.
       downscale: factor by which both images are reduced first.
@@ -39,14 +36,12 @@ class PoseNet(nnx.Module):
         *,
         rotation_scale: float = PUBLISHED_SCALE,
         translation_scale: float = PUBLISHED_SCALE,
-        forward_scale: float = PUBLISHED_SCALE,
         initial_forward: float = 0.0,
         downscale: int = 1,
         draws: Draws,
         axis: str | None = None,
     ):
-        self.scales = (rotation_scale,) * 3 + (translation_scale,) * 2 + (forward_scale,)
-        self.downscale = downscale
+        self.rotation_scale, self.translation_scale, self.downscale = rotation_scale, translation_scale, downscale
         channels = 4 * width
         self.encoder = ResNet(LAYERS, width, in_images=2, draws=draws, axis=axis)
         self.squeeze = Conv(feature_channels(LAYERS, width)[-1], channels, 1, draws=draws)
@@ -57,7 +52,7 @@ class PoseNet(nnx.Module):
         self.has_forward_bias = initial_forward != 0
         if self.has_forward_bias:
             bias = self.out.bias[...]
-            self.out.bias.set_value(bias.at[FORWARD_CHANNEL].add(-initial_forward / forward_scale))
+            self.out.bias.set_value(bias.at[FORWARD_CHANNEL].add(-initial_forward / translation_scale))
 
     def __call__(
         self,
@@ -78,7 +73,7 @@ class PoseNet(nnx.Module):
         images = reduce_image(jnp.concatenate([image_a, image_b], axis=-1), self.downscale.bit_length() - 1)
         rotation, translation = self.decode(self.encoder(images)[-1])
         if backward is not None and self.has_forward_bias:
-            change = -2 * self.scales[FORWARD_CHANNEL] * self.out.bias[FORWARD_CHANNEL]
+            change = -2 * self.translation_scale * self.out.bias[FORWARD_CHANNEL]
             translation = translation.at[:, 2].add(jnp.where(backward, change, 0.0))
         return rotation, translation
 
@@ -88,5 +83,4 @@ class PoseNet(nnx.Module):
         x = jax.nn.relu(self.conv1(x))
         x = jax.nn.relu(self.conv2(x))
         pose = jnp.mean(self.out(x), axis=(1, 2), dtype=jnp.float32)
-        pose = pose[:, :6] * jnp.array(self.scales, pose.dtype)
-        return pose[:, :3], pose[:, 3:]
+        return self.rotation_scale * pose[:, :3], self.translation_scale * pose[:, 3:6]

@@ -96,3 +96,19 @@ def test_tpu_form_gathers_each_cell_once():
         for platform in ("cpu", "tpu")
     }
     assert gathers == {"cpu": 4, "tpu": 1}
+
+
+def test_reduced_image_is_the_mean_of_blocks():
+    image = np.random.default_rng(3).random((2, 8, 12, 3), np.float32)
+    expected = image.reshape(2, 2, 4, 3, 4, 3).mean((2, 4))
+    np.testing.assert_allclose(sampling.reduce_image(jnp.asarray(image), 2), expected, atol=1e-6)
+    np.testing.assert_array_equal(sampling.reduce_image(jnp.asarray(image), 0), image)
+
+
+def test_holes_do_not_darken_a_reduced_image():
+    holes = np.zeros((1, 4, 4), bool)
+    holes[0, 0, 0] = holes[0, 2:, 2:] = holes[0, :2, 2] = True  # a quarter, nothing, all and half of the four blocks
+    image = np.where(holes[..., None], 0.0, 0.8).astype(np.float32).repeat(3, -1)
+    reduced, reduced_holes = sampling.reduce_image_with_holes(jnp.asarray(image), jnp.asarray(holes), 1)
+    np.testing.assert_array_equal(reduced_holes, [[[False, False], [False, True]]])
+    np.testing.assert_allclose(reduced[..., 0], [[[0.8, 0.8], [0.8, 0.0]]], rtol=1e-6)

@@ -26,6 +26,9 @@ def test_consistency_averages_all_pixels_without_teacher_gradient():
     student = teacher + jnp.array([1.0, -3.0]).reshape(2, 1, 1, 1)
     photometric = jnp.zeros((1, 2, 4), bool).at[0, 0].set(True)  # half of the pixels
     np.testing.assert_allclose(consistency(student, teacher, photometric, None), [0.5, 1.5])
+    close = consistency(teacher * 3, teacher, photometric, None, logarithmic=True)
+    far = consistency(teacher * 30, teacher * 10, photometric, None, logarithmic=True)
+    np.testing.assert_allclose((close, far), np.full((2, 2), np.log(3) / 2), rtol=1e-6)  # the same for every scale
     by_student, by_teacher = jax.grad(lambda s, t: consistency(s, t, photometric, None).sum(), (0, 1))(student, teacher)
     assert not by_teacher.any()
     np.testing.assert_allclose(by_student[:, 0], jnp.array([1, -1]).reshape(2, 1, 1) * ~photometric / 8)

@@ -93,6 +93,42 @@ def test_depth_range_follows_the_teacher():
     np.testing.assert_allclose(floor[0], 0.75 * 0.5 + 0.25 * 2.0, rtol=1e-6)
 
 
+def test_percentiles_ignore_outliers():
+    depth = np.full((2, 16, 100), 3.0, np.float32)
+    depth[:, 8:] = 6.0
+    depth[:, 0, 0], depth[:, 4, 4] = 0.2, 90.0
+    start, config = jnp.array([0.5, 20.0]), CostVolumeConfig(tracker_momentum=0.0, range_percentile=2.0)
+    np.testing.assert_allclose(
+        cost_volume.update_depth_range(start, jnp.asarray(depth), config, 0.1, None), [0.9 * 3, 1.1 * 6], rtol=1e-5
+    )
+
+
+def test_patches_match_across_exposures_and_shift_with_the_image():
+    image = jnp.asarray(np.random.default_rng(4).random((1, 48, 64, 3), np.float32)) ** 2
+    patches = cost_volume.patch_features(image)
+    assert patches.shape == (1, 12, 16, 27)
+    darker = cost_volume.patch_features(0.7 * image + 0.1)
+    shifted = cost_volume.patch_features(jnp.roll(image, 4, axis=2))
+    inside = (slice(None), slice(5, -5), slice(6, -5))
+    size = np.abs(patches[inside]).mean()
+    assert np.abs(darker - patches)[inside].mean() < 0.15 * size
+    np.testing.assert_allclose(shifted[inside], jnp.roll(patches, 1, axis=2)[inside], atol=1e-5)
+    assert np.abs(jnp.roll(patches, 1, axis=2) - patches)[inside].mean() > 0.8 * size
+
+
+@pytest.mark.parametrize("margin", [0, 1, 2])
+def test_margin_is_the_border_without_observation(margin):
+    features = jnp.ones((1, HEIGHT, WIDTH, CHANNELS))
+    config = CostVolumeConfig(bins=2, margin=margin, occlusion="none")
+    still = cost_volume.build(
+        features, features[:, None], jnp.eye(4)[None, None], jnp.ones((1, 1), bool), None, K, BINS[:2], config
+    )
+    seen = np.asarray(still.confidence[0])
+    assert seen[margin + 1 : HEIGHT - margin - 1, margin + 1 : WIDTH - margin - 1].all()  # just at the limit, rounding decides
+    assert not seen[:margin].any() and not seen[:, :margin].any() and (margin == 0 or not seen[-margin:].any())
+    assert seen.sum() >= (HEIGHT - 2 * margin - 1) * (WIDTH - 2 * margin - 1)
+
+
 def test_depth_range_is_the_same_on_two_devices():
     depth = jnp.asarray(np.random.default_rng(0).uniform(1, 9, (4, 3, 5)), jnp.float32)
     before, config = jnp.array([0.5, 20.0]), CostVolumeConfig()

@@ -4,6 +4,7 @@ import pytest
 
 from dd_jax.config import DsDepthConfig
 from dd_jax.method import ds_depth
+
 MARGIN = 2
 
 H, W, C = 12, 20, 6

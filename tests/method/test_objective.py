@@ -4,11 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
+from flax import nnx
 from loss_inputs import loss_inputs
 
 from dd_jax.config import Config, LossConfig
+from dd_jax.geometry.sampling import reduce_image
+from dd_jax.losses import photometric, ssim
 from dd_jax.method import objective
 from dd_jax.method.objective import LossInputs
+from dd_jax.networks.layers import Draws
 from dd_jax.networks.model import Networks
 from dd_jax.types import Batch, CostVolume, Outputs, StudentOutputs, Views
 
@@ -55,6 +60,89 @@ def compute_losses(outputs, teacher_views, student_views, teacher_depths, batch,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective, "tie_break_noise", lambda *_: noise)
         return objective.compute_losses(inputs, terms)
+
+
+@functools.cache
+def no_model():
+    """Networks without arrays: the outputs are given."""
+    return nnx.eval_shape(lambda: Networks(tiny.config(), Draws()))
+
+
+def moving_camera(case, forward=0.0):
+    """(outputs, batch) of ``case`` with sensible intrinsics and a camera that moves ``forward`` between frames."""
+    outputs, _, _, _, batch, _ = case
+    K = jnp.array([[20.0, 0, 15.5], [0, 20.0, 7.5], [0, 0, 1]])
+    T = jnp.tile(jnp.eye(4), (B, 2, 1, 1)).at[:, :, 2, 3].set(jnp.array([forward, -forward]))
+    return outputs.replace(T_source_from_target=T), batch.replace(K=jnp.tile(K, (B, 1, 1)), inputs=batch.images)
+
+
+def loss_values(function, outputs, batch, **changes):
+    config = Config(loss=LossConfig(**changes))
+    return np.asarray(jax.jit(lambda o, b: function(LossInputs(no_model(), o, b, config, None)))(outputs, batch))
+
+
+PHOTOMETRIC = [objective.teacher_photometric, objective.student_photometric, objective.student_consistency]
+
+
+@pytest.mark.parametrize("term", PHOTOMETRIC)
+def test_pyramid_of_one_scale_is_the_full_size(case, term):
+    outputs, batch = moving_camera(case, 0.1)
+    function = objective.per_level(term)
+    full, pyramid = (loss_values(function, outputs, batch, scales=1, pyramid=on, motion_mask=False) for on in (False, True))
+    assert full.shape == (1,) and full > 0
+    np.testing.assert_array_equal(pyramid, full)
+
+
+def test_every_level_of_the_pyramid_compares_images_of_its_size(case):
+    """A camera at rest: each level is the photometric error of reduced images."""
+    outputs, batch = moving_camera(case)
+    found = loss_values(
+        objective.per_level(objective.teacher_photometric), outputs, batch, pyramid=True, automask=False, scales=3
+    )
+    for scale in range(3):
+        small = reduce_image(batch.images, scale)
+        target = ssim.reference(small[:, 1])
+        errors = [photometric.photometric_error(small[:, f], target, 0.85) for f in (0, 2)]
+        np.testing.assert_allclose(found[scale], jnp.minimum(*errors).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scales", [1, 2, 4])
+def test_number_of_trained_scales(case, scales):
+    outputs, batch = moving_camera(case, 0.1)
+    config = Config(loss=LossConfig(scales=scales))
+
+    def total(disps, student):
+        changed = outputs.replace(teacher_disps=disps, student=outputs.student.replace(disps=student))
+        return objective.compute_losses(
+            LossInputs(no_model(), changed, batch, config, None), objective.loss_terms(config, False)
+        )["total"]
+
+    for gradients in jax.jit(jax.grad(total, (0, 1)))(outputs.teacher_disps, outputs.student.disps):
+        assert [bool(g.any()) for g in gradients] == [True] * scales + [False] * (4 - scales)
+
+
+@pytest.mark.parametrize("pyramid", [False, True])
+def test_a_standing_camera_corrects_a_pose_that_moves(case, pyramid):
+    """Equal frames: the auto-mask drops them whatever the pose says; the pose term does not, and leaves depth alone."""
+    outputs, batch = moving_camera(case, 0.1)
+    smooth = jax.image.resize(batch.images[:, 1, ::4, ::4], (B, H, W, 3), "bicubic")
+    batch = batch.replace(images=jnp.stack([smooth] * 3, axis=1))
+    config = Config(loss=LossConfig(pyramid=pyramid, scales=3, pose_photometric=1.0))
+    term = {t.name: t.function for t in objective.loss_terms(config, frozen=False)}
+
+    def gradient(name):
+        def value(T, disps):
+            changed = outputs.replace(T_source_from_target=T, teacher_disps=disps)
+            return term[name](LossInputs(no_model(), changed, batch, config, None)).sum()
+
+        return jax.jit(jax.grad(value, (0, 1)))(outputs.T_source_from_target, outputs.teacher_disps)
+
+    by_pose, _ = gradient("teacher/photometric")
+    assert not by_pose.any()
+    by_pose, by_depth = gradient("pose/photometric")
+    forward = by_pose[:, 0, 2, 3] - by_pose[:, 1, 2, 3]
+    assert (forward > 0).all()  # a smaller motion explains the frames better
+    assert not any(g.any() for g in by_depth)
 
 
 @functools.cache

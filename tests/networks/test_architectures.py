@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dd_jax.geometry.sampling import reduce_image
 from dd_jax.networks.depth_decoder import DepthDecoder
 from dd_jax.networks.flow_net import FlowNet
 from dd_jax.networks.layers import Draws
@@ -101,6 +102,14 @@ def test_pose_is_the_first_six_of_the_mean_output():
     axis_angle, translation = pose.decode(jnp.ones((1, 2, 3, 64)))
     np.testing.assert_allclose(axis_angle[0], [0, 0.1, 0.2], atol=1e-6)
     np.testing.assert_allclose(translation[0], [3, 4, 5], atol=1e-5)
+
+
+def test_downscale_reduces_both_images_first(images):
+    whole, reduced = PoseNet(8, draws=Draws(0)), PoseNet(8, downscale=2, draws=Draws(0))
+    whole.eval()
+    reduced.eval()
+    small = reduce_image(images, 1)
+    np.testing.assert_array_equal(reduced(images[:1], images[1:]), whole(small[:1], small[1:]))
 
 
 def test_initial_forward_shifts_the_translation(images):
