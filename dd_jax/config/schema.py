@@ -109,7 +109,6 @@ class LossConfig:
     normal_rank: float = 0.0  # ranking of normals across edges
     normal_prior: str = "teacher"  # prior of both: depth of the "teacher" | of a "file" (data.priors)
     normal_anchors: int = 4096  # edge pixels drawn per image and kind of edge
-    pose_photometric: float = 0.0  # photometric error without auto-mask, for poses alone: the auto-mask hides slow frames
     pose_cycle: float = 0.0  # forward and backward pose compose to the identity
     mask_weight: str = "off"  # weight of samples with many object pixels in the photometric loss: "off" (equal) | "less" | "more"
     mask_area: str = "target"  # object pixels: "target" (of the target frame) | "intersection" (of all frames)

@@ -72,8 +72,6 @@ def loss_terms(config: Config, frozen: bool) -> list[Term]:
     if ds.enabled and not frozen:  # DS-Depth
         terms += [Term("flow/smoothness", ds.flow_smoothness, lambda x: flow_smoothness(x.outputs.student.residuals, x.axis))]
     if not frozen:  # the poster
-        coarse = per_level(pose_photometric, finest=False)
-        terms += [Term("pose/photometric", loss.pose_photometric, coarse)]
         terms += [Term("pose/cycle", loss.pose_cycle, lambda x: pose_cycle(x.forward_backward_poses, x.axis))]
     return [term for term in terms if term.weight > 0]
 
@@ -161,13 +159,6 @@ class LossInputs:
             return synthesize(self.teacher_depths, self.outputs.T_source_from_target, sources, None, self.batch.K, self.offsets)
 
     @functools.cached_property
-    def pose_views(self) -> Views:
-        """As ``teacher_views``, with gradients for the poses alone."""
-        T, sources = self.outputs.T_source_from_target, frames_at(self.batch.images, (PREVIOUS, NEXT))
-        with jax.named_scope("views"):
-            return synthesize(sg(self.teacher_depths), T, sources, None, self.batch.K, self.offsets)
-
-    @functools.cached_property
     def student_views(self) -> Views:
         """Source frames, with dynamic objects re-rendered where DOMD is on, warped through the student's depth."""
         student, T = self.outputs.student, sg(self.outputs.T_source_from_target)
@@ -217,14 +208,9 @@ class LossInputs:
         return valid_planes(*self.comparisons, self.config.sc, self.axis)
 
 
-def per_level(
-    function: Callable[[LossInputs], Float[Array, " s"]], finest: bool = True
-) -> Callable[[LossInputs], Float[Array, " s"]]:
-    """The term at every size at which images are compared; see :attr:`LossInputs.levels`.
-
-    Without ``finest``, full size is left out where there are others.
-    """
-    return lambda x: jnp.concatenate([function(level) for level in (x.levels if finest else x.levels[1:] or x.levels)])
+def per_level(function: Callable[[LossInputs], Float[Array, " s"]]) -> Callable[[LossInputs], Float[Array, " s"]]:
+    """The term at every size at which images are compared; see :attr:`LossInputs.levels`."""
+    return lambda x: jnp.concatenate([function(level) for level in x.levels])
 
 
 def finest_scales(outputs: Outputs, count: int) -> Outputs:
@@ -245,16 +231,6 @@ def teacher_photometric(x: LossInputs) -> Float[Array, " s"]:
         noise = tie_break_noise(batch.seed, batch.images.shape[2:4], loss.automask_noise)
         mask = mask & auto_mask(sg(error), unwarped, x.target.statistics, x.exists, noise, loss)
     return photometric_mean(error, mask, x.target, x.axis)
-
-
-def pose_photometric(x: LossInputs) -> Float[Array, " s"]:
-    """Photometric error of the single-frame network without auto-mask, with gradients for the poses alone.
-
-    The auto-mask drops what moves less than the predicted motion, so that a standing or slow camera does not correct a pose that
-    is too fast.
-    """
-    error, seen = reprojection_error(x.pose_views, x.target, x.exists, x.config.loss)
-    return photometric_mean(error, seen, x.target, x.axis)
 
 
 def student_photometric(x: LossInputs) -> Float[Array, " s"]:
