@@ -177,10 +177,32 @@ def initialise_from(config: Config, state: TrainState) -> TrainState:
         params, batch_stats = imagenet.fill_encoders((state.params, state.batch_stats), config)
         return state.replace(params=params, batch_stats=batch_stats)
     if config.train.init_from:
-        expected = {"params": state.params, "batch_stats": state.batch_stats}
-        found = saved.restore(config.train.init_from, "best", expected).state
-        return state.replace(params=found.params, batch_stats=found.batch_stats, depth_range=found.depth_range)
+        return initialise_networks(config, state)
     return state
+
+
+def initialise_networks(config: Config, state: TrainState) -> TrainState:
+    """``state`` with the networks of ``train.init_from``; networks that it lacks stay as they are.
+
+    A new student starts as a copy of the teacher with ``train.init_student="teacher"``.
+
+    Raises:
+      ConfigError: it has other networks, or neither teacher nor pose network.
+    """
+    place = config.train.init_from
+    restored = saved.restore(place)
+    found = restored.state
+    trees = {}
+    for name in ("params", "batch_stats"):
+        wanted, stored = getattr(state, name), getattr(found, name)
+        common = ({"teacher", "pose"} | stored.keys()) & wanted.keys()
+        part = [{key: tree[key] for key in common if key in tree} for tree in (stored, wanted)]
+        run_folder.check_tree(*part, place, to_dict(restored.config))
+        trees[name] = wanted | part[0]
+    if "student" in state.params and "student" not in found.params and config.train.init_student == "teacher":
+        for name, tree in trees.items():
+            tree["student"] = networks.student_from_teacher(tree["teacher"], getattr(state, name)["student"])
+    return state.replace(**trees, depth_range=found.depth_range)
 
 
 def window_mean(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -63,6 +63,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     one_of("loss.normal_prior", loss.normal_prior, ("teacher", "file"))
     one_of("optim.rate_on_freeze", optim.rate_on_freeze, ("keep", "reset"))
     one_of("train.backend", train.backend, ("pmap", "jit"))
+    one_of("train.init_student", train.init_student, ("fresh", "teacher"))
     one_of("train.remat", train.remat, ("none", "convolutions", "blocks"))
     one_of("eval.crop", config.eval.crop, ("eigen", "cityscapes", "none"))
     one_of("eval.resize", config.eval.resize, ("disparity", "depth"))
@@ -210,6 +211,11 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     require(
         optim.freeze_step != 0 or train.init_from != "",
         "--config.optim.freeze_step=0 freezes untrained networks: set --config.train.init_from, or a later step",
+    )
+    require(
+        train.init_student == "fresh" or (train.init_from != "" and model.student and model.student_layers == 18),
+        "--config.train.init_student=teacher copies the teacher of --config.train.init_from, which has 18 layers: set init_from, "
+        "and --config.model.student_layers=18",
     )
     require(
         train.init_from == "" or train.init_encoders == "",

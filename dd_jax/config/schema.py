@@ -163,6 +163,7 @@ class TrainConfig:
     checkpoint_every: int = 1_000
     keep: int = 2  # newest checkpoints kept, in addition to the best on val
     init_from: str = ""  # trained model to start from: folder of a run or of model.save, or hf://owner/name
+    init_student: str = "fresh"  # student where init_from has none: "fresh" | "teacher" (a copy, blind to the lookup frame)
     init_encoders: str = ""  # ImageNet weights for the encoders: PyTorch files of ResNets or hf://owner/name, separated by
     # commas; each initialises the encoders with its number of layers. FILE#DIGEST: checks the start of the SHA-256
 

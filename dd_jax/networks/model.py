@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -114,6 +115,22 @@ def merge(params: Tree, batch_stats: Tree, config: Config, axis: str | None, tra
         model.teacher.eval()
         model.pose.eval()
     return model
+
+
+def student_from_teacher(teacher: Tree, student: Tree) -> Tree:
+    """Arrays of a student (parameters or batch statistics) that predicts what the teacher does.
+
+    The layer that fuses features and costs passes the features on and ignores the costs: what the student learns beyond the
+    teacher comes from the costs.
+    """
+    teacher = jax.tree.map(jnp.copy, teacher)  # a training step gives up its arrays, each once
+    encoder = student.get("encoder", {}) | {"resnet": teacher["encoder"]}
+    if "reduce" in encoder:
+        kernel = encoder["reduce"]["kernel"]
+        features = kernel.shape[-1]
+        centre = jnp.zeros_like(kernel).at[1, 1, :features].set(jnp.eye(features, dtype=kernel.dtype))
+        encoder["reduce"] = {"kernel": centre, "bias": jnp.zeros_like(encoder["reduce"]["bias"])}
+    return student | {"encoder": encoder} | ({"decoder": teacher["decoder"]} if "decoder" in teacher else {})
 
 
 def _rounded(path: tuple, x: Array, precision: str) -> Array:

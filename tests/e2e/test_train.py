@@ -24,6 +24,8 @@ from dd_jax.data.loader import Prefetch
 from dd_jax.data.synthetic import make
 from dd_jax.evaluate import evaluate_checkpoint
 from dd_jax.method import compiled_steps
+from dd_jax.method.augment import augment
+from dd_jax.method.forward import forward
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
 from dd_jax.report import Logger, read_history
@@ -322,6 +324,40 @@ def test_initialise_from_trained_model(tmp_path):
     wider = tiny.config(model={"width": 16}, train={"init_from": str(tmp_path / "system")})
     with pytest.raises(ConfigError, match=r"system holds other arrays: .*--config\.model\.width=8"):
         initialise_from(wider, create_state(wider))
+
+
+def single_frame(folder):
+    """A saved model without student."""
+    other = tiny.restored(
+        tiny.config(model={"student": False}, domd={"enabled": False}, loss={"occlusion_rule": "min"}, optim={"freeze_step": -1})
+    )
+    saved.write(folder, other)
+    return other.state
+
+
+def test_initialise_from_model_without_student(tmp_path):
+    other, fresh = single_frame(tmp_path / "single"), create_state(tiny.config())
+    state = initialise_from(tiny.config(train={"init_from": str(tmp_path / "single")}), fresh)
+    for tree, from_single, from_fresh in zip(*((s.params, s.batch_stats) for s in (state, other, fresh)), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, tree, from_single | {"student": from_fresh["student"]})
+    np.testing.assert_array_equal(state.depth_range, other.depth_range)
+
+
+def test_student_that_starts_as_the_teacher(tmp_path):
+    single_frame(tmp_path / "single")
+    config = tiny.config(train={"init_from": str(tmp_path / "single"), "init_student": "teacher"}, domd={"enabled": False})
+    state, batch = initialise_from(config, create_state(config)), tiny.batch()
+
+    def disps(params):
+        model = networks.merge(params, state.batch_stats, config, None, train=False)
+        outputs = forward(model, augment(batch, config.augment, train=False), state.depth_range, config, train=False)
+        return outputs.teacher_disps, outputs.student.disps
+
+    jax.tree.map(np.testing.assert_array_equal, *jax.jit(disps)(state.params))
+    by_costs = jax.jit(jax.grad(lambda p: disps(p)[1][0].sum()))(state.params)["student"]["encoder"]["reduce"]["kernel"]
+    assert by_costs[:, :, 8:].any()  # the weights of the costs can learn
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.params)]
+    assert len(set(pointers)) == len(pointers)
 
 
 def test_initialise_from_encoders(tmp_path):
