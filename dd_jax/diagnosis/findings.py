@@ -120,8 +120,8 @@ def rotation(found: Diagnosis) -> str | None:
     if error <= max(TURNED, turn):
         return None
     return (
-        f"Predicted rotations are worse than none (median error {error:.2f}°, true rotation {turn:.2f}°): train the pose network "
-        "longer, or lower model.rotation_scale."
+        f"Predicted rotations are no better than none (median error {error:.2f}°, true rotation {turn:.2f}°): train the pose "
+        "network longer, or lower model.rotation_scale."
     )
 
 
@@ -201,7 +201,7 @@ def _against(first: float, second: float) -> str:
     return f"{first:.4f} against {second:.4f}"
 
 
-def _pair(row: dict[str, float | None] | None, *names: str) -> tuple[float | None, float | None]:
+def _pair(row: dict[str, float | int | None] | None, *names: str) -> tuple[float | None, float | None]:
     """Two values of a row; None for both if one is missing."""
     values = tuple((row or {}).get(name) for name in names)
     return (None, None) if None in values else values

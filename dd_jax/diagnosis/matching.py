@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import no_type_check
 
 import cv2
 import jax
@@ -30,12 +31,13 @@ from dd_jax.types import PREVIOUS, Batch, TrainState
 EDGES = (0, 4, 6, 8, 10, 15, 20, 30, 50, 80)
 """Ranges of true depth, in metres."""
 
-Rows = dict[str, dict[str, float | None]]
+Rows = dict[str, dict[str, float | int | None]]
 """range of depth -> name -> value, None without such cells."""
-Cells = dict[str, Shaped[np.ndarray, " n"]]
+Cells = dict[str, Shaped[np.ndarray, " _"]]
 """Values of static cells of the cost volume; depth in metres, NaN where nothing is known."""
 
 
+@no_type_check  # trees of arrays of jax or of numpy
 @struct.dataclass
 class Matched:
     """Outputs of the system at the size of the cost volume; of a single-frame system only the first two."""
@@ -48,6 +50,7 @@ class Matched:
     used: Bool[Array, "b hq wq"] | None = None  # at every bin: elsewhere the student does not read the costs
 
 
+@no_type_check  # trees of arrays of jax or of numpy
 @struct.dataclass
 class KnownPoses:
     """Replace the pose network's predictions where ``given``: of pairs in temporal order, in radians and network units."""

@@ -11,7 +11,7 @@ STANDING = 0.02
 FEW = 5
 """Number of values below which a correlation is accidental."""
 
-Values = dict[str, float | None]
+Values = dict[str, float | int | None]
 
 
 @dataclasses.dataclass

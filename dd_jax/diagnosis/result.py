@@ -19,7 +19,7 @@ class Diagnosis:
     teacher: ByRegion | None = None  # or the only network
     mean_map: ByRegion | None = None
     poses: dict[str, Any] | None = None  # see poses.compare_poses
-    by_range: dict[str, dict[str, float | None]] | None = None  # see matching.by_range
+    by_range: dict[str, dict[str, float | int | None]] | None = None  # see matching.by_range
     supervision: dict[str, float | None] | None = None  # see supervision.measure
     findings: tuple[str, ...] = ()  # sentences
     missing: dict[str, str] = dataclasses.field(default_factory=dict)  # part -> reason

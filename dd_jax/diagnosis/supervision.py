@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from dd_jax.runtime import parallel
 from dd_jax.types import Batch, TrainState
 
 
+@no_type_check  # trees of arrays of jax or of numpy
 @struct.dataclass
 class Shares:
     """Shares of the pixels of each sample."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dd_jax.diagnosis.lookup import LOOKUPS
 from dd_jax.diagnosis.result import Diagnosis
@@ -98,7 +99,7 @@ def _supervision(found: Diagnosis) -> Table:
 
 
 def _columns(
-    title: str, note: str, first: str, columns: Mapping[str, tuple[str, str]], rows: Mapping[str, Mapping[str, float | None]]
+    title: str, note: str, first: str, columns: Mapping[str, tuple[str, str]], rows: Mapping[str, Mapping[str, Any]]
 ) -> Table:
     """A table with those of ``columns`` (key -> head and format) that any row has."""
     kept = {key: column for key, column in columns.items() if any(row.get(key) is not None for row in rows.values())}
@@ -106,5 +107,5 @@ def _columns(
     return Table(title, note, [first, *(head for head, _ in kept.values())], body)
 
 
-def _cell(value: float | None, form: str) -> str:
+def _cell(value: float | int | None, form: str) -> str:
     return "–" if value is None else form.format(value)
