@@ -252,7 +252,7 @@ def has_truth(source: TripletSource | Listing, config: EvalConfig) -> bool:
     return any(source.ground_truth(index, config.ground_truth) is not None for index in evenly_spaced_indices(len(source), 8))
 
 
-def training_truth(data: DataConfig, config: EvalConfig) -> Listing | None:
+def training_truth(data: DataConfig, config: EvalConfig) -> TripletSource | Listing | None:
     """The training split if it has ground truth, for the baseline "mean_map"; prints why if it cannot be listed."""
     try:
         listing = list_split(data, "train")

@@ -35,7 +35,7 @@ def diagnose(
     config: Config,
     source: TripletSource,
     *,
-    train_truth: Listing | None = None,
+    train_truth: TripletSource | Listing | None = None,
     max_frames: int = 0,
     frame_step: int = 1,
     devices: list[jax.Device] | None = None,
@@ -94,7 +94,11 @@ def diagnose(
 
 
 def errors_by_lookup(
-    predict: Callable[[Batch], Predictions], source: TripletSource, config: Config, train_truth: Listing | None, max_frames: int
+    predict: Callable[[Batch], Predictions],
+    source: TripletSource,
+    config: Config,
+    train_truth: TripletSource | Listing | None,
+    max_frames: int,
 ) -> dict[str, ByRegion]:
     """abs_rel of the student by lookup frame, of the teacher (or the only network) and, with ``train_truth``, of the mean map."""
     measure = partial(evaluate, predict, config=config, train_truth=train_truth, max_frames=max_frames, num_panels=0)
