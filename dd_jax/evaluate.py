@@ -27,6 +27,7 @@ from dd_jax.evaluation.baselines import evenly_spaced_indices, mean_map
 from dd_jax.evaluation.external_predictions import InverseDepth
 from dd_jax.evaluation.panels import extremes, sample_panel
 from dd_jax.evaluation.results import Results, make_folder, write_results
+from dd_jax.evaluation.trained_model import restore, workdir_of
 from dd_jax.method import compiled_steps
 from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Batch, Predictions
@@ -262,20 +263,6 @@ def training_truth(data: DataConfig, config: EvalConfig) -> TripletSource | List
     return listing if has_truth(listing, config) else None
 
 
-def workdir_of(directory: str | Path) -> Path:
-    """The folder of a run or of a saved model, also if its ``checkpoints`` folder is given."""
-    workdir = Path(directory).expanduser()
-    return workdir.parent if workdir.name == "checkpoints" else workdir
-
-
-def restore(directory: str | Path, which: str, data_root: str) -> run_folder.Restored:
-    """``saved.restore``, with the folder of the data set replaced unless ``data_root`` is empty; raises likewise."""
-    restored = saved.restore(directory, which)
-    if data_root:
-        restored.config.data.root, restored.config.data.cache_dir = data_root, ""
-    return restored
-
-
 def evaluate_checkpoint(
     directory: str | Path,
     split: str = "test",
@@ -308,15 +295,9 @@ def evaluate_checkpoint(
     if out is None and saved.is_name(directory):
         raise ConfigError(f"{directory} cannot hold results: choose a folder with --out")
     workdir = workdir_of(directory)
-    restored = restore(directory, which, data_root)
+    changed = data_root, protocol, changes, ground_truth_file, allow_pickle, split_dir
+    restored, train_data, trained = restore(directory, which, *changed)
     config = restored.config
-    config.data.ground_truth_file = ground_truth_file or config.data.ground_truth_file
-    config.data.allow_pickle = allow_pickle or config.data.allow_pickle
-    train_data = dataclasses.replace(config.data, priors="none")  # the training split, with the lists of the run
-    config.data.split_dir = split_dir or config.data.split_dir
-    trained = config.eval
-    config.eval = protocols.choose(trained, protocol, changes)
-    validate(config)
     hosts.require_same("the checkpoint or the protocol", (restored.step, to_dict(config)["eval"]))
     if out is None:
         same = config.eval == dataclasses.replace(trained, batch_size=config.eval.batch_size)

@@ -60,7 +60,7 @@ def diagnose(
     indices = evenly_spaced_indices(len(source), max_frames)
     with_truth, student, sc = has_truth(source, config.eval), config.model.student, config.sc.enabled
     passes = (len(LOOKUPS) if student else 1) * with_truth + 1 + (not sc)
-    errors, shares = {}, None
+    errors, shares = None, None
     with tqdm(total=passes * -(-len(indices) // config.eval.batch_size), disable=not progress, unit="batch") as bar:
         if with_truth:
             predict = compiled_steps.compile_predict_step(config, devices)
@@ -73,9 +73,9 @@ def diagnose(
     found = Diagnosis(
         samples=len(indices),
         depth_range=tuple(float(x) for x in np.asarray(state.depth_range)) if student else None,
-        lookup={name: errors[name] for name in LOOKUPS} if with_truth and student else None,
-        teacher=errors.get("teacher"),
-        mean_map=errors.get("mean_map"),
+        lookup={name: errors[name] for name in LOOKUPS} if errors and student else None,
+        teacher=errors and errors["teacher"],
+        mean_map=errors and errors.get("mean_map"),
         poses=None if motion is None else compare_poses(motion),
         by_range=rows,
         supervision=shares,
@@ -84,7 +84,7 @@ def diagnose(
     reasons = {
         "lookup": NO_TRUTH if student else NO_STUDENT,
         "teacher": NO_TRUTH,
-        "mean_map": NO_MEAN_MAP if with_truth else NO_TRUTH,
+        "mean_map": NO_MEAN_MAP if errors else NO_TRUTH,
         "poses": NO_POSES,
         "by_range": NO_TRUTH,
         "supervision": OTHER_MASKS if sc else NO_NEIGHBOURS,
@@ -99,11 +99,16 @@ def errors_by_lookup(
     config: Config,
     train_truth: TripletSource | Listing | None,
     max_frames: int,
-) -> dict[str, ByRegion]:
-    """abs_rel of the student by lookup frame, of the teacher (or the only network) and, with ``train_truth``, of the mean map."""
+) -> dict[str, ByRegion] | None:
+    """abs_rel of the student by lookup frame, of the teacher (or the only network) and, with ``train_truth``, of the mean map.
+
+    None if no sample has ground truth in range.
+    """
     measure = partial(evaluate, predict, config=config, train_truth=train_truth, max_frames=max_frames, num_panels=0)
     predictors = [*networks_of(config), *["mean_map"] * (train_truth is not None)]
     scores = measure(source, predictors=predictors).metrics
+    if scores[predictors[0]]["all"]["abs_rel"] is None:
+        return None
     scores["teacher"] = scores.pop("teacher", scores.pop("single_frame", None))
     if "student" in scores:
         scores["previous"] = scores.pop("student")
