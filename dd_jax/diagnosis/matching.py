@@ -122,12 +122,11 @@ def measure(
             if truth is not None and (cells := true_cells(truth, config))[0].any():
                 truths[place] = cells
         scales = {place: scale_of(own.teacher[place], truth) for place, (truth, _) in truths.items()}
-        known = {place: scaled(motions[place], scales[place]) for place in motions.keys() & scales.keys()}
-        with_true_poses = None
-        if known and config.model.student:
+        known = {place: scaled(motions[place], scales[place]) for place in motions if place in scales and config.model.student}
+        if known:
             with_true_poses = jax.device_get(step(state, (batch, known_poses(known, batch, len(offsets)))))
         for place, (truth, static) in truths.items():
-            other = sample_of(with_true_poses, place) if place in known and with_true_poses is not None else None
+            other = sample_of(with_true_poses, place) if place in known else None
             found.append(sample_cells(sample_of(own, place), other, truth, static, np.asarray(state.depth_range)))
         bar.update()
     motion = Motion(drives, np.stack(predicted), np.stack(true)) if drives else None

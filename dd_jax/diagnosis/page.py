@@ -13,7 +13,7 @@ CURVES = ("teacher", "student", "matching_predicted_poses", "matching_true_poses
 
 def chapters(found: Diagnosis) -> dict[str, str]:
     """Heading -> HTML: the findings, then one chapter per question, some with a chart."""
-    charts = {"Depth by range": _error_by_range(found), "Predicted and true motion": _speeds(found)}
+    charts = {"Depth by range": _error_by_range(found), "Poses": _speeds(found)}
     listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.findings)
     answers = {table.title: _html(table) + charts.get(table.title, "") for table in tables(found)}
     return {"Findings": f"<ul>{listed}</ul>" if listed else "<p>None.</p>"} | answers
@@ -39,7 +39,7 @@ def _error_by_range(found: Diagnosis) -> str:
         errors = [float("nan") if row.get(key) is None else row[key] for row in rows]
         if any(error == error for error in errors):
             series[BY_RANGE[key][0]] = (centres, errors)
-    return _chart("median relative error by true depth in metres", report.line_chart(series))
+    return _chart("median relative error by true depth in metres", report.line_chart(series, logarithmic=True))
 
 
 def _speeds(found: Diagnosis) -> str:

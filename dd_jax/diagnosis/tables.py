@@ -10,13 +10,13 @@ from dd_jax.evaluate import REGIONS
 
 POSES = {
     "frames": ("frames", "{:,}"),
-    "speed_correlation": ("speed correlation", "{:.2f}"),
-    "yaw_correlation": ("yaw correlation", "{:.2f}"),
-    "rotation_error_deg_median": ("rotation error, median °", "{:.2f}"),
-    "rotation_error_deg_90": ("90 %", "{:.2f}"),
-    "true_rotation_deg_median": ("true rotation, median °", "{:.2f}"),
-    "true_speed_median": ("true speed, m/frame", "{:.2f}"),
-    "standing_speed": ("predicted speed, standing", "{:.2f}"),
+    "speed_correlation": ("speed corr.", "{:.2f}"),
+    "yaw_correlation": ("yaw corr.", "{:.2f}"),
+    "rotation_error_deg_median": ("rotation error °", "{:.2f}"),
+    "rotation_error_deg_90": ("its 90th pct.", "{:.2f}"),
+    "true_rotation_deg_median": ("true rotation °", "{:.2f}"),
+    "true_speed_median": ("true speed", "{:.2f}"),
+    "standing_speed": ("standing", "{:.2f}"),
 }
 BY_RANGE = {
     "cells": ("cells", "{:,}"),
@@ -63,7 +63,7 @@ def text(table: Table) -> str:
 
 
 def _lookup(found: Diagnosis) -> Table:
-    title = "Does the lookup frame help"
+    title = "Lookup frame"
     if found.teacher is None:
         return Table(title, found.missing["teacher"])
     names = {f"student, {LOOKUPS[name]}": errors for name, errors in (found.lookup or {}).items()}
@@ -71,7 +71,7 @@ def _lookup(found: Diagnosis) -> Table:
     names |= {} if found.mean_map is None else {"mean depth map of the training split": found.mean_map}
     regions = [region for region in REGIONS if found.teacher[region] is not None]
     rows = [[name, *(_cell(errors[region], "{:.4f}") for region in regions)] for name, errors in names.items()]
-    return Table(title, "abs_rel by lookup frame and region, lower is better", ["", *regions], rows)
+    return Table(title, "abs_rel of the student with different lookup frames, by region; lower is better", ["", *regions], rows)
 
 
 def _by_range(found: Diagnosis) -> Table:
@@ -83,19 +83,23 @@ def _by_range(found: Diagnosis) -> Table:
 
 
 def _poses(found: Diagnosis) -> Table:
-    title = "Predicted and true motion"
+    title = "Poses"
     if found.poses is None:
         return Table(title, found.missing["poses"])
+    note = (
+        "predicted against true motion to the previous frame: correlations, medians, and the mean predicted speed where the car "
+        "stands; speed in metres per frame, after one scale for all frames"
+    )
     rows = {"all": found.poses} | {drive.split("/")[-1]: row for drive, row in found.poses["per_drive"].items()}
-    return _columns(title, "to the previous frame; speed after one scale for all frames, in metres", "drive", POSES, rows)
+    return _columns(title, note, "drive", POSES, rows)
 
 
 def _supervision(found: Diagnosis) -> Table:
-    title = "Pixels that train by the photometric error"
+    title = "Supervision"
     if found.supervision is None:
         return Table(title, found.missing["supervision"])
     rows = [[name, _cell(found.supervision[key], "{:.1%}")] for key, name in SUPERVISION.items()]
-    return Table(title, "shares of all pixels", ["", "share"], rows)
+    return Table(title, "shares of all pixels of samples with both neighbours", ["", "share"], rows)
 
 
 def _columns(

@@ -48,6 +48,7 @@ def scatter_chart(x: Sequence[float], y: Sequence[float], x_name: str, y_name: s
     def draw(axes: "Axes") -> None:
         axes.axline((0, 0), slope=1, color="0.7", linewidth=1)
         axes.plot(x, y, ".", markersize=3)
+        axes.margins(0.1)
         axes.set_xlabel(x_name, fontsize="small")
         axes.set_ylabel(y_name, fontsize="small")
 
