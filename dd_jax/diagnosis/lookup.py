@@ -32,16 +32,12 @@ class LookupSource(TripletSource):
     def gather(self, indices: Int[np.ndarray, " b"], num_frames: int = 3) -> dict[str, np.ndarray]:
         values = self._source.gather(indices, num_frames)
         neighbours = [place for place in range(num_frames) if place != TARGET]
-        match self._lookup:
-            case "other":
-                donor = self._source.gather(self._partners[indices], num_frames)
-            case "target":
-                donor = values
-            case "none":
-                values["exists"][:, neighbours] = False
-        if self._lookup in ("other", "target"):
-            for name in ("images", "masks"):
-                values[name][:, neighbours] = donor[name][:, TARGET, None]
+        if self._lookup == "none":
+            values["exists"][:, neighbours] = False
+            return values
+        donor = values if self._lookup == "target" else self._source.gather(self._partners[indices], num_frames)
+        for name in ("images", "masks"):
+            values[name][:, neighbours] = donor[name][:, TARGET, None]
         return values
 
     def ground_truth(self, index: int, kind: str) -> GroundTruth | None:

@@ -33,9 +33,7 @@ def test_only_neighbours_of_the_target_change(frames):
         np.testing.assert_array_equal(found["K"], plain["K"])
         assert found["exists"][:, neighbours].any() == (lookup != "none")
         assert len(changed) == 6 and changed.name(4) == source.name(4)
-        assert changed.ground_truth(4, "annotated").depth is source.ground_truth(4, "annotated").depth or np.array_equal(
-            changed.ground_truth(4, "annotated").depth, source.depth[4]
-        )
+        np.testing.assert_array_equal(changed.ground_truth(4, "annotated").depth, source.depth[4])
 
 
 def test_lookup_frames_are_the_target_or_another_samples_target():
