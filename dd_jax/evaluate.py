@@ -13,12 +13,12 @@ from types import MappingProxyType
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from tqdm import tqdm
 
 from dd_jax import report
 from dd_jax.checkpoints import run_folder, saved
-from dd_jax.config import Config, ConfigError, EvalConfig, protocols, to_dict
+from dd_jax.config import Config, ConfigError, DataConfig, EvalConfig, protocols, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics, resize_mask
 from dd_jax.data.loader import TripletSource, eval_batches, list_split, open_split
@@ -27,6 +27,7 @@ from dd_jax.evaluation.baselines import evenly_spaced_indices, mean_map
 from dd_jax.evaluation.external_predictions import InverseDepth
 from dd_jax.evaluation.panels import extremes, sample_panel
 from dd_jax.evaluation.results import Results, make_folder, write_results
+from dd_jax.evaluation.trained_model import restore, workdir_of
 from dd_jax.method import compiled_steps
 from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Batch, Predictions
@@ -180,7 +181,16 @@ def image_scores(
     K: Float[np.ndarray, "3 3"],
     config: Config,
 ) -> dict[str, metrics.Result]:
-    """Errors of every predictor in one image, by region; ``baselines`` are in metres unless median scaling is used.
+    """Errors of every predictor in one image, by region; ``baselines`` are in metres unless median scaling is used."""
+    masks = region_masks(truth, config)
+    factors = {who: scale_factor(disp, K, config) for who, disp in inverse_depths.items()}
+    factors |= dict.fromkeys(baselines, None if config.eval.scaling == "median" else 1.0)
+    maps = {**inverse_depths, **baselines}
+    return {who: metrics.evaluate_image(disp, truth.depth, masks, config.eval, factors[who]) for who, disp in maps.items()}
+
+
+def region_masks(truth: GroundTruth, config: Config) -> dict[str, Bool[np.ndarray, "_ _"]]:
+    """Pixels of the known regions other than "all".
 
     "static" is what does not move where motion is known (rendered drives), else everything outside potentially dynamic objects.
     """
@@ -190,10 +200,7 @@ def image_scores(
     masks = metrics.regions(dynamic, truth.moving)
     if truth.moving is not None:
         masks["static"] = ~truth.moving
-    factors = {who: scale_factor(disp, K, config) for who, disp in inverse_depths.items()}
-    factors |= dict.fromkeys(baselines, None if config.eval.scaling == "median" else 1.0)
-    maps = {**inverse_depths, **baselines}
-    return {who: metrics.evaluate_image(disp, truth.depth, masks, config.eval, factors[who]) for who, disp in maps.items()}
+    return masks
 
 
 def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], config: Config) -> float | None:
@@ -246,6 +253,16 @@ def has_truth(source: TripletSource | Listing, config: EvalConfig) -> bool:
     return any(source.ground_truth(index, config.ground_truth) is not None for index in evenly_spaced_indices(len(source), 8))
 
 
+def training_truth(data: DataConfig, config: EvalConfig) -> TripletSource | Listing | None:
+    """The training split if it has ground truth, for the baseline "mean_map"; prints why if it cannot be listed."""
+    try:
+        listing = list_split(data, "train")
+    except ConfigError as error:
+        print(f"the baseline mean_map is left out: {error}")
+        return None
+    return listing if has_truth(listing, config) else None
+
+
 def evaluate_checkpoint(
     directory: str | Path,
     split: str = "test",
@@ -277,19 +294,10 @@ def evaluate_checkpoint(
     """
     if out is None and saved.is_name(directory):
         raise ConfigError(f"{directory} cannot hold results: choose a folder with --out")
-    workdir = Path(directory).expanduser()
-    workdir = workdir.parent if workdir.name == "checkpoints" else workdir
-    restored = saved.restore(directory, which)
+    workdir = workdir_of(directory)
+    changed = data_root, protocol, changes, ground_truth_file, allow_pickle, split_dir
+    restored, train_data, trained = restore(directory, which, *changed)
     config = restored.config
-    if data_root:
-        config.data.root, config.data.cache_dir = data_root, ""
-    config.data.ground_truth_file = ground_truth_file or config.data.ground_truth_file
-    config.data.allow_pickle = allow_pickle or config.data.allow_pickle
-    train_data = dataclasses.replace(config.data, priors="none")  # the training split, with the lists of the run
-    config.data.split_dir = split_dir or config.data.split_dir
-    trained = config.eval
-    config.eval = protocols.choose(trained, protocol, changes)
-    validate(config)
     hosts.require_same("the checkpoint or the protocol", (restored.step, to_dict(config)["eval"]))
     if out is None:
         same = config.eval == dataclasses.replace(trained, batch_size=config.eval.batch_size)
@@ -299,13 +307,8 @@ def evaluate_checkpoint(
     predictors, train_truth = [*networks_of(config)], None
     if config.eval.scaling == "median":
         predictors.append("constant")
-    if has_truth(source, config.eval):
-        try:
-            train_truth = list_split(train_data, "train")
-        except ConfigError as error:
-            print(f"the baseline mean_map is left out: {error}")
-        if train_truth is not None and has_truth(train_truth, config.eval):
-            predictors.append("mean_map")
+    if has_truth(source, config.eval) and (train_truth := training_truth(train_data, config.eval)) is not None:
+        predictors.append("mean_map")
 
     devices = jax.local_devices()
     predict, state = compiled_steps.compile_predict_step(config, devices), parallel.replicate(restored.state, devices)

@@ -14,7 +14,7 @@ LAYERS = [
     ["method", "data", "checkpoints"],
     ["evaluation", "prepare"],
     ["inference", "evaluate"],
-    ["export"],
+    ["export", "diagnosis"],
     ["train", "predict", "ablations", "benchmarks"],
 ]
 """A folder (or single module) imports from the rows above and from its own row, without cycles."""

@@ -159,6 +159,17 @@ class LossInputs:
             return synthesize(self.teacher_depths, self.outputs.T_source_from_target, sources, None, self.batch.K, self.offsets)
 
     @functools.cached_property
+    def teacher_errors(self) -> tuple[Float[Array, "s b h w"], Bool[Array, "*#s b #h #w"]]:
+        """Photometric error through the teacher's depth, and the pixels that count: seen and not auto-masked."""
+        loss, batch = self.config.loss, self.batch
+        error, mask = reprojection_error(self.teacher_views, self.target, self.exists, loss)
+        if loss.automask:
+            unwarped = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
+            noise = tie_break_noise(batch.seed, batch.images.shape[2:4], loss.automask_noise)
+            mask = mask & auto_mask(sg(error), unwarped, self.target.statistics, self.exists, noise, loss)
+        return error, mask
+
+    @functools.cached_property
     def student_views(self) -> Views:
         """Source frames, with dynamic objects re-rendered where DOMD is on, warped through the student's depth."""
         student, T = self.outputs.student, sg(self.outputs.T_source_from_target)
@@ -224,13 +235,7 @@ def finest_scales(outputs: Outputs, count: int) -> Outputs:
 
 def teacher_photometric(x: LossInputs) -> Float[Array, " s"]:
     """Auto-masked photometric error of the single-frame network (Monodepth2, eq. 6)."""
-    loss, batch = x.config.loss, x.batch
-    error, mask = reprojection_error(x.teacher_views, x.target, x.exists, loss)
-    if loss.automask:
-        unwarped = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
-        noise = tie_break_noise(batch.seed, batch.images.shape[2:4], loss.automask_noise)
-        mask = mask & auto_mask(sg(error), unwarped, x.target.statistics, x.exists, noise, loss)
-    return photometric_mean(error, mask, x.target, x.axis)
+    return photometric_mean(*x.teacher_errors, x.target, x.axis)
 
 
 def student_photometric(x: LossInputs) -> Float[Array, " s"]:

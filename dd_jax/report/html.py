@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -81,6 +82,7 @@ def write_html(
     worst: Sequence[ReportSample] = (),
     best: Sequence[ReportSample] = (),
     facts: Mapping[str, str] | None = None,
+    chapters: Mapping[str, str] = MappingProxyType({}),
     config: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> None:
@@ -95,10 +97,12 @@ def write_html(
       panels: caption -> image.
       worst, best: the samples with the largest and the smallest abs_rel of the first predictor, most extreme first.
       facts: label -> value, shown at the top (speed, step, number of images).
+      chapters: heading -> HTML, after the facts.
       config, versions: of the run, collapsed.
     """
     sections = {
         "Summary": _facts(facts or {}),
+        **chapters,
         "Scores": _scores(results, protocol) if results else "",
         "Images": _images(panels or {}, bool(results)),
         "Worst and best": _extremes(worst, best),

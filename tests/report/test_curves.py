@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from dd_jax.report.curves import MOST_POINTS, averaged, line_chart
+from dd_jax.report.curves import MOST_POINTS, averaged, line_chart, scatter_chart
 
 
 @pytest.fixture
@@ -63,3 +63,12 @@ def test_averaging_keeps_the_mean(axes):
     line_chart({"a": (x, y)})
     assert len(axes[0].lines[0].get_xdata()) == MOST_POINTS
     assert averaged([1, 2], [3, 5]) == [[1, 2], [3, 5]]
+
+
+def test_points_and_the_line_of_equality(axes):
+    chart = scatter_chart([0.0, 1.0, 2.0], [0.5, 0.5, 0.7], "true", "<predicted>")
+    assert ET.fromstring(svg_of(chart)).tag.endswith("svg") and 'alt="&lt;predicted&gt; by true"' in chart
+    equal, points = axes[0].lines
+    assert equal.get_slope() == 1 and equal.get_xy1() == (0, 0)
+    np.testing.assert_array_equal(points.get_xydata(), [[0, 0.5], [1, 0.5], [2, 0.7]])
+    assert (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("true", "<predicted>")

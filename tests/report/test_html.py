@@ -73,6 +73,16 @@ def test_page_shows_every_part(tmp_path):
     assert len(re.findall("class=best>0.333", text)) == 3
 
 
+def test_chapters_follow_the_facts(tmp_path):
+    text = write_example(tmp_path / "report.html", chapters={"Two words": "<p>a <b>chapter</b></p>"})
+    assert '<a href="#two">Two words</a>' in text
+    assert (
+        text.index('id="summary"')
+        < text.index('<section id="two"><h2>Two words</h2><p>a <b>chapter</b></p>')
+        < text.index('id="scores"')
+    )
+
+
 def test_worst_and_best_samples_with_scores(tmp_path):
     def frame(name, error):
         measured = {who: {"all": scores(e), "scale": {"ratio": 31.4}} for who, e in (("student", error), ("constant", 0.7))}
