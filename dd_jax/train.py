@@ -15,6 +15,7 @@ from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch
 from dd_jax.evaluate import evaluate, networks_of
 from dd_jax.method import compiled_steps, optimizer
 from dd_jax.method.train_step import create_state
+from dd_jax.networks import model as networks
 from dd_jax.report import Logger, NoLogger
 from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Metrics, TrainState
@@ -153,18 +154,18 @@ def validation_score(
 
     Each process evaluates its share of the images on its ``own`` devices.
     """
-    networks = networks_of(config)
+    predictors = networks_of(config)
     state, config = parallel.on_own_devices(state, own), parallel.with_even_batches(config, own)
     results = evaluate(
         lambda batch: predict(state, batch),
         source,
         config,
-        networks,
+        predictors,
         offsets_fn=None if offsets is None else lambda batch: offsets(state, batch),
         max_frames=config.train.eval_frames,
     )
     logger.log_validation(step, results.metrics, results.panels)
-    return results.metrics[networks[0]]["all"]["abs_rel"]
+    return results.metrics[predictors[0]]["all"]["abs_rel"]
 
 
 def initialise_from(config: Config, state: TrainState) -> TrainState:

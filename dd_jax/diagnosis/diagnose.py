@@ -37,7 +37,6 @@ def diagnose(
     *,
     train_truth: TripletSource | Listing | None = None,
     max_frames: int = 0,
-    frame_step: int = 1,
     devices: list[jax.Device] | None = None,
     progress: bool = False,
 ) -> Diagnosis:
@@ -48,7 +47,6 @@ def diagnose(
       config: of the model; ``eval`` is the protocol, ``data`` the place of the true poses.
       train_truth: training split with ground truth, for the mean map.
       max_frames: number of samples, evenly spaced; 0 = all.
-      frame_step: distance of neighbours in frames.
       devices: divide each batch; default: all of this process.
 
     Raises:
@@ -67,7 +65,7 @@ def diagnose(
             errors = errors_by_lookup(
                 lambda batch: (predict(state, batch), bar.update())[0], source, config, train_truth, max_frames
             )
-        motion, rows = matching.measure(state, config, source, indices, frame_step, devices, bar)
+        motion, rows = matching.measure(state, config, source, indices, devices, bar)
         if not sc:
             shares = supervision.measure(state, config, source, indices, devices, bar)
     found = Diagnosis(

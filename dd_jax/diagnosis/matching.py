@@ -95,7 +95,6 @@ def measure(
     config: Config,
     source: TripletSource,
     indices: Sequence[int],
-    frame_step: int,
     devices: list[jax.Device],
     bar: tqdm,
 ) -> tuple[Motion | None, Rows | None]:
@@ -104,7 +103,8 @@ def measure(
     None without true poses, without ground-truth depth. ``bar`` counts batches.
     """
     step = parallel.compile_predict(functools.partial(match, config=config), devices)
-    true_poses, offsets = TruePoses(config.data), (-frame_step, frame_step) if config.cost_volume.future_frame else (-frame_step,)
+    k = config.data.frame_step
+    true_poses, offsets = TruePoses(config.data), (-k, k) if config.cost_volume.future_frame else (-k,)
     drives, predicted, true, found = [], [], [], []
     for real, batch in eval_batches(source, indices, config.eval.batch_size, 1 + len(offsets)):
         own = jax.device_get(step(state, (batch, known_poses({}, batch, len(offsets)))))
@@ -129,7 +129,7 @@ def measure(
             other = sample_of(with_true_poses, place) if place in known else None
             found.append(sample_cells(sample_of(own, place), other, truth, static, np.asarray(state.depth_range)))
         bar.update()
-    motion = Motion(drives, np.stack(predicted), np.stack(true)) if drives else None
+    motion = Motion(drives, np.stack(predicted), np.stack(true), k) if drives else None
     return motion, by_range(found) if found else None
 
 

@@ -21,20 +21,23 @@ class Motion:
     drives: list[str]
     predicted: Float[np.ndarray, "n 4 4"]
     true: Float[np.ndarray, "n 4 4"]
+    frame_step: int = 1  # number of frames between the two
 
     @property
     def speeds(self) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Predicted and true distance per frame, in metres; the predicted one after one scale for all samples."""
-        predicted, true = (np.linalg.norm(T[:, :3, 3].astype(np.float64), axis=1) for T in (self.predicted, self.true))
+        T = np.stack([self.predicted, self.true]).astype(np.float64)
+        predicted, true = np.linalg.norm(T[:, :, :3, 3], axis=-1) / self.frame_step
         usable = (true >= STANDING) & (predicted > 0)
         scale = float(np.median(true[usable] / predicted[usable])) if usable.any() else np.nan
         return predicted * scale, true
 
 
 def compare_poses(motion: Motion) -> Values | dict[str, Values | dict[str, Values]]:
-    """Errors over all samples, and under ``per_drive`` those of each drive, with the same scale.
+    """Errors per frame over all samples, and under ``per_drive`` those of each drive, with the same scale.
 
-    Correlations are None where one side does not vary, ``standing_speed`` (metres per frame) where the car never stands.
+    With ``data.frame_step`` k, rotations and distances over k frames are divided by k. Correlations are None where one side does
+    not vary, ``standing_speed`` (metres per frame) where the car never stands.
     """
     drives = np.array(motion.drives)
     per_drive = {drive: _errors(motion, drives == drive) for drive in dict.fromkeys(motion.drives)}
@@ -44,7 +47,7 @@ def compare_poses(motion: Motion) -> Values | dict[str, Values | dict[str, Value
 def _errors(motion: Motion, chosen: Bool[np.ndarray, " n"]) -> Values:
     predicted, true = (T[chosen, :3, :3].astype(np.float64) for T in (motion.predicted, motion.true))
     speed, true_speed = (values[chosen] for values in motion.speeds)
-    error, turn = _angles(predicted @ np.swapaxes(true, 1, 2)), _angles(true)
+    error, turn = (_angles(R) / motion.frame_step for R in (predicted @ np.swapaxes(true, 1, 2), true))
     standing = true_speed < STANDING
     return {
         "frames": int(chosen.sum()),

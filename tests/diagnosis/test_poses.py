@@ -56,3 +56,10 @@ def test_car_that_never_moves_has_no_scale():
 def test_correlation_of_few_values_is_not_reported():
     assert correlation(np.arange(4.0), np.arange(4.0)) is None
     assert correlation(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+
+
+def test_errors_are_per_frame_where_neighbours_are_several_frames_apart():
+    one, two = (compare_poses(Motion(DRIVES, motions(YAWS + 0.5, SPEEDS), motions(YAWS, SPEEDS), step)) for step in (1, 2))
+    for name in ("rotation_error_deg_median", "rotation_error_deg_90", "true_rotation_deg_median", "true_speed_deviation"):
+        assert two[name] == pytest.approx(one[name] / 2)
+    assert two["speed_correlation"] == pytest.approx(one["speed_correlation"])
