@@ -346,7 +346,7 @@ def test_initialise_from_model_without_student(tmp_path):
 def test_student_that_starts_as_the_teacher(tmp_path):
     single_frame(tmp_path / "single")
     config = tiny.config(train={"init_from": str(tmp_path / "single"), "init_student": "teacher"}, domd={"enabled": False})
-    state, batch = initialise_from(config, create_state(config)), tiny.batch()
+    state, batch = initialise_from(config, create_state(config)), jax.tree.map(jnp.asarray, tiny.batch())
 
     def disps(params):
         model = networks.merge(params, state.batch_stats, config, None, train=False)
