@@ -125,6 +125,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         model.pose_downscale in (1, 2, 4, 8), f"--config.model.pose_downscale={model.pose_downscale} is not one of 1, 2, 4, 8"
     )
     within("loss.scales", loss.scales, 1, 4)
+    require(loss.automask_parallax >= 0, f"--config.loss.automask_parallax={loss.automask_parallax} must not be negative")
     require(
         not loss.pyramid or not config.sc.enabled,
         "--config.loss.pyramid has no effect on SC-DepthV3, which trains the finest scale only: set it to False",

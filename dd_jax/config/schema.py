@@ -99,6 +99,8 @@ class LossConfig:
     pyramid_distillation: float = 0.0  # coarse disparities compared with the finest; DS-Depth: 0.001
     automask: bool = True  # teacher: drop pixels with a lower error for an unwarped source
     automask_noise: float = 1e-5  # breaks ties between equal errors
+    automask_parallax: float = 0.0  # only where the predicted camera moves more than this share of the harmonic mean depth: the
+    # mask hides what moves less than predicted, so that slow and standing frames would not correct their pose; 0 = everywhere
     source_reduce: str = "min"  # over source frames: "min" | "mean"
     occlusion_rule: str = "switch"  # holes of a source: "switch" | "union" | "min" (= ignore)
     motion_mask: bool = True  # student: photometric loss only where matching is confident and agrees with the teacher

@@ -166,7 +166,10 @@ class LossInputs:
         if loss.automask:
             unwarped = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
             noise = tie_break_noise(batch.seed, batch.images.shape[2:4], loss.automask_noise)
-            mask = mask & auto_mask(sg(error), unwarped, self.target.statistics, self.exists, noise, loss)
+            static = parallax(self.outputs.T_source_from_target, self.teacher_depths[0]) <= loss.automask_parallax
+            mask = mask & (
+                static[:, None, None] | auto_mask(sg(error), unwarped, self.target.statistics, self.exists, noise, loss)
+            )
         return error, mask
 
     @functools.cached_property
@@ -236,6 +239,12 @@ def finest_scales(outputs: Outputs, count: int) -> Outputs:
 def teacher_photometric(x: LossInputs) -> Float[Array, " s"]:
     """Auto-masked photometric error of the single-frame network (Monodepth2, eq. 6)."""
     return photometric_mean(*x.teacher_errors, x.target, x.axis)
+
+
+def parallax(T_source_from_target: Float[Array, "b f 4 4"], depth: Float[Array, "b h w"]) -> Float[Array, " b"]:
+    """Mean distance to the source frames, divided by the harmonic mean of the depth. No gradient."""
+    distance = jnp.mean(jnp.linalg.norm(sg(T_source_from_target)[:, :, :3, 3], axis=-1), axis=1)
+    return distance * jnp.mean(1 / sg(depth), axis=(1, 2))
 
 
 def student_photometric(x: LossInputs) -> Float[Array, " s"]:

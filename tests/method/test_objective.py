@@ -13,6 +13,7 @@ from dd_jax.geometry.sampling import reduce_image
 from dd_jax.losses import photometric, ssim
 from dd_jax.method import objective
 from dd_jax.method.objective import LossInputs
+from dd_jax.method.view_synthesis import full_size_depth
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.model import Networks
 from dd_jax.types import Batch, CostVolume, Outputs, StudentOutputs, Views
@@ -119,6 +120,20 @@ def test_number_of_trained_scales(case, scales):
 
     for gradients in jax.jit(jax.grad(total, (0, 1)))(outputs.teacher_disps, outputs.student.disps):
         assert [bool(g.any()) for g in gradients] == [True] * scales + [False] * (4 - scales)
+
+
+def test_slow_samples_without_auto_mask(case):
+    """Equal frames, so that the auto-mask leaves nothing; samples 0 and 1 are predicted to move less than the limit."""
+    outputs, batch = moving_camera(case)
+    T = outputs.T_source_from_target.at[:, :, 2, 3].set(jnp.array([[0.0], [0.02], [0.2], [0.3]]))
+    batch = batch.replace(images=jnp.stack([batch.images[:, 1]] * 3, axis=1))
+    depth = full_size_depth(outputs.teacher_disps[0], (H, W), Config().model)
+    np.testing.assert_allclose(objective.parallax(T, depth), T[:, 0, 2, 3] * (1 / depth).mean((1, 2)), rtol=1e-5)
+    limit = float(0.1 * (1 / depth).mean((1, 2)).min())
+    config = Config(loss=LossConfig(automask_parallax=limit))
+    inputs = LossInputs(no_model(), outputs.replace(T_source_from_target=T), batch, config, None)
+    share = np.asarray(inputs.teacher_errors[1]).mean((0, 2, 3))
+    assert share[0] == share[1] == 1 and max(share[2:]) < 0.1
 
 
 @functools.cache
