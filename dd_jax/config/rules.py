@@ -121,6 +121,12 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     for name in ("rotation_scale", "translation_scale"):
         value = getattr(model, name)
         require(value > 0, f"--config.model.{name}={value} must be positive")
+    require(model.pose_refinement >= 0, f"--config.model.pose_refinement={model.pose_refinement} must not be negative")
+    require(
+        model.pose_refinement == 0 or (model.student and optim.freeze_step == 0),
+        "--config.model.pose_refinement needs a frozen teacher and pose network, because refined poses do not train it: set "
+        "--config.optim.freeze_step=0 with a student, or --config.model.pose_refinement=0",
+    )
     require(
         model.pose_downscale in (1, 2, 4, 8), f"--config.model.pose_downscale={model.pose_downscale} is not one of 1, 2, 4, 8"
     )

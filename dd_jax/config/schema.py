@@ -60,6 +60,7 @@ class ModelConfig:
     initial_depth: float = 0.0  # of untrained networks, which fixes the free scale; 0 = PyTorch's default bias, about 0.2
     rotation_scale: float = 0.01  # factor on the axis-angle of the pose network; 0.01 in published checkpoints
     translation_scale: float = 0.01  # same for the translation
+    pose_refinement: int = 0  # poses refined by image alignment with the frozen teacher's depth: iterations per size
     pose_downscale: int = 1  # factor by which images are reduced for the pose network: large rotations need small images
     initial_forward: float = 0.0  # forward motion per frame of the untrained pose network, in the unit of initial_depth
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 from dd_jax.config import Config, CostVolumeConfig
 from dd_jax.geometry.camera import scale_intrinsics
 from dd_jax.method import cost_volume, domd, ds_depth
+from dd_jax.method.pose_refinement import refine_poses
 from dd_jax.method.poses import predict_direct_poses, predict_poses
 from dd_jax.method.view_synthesis import full_size_depth, full_size_flow
 from dd_jax.networks.model import Networks
@@ -36,6 +37,9 @@ def forward(model: Networks, batch: Batch, depth_range: Float[Array, "2"], confi
     augmented = static | absent
     depth = sg(full_size_depth(teacher_disps[0], batch.images.shape[2:4], config.model))
     frames = (PREVIOUS, NEXT)[: T.shape[1]]
+    if config.model.pose_refinement > 0:
+        with jax.named_scope("poses"):
+            T = refine_all_poses(T, depth, batch, frames, config.model.pose_refinement)
     n = 2 if config.cost_volume.future_frame else 1
     disentangled, holes, lookups = None, None, frames_at(batch.inputs, frames[:n])
     if config.domd.enabled:
@@ -76,6 +80,15 @@ def forward(model: Networks, batch: Batch, depth_range: Float[Array, "2"], confi
         disps = model.student.decoder(encoder.fuse(f0, f1, volume))
     student = StudentOutputs(disps, volume, augmented, disentangled, residual_flows)
     return Outputs(T_source_from_target=T, teacher_disps=teacher_disps, student=student)
+
+
+def refine_all_poses(
+    T: Float[Array, "b f 4 4"], depth: Float[Array, "b h w"], batch: Batch, frames: tuple[int, ...], iterations: int
+) -> Float[Array, "b f 4 4"]:
+    """``T_source_from_target`` of every source frame, refined."""
+    target, sources = batch.images[:, TARGET], (batch.images[:, frame] for frame in frames)
+    refined = [refine_poses(T[:, i], depth, target, source, batch.K, iterations) for i, source in enumerate(sources)]
+    return jnp.stack(refined, axis=1)
 
 
 def matching_augmentation(seed: UInt32[Array, " b"], config: CostVolumeConfig) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:
