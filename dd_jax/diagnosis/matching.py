@@ -1,5 +1,6 @@
 """Errors by range of true depth: of teacher, student and the cheapest bin of the plane sweep, with predicted and true poses."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,10 @@ def measure(
 
     None without true poses, without ground-truth depth. ``bar`` counts batches.
     """
-    step = parallel.compile_predict(functools.partial(match, config=config), devices)
+    step = true_step = parallel.compile_predict(functools.partial(match, config=config), devices)
+    if config.model.pose_refinement > 0:  # true poses are not refined
+        unrefined = dataclasses.replace(config, model=dataclasses.replace(config.model, pose_refinement=0))
+        true_step = parallel.compile_predict(functools.partial(match, config=unrefined), devices)
     k = config.data.frame_step
     true_poses, offsets = TruePoses(config.data), (-k, k) if config.cost_volume.future_frame else (-k,)
     drives, predicted, true, found = [], [], [], []
@@ -124,7 +128,7 @@ def measure(
         scales = {place: scale_of(own.teacher[place], truth) for place, (truth, _) in truths.items()}
         known = {place: scaled(motions[place], scales[place]) for place in motions if place in scales and config.model.student}
         if known:
-            with_true_poses = jax.device_get(step(state, (batch, known_poses(known, batch, len(offsets)))))
+            with_true_poses = jax.device_get(true_step(state, (batch, known_poses(known, batch, len(offsets)))))
         for place, (truth, static) in truths.items():
             other = sample_of(with_true_poses, place) if place in known else None
             found.append(sample_cells(sample_of(own, place), other, truth, static, np.asarray(state.depth_range)))
