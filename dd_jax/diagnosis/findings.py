@@ -96,8 +96,8 @@ def speed(found: Diagnosis) -> str | None:
         return None
     return (
         f"The predicted speed does not follow the true one (correlation {correlation:.2f}), so the plane sweep compares the "
-        "wrong pixels: train teacher and pose network longer (optim.freeze_step), use larger images, or raise "
-        "model.translation_scale."
+        "wrong pixels: train teacher and pose network on small images without auto-mask first (loss.automask=False, "
+        "loss.pyramid=True, model.translation_scale=0.1), or refine the poses (model.pose_refinement)."
     )
 
 
@@ -108,7 +108,8 @@ def standing(found: Diagnosis) -> str | None:
         return None
     return (
         f"Where the car stands, the predicted motion is {speed:.2f} m per frame: standing frames hardly train the pose network, "
-        "because the auto-mask drops their pixels. Use the teacher's depth there."
+        "because the auto-mask drops their pixels. Train without it first (loss.automask=False), then with "
+        "loss.automask_parallax=0.05."
     )
 
 
@@ -121,7 +122,7 @@ def rotation(found: Diagnosis) -> str | None:
         return None
     return (
         f"Predicted rotations are no better than none (median error {error:.2f}°, true rotation {turn:.2f}°): train the pose "
-        "network longer, or lower model.rotation_scale."
+        "network on small images first (loss.pyramid=True), or refine the poses (model.pose_refinement)."
     )
 
 
@@ -145,7 +146,7 @@ def costs(found: Diagnosis) -> str | None:
         return None
     return (
         f"On {row['unused']:.0%} of the static cells the student reads no costs, because the lookup frame does not show them at "
-        f"every bin ({row['unobserved']:.0%}: at none). Two cells at each border are always lost, so larger images lose less."
+        f"every bin ({row['unobserved']:.0%}: at none). The cells of cost_volume.margin at each border are always lost."
     )
 
 
@@ -157,7 +158,7 @@ def pose_limit(found: Diagnosis) -> str | None:
         return None
     return (
         f"With true poses the cheapest depth bin is much better (median error {_against(true, predicted)}): the poses limit the "
-        "student."
+        "student. Refine them by image alignment (model.pose_refinement=5)."
     )
 
 
@@ -169,8 +170,8 @@ def matching_limit(found: Diagnosis) -> str | None:
         return None
     return (
         "Even with true poses the cheapest depth bin has more than twice the error of the teacher (median "
-        f"{_against(matching, teacher)}): at this image size and frame rate matching tells little. Use larger images, or "
-        "neighbours further apart."
+        f"{_against(matching, teacher)}): at this image size and frame rate matching tells little. Use larger images, "
+        "neighbours further apart (data.frame_step), or other features (cost_volume.features=patches)."
     )
 
 
@@ -193,7 +194,7 @@ def auto_masked(found: Diagnosis) -> str | None:
         return None
     return (
         f"The auto-mask drops {share:.0%} of the pixels of the single-frame network: most of the image hardly moves between "
-        "frames. Use neighbours further apart, or leave out frames in which the car stands."
+        "frames. Use neighbours further apart (data.frame_step), or leave out frames in which the car stands."
     )
 
 
