@@ -48,7 +48,7 @@ def refine_poses(
     """
     translation = T_source_from_target[:, :3, 3]
     forward = FORWARD / jnp.mean(1 / depth, axis=(1, 2)) * jnp.sign(translation[:, 2])
-    direction = translation.at[:, 2].add(forward)
+    direction = translation + forward[:, None] * jnp.array([0.0, 0.0, 1.0])
     direction = direction / (jnp.linalg.norm(direction, axis=1, keepdims=True) + 1e-12)
     T = T_source_from_target
     for halvings in HALVINGS:
