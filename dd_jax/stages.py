@@ -35,7 +35,7 @@ ALL = "all"
 DIAGNOSIS = "diagnosis.json"
 """Written last of all, by the last stage."""
 
-NOTHING = -1
+NOTHING = -1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Stage:
         step = run_folder.newest(folder)
         if step is None:
             return NOTHING
-        return math.inf if step >= self.config.optim.steps else step
+        return math.inf if step >= self.config.optim.steps else float(step)
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,210 @@
+"""Stages trained one after another; interrupted after any step and continued elsewhere."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from dd_jax import stages
+from dd_jax import train as train_module
+from dd_jax.checkpoints import run_folder
+from dd_jax.config import ConfigError
+from dd_jax.data.synthetic import make
+from dd_jax.method import compiled_steps
+from dd_jax.runtime import hosts
+from dd_jax.train import TrainingError
+
+RECIPE = str(Path(__file__).parents[1] / "configs/recipe.py")
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drives")
+    make(str(root), preset="tiny", workers=1, progress=False)
+    return root
+
+
+class StopAfter(hosts.StopSignal):
+    """Stops after a number of steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def requested(self):
+        return self.left <= 0
+
+    def reached(self, step):
+        self.left -= 1
+        return self.requested()
+
+
+@pytest.fixture
+def simple_steps(monkeypatch):
+    """Steps without networks, whose result depends on the batch, the optimizer's state and the initial networks."""
+
+    def compile_step(*_):
+        def step(state, batch):
+            def moved(x, by):
+                return 0.9 * x + by if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+            mean = batch.images.mean() / 255
+            opt_state = jax.tree.map(lambda x: moved(x, mean), state.opt_state)
+            slow = sum(x.mean() for x in jax.tree.leaves(opt_state) if jnp.issubdtype(x.dtype, jnp.floating))
+            params = jax.tree.map(lambda x: moved(x, 0.01 * slow), state.params)
+            return state.replace(step=state.step + 1, params=params, opt_state=opt_state), {"total": mean, "skipped": 0 * mean}
+
+        return step
+
+    monkeypatch.setattr(compiled_steps, "compile_train_step_now", compile_step)
+    monkeypatch.setattr(train_module, "validation_score", lambda *_: None)
+    monkeypatch.setattr(stages, "_measure", lambda stage: (stage.folder / stages.DIAGNOSIS).write_text("{}"))
+
+
+def recipe(*changes, names=("poses", "student")):
+    found = stages.read_recipe(f"{RECIPE}:tiny", changes)
+    return {name: found[name] for name in names}
+
+
+def run(configs, workdir, drives, steps=math.inf, out=None, source=None):
+    one = jax.devices()[:1]
+    return stages.run(stages.chain(configs, workdir, str(drives), one), StopAfter(steps), out, source, one)
+
+
+def run_in_slices(configs, folder, drives, steps):
+    """Each slice of so many steps in a new workdir, from the folder that the one before handed back; the last workdir."""
+    out, number = folder / "handed_back", 0
+    while run(configs, folder / str(number), drives, steps, out, out if number else None) is not None:
+        number += 1
+    return folder / str(number)
+
+
+def assert_equal_runs(one, other):
+    jax.tree.map(np.testing.assert_array_equal, *(run_folder.restore_params(folder, "latest").state for folder in (one, other)))
+    histories = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (one, other)]
+    steps = [[(row["step"], row["kind"], row.get("total")) for row in map(json.loads, history)] for history in histories]
+    assert steps[0] == steps[1]
+
+
+def kernel_type(folder):
+    """The type in which the kernels of a saved model are stored."""
+    return {str(array.dtype) for array in load_file(folder / "model.safetensors").values() if array.ndim == 4}
+
+
+def test_continued_from_folder_handed_back_after_every_step_equals_uninterrupted(drives, simple_steps, tmp_path):
+    assert run(recipe(), tmp_path / "whole", drives) is None
+    last = run_in_slices(recipe(), tmp_path, drives, steps=1)
+    assert last.name == "6", "one slice per step, and one for the evaluation"
+    last = tmp_path / "5/student"  # the workdir of the last step
+    assert_equal_runs(tmp_path / "whole/student", last)
+    assert [kernel_type(tmp_path / f"{number}/poses") for number in (3, 4)] == [{"float32"}, {"float16"}]
+    handed_back = sorted(path.name for path in (tmp_path / "handed_back/student").iterdir())
+    assert handed_back == ["README.md", "config.json", "diagnosis.json", "metrics.jsonl", "model.safetensors"]
+    assert kernel_type(tmp_path / "handed_back/student") == {"float16"}
+
+
+def test_student_starts_from_the_stage_before(drives, simple_steps, tmp_path):
+    run(recipe(), tmp_path, drives, steps=3)
+    before = run_folder.restore_params(tmp_path / "poses", "latest").state.params
+    configs = recipe("student.optim.steps=1")
+    run(configs, tmp_path, drives)
+    after = run_folder.restore_params(tmp_path / "student", "latest").state.params
+    for name in ("teacher", "pose"):  # the step moved all parameters alike
+        moves = jax.tree.leaves(jax.tree.map(lambda new, old: np.asarray(new - 0.9 * old), after[name], before[name]))
+        np.testing.assert_allclose(np.concatenate([move.ravel() for move in moves]), moves[0].flat[0], atol=1e-5)
+
+
+@pytest.fixture
+def finished(drives, simple_steps, tmp_path):
+    """A workdir with both stages finished, and the folder handed back."""
+    assert run(recipe(), tmp_path / "work", drives, out=tmp_path / "out") is None
+    return tmp_path
+
+
+def test_changes_of_a_finished_stage_raise(finished, drives, monkeypatch):
+    def message(*changes, workdir="work", **folders):
+        with pytest.raises(ConfigError) as error:
+            run(recipe(*changes), finished / workdir, drives, **folders)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    monkeypatch.setattr(stages, "train", lambda *_: pytest.fail("must not train"))
+    assert run(recipe(), finished / "work", drives) is None
+    assert "stage poses:" in (said := message("poses.optim.learning_rate=1e-5")) and "--set=poses.optim.learning_rate=" in said
+    assert "poses was finished after 3 steps" in (said := message("all.optim.steps=5")) and "--set=poses.optim.steps=3" in said
+    said = message("student.optim.steps=5", workdir="new", source=finished / "out")
+    assert "student was finished after 3 steps" in said and "only its networks are left" in said
+    assert "is the --workdir" in message(out=finished / "work")
+    assert "continue from it with --from=" in message(workdir="empty", out=finished / "out")
+    assert "has no stage of this recipe" in message(source=finished / "nothing")
+    shutil.rmtree(finished / "work/poses")  # nothing needs it any more
+    assert run(recipe(), finished / "work", drives) is None
+
+
+def test_last_stage_trains_longer_and_is_measured_again(finished, drives):
+    assert run(recipe("student.optim.steps=5"), finished / "work", drives) is None
+    assert run_folder.newest(finished / "work/student") == 5
+    assert (finished / "work/student" / stages.DIAGNOSIS).is_file()
+
+
+def test_failed_run_hands_back_and_names_its_flags(drives, simple_steps, tmp_path, monkeypatch):
+    run(recipe(), tmp_path / "work", drives, steps=3)
+
+    def fail(*_):
+        raise TrainingError("not finite: lower --config.optim.learning_rate")
+
+    monkeypatch.setattr(stages, "train", fail)
+    with pytest.raises(TrainingError, match=r"^stage student: not finite: lower --set=student\.optim\.learning_rate$"):
+        run(recipe(), tmp_path / "work", drives, out=tmp_path / "out")
+    assert kernel_type(tmp_path / "out/poses") == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "message"),
+    [
+        ("nothing.py", [], "nothing.py does not exist"),
+        (__file__, [], "has no function get_stages"),
+        (f"{RECIPE}:huge", [], "rendered, tiny and one of many_depth"),
+        (f"{RECIPE}:tiny/sc_depth", [], "rendered, tiny and one of many_depth"),
+        (f"{RECIPE}:tiny", ["pose.optim.steps=3"], "with a stage of poses, teacher, teacher_large, student, all"),
+        (f"{RECIPE}:tiny", ["poses.optim.steps"], "must be STAGE.SECTION.FIELD=VALUE"),
+        (f"{RECIPE}:tiny", ["poses.optim.step=3"], r"did you mean --set=poses\.optim\.steps"),
+        (f"{RECIPE}:tiny", ["poses.optim.steps=many"], "stage poses: config has optim.steps='many', which must be of type int"),
+    ],
+)
+def test_invalid_recipe_or_change_raises(place, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        stages.read_recipe(place, changes)
+
+
+@pytest.mark.parametrize("variant", ["rendered", "tiny"])
+@pytest.mark.parametrize("system", ["many_depth", "dynamic_depth", "ds_depth", "monodepth2"])
+def test_recipes_are_valid_and_keep_the_networks(variant, system):
+    changes = ["all.model.width=40", "poses.loss.pyramid=false", "poses.name=first"]
+    configs = stages.read_recipe(f"{RECIPE}:{variant}/{system}", changes)
+    chain = stages.chain(configs, Path("runs"), "data", jax.devices()[:1])
+    assert list(configs) == ["poses", "teacher", "teacher_large", "student"][: 3 if system == "monodepth2" else 4]
+    assert {stage.config.model.width for stage in chain} == {40}
+    assert not configs["poses"].loss.pyramid and configs["teacher"].loss.pyramid and configs["poses"].name == "first"
+    assert [stage.config.train.init_from for stage in chain] == ["", *(str(stage.folder) for stage in chain[:-1])]
+
+
+@pytest.mark.slow
+def test_all_stages_train_and_continue_bit_equal(drives, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    configs = stages.read_recipe(f"{RECIPE}:tiny")
+    try:
+        assert run(configs, tmp_path / "whole", drives) is None
+        last = run_in_slices(configs, tmp_path, drives, steps=4)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+    assert_equal_runs(tmp_path / "whole/student", last / "student")
+    for name in ("metrics.json", stages.DIAGNOSIS):
+        scores = [json.loads((folder / "student" / name).read_text()) for folder in (tmp_path / "whole", last)]
+        assert scores[0] == scores[1] and scores[0]
