@@ -45,31 +45,46 @@ class StopAfter(hosts.StopSignal):
         return self.requested()
 
 
-@pytest.fixture
-def simple_steps(monkeypatch):
-    """Steps without networks, whose result depends on the batch, the optimizer's state and the initial networks."""
+def is_float(x):
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
-    def compile_step(*_):
-        def step(state, batch):
-            def moved(x, by):
-                return 0.9 * x + by if jnp.issubdtype(x.dtype, jnp.floating) else x
 
-            mean = batch.images.mean() / 255
-            opt_state = jax.tree.map(lambda x: moved(x, mean), state.opt_state)
-            slow = sum(x.mean() for x in jax.tree.leaves(opt_state) if jnp.issubdtype(x.dtype, jnp.floating))
-            params = jax.tree.map(lambda x: moved(x, 0.01 * slow), state.params)
-            return state.replace(step=state.step + 1, params=params, opt_state=opt_state), {"total": mean, "skipped": 0 * mean}
+@jax.jit
+def simple_step(state, batch):
+    """A step without networks, whose result depends on the batch, the optimizer's state and the initial networks."""
+    mean = batch.images.mean() / 255
+    opt_state = jax.tree.map(lambda x: 0.9 * x + mean if is_float(x) else x, state.opt_state)
+    slow = max(jax.tree.leaves(opt_state), key=lambda x: x.size).mean()
+    params = jax.tree.map(lambda x: 0.9 * x + 0.01 * slow, state.params)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), {"total": mean, "skipped": 0 * mean}
 
-        return step
 
-    monkeypatch.setattr(compiled_steps, "compile_train_step_now", compile_step)
+def simplify(monkeypatch):
+    monkeypatch.setattr(compiled_steps, "compile_train_step_now", lambda *_: simple_step)
     monkeypatch.setattr(train_module, "validation_score", lambda *_: None)
     monkeypatch.setattr(stages, "_measure", lambda stage: (stage.folder / stages.DIAGNOSIS).write_text("{}"))
 
 
-def recipe(*changes, names=("poses", "student")):
-    found = stages.read_recipe(f"{RECIPE}:tiny", changes)
-    return {name: found[name] for name in names}
+@pytest.fixture(scope="module")
+def finished_once(drives, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        simplify(monkeypatch)
+        assert run(recipe(), folder / "work", drives, out=folder / "out") is None
+    return folder
+
+
+@pytest.fixture
+def finished(finished_once, monkeypatch, tmp_path):
+    """Both stages finished without interruption in ``work``, and handed back in ``out``; further steps are simple too."""
+    simplify(monkeypatch)
+    return shutil.copytree(finished_once, tmp_path / "finished")
+
+
+def recipe(*changes):
+    """Two stages of two steps."""
+    found = stages.read_recipe(f"{RECIPE}:tiny", ["all.optim.steps=2", *changes])
+    return {name: found[name] for name in ("poses", "student")}
 
 
 def run(configs, workdir, drives, steps=math.inf, out=None, source=None):
@@ -97,34 +112,25 @@ def kernel_type(folder):
     return {str(array.dtype) for array in load_file(folder / "model.safetensors").values() if array.ndim == 4}
 
 
-def test_continued_from_folder_handed_back_after_every_step_equals_uninterrupted(drives, simple_steps, tmp_path):
-    assert run(recipe(), tmp_path / "whole", drives) is None
+def test_continued_from_folder_handed_back_after_every_step_equals_uninterrupted(finished, drives, tmp_path):
     last = run_in_slices(recipe(), tmp_path, drives, steps=1)
-    assert last.name == "6", "one slice per step, and one for the evaluation"
-    last = tmp_path / "5/student"  # the workdir of the last step
-    assert_equal_runs(tmp_path / "whole/student", last)
-    assert [kernel_type(tmp_path / f"{number}/poses") for number in (3, 4)] == [{"float32"}, {"float16"}]
-    handed_back = sorted(path.name for path in (tmp_path / "handed_back/student").iterdir())
-    assert handed_back == ["README.md", "config.json", "diagnosis.json", "metrics.jsonl", "model.safetensors"]
-    assert kernel_type(tmp_path / "handed_back/student") == {"float16"}
+    assert last.name == "4", "one slice per step, and one for the evaluation"
+    assert_equal_runs(finished / "work/student", tmp_path / "3/student")
+    types = [kernel_type(tmp_path / f"{number}/poses") for number in (2, 3)]
+    assert types == [{"float32"}, {"float16"}], "half precision once the next stage has started"
+    for out in (finished / "out", tmp_path / "handed_back"):
+        assert kernel_type(out / "student") == {"float16"}
+        names = sorted(path.name for path in (out / "student").iterdir())
+        assert names == ["README.md", "config.json", "diagnosis.json", "metrics.jsonl", "model.safetensors"]
 
 
-def test_student_starts_from_the_stage_before(drives, simple_steps, tmp_path):
-    run(recipe(), tmp_path, drives, steps=3)
-    before = run_folder.restore_params(tmp_path / "poses", "latest").state.params
-    configs = recipe("student.optim.steps=1")
-    run(configs, tmp_path, drives)
-    after = run_folder.restore_params(tmp_path / "student", "latest").state.params
-    for name in ("teacher", "pose"):  # the step moved all parameters alike
-        moves = jax.tree.leaves(jax.tree.map(lambda new, old: np.asarray(new - 0.9 * old), after[name], before[name]))
-        np.testing.assert_allclose(np.concatenate([move.ravel() for move in moves]), moves[0].flat[0], atol=1e-5)
-
-
-@pytest.fixture
-def finished(drives, simple_steps, tmp_path):
-    """A workdir with both stages finished, and the folder handed back."""
-    assert run(recipe(), tmp_path / "work", drives, out=tmp_path / "out") is None
-    return tmp_path
+def test_stage_starts_from_the_one_before(finished, drives):
+    assert run(recipe(), finished / "other", drives, steps=3).name == "student"
+    first = run_folder.restore_params(finished / "other/student", 1).state.params
+    before = run_folder.restore_params(finished / "work/poses").state.params
+    for name in ("teacher", "pose"):  # the step moves all parameters alike
+        moves = jax.tree.leaves(jax.tree.map(lambda new, old: np.asarray(new - 0.9 * old).ravel(), first[name], before[name]))
+        np.testing.assert_allclose(np.concatenate(moves), moves[0][0], atol=1e-5)
 
 
 def test_changes_of_a_finished_stage_raise(finished, drives, monkeypatch):
@@ -137,9 +143,9 @@ def test_changes_of_a_finished_stage_raise(finished, drives, monkeypatch):
     monkeypatch.setattr(stages, "train", lambda *_: pytest.fail("must not train"))
     assert run(recipe(), finished / "work", drives) is None
     assert "stage poses:" in (said := message("poses.optim.learning_rate=1e-5")) and "--set=poses.optim.learning_rate=" in said
-    assert "poses was finished after 3 steps" in (said := message("all.optim.steps=5")) and "--set=poses.optim.steps=3" in said
+    assert "poses was finished after 2 steps" in (said := message("all.optim.steps=5")) and "--set=poses.optim.steps=2" in said
     said = message("student.optim.steps=5", workdir="new", source=finished / "out")
-    assert "student was finished after 3 steps" in said and "only its networks are left" in said
+    assert "student was finished after 2 steps" in said and "only its networks are left" in said
     assert "is the --workdir" in message(out=finished / "work")
     assert "continue from it with --from=" in message(workdir="empty", out=finished / "out")
     assert "has no stage of this recipe" in message(source=finished / "nothing")
@@ -153,16 +159,17 @@ def test_last_stage_trains_longer_and_is_measured_again(finished, drives):
     assert (finished / "work/student" / stages.DIAGNOSIS).is_file()
 
 
-def test_failed_run_hands_back_and_names_its_flags(drives, simple_steps, tmp_path, monkeypatch):
-    run(recipe(), tmp_path / "work", drives, steps=3)
+def test_failed_run_hands_back_and_names_its_flags(finished, drives, monkeypatch):
+    shutil.rmtree(finished / "work/student")
+    shutil.rmtree(finished / "out")
 
     def fail(*_):
         raise TrainingError("not finite: lower --config.optim.learning_rate")
 
     monkeypatch.setattr(stages, "train", fail)
     with pytest.raises(TrainingError, match=r"^stage student: not finite: lower --set=student\.optim\.learning_rate$"):
-        run(recipe(), tmp_path / "work", drives, out=tmp_path / "out")
-    assert kernel_type(tmp_path / "out/poses") == {"float32"}
+        run(recipe(), finished / "work", drives, out=finished / "out")
+    assert kernel_type(finished / "out/poses") == {"float32"}
 
 
 @pytest.mark.parametrize(
