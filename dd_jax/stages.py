@@ -173,7 +173,7 @@ def run(
                 (stage.folder / DIAGNOSIS).unlink(missing_ok=True)  # of fewer steps
                 with flags_of(stage.name):
                     train(stage.config, stage.folder, devices, stop)
-                if stage.finished and out is not None:  # the rest may be killed
+                if out is not None and not stop.requested():  # the next stage may be killed
                     _hand_back(stages, out)
             if not stage.finished:
                 return stage

@@ -84,7 +84,7 @@ def finished(finished_once, monkeypatch, tmp_path):
 def recipe(*changes):
     """Two stages of two steps."""
     found = stages.read_recipe(f"{RECIPE}:tiny", ["all.optim.steps=2", *changes])
-    return {name: found[name] for name in ("poses", "student")}
+    return {name: found[name] for name in ("poses", "teacher")}
 
 
 def run(configs, workdir, drives, steps=math.inf, out=None, source=None):
@@ -115,18 +115,18 @@ def kernel_type(folder):
 def test_continued_from_folder_handed_back_after_every_step_equals_uninterrupted(finished, drives, tmp_path):
     last = run_in_slices(recipe(), tmp_path, drives, steps=1)
     assert last.name == "4", "one slice per step, and one for the evaluation"
-    assert_equal_runs(finished / "work/student", tmp_path / "3/student")
+    assert_equal_runs(finished / "work/teacher", tmp_path / "3/teacher")
     types = [kernel_type(tmp_path / f"{number}/poses") for number in (2, 3)]
     assert types == [{"float32"}, {"float16"}], "half precision once the next stage has started"
     for out in (finished / "out", tmp_path / "handed_back"):
-        assert kernel_type(out / "student") == {"float16"}
-        names = sorted(path.name for path in (out / "student").iterdir())
+        assert kernel_type(out / "teacher") == {"float16"}
+        names = sorted(path.name for path in (out / "teacher").iterdir())
         assert names == ["README.md", "config.json", "diagnosis.json", "metrics.jsonl", "model.safetensors"]
 
 
 def test_stage_starts_from_the_one_before(finished, drives):
-    assert run(recipe(), finished / "other", drives, steps=3).name == "student"
-    first = run_folder.restore_params(finished / "other/student", 1).state.params
+    assert run(recipe(), finished / "other", drives, steps=3).name == "teacher"
+    first = run_folder.restore_params(finished / "other/teacher", 1).state.params
     before = run_folder.restore_params(finished / "work/poses").state.params
     for name in ("teacher", "pose"):  # the step moves all parameters alike
         moves = jax.tree.leaves(jax.tree.map(lambda new, old: np.asarray(new - 0.9 * old).ravel(), first[name], before[name]))
@@ -144,8 +144,8 @@ def test_changes_of_a_finished_stage_raise(finished, drives, monkeypatch):
     assert run(recipe(), finished / "work", drives) is None
     assert "stage poses:" in (said := message("poses.optim.learning_rate=1e-5")) and "--set=poses.optim.learning_rate=" in said
     assert "poses was finished after 2 steps" in (said := message("all.optim.steps=5")) and "--set=poses.optim.steps=2" in said
-    said = message("student.optim.steps=5", workdir="new", source=finished / "out")
-    assert "student was finished after 2 steps" in said and "only its networks are left" in said
+    said = message("teacher.optim.steps=5", workdir="new", source=finished / "out")
+    assert "teacher was finished after 2 steps" in said and "only its networks are left" in said
     assert "is the --workdir" in message(out=finished / "work")
     assert "continue from it with --from=" in message(workdir="empty", out=finished / "out")
     assert "has no stage of this recipe" in message(source=finished / "nothing")
@@ -154,20 +154,20 @@ def test_changes_of_a_finished_stage_raise(finished, drives, monkeypatch):
 
 
 def test_last_stage_trains_longer_and_is_measured_again(finished, drives):
-    assert run(recipe("student.optim.steps=5"), finished / "work", drives) is None
-    assert run_folder.newest(finished / "work/student") == 5
-    assert (finished / "work/student" / stages.DIAGNOSIS).is_file()
+    assert run(recipe("teacher.optim.steps=5"), finished / "work", drives) is None
+    assert run_folder.newest(finished / "work/teacher") == 5
+    assert (finished / "work/teacher" / stages.DIAGNOSIS).is_file()
 
 
 def test_failed_run_hands_back_and_names_its_flags(finished, drives, monkeypatch):
-    shutil.rmtree(finished / "work/student")
+    shutil.rmtree(finished / "work/teacher")
     shutil.rmtree(finished / "out")
 
     def fail(*_):
         raise TrainingError("not finite: lower --config.optim.learning_rate")
 
     monkeypatch.setattr(stages, "train", fail)
-    with pytest.raises(TrainingError, match=r"^stage student: not finite: lower --set=student\.optim\.learning_rate$"):
+    with pytest.raises(TrainingError, match=r"^stage teacher: not finite: lower --set=teacher\.optim\.learning_rate$"):
         run(recipe(), finished / "work", drives, out=finished / "out")
     assert kernel_type(finished / "out/poses") == {"float32"}
 
