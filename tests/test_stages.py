@@ -203,15 +203,17 @@ def test_recipes_are_valid_and_keep_the_networks(variant, system):
 
 
 @pytest.mark.slow
-def test_all_stages_train_and_continue_bit_equal(drives, tmp_path):
+def test_student_trains_and_continues_bit_equal(drives, tmp_path, monkeypatch):
+    """Real steps; the script runs the other stages in ``e2e/test_documents.py``."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
-    configs = stages.read_recipe(f"{RECIPE}:tiny")
+    configs = {name: config for name, config in stages.read_recipe(f"{RECIPE}:tiny").items() if name in ("poses", "student")}
     try:
-        assert run(configs, tmp_path / "whole", drives) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "_measure", lambda _: None)
+            run(configs, tmp_path / "whole", drives)
         last = run_in_slices(configs, tmp_path, drives, steps=4)
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
     assert_equal_runs(tmp_path / "whole/student", last / "student")
-    for name in ("metrics.json", stages.DIAGNOSIS):
-        scores = [json.loads((folder / "student" / name).read_text()) for folder in (tmp_path / "whole", last)]
-        assert scores[0] == scores[1] and scores[0]
+    scores, diagnosis = (json.loads((last / "student" / name).read_text()) for name in ("metrics.json", stages.DIAGNOSIS))
+    assert scores["student"]["all"]["abs_rel"] == pytest.approx(diagnosis["lookup"]["previous"]["all"], rel=1e-5)
