@@ -175,19 +175,23 @@ def test_failed_run_hands_back_and_names_its_flags(finished, drives, monkeypatch
 @pytest.mark.parametrize(
     ("place", "changes", "message"),
     [
-        ("nothing.py", [], "nothing.py does not exist"),
-        (__file__, [], "has no function get_stages"),
-        (f"{RECIPE}:huge", [], "rendered, tiny and one of many_depth"),
-        (f"{RECIPE}:tiny/sc_depth", [], "rendered, tiny and one of many_depth"),
-        (f"{RECIPE}:tiny", ["pose.optim.steps=3"], "with a stage of poses, teacher, teacher_large, student, all"),
-        (f"{RECIPE}:tiny", ["poses.optim.steps"], "must be STAGE.SECTION.FIELD=VALUE"),
-        (f"{RECIPE}:tiny", ["poses.optim.step=3"], r"did you mean --set=poses\.optim\.steps"),
-        (f"{RECIPE}:tiny", ["poses.optim.steps=many"], "stage poses: config has optim.steps='many', which must be of type int"),
+        (".old", [], "recipe.py.old does not exist"),
+        (":huge", [], "rendered, tiny and one of many_depth"),
+        (":tiny/sc_depth", [], "rendered, tiny and one of many_depth"),
+        (":tiny", ["pose.optim.steps=3"], "with a stage of poses, teacher, teacher_large, student, all"),
+        (":tiny", ["poses.optim.steps"], "must be STAGE.SECTION.FIELD=VALUE"),
+        (":tiny", ["poses.optim.step=3"], r"did you mean --set=poses\.optim\.steps"),
+        (":tiny", ["poses.optim.steps=many"], "stage poses: config has optim.steps='many', which must be of type int"),
     ],
 )
 def test_invalid_recipe_or_change_raises(place, changes, message):
     with pytest.raises(ConfigError, match=message):
-        stages.read_recipe(place, changes)
+        stages.read_recipe(RECIPE + place, changes)
+
+
+def test_file_without_stages_raises():
+    with pytest.raises(ConfigError, match="has no function get_stages"):
+        stages.read_recipe(__file__)
 
 
 @pytest.mark.parametrize("variant", ["rendered", "tiny"])
