@@ -1,5 +1,6 @@
 """The training job: data, steps, logs, validation, checkpoints; resumes an existing run."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +29,14 @@ class TrainingError(RuntimeError):
     """Training cannot continue; the last checkpoint is intact."""
 
 
-def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None = None) -> TrainState:
+def train(
+    config: Config, workdir: str | Path, devices: list[jax.Device] | None = None, stop: hosts.StopSignal | None = None
+) -> TrainState:
     """Trains to ``config.optim.steps`` and returns the final state.
 
     ``workdir`` gets ``checkpoints/`` and ``metrics.jsonl`` (and TensorBoard files). A workdir with checkpoints is resumed from
-    the newest one, bit-equal to a run without interruption. SIGTERM saves and returns early.
+    the newest one, bit-equal to a run without interruption. SIGTERM saves and returns early; so does ``stop``, a signal that the
+    caller has entered, to stop several runs at once.
 
     ``devices`` defaults to all devices of all processes (see ``hosts``); every process calls this with the same arguments.
 
@@ -67,7 +71,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
     offsets = compiled_steps.compile_offsets_step(config, own)
     steps: dict[bool, parallel.Step] = {}
     with (
-        hosts.StopSignal() as stop,
+        hosts.StopSignal() if stop is None else contextlib.nullcontext(stop) as stop,
         run_folder.Writer(workdir, config) as writer,
         Logger(workdir, config.optim.steps, start, config.data.batch_size) if hosts.primary() else NoLogger() as logger,
     ):
@@ -109,7 +113,7 @@ def train(config: Config, workdir: str | Path, devices: list[jax.Device] | None 
                         score = validation_score(predict, offsets, state, val_source, config, own, step, logger)
                 writer.save(parallel.on_host(state), batches.get_state(), score)
             if stopping:
-                logger.message(f"stopped by a signal at step {step} and saved: the same command resumes")
+                logger.message(f"stopped at step {step} and saved: the same command resumes")
                 break
     return state
 

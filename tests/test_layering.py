@@ -15,7 +15,7 @@ LAYERS = [
     ["evaluation", "prepare"],
     ["inference", "evaluate"],
     ["export", "diagnosis"],
-    ["train", "predict", "ablations", "benchmarks"],
+    ["train", "stages", "predict", "ablations", "benchmarks"],
 ]
 """A folder (or single module) imports from the rows above and from its own row, without cycles."""
 

@@ -127,7 +127,7 @@ def restore(directory: str | pathlib.Path, abstract_state: TrainState | dict[str
     with _reader(directory) as reader:
         metadata, about = _read_about(reader, "latest")
         if config is not None:
-            _check_config(about["config"], config, metadata.path)
+            check_config(about["config"], config, metadata.path)
         wanted = _as_dict(abstract_state)
         check_tree(metadata.metadata["state"], wanted, metadata.path, about["config"])
         state = reader.load_checkpointables(metadata.step, {"state": jax.tree.map(_where_wanted, wanted)})["state"]
@@ -156,6 +156,16 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
     if about["integer_keys"]:
         state = _restore_integer_keys(state)
     return _restored(state | {"opt_state": None}, metadata, about)
+
+
+def config_of(directory: str | pathlib.Path) -> Config:
+    """The config of the newest checkpoint; the arrays are not read.
+
+    Raises:
+      ConfigError: no checkpoint.
+    """
+    with _reader(directory) as reader:
+        return configs.from_dict(_read_about(reader, "latest")[1]["config"])
 
 
 @functools.cache
@@ -268,7 +278,12 @@ def _shape(entry: tuple[tuple[int, ...], str] | None) -> str:
     return "absent" if entry is None else f"{entry[1]}{list(entry[0])}"
 
 
-def _check_config(stored: dict[str, Any], config: Config, path: Any) -> None:
+def check_config(stored: dict[str, Any], config: Config, path: Any) -> None:
+    """Compares the config of the checkpoint ``path`` with another, except for the fields :data:`MAY_DIFFER`.
+
+    Raises:
+      ConfigError: they differ; names the fields, and the flags that make them equal.
+    """
     there, here = _flatten(configs.to_dict(configs.from_dict(stored))), _flatten(configs.to_dict(config))
     different = [key for key in here if key not in MAY_DIFFER and there[key] != here[key]]
     if different:

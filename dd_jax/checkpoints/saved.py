@@ -88,6 +88,17 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
     return restored
 
 
+def config_of(folder: Path) -> Config:
+    """The config of a run or of a saved model in a local folder; the arrays are not read.
+
+    Raises:
+      ConfigError: the folder holds neither, or a damaged file.
+    """
+    if not is_saved(folder):
+        return run_folder.config_of(folder)
+    return _config_of(_read_about(folder / ABOUT), folder / ABOUT)
+
+
 def write(folder: Path, restored: Restored, scores: model_card.Scores | None = None, half: bool = False) -> None:
     """Writes the files atomically, without local paths of the training machine.
 

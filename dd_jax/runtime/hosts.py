@@ -5,10 +5,12 @@ here has an effect.
 """
 
 import contextlib
+import math
 import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -114,16 +116,25 @@ def exit_without_barrier() -> Iterator[None]:
 class StopSignal:
     """Records SIGTERM and Ctrl-C, so that the loop can save before it ends; a second Ctrl-C ends at once.
 
+    ``deadline``, a time of ``time.monotonic``, has the same effect as a signal.
+
     With several processes, a signal to any of them stops all at the same step: JAX's preemption service receives SIGTERM and
     agrees on a step that no process has reached. No process waits for it.
     """
 
-    def __init__(self):
-        self._requested, self._several = False, jax.process_count() > 1
+    def __init__(self, deadline: float = math.inf):
+        self._requested, self._several, self._deadline = False, jax.process_count() > 1, deadline
+
+    def requested(self) -> bool:
+        """Whether this process was asked to stop."""
+        if not self._requested and time.monotonic() >= self._deadline:
+            self._request(signal.SIGTERM, None)
+        return self._requested
 
     def reached(self, step: int) -> bool:
         """Whether to stop after this step, the same in all processes; must be called once per step."""
-        return multihost_utils.reached_preemption_sync_point(step) if self._several else self._requested
+        requested = self.requested()
+        return multihost_utils.reached_preemption_sync_point(step) if self._several else requested
 
     def __enter__(self) -> "StopSignal":
         numbers = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)

@@ -44,6 +44,7 @@ STEPS = "--config.optim.steps=2 --config.optim.freeze_step=-1 --config.optim.dec
 SMALLER = {
     "make_synthetic": "--preset=tiny",
     "train": f"{DATA} {NETWORKS} {STEPS}",
+    "train_stages": "--recipe=configs/recipe.py:tiny/monodepth2 --render=tiny",
     "check_data": DATA,
     "prepare_tfds": DATA,
     "evaluate": DATA,

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -103,6 +104,13 @@ def test_stop_signal_recorded_and_handlers_restored():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_deadline_stops_as_a_signal_does():
+    with hosts.StopSignal(time.monotonic() + 1000) as stop:
+        assert not stop.requested() and not stop.reached(1)
+    with hosts.StopSignal(time.monotonic()) as stop:
+        assert stop.requested() and stop.reached(1)
 
 
 @pytest.mark.parametrize("error", [SystemExit("error: a sentence"), SystemExit(0), ValueError("a bug")])

@@ -1,0 +1,126 @@
+"""Training from scratch in stages, each of which starts from the networks of the previous one (docs/training.md says why).
+
+    python scripts/train_stages.py --recipe=configs/recipe.py:rendered --workdir=runs/rendered \\
+        --data_root=data/large --render=large
+
+``VARIANT`` or ``VARIANT/SYSTEM``: ``rendered`` is for rendered drives of 128x416, ``tiny`` for tests. The systems are those of
+:data:`SYSTEMS`, many_depth by default; monodepth2 ends with the teacher.
+"""
+
+import dataclasses
+
+from configs import ds_depth, dynamic_depth, many_depth, monodepth2
+from dd_jax.config import Config, ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Images, batch and optimisation of one stage."""
+
+    height: int
+    width: int
+    frame_step: int
+    batch_size: int
+    steps: int
+    learning_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Networks, which are the same in all stages, and the size of each stage."""
+
+    width: int
+    bins: int
+    log_every: int
+    checkpoint_every: int
+    eval_frames: int
+    stages: dict[str, Size]
+
+
+VARIANTS = {
+    "rendered": Variant(
+        width=24,
+        bins=64,
+        log_every=20,
+        checkpoint_every=250,
+        eval_frames=60,
+        stages={
+            "poses": Size(64, 96, 1, 12, 3_000, 5e-4),
+            "teacher": Size(64, 192, 2, 8, 3_000, 4e-4),
+            "teacher_large": Size(128, 416, 2, 8, 3_000, 2e-4),
+            "student": Size(128, 416, 2, 8, 3_000, 2e-4),
+        },
+    ),
+    "tiny": Variant(
+        width=8,
+        bins=8,
+        log_every=1,
+        checkpoint_every=2,
+        eval_frames=2,
+        stages={
+            "poses": Size(64, 96, 1, 2, 3, 1e-3),
+            "teacher": Size(64, 96, 2, 2, 2, 1e-3),
+            "teacher_large": Size(64, 128, 2, 2, 2, 1e-3),
+            "student": Size(64, 128, 2, 2, 3, 1e-3),
+        },
+    ),
+}
+
+SYSTEMS = {
+    "many_depth": many_depth.get_config,
+    "dynamic_depth": dynamic_depth.get_config,
+    "ds_depth": ds_depth.get_config,
+    "monodepth2": None,
+}
+"""Config of the last stage; None: no student."""
+
+
+def get_stages(name: str = "rendered") -> list[tuple[str, Config]]:
+    """Name and config of each stage, in order; the data set and the model to start from are left open.
+
+    Raises:
+      ConfigError: no such variant or system.
+    """
+    key, _, system = name.partition("/")
+    system = system or "many_depth"
+    if key not in VARIANTS or system not in SYSTEMS:
+        raise ConfigError(
+            f"configs/recipe.py has no {name!r}: write VARIANT or VARIANT/SYSTEM, with one of {', '.join(VARIANTS)} "
+            f"and one of {', '.join(SYSTEMS)}"
+        )
+    variant = VARIANTS[key]
+    stages = {stage: _teacher(large=stage == "teacher_large") for stage in variant.stages if stage != "student"}
+    if SYSTEMS[system] is not None:
+        stages["student"] = _student(SYSTEMS[system]("synthetic"))
+    for stage, config in stages.items():
+        _set_size(config, variant, variant.stages[stage])
+    return list(stages.items())
+
+
+def _teacher(large: bool) -> Config:
+    """Teacher and pose network alone."""
+    config = monodepth2.get_config("synthetic")
+    config.loss.pyramid = True
+    config.loss.automask = large  # it drops the pixels of slow and of standing frames, from which speed is learnt
+    config.model.pose_downscale = 2 if large else 1
+    return config
+
+
+def _student(config: Config) -> Config:
+    """A student that starts as its teacher, with teacher and pose network fixed."""
+    config.model.pose_downscale = 2
+    config.train.init_student = "teacher"
+    config.cost_volume.binning = "log"
+    config.optim.freeze_step = -1 if config.ds.enabled else 0  # the flow network of DS-Depth trains with the teacher
+    return config
+
+
+def _set_size(config: Config, variant: Variant, size: Size) -> None:
+    data, optim, train = config.data, config.optim, config.train
+    data.height, data.width, data.frame_step, data.batch_size = size.height, size.width, size.frame_step, size.batch_size
+    config.model.width, config.model.translation_scale = variant.width, 0.1
+    config.cost_volume.bins, config.cost_volume.range_percentile = variant.bins, 1.0
+    optim.steps, optim.learning_rate = size.steps, size.learning_rate
+    optim.decay_steps, optim.rate_on_freeze = max(1, 17 * size.steps // 20), "keep"
+    train.log_every, train.checkpoint_every, train.eval_frames = variant.log_every, variant.checkpoint_every, variant.eval_frames
+    train.eval_every, train.keep = 0, 1
