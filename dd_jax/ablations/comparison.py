@@ -1,0 +1,168 @@
+"""Every row over its seeds, and compared with its control."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dd_jax.ablations.plan import Row
+from dd_jax.ablations.result import LOOKUPS, PREDICTORS, Result, computed
+from dd_jax.ablations.statistics import Estimate, estimate, per_seed, spread
+from dd_jax.config import ConfigError
+
+Regions = dict[str, Estimate]
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """Whether the predictions differ: abs_rel of a drive, mean absolute difference over drives."""
+
+    of_row: float  # between the row and its control, same seed
+    of_seed: float | None  # between two seeds of the control; None with one seed
+    lookup: Estimate  # the control's gain by the previous frame over another one, all pixels: without it, depth is not matched
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingPixels:
+    """Whether a row is better than its control on moving pixels, and because of the lookup frame."""
+
+    difference: Estimate  # abs_rel, with the previous frame
+    spread: float | None  # larger standard deviation over seeds of the two rows
+    ahead: bool | None  # by more than twice the spread
+    without_lookup: Estimate  # the difference without a lookup frame
+    vanishes: bool  # it is inside the noise without a lookup frame
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One row over its seeds, compared with its control over the seeds that both have."""
+
+    row: str
+    title: str
+    control: str | None  # None: the row has none, or its control has no result
+    seeds: list[int]
+    compared_seeds: list[int]
+    drives: int
+    scores: dict[str, Regions]  # of PREDICTORS -> region -> abs_rel
+    by_seed: dict[str, dict[str, list[float]]]  # the same for every seed
+    spreads: dict[str, dict[str, float | None]]  # standard deviation over seeds
+    gains: dict[str, Regions]  # "none" | "other" -> region -> 1 - abs_rel with the previous frame / abs_rel with that
+    differences: dict[str, Regions]  # of PREDICTORS -> region -> abs_rel minus the control's
+    effect: Effect | None
+    moving: MovingPixels | None
+    step_seconds: float | None
+    published: float | None
+
+
+class Scored:
+    """abs_rel of the runs of a row as arrays."""
+
+    def __init__(self, results: Sequence[Result]):
+        self.by_seed = {result.seed: result.scores for result in results}
+        self.counts = results[0].scores.counts
+        self.regions = list(self.counts)
+
+    def images(self, region: str) -> Int[np.ndarray, " drives"]:
+        return np.array(list(self.counts[region].values()))
+
+    def errors(self, who: str, region: str, seeds: Sequence[int]) -> Float[np.ndarray, "seeds drives"]:
+        """Mean over the images of a drive; drives in the order of ``images``."""
+        found = [self.by_seed[seed].abs_rel[who][region] for seed in seeds]
+        return np.array([[one[drive] for drive in self.counts[region]] for one in found])
+
+
+def tabulate(results: Sequence[Result], rows: Mapping[str, Row]) -> list[Line]:
+    """One line per row with results, in the order of ``rows``.
+
+    Raises:
+      ConfigError: the results cannot be compared: other images, another base, or a setting that the rows do not change.
+    """
+    require_comparable(results, rows)
+    scored = {row: Scored(own) for row in rows if (own := [result for result in results if result.row == row])}
+    return [_line(row, rows[row], scored, [result for result in results if result.row == row]) for row in scored]
+
+
+def require_comparable(results: Sequence[Result], rows: Mapping[str, Row]) -> None:
+    """Checks that the results differ only in their rows and seeds.
+
+    Raises:
+      ConfigError: they do not; names the first two and the reason.
+    """
+    for one in results[1:]:
+        first = results[0]
+        pair = f"the results of {first.row}, seed {first.seed}, and {one.row}, seed {one.seed}, cannot be compared"
+        if first.base != one.base:
+            raise ConfigError(f"{pair}: they started from different models; run both from the same --base")
+        if (first.scores.images, first.scores.counts) != (one.scores.images, one.scores.counts):
+            raise ConfigError(f"{pair}: they were evaluated on different test images; run both on the same data")
+        changed = {"train.seed", *rows[first.row].changes, *rows[one.row].changes}
+        different = [field for field in _differences(first, one) if field not in changed]
+        if different:
+            raise ConfigError(f"{pair}: {', '.join(different)} differ; run both with the same fields and --steps")
+
+
+def _differences(first: Result, second: Result) -> list[str]:
+    one, other = computed(first.config), computed(second.config)
+    sections = [section for section in one if isinstance(one[section], dict)]
+    return [f"{s}.{name}" for s in sections for name in one[s] if one[s][name] != other[s][name]]
+
+
+def _line(row: str, about: Row, scored: Mapping[str, Scored], results: Sequence[Result]) -> Line:
+    own, control = scored[row], scored.get(about.control)
+    seeds = sorted(own.by_seed)
+    common = [seed for seed in seeds if control is not None and seed in control.by_seed]
+
+    def over_regions(of: Callable, *errors: Callable[[str], Float[np.ndarray, "seeds drives"]]) -> Regions:
+        return {region: estimate(own.images(region), of, *(one(region) for one in errors)) for region in own.regions}
+
+    def of_own(who: str) -> Callable[[str], Float[np.ndarray, "seeds drives"]]:
+        return lambda region: own.errors(who, region, seeds)
+
+    def difference(who: str) -> Regions:
+        pair = (lambda region, side=side: side.errors(who, region, common) for side in (own, control))
+        return over_regions(np.subtract, *pair)
+
+    by_seed = {
+        who: {region: per_seed(own.images(region), own.errors(who, region, seeds)) for region in own.regions}
+        for who in PREDICTORS
+    }
+    differences = {who: difference(who) for who in PREDICTORS} if common else {}
+    seconds = [result.step_seconds for result in results if result.step_seconds is not None]
+    return Line(
+        row=row,
+        title=about.title,
+        control=about.control if common else None,
+        seeds=seeds,
+        compared_seeds=common,
+        drives=len(own.counts["all"]),
+        scores={who: over_regions(np.asarray, of_own(who)) for who in PREDICTORS},
+        by_seed={who: {region: x.tolist() for region, x in regions.items()} for who, regions in by_seed.items()},
+        spreads={who: {region: spread(x) for region, x in regions.items()} for who, regions in by_seed.items()},
+        gains={lookup: over_regions(_gain, of_own("previous"), of_own(lookup)) for lookup in LOOKUPS if lookup != "previous"},
+        differences=differences,
+        effect=_effect(own, control, common) if common else None,
+        moving=_moving_pixels(own, control, common, differences) if common and "moving" in own.regions else None,
+        step_seconds=float(np.median(seconds)) if seconds else None,
+        published=about.published,
+    )
+
+
+def _effect(own: Scored, control: Scored, seeds: Sequence[int]) -> Effect:
+    ours, theirs = (side.errors("previous", "all", seeds) for side in (own, control))
+    between = [np.abs(one - other).mean() for one, other in itertools.combinations(theirs, 2)]
+    lookup = estimate(own.images("all"), _gain, theirs, control.errors("other", "all", seeds))
+    return Effect(float(np.abs(ours - theirs).mean()), float(np.mean(between)) if between else None, lookup)
+
+
+def _gain(previous: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    return 1 - previous / other
+
+
+def _moving_pixels(own: Scored, control: Scored, seeds: Sequence[int], differences: Mapping[str, Regions]) -> MovingPixels:
+    spreads = [spread(per_seed(side.images("moving"), side.errors("previous", "moving", seeds))) for side in (own, control)]
+    largest = None if None in spreads else max(spreads)
+    difference, without = (differences[who]["moving"] for who in ("previous", "none"))
+    ahead = None if largest is None else difference.value < -2 * largest
+    return MovingPixels(difference, largest, ahead, without, not without.clear)
