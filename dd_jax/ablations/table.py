@@ -91,16 +91,16 @@ def _score(line: Line, region: str) -> str:
 
 def _difference(line: Line, who: str, region: str) -> str:
     found = line.differences.get(who, {}).get(region)
-    return "" if found is None else _text(found, "+.4f", 1)
+    return "" if found is None else _text(found, "+.4f")
 
 
 def _gain(line: Line, lookup: str) -> str:
-    return _text(line.gains[lookup]["all"], "+.1f", 100) + " %"
+    return _text(line.gains[lookup]["all"], "+.1%")
 
 
-def _text(number: Estimate, form: str, factor: float) -> str:
-    interval = "" if number.low is None else f" [{factor * number.low:{form}}, {factor * number.high:{form}}]"
-    return f"{factor * number.value:{form}}{interval}"
+def _text(number: Estimate, form: str) -> str:
+    interval = "" if number.low is None else f" [{number.low:{form}}, {number.high:{form}}]"
+    return f"{number.value:{form}}{interval}"
 
 
 def write(lines: Sequence[Line], out: Path) -> None:
