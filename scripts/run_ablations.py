@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     chosen = plan.choose(rows, arguments.rows.split(",") if arguments.rows else [])
     todo = [] if arguments.table_only else planned(arguments, overrides, rows, chosen, out)
     try:
-        runs.execute(todo, arguments.jobs)
+        if todo:
+            runs.execute(todo, arguments.jobs)
     finally:
         finished = [result.read(out / "results" / f"{row}-{seed}.json") for row in chosen for seed in range(arguments.seeds)]
         lines = comparison.tabulate([one for one in finished if one is not None], {row: rows[row] for row in chosen})

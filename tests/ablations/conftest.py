@@ -3,16 +3,12 @@
 import dataclasses
 import json
 
+import made_up_results
 import pytest
-import tiny
 
 from dd_jax.ablations import measure, result
 from dd_jax.ablations.plan import Row
-from dd_jax.ablations.result import PREDICTORS, Result, Scores
 from dd_jax.ablations.runs import Run
-
-DRIVES = {"a": 0.30, "b": 0.40, "c": 0.35}
-"""abs_rel of the test drives."""
 
 
 @pytest.fixture
@@ -22,23 +18,10 @@ def rows():
 
 @pytest.fixture
 def finished():
-    def finished(row, seed, change=0.0, counts=(4, 2, 4), lookup=0.1, noise=(0, 0, 0)):
-        """A result: abs_rel of each drive, plus ``change`` and ``noise``, plus ``lookup`` with another or no lookup frame."""
-        config = tiny.config(train={"seed": seed}, loss={"smoothness": 0.01 if row == "other" else 0.001})
-        levels = {
-            drive: level + change + extra + 0.001 * seed for (drive, level), extra in zip(DRIVES.items(), noise, strict=True)
-        }
-        by_region = {
-            who: {
-                region: {drive: factor * (level + lookup * (who in ("other", "none"))) for drive, level in levels.items()}
-                for region, factor in (("all", 1), ("moving", 2), ("static", 0.5))
-            }
-            for who in PREDICTORS
-        }
-        images = {region: dict(zip(DRIVES, counts, strict=True)) for region in ("all", "moving", "static")}
-        return Result(row, config, "base", {"git": "0"}, 0.5, Scores("images", images, by_region))
-
-    return finished
+    """Results of the rows, as in ``made_up_results``."""
+    return lambda row, *given, **named: made_up_results.finished(
+        row, *given, **named, loss={"smoothness": 0.01 if row == "other" else 0.001}
+    )
 
 
 @pytest.fixture
