@@ -32,7 +32,8 @@ class MovingPixels:
     spread: float | None  # larger standard deviation over seeds of the two rows
     ahead: bool | None  # by more than twice the spread
     without_lookup: Estimate  # the difference without a lookup frame
-    vanishes: bool  # it is inside the noise without a lookup frame
+    vanishes: bool | None  # it is inside the noise without a lookup frame; None with one drive, which has no interval
+    by_lookup: Estimate  # the difference with the previous frame minus that without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +162,16 @@ def _gain(previous: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> 
 
 
 def _moving_pixels(own: Scored, control: Scored, seeds: Sequence[int], differences: Mapping[str, Regions]) -> MovingPixels:
-    spreads = [spread(per_seed(side.images("moving"), side.errors("previous", "moving", seeds))) for side in (own, control)]
+    with_frame, without = ([side.errors(who, "moving", seeds) for side in (own, control)] for who in ("previous", "none"))
+    images = own.images("moving")
+    spreads = [spread(per_seed(images, errors)) for errors in with_frame]
     largest = None if None in spreads else max(spreads)
-    difference, without = (differences[who]["moving"] for who in ("previous", "none"))
-    ahead = None if largest is None else difference.value < -2 * largest
-    return MovingPixels(difference, largest, ahead, without, not without.clear)
+    difference, difference_without = (differences[who]["moving"] for who in ("previous", "none"))
+    return MovingPixels(
+        difference=difference,
+        spread=largest,
+        ahead=None if largest is None else difference.value < -2 * largest,
+        without_lookup=difference_without,
+        vanishes=None if difference_without.low is None else not difference_without.clear,
+        by_lookup=estimate(images, lambda a, b, c, d: (a - b) - (c - d), *with_frame, *without),
+    )

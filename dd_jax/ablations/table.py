@@ -30,7 +30,8 @@ def markdown(lines: Sequence[Line]) -> str:
     note = (
         "abs_rel of the student at the last step, mean ± standard deviation over seeds. Δ: difference to the control with the "
         "same seeds and test drives. Gain: 1 - abs_rel with the previous frame / abs_rel without a lookup frame, or with a frame "
-        f"of another drive. In brackets: 95 % bootstrap intervals over {lines[0].drives} test drives and the seeds.\n\n"
+        f"of another drive. In brackets: 95 % bootstrap intervals over {lines[0].drives} test drives and, where there are "
+        "several, the seeds.\n\n"
         "\\* abs_rel of the poster, Cityscapes, one run each, best checkpoint chosen on the test split; not comparable in level."
     )
     said = "\n".join(f"- {line.title}: {finding(line)}." for line in lines)
@@ -39,6 +40,8 @@ def markdown(lines: Sequence[Line]) -> str:
 
 def finding(line: Line) -> str:
     """What the numbers say, in words; a difference is called better or worse only if its interval excludes 0."""
+    if line.drives < 2:
+        return "not judged, because intervals need two test drives"
     words = [_lookup_verdict(line.gains["other"]["all"])]
     if line.effect is None:
         return words[0]
@@ -64,8 +67,6 @@ def _lookup_verdict(gain: Estimate) -> str:
 
 
 def _verdict(difference: Estimate) -> str:
-    if difference.low is None:
-        return "not judged: one drive has no interval"
     if not difference.clear:
         return "inside the noise"
     return "better" if difference.value < 0 else "worse"

@@ -80,13 +80,24 @@ def test_moving_pixels_ahead_of_the_spread_and_only_with_the_lookup_frame(finish
     assert "ahead by more than twice the spread over seeds, which without a lookup frame is not seen" in table.finding(
         other((0.01, -0.01, 0.001))
     )
-    assert not other((-0.04, -0.04, -0.04)).moving.vanishes
+    assert found.by_lookup.value == pytest.approx(-0.04 - found.without_lookup.value)
+    also = other((-0.04, -0.04, -0.04)).moving
+    assert not also.vanishes and also.by_lookup.value == pytest.approx(0, abs=1e-9)
 
 
 def test_one_seed_is_never_ahead_of_a_spread(results, rows):
     other = tabulate([one for one in results if one.seed == 0], rows)[1]
     assert other.moving.spread is None and other.moving.ahead is None and other.effect.of_seed is None
     assert "±" not in table.markdown([other]).splitlines()[2]
+
+
+def test_one_drive_is_not_judged(results, rows):
+    for one in results:
+        one.scores.counts = {region: {"a": 4} for region in one.scores.counts}
+    other = tabulate(results, rows)[1]
+    assert other.moving.vanishes is None and other.differences["previous"]["all"].low is None
+    assert table.finding(other) == "not judged, because intervals need two test drives"
+    assert "| -0.0200 | -0.0400 |" in table.markdown([other])
 
 
 def change_images(one):
