@@ -114,22 +114,11 @@ def _line(row: str, about: Row, scored: Mapping[str, Scored], results: Sequence[
     own, control = scored[row], scored.get(about.control)
     seeds = sorted(own.by_seed)
     common = [seed for seed in seeds if control is not None and seed in control.by_seed]
-
-    def over_regions(of: Callable, *errors: Callable[[str], Float[np.ndarray, "seeds drives"]]) -> Regions:
-        return {region: estimate(own.images(region), of, *(one(region) for one in errors)) for region in own.regions}
-
-    def of_own(who: str) -> Callable[[str], Float[np.ndarray, "seeds drives"]]:
-        return lambda region: own.errors(who, region, seeds)
-
-    def difference(who: str) -> Regions:
-        pair = (lambda region, side=side: side.errors(who, region, common) for side in (own, control))
-        return over_regions(np.subtract, *pair)
-
     by_seed = {
         who: {region: per_seed(own.images(region), own.errors(who, region, seeds)) for region in own.regions}
         for who in PREDICTORS
     }
-    differences = {who: difference(who) for who in PREDICTORS} if common else {}
+    differences = {who: _by_region(np.subtract, common, (own, who), (control, who)) for who in PREDICTORS if common}
     seconds = [result.step_seconds for result in results if result.step_seconds is not None]
     return Line(
         row=row,
@@ -138,16 +127,25 @@ def _line(row: str, about: Row, scored: Mapping[str, Scored], results: Sequence[
         seeds=seeds,
         compared_seeds=common,
         drives=len(own.counts["all"]),
-        scores={who: over_regions(np.asarray, of_own(who)) for who in PREDICTORS},
+        scores={who: _by_region(np.asarray, seeds, (own, who)) for who in PREDICTORS},
         by_seed={who: {region: x.tolist() for region, x in regions.items()} for who, regions in by_seed.items()},
         spreads={who: {region: spread(x) for region, x in regions.items()} for who, regions in by_seed.items()},
-        gains={lookup: over_regions(_gain, of_own("previous"), of_own(lookup)) for lookup in LOOKUPS if lookup != "previous"},
+        gains={lookup: _by_region(_gain, seeds, (own, "previous"), (own, lookup)) for lookup in LOOKUPS if lookup != "previous"},
         differences=differences,
         effect=_effect(own, control, common) if common else None,
         moving=_moving_pixels(own, control, common, differences) if common and "moving" in own.regions else None,
         step_seconds=float(np.median(seconds)) if seconds else None,
         published=about.published,
     )
+
+
+def _by_region(of: Callable, seeds: Sequence[int], *parts: tuple[Scored, str]) -> Regions:
+    """A function ``of`` the errors of rows with predictors, in every region."""
+    row = parts[0][0]
+    return {
+        region: estimate(row.images(region), of, *(side.errors(who, region, seeds) for side, who in parts))
+        for region in row.regions
+    }
 
 
 def _effect(own: Scored, control: Scored, seeds: Sequence[int]) -> Effect:

@@ -19,7 +19,7 @@ class Row:
 
     title: str
     changes: Mapping[str, object]  # "section.field" -> value, over the config of the base
-    control: str | None = None  # the row that it is compared with; it must not differ in which networks train
+    control: str | None = None  # the row that it is compared with
     published: float | None = None  # abs_rel
 
 

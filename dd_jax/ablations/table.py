@@ -73,8 +73,10 @@ def _verdict(difference: Estimate) -> str:
 
 
 def _moving_verdict(moving: MovingPixels) -> list[str]:
-    if not moving.ahead:
+    if moving.ahead is None:
         return []
+    if not moving.ahead:
+        return ["on moving pixels not ahead by more than twice the spread over seeds"]
     without = "not seen" if moving.vanishes else f"also {'better' if moving.without_lookup.value < 0 else 'worse'}"
     return [f"on moving pixels ahead by more than twice the spread over seeds, which without a lookup frame is {without}"]
 

@@ -44,6 +44,7 @@ def test_difference_inside_the_noise_is_called_so(finished, rows):
     other = tabulate(results, rows)[1]
     assert not other.differences["previous"]["all"].clear
     assert "all pixels inside the noise, moving pixels inside the noise" in table.finding(other)
+    assert table.finding(other).endswith("on moving pixels not ahead by more than twice the spread over seeds")
 
 
 def test_row_with_the_scores_of_its_control_has_no_effect(finished, rows):
