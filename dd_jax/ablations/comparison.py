@@ -30,7 +30,7 @@ class MovingPixels:
 
     difference: Estimate  # abs_rel, with the previous frame
     spread: float | None  # larger standard deviation over seeds of the two rows
-    ahead: bool | None  # by more than twice the spread
+    ahead: bool | None  # clearly, and by more than twice the spread; None with one seed or one drive
     without_lookup: Estimate  # the difference without a lookup frame
     vanishes: bool | None  # it is inside the noise without a lookup frame; None with one drive, which has no interval
     by_lookup: Estimate  # the difference with the previous frame minus that without
@@ -168,7 +168,7 @@ def _moving_pixels(own: Scored, control: Scored, seeds: Sequence[int], differenc
     return MovingPixels(
         difference=difference,
         spread=largest,
-        ahead=None if largest is None else difference.value < -2 * largest,
+        ahead=None if largest is None or difference.low is None else difference.clear and difference.value < -2 * largest,
         without_lookup=difference_without,
         vanishes=None if difference_without.low is None else not difference_without.clear,
         by_lookup=estimate(images, lambda a, b, c, d: (a - b) - (c - d), *with_frame, *without),
