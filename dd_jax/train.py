@@ -189,7 +189,8 @@ def initialise_from(config: Config, state: TrainState) -> TrainState:
 def initialise_networks(config: Config, state: TrainState) -> TrainState:
     """``state`` with the networks of ``train.init_from``; networks that it lacks stay as they are.
 
-    A new student starts as a copy of the teacher with ``train.init_student="teacher"``.
+    So does the layer that fuses the two cost volumes of DS-Depth, which the student of a ManyDepth lacks. A new student starts as
+    a copy of the teacher with ``train.init_student="teacher"``.
 
     Raises:
       ConfigError: it has other networks, or neither teacher nor pose network.
@@ -200,6 +201,8 @@ def initialise_networks(config: Config, state: TrainState) -> TrainState:
     trees = {}
     for name in ("params", "batch_stats"):
         wanted, stored = getattr(state, name), getattr(found, name)
+        if config.ds.enabled and "student" in stored:
+            stored = stored | {"student": _with_fusion(stored["student"], wanted["student"])}
         common = ({"teacher", "pose"} | stored.keys()) & wanted.keys()
         part = [{key: tree[key] for key in common if key in tree} for tree in (stored, wanted)]
         run_folder.check_tree(*part, place, to_dict(restored.config))
@@ -208,6 +211,12 @@ def initialise_networks(config: Config, state: TrainState) -> TrainState:
         for name, tree in trees.items():
             tree["student"] = networks.student_from_teacher(tree["teacher"], getattr(state, name)["student"])
     return state.replace(**trees, depth_range=found.depth_range)
+
+
+def _with_fusion(student: networks.Tree, fresh: networks.Tree) -> networks.Tree:
+    """A student (parameters or batch statistics) with the layer ``fusion`` of another one if it has none."""
+    new = {name: layer for name, layer in fresh["encoder"].items() if name == "fusion"}
+    return student | {"encoder": new | student["encoder"]}
 
 
 def window_mean(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -4,10 +4,8 @@ A run is in ``OUT/ROW/seedN``; its result ``OUT/results/ROW-N.json`` is all that
 not repeated.
 """
 
-import csv
 import dataclasses
 import fcntl
-import hashlib
 import itertools
 import json
 import os
@@ -20,21 +18,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
 
+from dd_jax.ablations import measure, result
+from dd_jax.ablations.result import Result, Scores, computed
 from dd_jax.checkpoints.run_folder import versions
-from dd_jax.config import Config, ConfigError, from_dict, to_dict
-from dd_jax.evaluate import NETWORKS, REGIONS
+from dd_jax.config import Config, ConfigError
 from dd_jax.report import read_history
 from dd_jax.runtime import files
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
 
-PATHS = {"data": ("root", "split_dir", "cache_dir", "threads", "ground_truth_file", "allow_pickle")}
-"""Fields that say where the data are and do not change what is computed."""
+LOG = "train.log"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Run:
     row: str
     seed: int
     config: Config
+    base: str  # digest of the model from which it starts
     flags: tuple[str, ...]  # of scripts/train.py, which give ``config``
     folder: Path
 
@@ -52,75 +51,27 @@ class Run:
         """Path of its result."""
         return self.folder.parents[1] / "results" / f"{self.row}-{self.seed}.json"
 
-    def result(self) -> "Result | None":
+    def result(self) -> Result | None:
         """Its result; None before it has finished.
 
         Raises:
-          ConfigError: the file is damaged, or is the result of another config.
+          ConfigError: the file is damaged, or is the result of another config or another base.
         """
-        result = read_result(self.file)
-        if result is not None and computed(result.config) != computed(self.config):
-            raise ConfigError(f"{self.file} is the result of another config: choose another --out, or delete the file")
-        return result
-
-
-@dataclasses.dataclass
-class Result:
-    """Scores of one run on the test split."""
-
-    config: Config
-    versions: dict[str, str]
-    step_seconds: float | None
-    scores: dict[str, dict[str, float | int | None]]  # region -> the seven metrics and "pixels", of the student if there is one
-    errors: dict[str, list[float | None]]  # region -> abs_rel of every test frame; None where it has no such pixel
-    frames: str  # digest of the frame names
-
-    def __post_init__(self):
-        if not set(REGIONS) == set(self.scores) == set(self.errors):
-            raise ValueError(f"it must have the regions {', '.join(REGIONS)}")
-
-
-def read_result(file: Path) -> Result | None:
-    """The result that :func:`write_result` wrote; None if the file does not exist.
-
-    Raises:
-      ConfigError: the file is damaged, or of a version with other fields.
-    """
-    if not file.is_file():
-        return None
-    try:
-        values = json.loads(file.read_text())
-        return Result(**values | {"config": from_dict(values["config"])})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"{file} is damaged, or of a version with other fields: delete it and run again, which repeats the evaluation"
-        ) from error
-
-
-def write_result(file: Path, result: Result) -> None:
-    """Writes a result; an interrupted write leaves the file unchanged."""
-    files.replace(file, json.dumps(dataclasses.asdict(result)) + "\n")
-
-
-def computed(config: Config) -> dict[str, Any]:
-    """The config without the paths of the data."""
-    return {
-        section: {name: value for name, value in fields.items() if name not in PATHS.get(section, ())}
-        if isinstance(fields, dict)
-        else fields
-        for section, fields in to_dict(config).items()
-    }
+        found = result.read(self.file)
+        if found is not None and (found.base, computed(found.config)) != (self.base, computed(self.config)):
+            raise ConfigError(f"{self.file} is the result of another config or base: choose another --out, or delete the file")
+        return found
 
 
 def execute(runs: Sequence[Run], jobs: int) -> None:
     """Trains and evaluates the unfinished runs, ``jobs`` at once, each with its share of the cores and its own GPU.
 
-    Their output goes to ``train.log`` in their folders. SIGTERM and Ctrl-C are forwarded to them, and they save before they
-    exit.
+    Their output goes to ``train.log`` in their folders. A run that fails is reported, and the others go on. SIGTERM and Ctrl-C
+    are forwarded to them, and they save before they exit.
 
     Raises:
-      ConfigError: a run failed, or a signal stopped the runs; finished results are kept. Before any run starts: fewer GPUs
-        than jobs, or another process trains in one of the folders.
+      ConfigError: runs failed, or a signal stopped the runs; finished results are kept. Before any run starts: fewer GPUs than
+        jobs, another process trains in one of the folders, or it holds a run that started from another base.
     """
     gpus = visible_gpus() if jobs > 1 else []
     if gpus and jobs > len(gpus):
@@ -132,7 +83,7 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
     for run in waiting:
         if run.folder.is_dir():
             with _log(run):
-                pass
+                _require_base(run)
     cores = sorted(os.sched_getaffinity(0)) if jobs > 1 and hasattr(os, "sched_getaffinity") else []
     shares: SimpleQueue[tuple[str | None, list[int]]] = SimpleQueue()
     for job in range(jobs):
@@ -154,11 +105,12 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
         for run in pool.map(work, waiting):
             unfinished += [] if run is None else [run]
             bar.update(run is None)
+            if run is not None and not programs.stopping:
+                bar.write(f"row {run.row}, seed {run.seed}, failed: {last_words(run)} ({run.folder / LOG})", sys.stderr)
     if unfinished and programs.stopping:
         raise ConfigError(f"stopped by a signal: {len(unfinished)} of {len(runs)} runs unfinished, the same command continues")
     if unfinished:
-        names = ", ".join(str(run.folder / "train.log") for run in unfinished)
-        raise ConfigError(f"{len(unfinished)} of {len(runs)} runs failed, the others are kept; see {names}")
+        raise ConfigError(f"{len(unfinished)} of {len(runs)} runs failed, the others are kept; the same command tries them again")
 
 
 def visible_gpus() -> list[str]:
@@ -207,28 +159,31 @@ class Programs:
             signal.signal(number, handler)
 
 
+def commands(run: Run) -> list[list[str | Path]]:
+    """The arguments of Python for training and evaluating a run."""
+    return [[ROOT / "scripts/train.py", *run.flags, f"--workdir={run.folder}"], ["-m", measure.__name__, run.folder]]
+
+
 def _make(run: Run, programs: Programs, gpu: str | None, cores: Sequence[int]) -> bool:
-    run.folder.mkdir(parents=True, exist_ok=True)
     environment = {"JAX_COMPILATION_CACHE_DIR": str(run.folder.parents[1] / ".compiled")} | os.environ  # seeds share it
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
-    commands = (
-        [SCRIPTS / "train.py", *run.flags, f"--workdir={run.folder}"],
-        [SCRIPTS / "evaluate.py", f"--checkpoint={run.folder}"],
-    )
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
+    run.folder.mkdir(parents=True, exist_ok=True)
     with _log(run) as log:
-        for command in commands:
+        files.replace(run.folder / "base", run.base)
+        for command in commands(run):
             if programs.run([*pinned, sys.executable, *command], environment, log) or not _trained(run):
                 return False
-    write_result(run.file, collect_result(run))
+    result.write(run.file, collect_result(run))
     return True
 
 
 @contextmanager
 def _log(run: Run) -> Iterator[TextIO]:
     """The log of a run, locked for this process and its children; they keep the lock even if they outlive it."""
-    with (run.folder / "train.log").open("a") as log:
+    with (run.folder / LOG).open("a") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -243,19 +198,24 @@ def _trained(run: Run) -> bool:
 
 def collect_result(run: Run) -> Result:
     """The result of a run whose training and evaluation have finished."""
-    scores = json.loads((run.folder / "metrics.json").read_text())
-    predictor = next(name for name in NETWORKS if name in scores)
-    errors: dict[str, dict[str, float]] = {}  # frame -> region -> abs_rel
-    with (run.folder / "per_image.csv").open(newline="") as file:
-        for entry in csv.DictReader(file):
-            if entry["predictor"] == predictor:
-                errors.setdefault(entry["image"], {})[entry["region"]] = round(float(entry["abs_rel"]), 5)
     rates = [record["images_per_second"] for record in read_history(run.folder) if "images_per_second" in record]
     return Result(
+        row=run.row,
         config=run.config,
+        base=run.base,
         versions=versions(),
         step_seconds=round(run.config.data.batch_size / float(np.median(rates)), 4) if rates else None,
-        scores=scores[predictor],
-        errors={region: [frame.get(region) for frame in errors.values()] for region in REGIONS},
-        frames=hashlib.sha256("\n".join(errors).encode()).hexdigest()[:16],
+        scores=Scores(**json.loads((run.folder / measure.FILE).read_text())),
     )
+
+
+def last_words(run: Run) -> str:
+    """The end of a run's log: the reason why it failed."""
+    lines = [line.strip() for line in (run.folder / LOG).read_text(errors="replace").splitlines()]
+    return next((line.removeprefix("error: ") for line in reversed(lines) if line), "it wrote nothing")
+
+
+def _require_base(run: Run) -> None:
+    file = run.folder / "base"
+    if file.is_file() and file.read_text() != run.base:
+        raise ConfigError(f"{run.folder} holds a run from another --base: choose another --out, or delete the folder")

@@ -1,7 +1,7 @@
 """Asks all questions about one model on one split."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -16,7 +16,8 @@ from dd_jax.diagnosis.findings import findings
 from dd_jax.diagnosis.lookup import LOOKUPS, LookupSource
 from dd_jax.diagnosis.poses import compare_poses
 from dd_jax.diagnosis.result import ByRegion, Diagnosis
-from dd_jax.evaluate import evaluate, has_truth, networks_of
+from dd_jax.evaluate import evaluate, has_truth, networks_of, tabulate
+from dd_jax.evaluation import metrics
 from dd_jax.evaluation.baselines import evenly_spaced_indices
 from dd_jax.method import compiled_steps
 from dd_jax.runtime import parallel
@@ -102,15 +103,36 @@ def errors_by_lookup(
 
     None if no sample has ground truth in range.
     """
-    measure = partial(evaluate, predict, config=config, train_truth=train_truth, max_frames=max_frames, num_panels=0)
-    predictors = [*networks_of(config), *["mean_map"] * (train_truth is not None)]
-    scores = measure(source, predictors=predictors).metrics
-    if scores[predictors[0]]["all"]["abs_rel"] is None:
+    images = images_by_lookup(predict, source, config, tuple(LOOKUPS), train_truth, max_frames)
+    scores = {who: tabulate(metrics.summarize([own for _, own in rows])) for who, rows in images.items()}
+    if scores["teacher"]["all"]["abs_rel"] is None:
         return None
-    scores["teacher"] = scores.pop("teacher", scores.pop("single_frame", None))
-    if "student" in scores:
-        scores["previous"] = scores.pop("student")
-        for lookup in LOOKUPS:
-            if lookup != "previous":
-                scores[lookup] = measure(LookupSource(source, lookup), predictors=("student",)).metrics["student"]
     return {who: {region: row["abs_rel"] for region, row in rows.items()} for who, rows in scores.items()}
+
+
+def images_by_lookup(
+    predict: Callable[[Batch], Predictions],
+    source: TripletSource,
+    config: Config,
+    lookups: Sequence[str] = tuple(LOOKUPS),
+    train_truth: TripletSource | Listing | None = None,
+    max_frames: int = 0,
+) -> dict[str, list[tuple[str, metrics.Result]]]:
+    """Name and scores of every image with ground truth, for the predictors of :func:`errors_by_lookup`.
+
+    ``lookups`` includes "previous".
+    """
+    measure = partial(evaluate, predict, config=config, train_truth=train_truth, max_frames=max_frames, num_panels=0)
+
+    def images(source: TripletSource, predictors: Sequence[str]) -> dict[str, list[tuple[str, metrics.Result]]]:
+        found = [(name, scores) for name, scores in measure(source, predictors=predictors).images if scores]
+        return {who: [(name, scores[who]) for name, scores in found] for who in predictors}
+
+    found = images(source, [*networks_of(config), *["mean_map"] * (train_truth is not None)])
+    found["teacher"] = found.pop("teacher", found.pop("single_frame", None))
+    if "student" in found:
+        found["previous"] = found.pop("student")
+        for lookup in lookups:
+            if lookup != "previous":
+                found[lookup] = images(LookupSource(source, lookup), ("student",))["student"]
+    return found

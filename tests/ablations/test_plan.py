@@ -1,83 +1,125 @@
+import dataclasses
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+import tiny
 
 from configs import ablations as file
-from dd_jax.ablations import plan
-from dd_jax.ablations.runs import Run
-from dd_jax.config import ConfigError
+from dd_jax.ablations import plan, result
+from dd_jax.ablations.plan import Row
+from dd_jax.checkpoints import saved
+from dd_jax.config import ConfigError, to_dict
 from dd_jax.config.rules import validate
 
-RESULTS = Path(__file__).parents[2] / "docs/results"
-WITHOUT_DOMD = {"no_domd", "objects_excluded", "rule_union", "rule_min", "fill_none", "fill_one", "fill_cost", "many_depth"}
-WITHOUT_MASKS = {"mask_less", "mask_more", "dynamic_cycle"}
+RESULTS = sorted((Path(__file__).parents[2] / "docs/results").glob("*.json"))
+FREE = {"dynamic_trained", "pose_cycle", "flow_net", "many_trained", "ds_depth"}
+ROWS = {"a": Row("A", {}), "b": Row("B", {}, "a"), "c": Row("C", {}, "b"), "d": Row("D", {}, "a")}
 
 
-def valid_config(variant="", **fields):
-    def valid_config(row):
-        config = file.get_config(f"{row}/{variant}" if variant else row)
-        for name, value in fields.items():
-            section, field = name.split("__")
-            setattr(getattr(config, section), field, value)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A saved model without student, of unusual size and learning rate."""
+    config = tiny.config(
+        model={"student": False},
+        domd={"enabled": False},
+        loss={"occlusion_rule": "min"},
+        optim={"freeze_step": -1, "learning_rate": 3e-4},
+        data={"frame_step": 2},
+    )
+    folder = tmp_path_factory.mktemp("base")
+    saved.write(folder, tiny.restored(config))
+    return str(folder)
+
+
+@pytest.fixture
+def config_of(base):
+    def config_of(row, **data):
+        config = file.get_config(f"{row}/{base}")
+        config.data.root = "unused"
+        for name, value in data.items():
+            setattr(config.data, name, value)
         validate(config)
         return config
 
-    return valid_config
+    return config_of
 
 
-def test_rows_chosen_once_and_in_table_order():
-    assert plan.choose(["a", "b", "c"], ["c", "a", "c"]) == ["a", "c"]
-    assert plan.choose(["a", "b"], []) == ["a", "b"]
-    with pytest.raises(ConfigError, match="--rows: unknown d; choose from a, b"):
-        plan.choose(["a", "b"], ["a", "d"])
+def test_requested_rows_come_with_their_controls_in_table_order():
+    assert plan.choose(ROWS, ["c", "c"]) == ["a", "b", "c"]
+    assert plan.choose(ROWS, ["d", "a"]) == ["a", "d"] and plan.choose(ROWS, []) == list(ROWS)
+    with pytest.raises(ConfigError, match="--rows: unknown e; choose from a, b, c, d"):
+        plan.choose(ROWS, ["a", "e"])
 
 
-@pytest.mark.parametrize("variant", ["", "demo", "synthetic", "kitti", "cityscapes"])
-def test_every_row_valid_and_different_from_baseline(variant):
-    assert plan.leave_out(list(file.ROWS), file.BASELINE, False, valid_config(variant)) == (list(file.ROWS), [])
+def test_every_row_is_valid_and_differs_from_its_control(config_of):
+    kept, sentences = plan.leave_out(list(file.ROWS), file.ROWS, config_of)
+    assert list(kept) == list(file.ROWS) and not sentences
 
 
-def test_invalid_and_duplicate_rows_left_out_with_reason():
-    kept, sentences = plan.leave_out(list(file.ROWS), file.BASELINE, False, valid_config("folder"))
-    assert set(kept) == set(file.ROWS) - WITHOUT_DOMD - WITHOUT_MASKS and kept[0] == file.BASELINE
-    assert [sentence.split()[1] for sentence in sentences] == [row for row in file.ROWS if row not in kept]
-    assert "row no_domd is left out: it computes the same as baseline: the options in which" in sentences[2]
-    assert sentences[0].startswith("row mask_less is left out: --config.loss.mask_weight needs object masks")
+def test_row_continues_the_base_with_its_config(config_of, base):
+    config = config_of("normal_l1")
+    assert config.train.init_from == base and config.model.student and config.name == "normal_l1"
+    assert (config.model.width, config.cost_volume.bins, config.data.frame_step) == (8, 8, 2)
+    assert config.optim.learning_rate == 3e-4 and config.optim.steps == file.STEPS and config.domd.enabled
+    assert config.loss.normal_l1 == 1 and config.loss.normal_rank == 0
 
 
-@pytest.mark.parametrize("row", sorted(WITHOUT_DOMD | WITHOUT_MASKS))
-def test_invalid_rows_requested_by_name_raise(row):
-    for rows in ([file.BASELINE, row], [row]):
-        with pytest.raises(ConfigError, match=f"^row {row}: "):
-            plan.leave_out(rows, file.BASELINE, True, valid_config("folder"))
+def test_a_row_and_its_control_differ_in_one_section_or_the_method(config_of):
+    for name, row in file.ROWS.items():
+        if row.control not in (None, "many_depth", "many_trained"):
+            own, control = (to_dict(config_of(one)) for one in (name, row.control))
+            assert sum(own[section] != control[section] for section in own if section != "name") == 1, name
 
 
-def test_overrides_considered_in_comparison_with_baseline():
-    kept, (sentence,) = plan.leave_out(list(file.ROWS)[:6], file.BASELINE, False, valid_config(loss__pose_cycle=0.3))
-    assert "pose_cycle" not in kept and sentence.startswith("row pose_cycle is left out: it computes the same as baseline")
+def test_compared_rows_train_the_same_networks(config_of):
+    frozen = {name: config_of(name).optim.freeze_step == 0 for name in file.ROWS}
+    assert {name for name, fixed in frozen.items() if not fixed} == FREE
+    different = [name for name, row in file.ROWS.items() if row.control and frozen[name] != frozen[row.control]]
+    assert different == ["dynamic_trained", "many_trained"]  # which measure just that
 
 
-def test_invalid_baseline_raises():
-    broken = valid_config(data__height=70)
-    for named in (True, False):
-        with pytest.raises(ConfigError, match=r"^--config\.data\.height=70"):
-            plan.leave_out(list(file.ROWS), file.BASELINE, named, broken)
-    alone = valid_config(model__student=False, optim__freeze_step=-1, domd__enabled=False, loss__normal_l1=1.0)
-    with pytest.raises(ConfigError, match="normal_l1 needs a student"):
-        plan.leave_out([file.BASELINE], file.BASELINE, True, alone)
-    with pytest.raises(ConfigError, match=r"^row sc_depth_v3: "):
-        plan.leave_out(["sc_depth_v3"], file.BASELINE, True, valid_config(model__student=True))
+def test_invalid_rows_are_left_out_with_reason(config_of):
+    kept, sentences = plan.leave_out(list(file.ROWS), file.ROWS, lambda row: config_of(row, masks="none"))
+    assert list(kept) == ["many_depth", "many_trained", "ds_depth"]
+    assert sentences[0].startswith("row dynamic_depth is left out: DOMD needs object masks")
+    assert len(sentences) == len(file.ROWS) - 3
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*-[0-9].json")), ids=lambda path: path.stem)
-def test_committed_results_match_row_configs(path, tmp_path):
-    row, seed = path.stem.rsplit("-", 1)
-    config = file.get_config(row)
-    config.train.seed = int(seed)
-    (tmp_path / "results").symlink_to(RESULTS)
-    assert Run(row, int(seed), config, (), tmp_path / row / f"seed{seed}").result() is not None
+def test_row_that_computes_the_same_as_its_control_is_left_out(config_of):
+    kept, (sentence,) = plan.leave_out(["a", "b"], ROWS, lambda row: config_of("many_depth"))
+    assert list(kept) == ["a"] and sentence.startswith("row b is left out: it computes the same as a")
+
+
+@pytest.mark.parametrize("name", ["many_depth", "unknown/runs/base", ""])
+def test_row_and_base_are_both_needed(name):
+    with pytest.raises(ConfigError, match="must be ROW/BASE, a row of many_depth, dynamic_depth, "):
+        file.get_config(name)
+
+
+def test_missing_base_raises():
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
+        file.get_config("many_depth/nowhere")
+
+
+def test_digest_identifies_the_arrays_not_the_place(base, tmp_path):
+    other = saved.restore(base)
+    saved.write(tmp_path / "same", other)
+    changed = dataclasses.replace(other, state=other.state.replace(depth_range=jnp.array([1.0, 3.0])))
+    saved.write(tmp_path / "changed", changed)
+    assert plan.digest_of(base) == plan.digest_of(str(tmp_path / "same")) != plan.digest_of(str(tmp_path / "changed"))
+
+
+@pytest.mark.skipif(not RESULTS, reason="no results are committed")
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_committed_results_match_the_rows(path):
+    found = result.read(path)
+    assert path.stem == f"{found.row}-{found.seed}" and found.config.train.init_from == ""
+    values = to_dict(found.config)
+    for flag, value in file.ROWS[found.row].changes.items():
+        section, field = flag.split(".")
+        assert values[section][field] == value, flag
 
 
 def test_poster_rows_have_published_figures():
-    published = {name: row.published for name, row in file.ROWS.items() if row.published}
-    assert len(published) == 8 and all(len(values) == 7 for values in published.values())
+    assert len([row for row in file.ROWS.values() if row.published]) == 8

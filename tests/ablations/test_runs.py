@@ -12,8 +12,6 @@ import pytest
 from dd_jax.ablations import runs as of_runs
 from dd_jax.ablations.runs import execute
 from dd_jax.config import ConfigError
-from dd_jax.evaluate import REGIONS
-from dd_jax.evaluation import metrics
 
 TRAIN = """
 import json, os, pathlib, signal, sys, time
@@ -29,11 +27,10 @@ if "--wait" in sys.argv:
 @pytest.fixture
 def scripts(tmp_path, monkeypatch):
     """Replaces the training by a script that records where it runs, and the evaluation by nothing."""
-    folder = tmp_path / "scripts"
-    folder.mkdir()
-    (folder / "train.py").write_text(TRAIN)
-    (folder / "evaluate.py").write_text("")
-    monkeypatch.setattr(of_runs, "SCRIPTS", folder)
+    (tmp_path / "train.py").write_text(TRAIN)
+    monkeypatch.setattr(
+        of_runs, "commands", lambda run: [[tmp_path / "train.py", *run.flags, f"--workdir={run.folder}"], ["-c", ""]]
+    )
 
 
 class FakePrograms(of_runs.Programs):
@@ -72,7 +69,9 @@ def damages():
     yield "no config", lambda text: json.dumps(json.loads(text) | {"config": None})
     yield "unknown option", lambda text: json.dumps(json.loads(text) | {"config": {"colour": 1}})
     yield "unknown field", lambda text: json.dumps(json.loads(text) | {"colour": 1})
-    yield "no regions", lambda text: json.dumps(json.loads(text) | {"scores": {}})
+    yield "no scores", lambda text: json.dumps(json.loads(text) | {"scores": {}})
+    yield "no teacher", lambda text: text.replace("teacher", "student")
+    yield "one drive less", lambda text: text.replace('"b": 2, ', "", 1)
 
 
 @pytest.mark.parametrize("damage", [pytest.param(damage, id=name) for name, damage in damages()])
@@ -87,13 +86,26 @@ def test_finished_runs_not_repeated(runs, monkeypatch):
     execute(runs, jobs=2)
 
 
-def test_failed_run_reported_and_others_continue(runs, monkeypatch):
+def test_failed_run_reported_with_its_last_words_and_others_continue(runs, monkeypatch, capsys):
     made = []
     delete_results(runs[:2])
+    (runs[0].folder / "train.log").write_text("compiling\nerror: --config.data.root=x is not a folder\n\n")
     monkeypatch.setattr(of_runs, "_make", lambda run, *_: made.append(run) or run.seed == 1)
-    with pytest.raises(ConfigError, match=r"1 of 4 runs failed.*base/seed0/train\.log"):
+    with pytest.raises(ConfigError, match=r"1 of 4 runs failed, the others are kept"):
         execute(runs, jobs=1)
     assert made == runs[:2]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("row ")]
+    assert said == [f"row base, seed 0, failed: --config.data.root=x is not a folder ({runs[0].folder / 'train.log'})"]
+
+
+def test_result_of_another_base_raises_and_so_does_an_unfinished_run(runs):
+    other = dataclasses.replace(runs[0], base="another")
+    with pytest.raises(ConfigError, match="another config or base"):
+        other.result()
+    delete_results(runs[:1])
+    (runs[0].folder / "base").write_text("base")
+    with pytest.raises(ConfigError, match=r"base/seed0 holds a run from another --base"):
+        execute([other], 1)
 
 
 def test_result_written_after_both_commands_succeed(runs):
@@ -101,7 +113,7 @@ def test_result_written_after_both_commands_succeed(runs):
     delete_results([run])
     programs = FakePrograms(codes)
     assert not of_runs._make(run, programs, None, []) and run.result() is None
-    assert of_runs._make(run, programs, None, []) and run.result() == of_runs.collect_result(run)
+    assert of_runs._make(run, programs, None, []) and run.result().scores == of_runs.collect_result(run).scores
 
 
 def test_stopped_training_has_no_result(runs):
@@ -195,18 +207,5 @@ def test_folder_locked_by_another_process_raises(runs, scripts):
     assert runs[0].result() is not None
 
 
-def test_result_has_every_region(runs):
-    result = runs[0].result()
-    assert set(result.scores) == set(result.errors) == set(REGIONS)
-    assert set(result.scores["all"]) == {*metrics.ERRORS, "pixels"}
-
-
-@pytest.mark.parametrize("name", ["single_frame", "teacher"])  # the latter by earlier versions
-def test_result_of_a_single_frame_run(trained_run, name):
-    run = trained_run("base", 0, 0.3)
-    for file in ("metrics.json", "per_image.csv"):
-        path = run.folder / file
-        path.write_text(path.read_text().replace("teacher", "other").replace("student", name))
-    scores = json.loads((run.folder / "metrics.json").read_text())
-    (run.folder / "metrics.json").write_text(json.dumps({name: scores[name]}))
-    assert of_runs.collect_result(run).scores == scores[name]
+def test_stored_result_names_no_folder(runs):
+    assert "unused" not in runs[0].file.read_text() and runs[0].result().config.data.root == ""

@@ -1,8 +1,6 @@
 """The script run_ablations.py."""
 
-import json
 import os
-import re
 import runpy
 import signal
 import subprocess
@@ -12,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import tiny
+from made_up_results import finished
 
-from dd_jax import config as configs
-from dd_jax.checkpoints import run_folder
+from configs.ablations import DYNAMIC, MANY, ROWS
+from dd_jax.ablations import result, runs
+from dd_jax.checkpoints import run_folder, saved
 from dd_jax.data.synthetic import make
 from dd_jax.report import read_history
 
@@ -41,102 +41,141 @@ def run_ablations(monkeypatch, capsys):
     return run_ablations
 
 
+def sections(changes):
+    found = {}
+    for flag, value in changes.items():
+        section, field = flag.split(".")
+        found.setdefault(section, {})[field] = value
+    return found
+
+
 @pytest.fixture
 def out(tmp_path):
-    """A folder with the committed results of two rows."""
-    (tmp_path / "results").mkdir()
-    for row in ("baseline", "pose_cycle"):
-        for path in ROOT.glob(f"docs/results/{row}-[0-9].json"):
-            (tmp_path / "results" / path.name).write_text(path.read_text())
+    """A folder with results of two rows."""
+    for row, change in (("many_depth", 0.0), ("dynamic_depth", -0.02)):
+        for seed in range(3):
+            result.write(tmp_path / f"results/{row}-{seed}.json", finished(row, seed, change, **sections(ROWS[row].changes)))
     return tmp_path
 
 
-def test_table_of_requested_rows(run_ablations, out):
-    code, text, said = run_ablations(f"--out={out}", "--table_only", "--rows=pose_cycle,baseline,pose_cycle")
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    assert (code, said) == (None, "")
-    assert [row[:2] for row in rows[2:]] == [["| Dynamic-Depth", "3"], ["| Pose cycle consistency", "3"]]
-    assert "difference to the row “Dynamic-Depth”" in text and (out / "results.md").read_text() + "\n" == text
-    assert [row[9:] for row in rows[2:]] == [["0.1073 |"], ["0.1066 |"]]
+def table_rows(text):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][2:]
+
+
+def test_table_of_requested_rows_and_their_controls(run_ablations, out):
+    code, text, said = run_ablations(f"--out={out}", "--table_only", "--rows=dynamic_depth,dynamic_depth")
+    assert (code, said) == (None, "") and (out / "results.md").read_text() + "\n" == text
+    assert [row[:3] for row in table_rows(text)] == [["ManyDepth", "", "3"], ["DynamicDepth", "ManyDepth", "3"]]
+    assert table_rows(text)[1][6] == "-0.0200 [-0.0200, -0.0200]" and table_rows(text)[1][-1] == "0.1073"
     assert {path.name for path in out.glob("results.*")} == {"results.md", "results.csv", "results.json", "results.png"}
+    code, text, _ = run_ablations(f"--out={out}", "--table_only", "--seeds=1")
+    assert code is None and [row[2] for row in table_rows(text)] == ["1", "1"]
 
 
-def test_rows_left_out_reported(run_ablations, tmp_path):
-    where = f"--out={tmp_path}", "--table_only", "--variant=folder"
-    code, text, said = run_ablations(*where)
-    assert (code, text) == (None, "")
-    assert re.findall(r"^row (\S+) is left out: ", said, re.MULTILINE)[:3] == ["mask_less", "mask_more", "no_domd"]
-    code, text, said = run_ablations(*where, "--rows=baseline,no_domd")
-    assert code.startswith("error: row no_domd: it computes the same as baseline") and not text + said
+@pytest.fixture
+def planned(monkeypatch):
+    """Runs that would be executed; none is."""
+    found = []
+    monkeypatch.setattr(runs, "execute", lambda runs, jobs: found.extend(runs))
+    return found
+
+
+def test_one_number_of_steps_and_one_base_for_all_rows(run_ablations, planned, out):
+    code, _, said = run_ablations(
+        f"--out={out}", "--base=rendered", "--steps=8", "--rows=normal_l1", "--config.data.root=x", "--seeds=2"
+    )
+    assert (code, said) == (None, "")
+    assert [(run.row, run.seed) for run in planned] == [
+        (row, seed) for seed in (0, 1) for row in ("many_depth", "dynamic_depth", "normal_l1")
+    ]
+    assert {(run.config.optim.steps, run.config.optim.decay_steps, run.config.train.init_from) for run in planned} == {
+        (8, 6, "rendered")
+    }
+    assert [run.config.train.seed for run in planned] == [run.seed for run in planned]
+    assert len({run.base for run in planned}) == 1 and planned[0].config.data.root == "x"
+
+
+def test_rows_left_out_reported(run_ablations, planned, out):
+    flags = "--base=rendered", "--config.data.masks=none", "--config.data.root=x"
+    code, _, said = run_ablations(f"--out={out}", *flags, "--rows=dynamic_depth", "--seeds=1")
+    assert code is None and [run.row for run in planned] == ["many_depth"]
+    assert said.startswith("row dynamic_depth is left out: DOMD needs object masks") and said.count("\n") == 1
+    code, _, said = run_ablations(f"--out={out}", "--base=rendered", "--config.optim.steps=-1", "--rows=many_depth")
+    assert code == "error: no row can run with this --base and these fields"
+    assert said.startswith("row many_depth is left out: --config.data.root is empty") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("flag", "message"),
+    ("flags", "message"),
     [
-        ("--rows=baseline,posecycle", "--rows: unknown posecycle; choose from baseline, "),
-        ("--config=configs/none.py", "configs/none.py does not exist"),
-        ("--config=configs/monodepth2.py", "lacks BASELINE, ROWS"),
-        ("--config.optim.steps=-1", "error: --config.optim.steps=-1 must be positive"),
+        (["--base=rendered", "--rows=many_depth,posecycle"], "--rows: unknown posecycle; choose from many_depth, "),
+        (["--config=configs/none.py"], "configs/none.py does not exist"),
+        (["--config=configs/monodepth2.py"], "lacks ROWS"),
+        ([], "error: --base is required"),
+        (["--base=nowhere"], "error: nowhere is not a folder"),
+        (["--table_only"], "has no result of these rows"),
     ],
 )
-def test_invalid_flags_raise_before_any_run(run_ablations, tmp_path, monkeypatch, flag, message):
+def test_invalid_flags_raise_before_any_run(run_ablations, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(ROOT)
-    code, text, said = run_ablations(flag, f"--out={tmp_path / 'out'}")
+    code, text, said = run_ablations(*flags, f"--out={tmp_path / 'out'}")
     assert message in code and not text + said and not (tmp_path / "out").exists()
 
 
+ROWS_FILE = f"""
+from dd_jax.ablations import plan
+from dd_jax.ablations.plan import Row
+
+ROWS = {{
+    "many": Row("Many", {MANY}),
+    "broken": Row("Broken", {{**{MANY}, "data.split_dir": "nowhere", "loss.smoothness": 0.01}}, "many"),
+    "dynamic": Row("Dynamic", {DYNAMIC}, "many"),
+}}
+
+
+def get_config(name):
+    row, _, base = name.partition("/")
+    return plan.fine_tuned(ROWS[row], row, base, 1_000)
+"""
+
+
 @pytest.mark.slow
-def test_stopped_table_continues(tmp_path):
-    """Two rows at once, from another folder: the runner alone gets a signal, then the same command is run again."""
+def test_stopped_table_continues_and_a_failing_row_stops_no_other(tmp_path):
+    """Runs at once, from another folder: the runner alone gets a signal, then the same command is run again."""
     make(str(tmp_path / "drives"), preset="tiny", workers=1, progress=False)
-    config = tiny.config(
-        model={"student": False},
-        domd={"enabled": False},
-        data={"root": "unused"},
-        optim={"steps": 60, "freeze_step": -1},
-        train={"log_every": 1, "eval_every": 0, "checkpoint_every": 1000},
-        eval={"crop": "none", "ground_truth": "annotated"},
-    )
-    (tmp_path / "config.json").write_text(json.dumps(configs.to_dict(config)))
-    (tmp_path / "rows.py").write_text(
-        "import json\nfrom types import SimpleNamespace\n\nfrom dd_jax import config\n\n"
-        "ROWS = {name: SimpleNamespace(title=name.title(), published=None) for name in ('plain', 'smoother')}\n"
-        "BASELINE = 'plain'\n\n\n"
-        "def get_config(row):\n"
-        f"    found = config.from_dict(json.load(open({str(tmp_path / 'config.json')!r})))\n"
-        "    found.loss.smoothness *= 2 if row == 'smoother' else 1\n"
-        "    return found\n"
-    )
+    base = tiny.config(domd={"enabled": False}, data={"batch_size": 2}, eval={"crop": "none", "ground_truth": "annotated"})
+    saved.write(tmp_path / "base", tiny.restored(base))
+    (tmp_path / "rows.py").write_text(ROWS_FILE)
     one_device = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
     how = {"env": os.environ | {"XLA_FLAGS": one_device}, "cwd": tmp_path, "text": True}
     how |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, SCRIPT, "--config=rows.py", "--config.data.root=drives", "--seeds=1", "--jobs=2", "--out=out"]
-    folders = [tmp_path / f"out/{row}/seed0" for row in ("plain", "smoother")]
+    command = [sys.executable, SCRIPT, "--config=rows.py", "--base=base", "--steps=15", "--seeds=1", "--jobs=2", "--out=out"]
+    command += ["--config.data.root=drives", "--config.train.log_every=1", "--config.train.eval_frames=2"]
+    folders = [tmp_path / f"out/{row}/seed0" for row in ("many", "dynamic")]
 
     def steps(folder):
         history = read_history(folder) if (folder / "metrics.jsonl").exists() else []
         return [entry["step"] for entry in history if entry["kind"] == "train"]
 
     with subprocess.Popen(command, **how) as first:
-        deadline = time.monotonic() + 500
-        while min(len(steps(folder)) for folder in folders) < 3:
+        deadline = time.monotonic() + 900
+        while len(steps(folders[0])) < 3:
             logs = [path.read_text() for path in tmp_path.glob("out/*/*/train.log")]
             assert first.poll() is None and time.monotonic() < deadline, logs
             time.sleep(0.05)
         first.send_signal(signal.SIGTERM)
-        text, said = first.communicate(timeout=120)
+        text, said = first.communicate(timeout=300)
     assert first.returncode == 1 and not text and "Traceback" not in said
-    assert "error: stopped by a signal: 2 of 2 runs unfinished, the same command continues" in said
-    stopped = [run_folder.restore_params(folder, "latest").step for folder in folders]
-    assert all(step == steps(folder)[-1] and 3 <= step < 60 for step, folder in zip(stopped, folders, strict=True))
+    assert "error: stopped by a signal: " in said
+    stopped = run_folder.restore_params(folders[0], "latest").step
+    assert stopped == steps(folders[0])[-1] and 3 <= stopped < 15
 
     second = subprocess.run(command, **how, check=False)
-    assert second.returncode == 0, second.stderr
-    assert [steps(folder) for folder in folders] == [list(range(1, 61))] * 2
-    assert all(f"from step {step}" in (folder / "train.log").read_text() for step, folder in zip(stopped, folders, strict=True))
-    rows = [line.split(" | ") for line in second.stdout.splitlines() if line.startswith("| ")]
-    assert [row[:2] for row in rows[2:]] == [["| Plain", "1"], ["| Smoother", "1"]]
-    assert rows[3][6].endswith("/1") and float(rows[2][8]) > 0
-    assert {path.name for path in (tmp_path / "out/results").iterdir()} == {"plain-0.json", "smoother-0.json"}
+    assert second.returncode == 1 and "error: 1 of 3 runs failed, the others are kept" in second.stderr
+    assert "row broken, seed 0, failed: " in second.stderr and "nowhere" in second.stderr and "Traceback" not in second.stderr
+    assert [steps(folder) for folder in folders] == [list(range(1, 16))] * 2
+    assert f"from step {stopped}" in (folders[0] / "train.log").read_text()
+    assert [row[:3] for row in table_rows(second.stdout)] == [["Many", "", "1"], ["Dynamic", "Many", "1"]]
+    assert {path.name for path in (tmp_path / "out/results").iterdir()} == {"many-0.json", "dynamic-0.json"}
     third = subprocess.run([*command, "--table_only"], **how, check=False)
     assert third.returncode == 0 and third.stdout == second.stdout

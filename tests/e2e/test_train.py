@@ -326,6 +326,22 @@ def test_initialise_from_trained_model(tmp_path):
         initialise_from(wider, create_state(wider))
 
 
+def test_ds_depth_starts_from_the_student_of_many_depth(tmp_path):
+    many = tiny.restored(tiny.config(domd={"enabled": False}))
+    saved.write(tmp_path / "many", many)
+    config = tiny.config(domd={"enabled": False}, ds={"enabled": True}, train={"init_from": str(tmp_path / "many")})
+    fresh = create_state(config)
+    state = initialise_from(config, fresh)
+    assert state.params["student"]["encoder"].pop("fusion") is fresh.params["student"]["encoder"]["fusion"]
+    for name in ("teacher", "pose", "student"):
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], many.state.params[name])
+        jax.tree.map(np.testing.assert_array_equal, state.batch_stats[name], many.state.batch_stats[name])
+    jax.tree.map(np.testing.assert_array_equal, state.params["flow"], fresh.params["flow"])
+    saved.write(tmp_path / "ds", tiny.restored(config))
+    with pytest.raises(ConfigError, match=r"ds holds other arrays: .*fusion"):
+        initialise_from(tiny.config(train={"init_from": str(tmp_path / "ds")}), create_state(tiny.config()))
+
+
 def single_frame(folder):
     """A saved model without student."""
     other = tiny.restored(
