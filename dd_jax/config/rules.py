@@ -55,6 +55,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     one_of("cost_volume.features", volume.features, ("learned", "patches"))
     one_of("loss.consistency_of", loss.consistency_of, ("depth", "log"))
     within("cost_volume.range_percentile", volume.range_percentile, 0, 40)
+    require(volume.temperature >= 0, f"--config.cost_volume.temperature={volume.temperature} must not be negative")
     within("cost_volume.margin", volume.margin, 0, 4)
     one_of("loss.source_reduce", loss.source_reduce, ("min", "mean"))
     one_of("loss.occlusion_rule", loss.occlusion_rule, ("switch", "union", "min"))

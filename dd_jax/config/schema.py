@@ -75,6 +75,7 @@ class CostVolumeConfig:
     range_percentile: float = 0.0  # of an image's depths, left out at both ends of its range; 0 = none (ManyDepth)
     margin: int = 2  # matches closer than this many feature pixels to a border do not count; 1 for images below 100 rows
     features: str = "learned"  # what is matched: "learned" (ManyDepth) | "patches" (normalised colours, known without training)
+    temperature: float = 0.0  # the student reads softmax(-costs / temperature) over the bins; 0: the costs (ManyDepth)
     aggregate: str = "min"  # over lookup frames: "min" | "mean"
     occlusion: str = "feature_pool"  # treatment of holes in the lookup frame: "none" | "set_one" | "feature_pool" | "cost_fill"
     pool_radius: int = 1

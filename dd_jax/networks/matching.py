@@ -16,10 +16,22 @@ class MatchingEncoder(nnx.Module):
     The cost volume is built by the caller from :meth:`features` of the current and the lookup images.
 
     Args:
+      temperature: of the probabilities of the bins that replace the costs; 0: costs as they are (ManyDepth).
       fusion: of a static and a dynamic volume (DS-Depth): "min" | "conv" | "both"; "": there is one volume only.
     """
 
-    def __init__(self, layers: int, width: int, bins: int, *, fusion: str = "", draws: Draws, axis: str | None = None):
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        bins: int,
+        *,
+        temperature: float = 0.0,
+        fusion: str = "",
+        draws: Draws,
+        axis: str | None = None,
+    ):
+        self.temperature = temperature
         self.resnet = ResNet(layers, width, draws=draws, axis=axis)
         channels = feature_channels(layers, width)[1]
         self.take_costs = fusion != "conv"
@@ -40,6 +52,8 @@ class MatchingEncoder(nnx.Module):
         costs = volume.costs if self.take_costs else 0.0
         if self.fusion is not None:
             costs = costs + jax.nn.relu(self.fusion(volume.static_and_dynamic))
+        if self.temperature > 0:
+            costs = costs.shape[-1] / 8 * jax.nn.softmax(costs / -self.temperature, axis=-1)
         costs = (costs * volume.confidence[..., None]).astype(f1.dtype)
         fused = jax.nn.relu(self.reduce(jnp.concatenate([f1, costs], axis=-1)))
         return f0, f1, *self.resnet.deep(fused)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from dd_jax.config import Config
+from dd_jax.config import Config, CostVolumeConfig
 from dd_jax.networks.depth_decoder import DepthDecoder
 from dd_jax.networks.flow_net import FlowNet
 from dd_jax.networks.layers import Draws
@@ -42,8 +42,11 @@ class Teacher(nnx.Module):
 class Student(nnx.Module):
     """Multi-frame depth network (ManyDepth): the caller builds the cost volume between ``features`` and ``fuse``."""
 
-    def __init__(self, layers: int, width: int, bins: int, fusion: str, initial_disp: float, draws: Draws, axis: str | None):
-        self.encoder = MatchingEncoder(layers, width=width, bins=bins, fusion=fusion, draws=draws, axis=axis)
+    def __init__(
+        self, layers: int, width: int, volume: CostVolumeConfig, fusion: str, initial_disp: float, draws: Draws, axis: str | None
+    ):
+        matching = {"bins": volume.bins, "temperature": volume.temperature, "fusion": fusion}
+        self.encoder = MatchingEncoder(layers, width=width, **matching, draws=draws, axis=axis)
         self.decoder = DepthDecoder(feature_channels(layers, width), width=width, initial_disp=initial_disp, draws=draws)
 
 
@@ -68,9 +71,7 @@ class Networks(nnx.Module):
             axis=axis,
         )
         self.student = (
-            Student(model.student_layers, width, config.cost_volume.bins, fusion, initial_disp, draws, axis)
-            if model.student
-            else None
+            Student(model.student_layers, width, config.cost_volume, fusion, initial_disp, draws, axis) if model.student else None
         )
         # DS-Depth's flow network sees three images, the rigid flow and the reprojection error of that flow.
         channels = {"inputs": 3 * 3 + 2 + 1, "outputs": 2} if config.ds.enabled else {}
