@@ -45,10 +45,10 @@ VARIANTS = {
         checkpoint_every=250,
         eval_frames=60,
         stages={
-            "poses": Size(64, 96, 1, 12, 3_000, 5e-4),
-            "teacher": Size(64, 192, 2, 8, 3_000, 4e-4),
-            "teacher_large": Size(128, 416, 2, 8, 3_000, 2e-4),
-            "student": Size(128, 416, 2, 8, 3_000, 2e-4),
+            "poses": Size(64, 96, 1, 12, 1_000, 5e-4),
+            "teacher": Size(64, 192, 2, 8, 2_000, 4e-4),
+            "teacher_large": Size(128, 416, 2, 4, 2_000, 3e-4),
+            "student": Size(128, 416, 2, 4, 2_600, 4e-4),
         },
     ),
     "tiny": Variant(
@@ -100,8 +100,8 @@ def get_stages(name: str = "rendered") -> list[tuple[str, Config]]:
 def _teacher(large: bool) -> Config:
     """Teacher and pose network alone."""
     config = monodepth2.get_config("synthetic")
-    config.loss.pyramid = True
     config.loss.automask = large  # it drops the pixels of slow and of standing frames, from which speed is learnt
+    config.loss.automask_parallax = 0.05 if large else 0.0
     config.model.pose_downscale = 2 if large else 1
     return config
 
@@ -110,15 +110,19 @@ def _student(config: Config) -> Config:
     """A student that starts as its teacher, with teacher and pose network fixed."""
     config.model.pose_downscale = 2
     config.train.init_student = "teacher"
-    config.cost_volume.binning = "log"
-    config.optim.freeze_step = -1 if config.ds.enabled else 0  # the flow network of DS-Depth trains with the teacher
+    volume, frozen = config.cost_volume, not config.ds.enabled  # the flow network of DS-Depth trains with the teacher
+    volume.binning, volume.features, volume.margin = "log", "patches", 1
+    volume.static_probability = volume.zero_pose_probability = 0.1
+    config.loss.consistency, config.loss.consistency_of = 0.3, "log"
+    config.model.pose_refinement = 5 if frozen else 0
+    config.optim.freeze_step = 0 if frozen else -1
     return config
 
 
 def _set_size(config: Config, variant: Variant, size: Size) -> None:
     data, optim, train = config.data, config.optim, config.train
     data.height, data.width, data.frame_step, data.batch_size = size.height, size.width, size.frame_step, size.batch_size
-    config.model.width, config.model.translation_scale = variant.width, 0.1
+    config.model.width, config.model.translation_scale, config.loss.pyramid = variant.width, 0.1, True
     config.cost_volume.bins, config.cost_volume.range_percentile = variant.bins, 1.0
     optim.steps, optim.learning_rate = size.steps, size.learning_rate
     optim.decay_steps, optim.rate_on_freeze = max(1, 17 * size.steps // 20), "keep"

@@ -139,6 +139,19 @@ def test_unconfident_costs_have_no_effect(images):
     np.testing.assert_array_equal(sure[1], f1)
 
 
+def test_probabilities_of_bins_ignore_a_constant_cost(images):
+    costs = jnp.asarray(np.random.default_rng(1).random((2, 16, 24, 4)), jnp.float32)
+    for temperature, changes in ((0.0, True), (0.1, False)):
+        encoder = MatchingEncoder(18, 8, 4, temperature=temperature, draws=Draws(0))
+        encoder.eval()
+        f0, f1 = encoder.features(images)
+        one, dearer, other = (
+            encoder.fuse(f0, f1, volume_of(x, jnp.ones((2, 16, 24))))[2] for x in (costs, costs + 0.5, costs[..., ::-1])
+        )
+        assert np.allclose(one, dearer, atol=1e-4) != changes
+        assert not np.allclose(one, other, atol=1e-2)
+
+
 def test_batch_statistics_move_with_every_training_call(images):
     encoder = MatchingEncoder(18, 8, 4, draws=Draws(0))
     encoder.features(images)
