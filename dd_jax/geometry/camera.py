@@ -41,6 +41,13 @@ def zoom_intrinsics(K: Float[Array, "3 3"], factor: Float[Array, "2"], offset: F
     return K * jnp.append(factor, 1.0)[:, None] + shift
 
 
+def reduce_intrinsics(K: Float[Array, "... 3 3"], halvings: int) -> Float[Array, "... 3 3"]:
+    """Intrinsics of an image at 1 / 2^halvings of its size, by means of blocks: pixel centres move to ``(c + .5) s - .5``."""
+    scale = 0.5**halvings
+    centre = jnp.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]], K.dtype)
+    return scale_intrinsics(K, scale, scale) + (0.5 * scale - 0.5) * centre
+
+
 def disp_to_depth(disp: Float[Array, "..."], min_depth: float, max_depth: float) -> Float[Array, "..."]:
     """Depth in [min_depth, max_depth] of a sigmoid disparity in [0, 1] (Monodepth2, section 3)."""
     return 1.0 / (1.0 / max_depth + (1.0 / min_depth - 1.0 / max_depth) * disp)

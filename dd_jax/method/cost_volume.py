@@ -16,6 +16,7 @@ from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_z
 from dd_jax.geometry.warp import pixel_rays, plane_motion
 from dd_jax.losses import ssim
 from dd_jax.method.occlusion_filling import fill_costs, pool_features
+from dd_jax.networks.layers import edge_pad
 from dd_jax.runtime import reduce
 from dd_jax.types import CostVolume
 
@@ -30,7 +31,7 @@ def patch_features(image: Float[Array, "*n h w 3"]) -> Float[Array, "*n hq wq 27
     surroundings = ssim.windowed(stacked, CONTRAST_RADIUS)
     deviation = jnp.sqrt(jnp.maximum(surroundings.variance, 0.0)) + 0.03
     normalised = (stacked - 0.5 - surroundings.mean) / deviation
-    padded = jnp.pad(normalised, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    padded = edge_pad(normalised)
     height, width = normalised.shape[1:3]
     patches = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
     return jnp.concatenate(patches, axis=-1).reshape(*small.shape[:-1], 27)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
 from dd_jax.config import Config
-from dd_jax.geometry.camera import zoom_intrinsics
+from dd_jax.geometry.camera import reduce_intrinsics
 from dd_jax.geometry.sampling import reduce_image, reduce_image_with_holes
 from dd_jax.losses import ssim
 from dd_jax.losses.auto_mask import auto_mask
@@ -106,8 +106,7 @@ class LossInputs:
     def _level(self, scale: int) -> "LossInputs":
         """One decoder scale alone, with images, holes, intrinsics and offsets of its size."""
         batch, outputs, factor, only = self.batch, self.outputs, 2**scale, slice(scale, scale + 1)
-        K = jax.vmap(zoom_intrinsics, (0, None, None))(batch.K, jnp.full(2, 1 / factor), jnp.zeros(2))
-        batch = batch.replace(images=reduce_image(batch.images, scale), K=K)
+        batch = batch.replace(images=reduce_image(batch.images, scale), K=reduce_intrinsics(batch.K, scale))
         student = outputs.student
         if student is not None:
             domd, residuals = student.disentangled, student.residuals

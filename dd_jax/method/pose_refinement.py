@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dd_jax.geometry.camera import backproject, divide, zoom_intrinsics
+from dd_jax.geometry.camera import backproject, divide, reduce_intrinsics
 from dd_jax.geometry.sampling import reduce_image, sample_border
 from dd_jax.geometry.se3 import compose, pose_from_parameters
 from dd_jax.losses import ssim
+from dd_jax.networks.layers import edge_pad
 
 HALVINGS = (3, 2, 1)
 """Sizes at which images are aligned, one after the other: 1/8, 1/4 and 1/2."""
@@ -64,11 +65,11 @@ class _Alignment:
 
     def __init__(self, depth, target, source, K, direction, halvings):
         self.direction = direction
-        self.K = jax.vmap(zoom_intrinsics, (0, None, None))(K, jnp.full(2, 0.5**halvings), jnp.zeros(2))
+        self.K = reduce_intrinsics(K, halvings)
         self.points = backproject(1 / reduce_image(1 / depth[..., None], halvings)[..., 0], self.K)
         self.target = _normalised(reduce_image(target, halvings))
         image = _normalised(reduce_image(source, halvings))
-        padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        padded = edge_pad(image[..., None])[..., 0]
         slopes = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2, (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
         self.source = jnp.stack([image, *slopes], axis=-1)
 
@@ -100,8 +101,8 @@ class _Alignment:
         by_z = -(by_x * x + by_y * y) / z
         a, b, c = (self.direction[:, i, None, None] for i in range(3))
         jacobian = jnp.stack([by_z * y - by_y * z, by_x * z - by_z * x, by_y * x - by_x * y, by_x * a + by_y * b + by_z * c])
-        weighted = (jacobian * weight).reshape(4, len(T), -1)
-        jacobian, difference = jacobian.reshape(weighted.shape), difference.reshape(len(T), -1)
+        weighted = (jacobian * weight).reshape(4, T.shape[0], -1)
+        jacobian, difference = jacobian.reshape(weighted.shape), difference.reshape(T.shape[0], -1)
         H = jnp.einsum("ibp,jbp->ijb", weighted, jacobian, precision="highest")
         g = jnp.einsum("ibp,bp->ib", weighted, difference, precision="highest")
         update = -_solve(H, g)

@@ -235,6 +235,12 @@ VARIANTS = {
     "set one": {"cost_volume": {"occlusion": "set_one"}, "model": {"student_layers": 50}},
     "many depth": {"cost_volume": {"occlusion": "none"}, "domd": {"enabled": False}, "loss": {"occlusion_rule": "switch"}},
     "ds depth": {"ds": {"enabled": True}, "domd": {"enabled": False}, "cost_volume": {"occlusion": "none"}},
+    "refined poses": {
+        "model": {"pose_refinement": 2},
+        "cost_volume": {"features": "patches", "temperature": 0.1},
+        "optim": {"freeze_step": 0},
+        "train": {"init_from": "unused"},
+    },
     "monodepth2": {"model": {"student": False}, "domd": {"enabled": False}},
     "flow": {"model": {"flow": True}},
     "bfloat16": {"model": {"precision": "bfloat16"}},

@@ -57,3 +57,10 @@ def test_points_at_or_behind_the_camera_stay_finite(z):
     assert jnp.all(jnp.isfinite(coords(z)))
     assert jnp.all(jnp.abs(coords(z)) <= camera.MAX_COORDINATE)
     assert jnp.isfinite(jax.grad(lambda z: coords(z).sum())(z))
+
+
+def test_intrinsics_of_reduced_images():
+    K = jnp.array([[[50.0, 0.5, 31.5], [0, 60.0, 15.5], [0, 0, 1]], [[40.0, 0, 20.0], [0, 45.0, 10.0], [0, 0, 1]]])
+    for halvings in (0, 1, 3):
+        zoomed = jax.vmap(camera.zoom_intrinsics, (0, None, None))(K, jnp.full(2, 0.5**halvings), jnp.zeros(2))
+        np.testing.assert_allclose(camera.reduce_intrinsics(K, halvings), zoomed, rtol=1e-6)
