@@ -11,7 +11,9 @@ from dd_jax.config.rules import validate
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = ("demo", "ablation", "synthetic", "kitti", "cityscapes", "folder")
-SYSTEMS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "ablations")  # see tests/ablations
+SYSTEMS = sorted(
+    path for path in (ROOT / "configs").glob("*.py") if path.stem not in ("ablations", "recipe")
+)  # have their own tests
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
