@@ -165,10 +165,11 @@ class LossInputs:
         if loss.automask:
             unwarped = jnp.stack([batch.images[:, PREVIOUS], batch.images[:, NEXT]])
             noise = tie_break_noise(batch.seed, batch.images.shape[2:4], loss.automask_noise)
-            static = parallax(self.outputs.T_source_from_target, self.teacher_depths[0]) <= loss.automask_parallax
-            mask = mask & (
-                static[:, None, None] | auto_mask(sg(error), unwarped, self.target.statistics, self.exists, noise, loss)
-            )
+            kept = auto_mask(sg(error), unwarped, self.target.statistics, self.exists, noise, loss)
+            if loss.automask_parallax > 0:
+                slow = parallax(self.outputs.T_source_from_target, self.teacher_views.depths[0]) <= loss.automask_parallax
+                kept = kept | slow[:, None, None]
+            mask = mask & kept
         return error, mask
 
     @functools.cached_property
