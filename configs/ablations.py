@@ -27,8 +27,8 @@ DYNAMIC = MANY | {
     "cost_volume.aggregate": "min",
     "loss.occlusion_rule": "switch",
 }
-TRAINED_TEACHER = {"optim.freeze_step": -1}
-"""For terms that train teacher or pose network, which are fixed in the other rows."""
+TRAINED_TEACHER = {"optim.freeze_step": -1, "model.pose_refinement": 0}
+"""For terms that train teacher or pose network, which are fixed in the other rows; refined poses would not train them."""
 
 ROWS = {
     "many_depth": Row("ManyDepth", MANY),
