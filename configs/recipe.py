@@ -111,7 +111,7 @@ def _student(config: Config) -> Config:
     config.model.pose_downscale = 2
     config.train.init_student = "teacher"
     volume, frozen = config.cost_volume, not config.ds.enabled  # the flow network of DS-Depth trains with the teacher
-    volume.binning, volume.features, volume.margin = "log", "patches", 1
+    volume.binning, volume.features, volume.margin, volume.temperature = "log", "patches", 1, 0.06
     volume.static_probability = volume.zero_pose_probability = 0.1
     config.loss.consistency, config.loss.consistency_of = 0.3, "log"
     config.model.pose_refinement = 5 if frozen else 0
