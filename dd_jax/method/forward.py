@@ -52,12 +52,14 @@ def forward(model: Networks, batch: Batch, depth_range: Float[Array, "2"], confi
     encoder = model.student.encoder
     with jax.named_scope("features"):
         f0, f1 = encoder.features(batch.inputs[:, TARGET])
-        _, lookup_f1 = encoder.features(lookups.reshape(-1, *lookups.shape[2:]))
-        lookup_f1 = lookup_f1.reshape(*lookups.shape[:2], *f1.shape[1:])
-
-    match_f1, match_lookup_f1 = f1, lookup_f1
-    if config.cost_volume.features == "patches":
-        match_f1, match_lookup_f1 = cost_volume.patch_features(batch.inputs[:, TARGET]), cost_volume.patch_features(lookups)
+        if config.cost_volume.features == "patches":
+            if holes is not None:  # the contrast around a black hole would change: there, the removed object stays
+                removed = disentangled.lookup_holes & ~static[:, None, None, None]
+                lookups = jnp.where(removed[..., None], frames_at(batch.inputs, frames[:n]), lookups)
+            matched_f1, lookup_f1 = cost_volume.patch_features(batch.inputs[:, TARGET]), cost_volume.patch_features(lookups)
+        else:
+            matched_f1, (_, lookup_f1) = f1, encoder.features(lookups.reshape(-1, *lookups.shape[2:]))
+            lookup_f1 = lookup_f1.reshape(*lookups.shape[:2], *f1.shape[1:])
 
     K_quarter = scale_intrinsics(batch.K, 0.25, 0.25)
     bins = cost_volume.depth_bins(depth_range, config.cost_volume)
@@ -67,13 +69,13 @@ def forward(model: Networks, batch: Batch, depth_range: Float[Array, "2"], confi
             residual_flows = ds_depth.predict_residual_flows(model, batch, sg(T), depth)
         with jax.named_scope("cost_volume"):
             shift = full_size_flow(residual_flows[0][:, 0], f1.shape[1:3])
-            matched = sg(match_lookup_f1[:, 0]), sg(T[:, 0]), present[:, 0]
+            matched = sg(lookup_f1[:, 0]), sg(T[:, 0]), present[:, 0]
             margin = config.cost_volume.margin
-            volume = ds_depth.build_cost_volume(sg(match_f1), *matched, sg(shift), K_quarter, bins, config.ds, margin)
+            volume = ds_depth.build_cost_volume(sg(matched_f1), *matched, sg(shift), K_quarter, bins, config.ds, margin)
     else:
         with jax.named_scope("cost_volume"):
-            matched = sg(match_lookup_f1), sg(T[:, :n]), present, holes
-            volume = cost_volume.build(sg(match_f1), *matched, K_quarter, bins, config.cost_volume)
+            matched = sg(lookup_f1), sg(T[:, :n]), present, holes
+            volume = cost_volume.build(sg(matched_f1), *matched, K_quarter, bins, config.cost_volume)
     volume = jax.tree.map(sg, volume)
 
     with jax.named_scope("student"):

@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import tiny
 
+from dd_jax.method import cost_volume
+from dd_jax.method.augment import augment
 from dd_jax.method.forward import forward
 from dd_jax.networks.layers import Draws
 from dd_jax.networks.model import Networks
@@ -34,3 +36,23 @@ def test_next_frame_is_matched_where_it_exists():
     seen = np.asarray(past.observed)
     cheaper = np.asarray(past.costs)[seen] - np.asarray(both.costs)[seen]
     assert np.all(cheaper > -1e-4) and np.any(cheaper > 1e-2)
+
+
+def test_patches_see_no_black_holes(monkeypatch):
+    """DOMD removes a bright object; where nothing is known behind it, patches are taken of the original frame."""
+    config = tiny.config(cost_volume={"features": "patches"}, domd={"exclude_from_loss": True})
+    batch = jax.tree.map(jnp.asarray, tiny.batch())
+    batch = augment(batch.replace(images=jnp.maximum(batch.images, 60)), config.augment, train=False)
+    seen = []
+
+    def patch_features(images):
+        seen.append(images)
+        return jnp.zeros((*images.shape[:-3], images.shape[-3] // 4, images.shape[-2] // 4, 27))
+
+    monkeypatch.setattr(cost_volume, "patch_features", patch_features)
+    outputs = forward(untrained(config)[0], batch, jnp.array([0.5, 5.0]), config, train=False)
+    assert outputs.student.disentangled.lookup_holes.any()
+    assert (outputs.student.disentangled.lookups.min(-1) == 0).any()
+    target, lookups = seen
+    np.testing.assert_array_equal(target, batch.inputs[:, 1])
+    assert lookups.min() > 0.2
