@@ -11,10 +11,10 @@ EdgeWeights = tuple[tuple[Float[Array, "b _ _"], Float[Array, "b _ _"]], ...]
 """Per scale: exp(-|gradient of the image|) along x and along y."""
 
 
-def image_pyramid(image: Float[Array, "b h w 3"], levels: int = NUM_SCALES) -> tuple[Float[Array, "b _ _ 3"], ...]:
+def image_pyramid(image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b _ _ 3"], ...]:
     """The image at 1, 1/2, 1/4 and 1/8 of its size, each level the 2x2 mean of the previous one."""
     pyramid = [image]
-    for _ in range(levels - 1):
+    for _ in range(NUM_SCALES - 1):
         pyramid.append(reduce_image(pyramid[-1], 1))
     return tuple(pyramid)
 

@@ -132,7 +132,7 @@ class LossInputs:
     @functools.cached_property
     def edges(self) -> EdgeWeights:
         """Edge weights of the target frame at all scales."""
-        return edge_weights(image_pyramid(self.batch.images[:, TARGET], len(self.outputs.teacher_disps)))
+        return edge_weights(image_pyramid(self.batch.images[:, TARGET])[: len(self.outputs.teacher_disps)])
 
     @functools.cached_property
     def exists(self) -> Bool[Array, "b 2"]:
