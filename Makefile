@@ -11,10 +11,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.installed  ## render drives, train, evaluate, write a report: 6 to 12 minutes on two CPU cores, installation included
-	$(BIN)/python scripts/make_synthetic.py --out data/demo --preset demo
-	$(BIN)/python scripts/train.py --config=configs/dynamic_depth.py:demo --config.data.root=data/demo --workdir=$(DEMO)
-	$(BIN)/python scripts/evaluate.py --checkpoint=$(DEMO) --out=$(DEMO)
+demo: $(VENV)/.installed  ## a student on the bundled teacher: render, train, evaluate, diagnose, report: TIME on two CPU cores
+	$(BIN)/python scripts/train_stages.py --recipe=configs/recipe.py:demo/dynamic_depth --workdir=$(DEMO) --data_root=data/demo --render=demo
 
 predict: $(VENV)/.installed  ## depth of a rendered drive by the bundled model: half a minute after installation
 	$(BIN)/python scripts/make_synthetic.py --out data/predict --preset tiny --seed 1 --height 128 --width 416

@@ -3,8 +3,9 @@
     python scripts/train_stages.py --recipe=configs/recipe.py:rendered --workdir=runs/rendered \\
         --data_root=data/large --render=large
 
-``VARIANT`` or ``VARIANT/SYSTEM``: ``rendered`` is for rendered drives of 128x416, ``tiny`` for tests. The systems are those of
-:data:`SYSTEMS`, many_depth by default; monodepth2 ends with the teacher.
+``VARIANT`` or ``VARIANT/SYSTEM``: ``rendered`` is for rendered drives of 128x416; ``demo`` (``make demo``) is a short last stage,
+with teacher and pose network of the bundled model; ``tiny`` is for tests. The systems are those of :data:`SYSTEMS`, many_depth by
+default; monodepth2 ends with the teacher.
 """
 
 import dataclasses
@@ -35,6 +36,7 @@ class Variant:
     checkpoint_every: int
     eval_frames: int
     stages: dict[str, Size]
+    start: str = ""  # trained model from which the first stage starts
 
 
 VARIANTS = {
@@ -50,6 +52,15 @@ VARIANTS = {
             "teacher_large": Size(128, 416, 2, 4, 2_000, 3e-4),
             "student": Size(128, 416, 2, 4, 2_600, 4e-4),
         },
+    ),
+    "demo": Variant(
+        width=24,
+        bins=64,
+        log_every=20,
+        checkpoint_every=100,
+        eval_frames=32,
+        stages={"student": Size(128, 416, 2, 4, 300, 4e-4)},
+        start="rendered",
     ),
     "tiny": Variant(
         width=8,
@@ -94,6 +105,9 @@ def get_stages(name: str = "rendered") -> list[tuple[str, Config]]:
         stages["student"] = _student(SYSTEMS[system]("synthetic"))
     for stage, config in stages.items():
         _set_size(config, variant, variant.stages[stage])
+    if not stages:
+        raise ConfigError(f"configs/recipe.py:{name} has no stage: {key} trains a student only, which {system} has not")
+    next(iter(stages.values())).train.init_from = variant.start
     return list(stages.items())
 
 
@@ -111,7 +125,8 @@ def _student(config: Config) -> Config:
     config.model.pose_downscale = 2
     config.train.init_student = "teacher"
     volume, frozen = config.cost_volume, not config.ds.enabled  # the flow network of DS-Depth trains with the teacher
-    volume.binning, volume.features, volume.margin, volume.temperature = "log", "patches", 1, 0.06
+    volume.binning, volume.features, volume.margin, volume.temperature = "log", "colours", 1, 0.03
+    volume.window = 7 if frozen else 1  # DS-Depth's costs have a window already, that of SSIM
     volume.static_probability = volume.zero_pose_probability = 0.1
     config.loss.consistency, config.loss.consistency_of = 0.3, "log"
     config.model.pose_refinement = 5 if frozen else 0

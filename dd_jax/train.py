@@ -189,8 +189,8 @@ def initialise_from(config: Config, state: TrainState) -> TrainState:
 def initialise_networks(config: Config, state: TrainState) -> TrainState:
     """``state`` with the networks of ``train.init_from``; networks that it lacks stay as they are.
 
-    So does the layer that fuses the two cost volumes of DS-Depth, which the student of a ManyDepth lacks. A new student starts as
-    a copy of the teacher with ``train.init_student="teacher"``.
+    So does the layer that fuses the two cost volumes of DS-Depth, which the student of a ManyDepth lacks. With
+    ``train.init_student="teacher"`` the student starts as a copy of the teacher, also where ``train.init_from`` has one.
 
     Raises:
       ConfigError: it has other networks, or neither teacher nor pose network.
@@ -207,7 +207,7 @@ def initialise_networks(config: Config, state: TrainState) -> TrainState:
         part = [{key: tree[key] for key in common if key in tree} for tree in (stored, wanted)]
         run_folder.check_tree(*part, place, to_dict(restored.config))
         trees[name] = wanted | part[0]
-    if "student" in state.params and "student" not in found.params and config.train.init_student == "teacher":
+    if "student" in state.params and config.train.init_student == "teacher":
         for name, tree in trees.items():
             tree["student"] = networks.student_from_teacher(tree["teacher"], getattr(state, name)["student"])
     return state.replace(**trees, depth_range=found.depth_range)

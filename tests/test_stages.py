@@ -17,8 +17,9 @@ from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
 from dd_jax.data.synthetic import make
 from dd_jax.method import compiled_steps
+from dd_jax.method.train_step import create_state
 from dd_jax.runtime import hosts
-from dd_jax.train import TrainingError
+from dd_jax.train import TrainingError, initialise_networks
 
 RECIPE = str(Path(__file__).parents[1] / "configs/recipe.py")
 
@@ -176,8 +177,9 @@ def test_failed_run_hands_back_and_names_its_flags(finished, drives, monkeypatch
     ("place", "changes", "message"),
     [
         (".old", [], "recipe.py.old does not exist"),
-        (":huge", [], "rendered, tiny and one of many_depth"),
-        (":tiny/sc_depth", [], "rendered, tiny and one of many_depth"),
+        (":huge", [], "rendered, demo, tiny and one of many_depth"),
+        (":tiny/sc_depth", [], "rendered, demo, tiny and one of many_depth"),
+        (":demo/monodepth2", [], "demo trains a student only, which monodepth2 has not"),
         (":tiny", ["pose.optim.steps=3"], "with a stage of poses, teacher, teacher_large, student, all"),
         (":tiny", ["poses.optim.steps"], "must be STAGE.SECTION.FIELD=VALUE"),
         (":tiny", ["poses.optim.step=3"], r"did you mean --set=poses\.optim\.steps"),
@@ -204,6 +206,16 @@ def test_recipes_are_valid_and_keep_the_networks(variant, system):
     assert {stage.config.model.width for stage in chain} == {40}
     assert not configs["poses"].loss.pyramid and configs["teacher"].loss.pyramid and configs["poses"].name == "first"
     assert [stage.config.train.init_from for stage in chain] == ["", *(str(stage.folder) for stage in chain[:-1])]
+
+
+@pytest.mark.parametrize("system", ["many_depth", "dynamic_depth", "ds_depth"])
+def test_demo_is_a_student_on_the_bundled_teacher(system):
+    (stage,) = stages.chain(stages.read_recipe(f"{RECIPE}:demo/{system}"), Path("runs"), "data", jax.devices()[:1])
+    config = stage.config
+    assert (stage.name, config.train.init_from, config.train.init_student) == ("student", "rendered", "teacher")
+    fresh = jax.eval_shape(lambda: create_state(config))
+    state = initialise_networks(config, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), fresh))
+    assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, fresh.params)
 
 
 @pytest.mark.slow

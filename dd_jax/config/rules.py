@@ -52,7 +52,11 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     one_of("cost_volume.binning", volume.binning, ("linear", "inverse", "log"))
     one_of("cost_volume.aggregate", volume.aggregate, ("min", "mean"))
     one_of("cost_volume.occlusion", volume.occlusion, ("none", "set_one", "feature_pool", "cost_fill"))
-    one_of("cost_volume.features", volume.features, ("learned", "patches"))
+    require(
+        volume.window > 0 and volume.window % 2 == 1,
+        f"--config.cost_volume.window={volume.window} must be a positive odd number of feature pixels",
+    )
+    one_of("cost_volume.features", volume.features, ("learned", "colours"))
     one_of("loss.consistency_of", loss.consistency_of, ("depth", "log"))
     within("cost_volume.range_percentile", volume.range_percentile, 0, 40)
     require(volume.temperature >= 0, f"--config.cost_volume.temperature={volume.temperature} must not be negative")
@@ -284,6 +288,10 @@ def _validate_ds(config: Config, require: Callable[[bool, str], None]) -> None:
     require(
         not config.cost_volume.future_frame,
         "--config.ds.enabled matches only with the previous frame: set --config.cost_volume.future_frame=False",
+    )
+    require(
+        config.cost_volume.window == 1,
+        "--config.cost_volume.window has no effect on --config.ds.enabled, whose costs have the window of SSIM: set it to 1",
     )
     require(ds.flow_smoothness >= 0, f"--config.ds.flow_smoothness={ds.flow_smoothness} must not be negative")
     require(

@@ -74,7 +74,8 @@ class CostVolumeConfig:
     tracker_momentum: float = 0.99
     range_percentile: float = 0.0  # of an image's depths, left out at both ends of its range; 0 = none (ManyDepth)
     margin: int = 2  # matches closer than this many feature pixels to a border do not count; 1 for images below 100 rows
-    features: str = "learned"  # what is matched: "learned" (ManyDepth) | "patches" (normalised colours, known without training)
+    features: str = "learned"  # what is matched: "learned" (ManyDepth) | "colours" (normalised, known without training)
+    window: int = 1  # costs are means over a square of so many feature pixels; 5 to 9 for colours
     temperature: float = 0.0  # the student reads softmax(-costs / temperature) over the bins; 0: the costs (ManyDepth)
     aggregate: str = "min"  # over lookup frames: "min" | "mean"
     occlusion: str = "feature_pool"  # treatment of holes in the lookup frame: "none" | "set_one" | "feature_pool" | "cost_fill"
@@ -167,7 +168,7 @@ class TrainConfig:
     checkpoint_every: int = 1_000
     keep: int = 2  # newest checkpoints kept, in addition to the best on val
     init_from: str = ""  # trained model to start from: folder of a run or of model.save, or hf://owner/name
-    init_student: str = "fresh"  # student where init_from has none: "fresh" | "teacher" (a copy, blind to the lookup frame)
+    init_student: str = "fresh"  # "fresh" (where init_from has none) | "teacher" (always a copy of it, blind to the lookup frame)
     init_encoders: str = ""  # ImageNet weights for the encoders: PyTorch files of ResNets or hf://owner/name, separated by
     # commas; each initialises the encoders with its number of layers. FILE#DIGEST: checks the start of the SHA-256
 

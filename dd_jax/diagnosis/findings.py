@@ -171,7 +171,7 @@ def matching_limit(found: Diagnosis) -> str | None:
     return (
         "Even with true poses the cheapest depth bin has more than twice the error of the teacher (median "
         f"{_against(matching, teacher)}): at this image size and frame rate matching tells little. Use larger images, "
-        "neighbours further apart (data.frame_step), or other features (cost_volume.features=patches)."
+        "neighbours further apart (data.frame_step), or other features (cost_volume.features=colours, cost_volume.window=7)."
     )
 
 

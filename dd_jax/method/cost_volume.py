@@ -16,25 +16,20 @@ from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_z
 from dd_jax.geometry.warp import pixel_rays, plane_motion
 from dd_jax.losses import ssim
 from dd_jax.method.occlusion_filling import fill_costs, pool_features
-from dd_jax.networks.layers import edge_pad
 from dd_jax.runtime import reduce
 from dd_jax.types import CostVolume
 
 CONTRAST_RADIUS = 4
-"""Of the window, in pixels at a quarter of the image size, in which patches are normalised."""
+"""Of the surroundings by which colours are normalised, in pixels at a quarter of the image size."""
 
 
-def patch_features(image: Float[Array, "*n h w 3"]) -> Float[Array, "*n hq wq 27"]:
-    """Colour patches of 3x3 pixels at a quarter of the size, normalised by their surroundings: features without training."""
+def normalised_colours(image: Float[Array, "*n h w 3"]) -> Float[Array, "*n hq wq 3"]:
+    """Colours at a quarter of the size, normalised by their surroundings: features without training."""
     small = reduce_image(image, 2)
     stacked = small.reshape(-1, *small.shape[-3:])
     surroundings = ssim.windowed(stacked, CONTRAST_RADIUS)
     deviation = jnp.sqrt(jnp.maximum(surroundings.variance, 0.0)) + 0.03
-    normalised = (stacked - 0.5 - surroundings.mean) / deviation
-    padded = edge_pad(normalised)
-    height, width = normalised.shape[1:3]
-    patches = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
-    return jnp.concatenate(patches, axis=-1).reshape(*small.shape[:-1], 27)
+    return ((stacked - 0.5 - surroundings.mean) / deviation).reshape(small.shape)
 
 
 def depth_bins(depth_range: Float[Array, "2"], config: CostVolumeConfig) -> Float[Array, " k"]:
@@ -88,9 +83,9 @@ def build(
       K_quarter: intrinsics in pixels of the feature maps.
       bins: increasing depths.
 
-    A pixel that no lookup frame observes at a depth takes its largest observed cost (0 where there is none). A frame
-    observes a pixel if it exists and both ends of the match lie ``margin`` pixels inside. Source: ManyDepth eq. 2 and 3;
-    occlusion filling: DynamicDepth section 3.3.
+    Costs are averaged over ``window``. A pixel that no lookup frame observes at a depth takes its largest observed cost (0 where
+    there is none). A frame observes a pixel if it exists and both ends of the match lie ``margin`` pixels inside. Source:
+    ManyDepth eq. 2 and 3; occlusion filling: DynamicDepth section 3.3.
     """
     batch, frames, *size, channels = lookup_features.shape
     fill = config.occlusion if holes is not None else "none"
@@ -110,6 +105,7 @@ def build(
     if fill == "cost_fill":
         costs, seen = fill_costs(costs, seen & ~occluded, seen, config.pool_radius)
 
+    costs = window_mean(costs, seen, config.window)
     by_frame = (bins.shape[0], batch, frames, *size)
     costs, seen = costs.reshape(by_frame), seen.reshape(by_frame) & present[:, :, None, None]
     observed = jnp.any(seen, axis=2)
@@ -118,6 +114,24 @@ def build(
     else:
         costs = jnp.min(jnp.where(seen, costs, jnp.inf), axis=2)
     return fill_unobserved(costs, observed, bins)
+
+
+def window_mean(costs: Float[Array, "*n h w"], seen: Bool[Array, "*n h w"], window: int) -> Float[Array, "*n h w"]:
+    """Mean cost of the seen pixels in a square of ``window`` pixels, an odd number, around each pixel; 0 if there are none."""
+    if window == 1:
+        return costs
+    sums = jnp.where(seen, costs, 0.0), seen.astype(costs.dtype)
+    for axis in (-1, -2):
+        sums = [sliding_sum(x, window, axis) for x in sums]
+    return sums[0] / jnp.maximum(sums[1], 1.0)
+
+
+def sliding_sum(x: Float[Array, "*n h w"], window: int, axis: int) -> Float[Array, "*n h w"]:
+    """Sum of the ``window`` values around each one along an axis; outside the array they are 0."""
+    axis %= x.ndim
+    padding = [(window // 2, window // 2) if a == axis else (0, 0) for a in range(x.ndim)]
+    padded = jnp.pad(x, padding)
+    return sum(jax.lax.slice_in_dim(padded, start, start + x.shape[axis], axis=axis) for start in range(window))
 
 
 def fill_unobserved(costs: Float[Array, "k b h w"], observed: Bool[Array, "k b h w"], bins: Float[Array, " k"]) -> CostVolume:

@@ -52,11 +52,11 @@ def forward(model: Networks, batch: Batch, depth_range: Float[Array, "2"], confi
     encoder = model.student.encoder
     with jax.named_scope("features"):
         f0, f1 = encoder.features(batch.inputs[:, TARGET])
-        if config.cost_volume.features == "patches":
+        if config.cost_volume.features == "colours":
             if holes is not None:  # the contrast around a black hole would change: there, the removed object stays
                 removed = disentangled.lookup_holes & ~static[:, None, None, None]
                 lookups = jnp.where(removed[..., None], frames_at(batch.inputs, frames[:n]), lookups)
-            matched_f1, lookup_f1 = cost_volume.patch_features(batch.inputs[:, TARGET]), cost_volume.patch_features(lookups)
+            matched_f1, lookup_f1 = (cost_volume.normalised_colours(x) for x in (batch.inputs[:, TARGET], lookups))
         else:
             matched_f1, (_, lookup_f1) = f1, encoder.features(lookups.reshape(-1, *lookups.shape[2:]))
             lookup_f1 = lookup_f1.reshape(*lookups.shape[:2], *f1.shape[1:])

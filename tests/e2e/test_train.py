@@ -372,6 +372,10 @@ def test_student_that_starts_as_the_teacher(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *jax.jit(disps)(state.params))
     by_costs = jax.jit(jax.grad(lambda p: disps(p)[1][0].sum()))(state.params)["student"]["encoder"]["reduce"]["kernel"]
     assert by_costs[:, :, 8:].any()  # the weights of the costs can learn
+    saved.write(tmp_path / "both", tiny.restored(config))
+    config.train.init_from = str(tmp_path / "both")
+    again = initialise_from(config, create_state(config))
+    jax.tree.map(np.testing.assert_array_equal, *jax.jit(disps)(again.params))
     pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.params)]
     assert len(set(pointers)) == len(pointers)
 

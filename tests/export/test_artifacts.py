@@ -237,7 +237,7 @@ VARIANTS = {
     "ds depth": {"ds": {"enabled": True}, "domd": {"enabled": False}, "cost_volume": {"occlusion": "none"}},
     "refined poses": {
         "model": {"pose_refinement": 2},
-        "cost_volume": {"features": "patches", "temperature": 0.1},
+        "cost_volume": {"features": "colours", "window": 3, "temperature": 0.1},
         "optim": {"freeze_step": 0},
         "train": {"init_from": "unused"},
     },

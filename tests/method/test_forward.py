@@ -38,18 +38,18 @@ def test_next_frame_is_matched_where_it_exists():
     assert np.all(cheaper > -1e-4) and np.any(cheaper > 1e-2)
 
 
-def test_patches_see_no_black_holes(monkeypatch):
-    """DOMD removes a bright object; where nothing is known behind it, patches are taken of the original frame."""
-    config = tiny.config(cost_volume={"features": "patches"}, domd={"exclude_from_loss": True})
+def test_colours_see_no_black_holes(monkeypatch):
+    """DOMD removes a bright object; where nothing is known behind it, colours are those of the original frame."""
+    config = tiny.config(cost_volume={"features": "colours"}, domd={"exclude_from_loss": True})
     batch = jax.tree.map(jnp.asarray, tiny.batch())
     batch = augment(batch.replace(images=jnp.maximum(batch.images, 60)), config.augment, train=False)
     seen = []
 
-    def patch_features(images):
+    def normalised_colours(images):
         seen.append(images)
-        return jnp.zeros((*images.shape[:-3], images.shape[-3] // 4, images.shape[-2] // 4, 27))
+        return jnp.zeros((*images.shape[:-3], images.shape[-3] // 4, images.shape[-2] // 4, 3))
 
-    monkeypatch.setattr(cost_volume, "patch_features", patch_features)
+    monkeypatch.setattr(cost_volume, "normalised_colours", normalised_colours)
     outputs = forward(untrained(config)[0], batch, jnp.array([0.5, 5.0]), config, train=False)
     assert outputs.student.disentangled.lookup_holes.any()
     assert (outputs.student.disentangled.lookups.min(-1) == 0).any()

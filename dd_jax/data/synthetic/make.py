@@ -33,7 +33,7 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset((2, 1, 1), 12, 96, 320),
-    "demo": Preset((12, 2, 3), 50, 96, 320, ("val", "test")),
+    "demo": Preset((12, 2, 4), 40, 128, 416, ("val", "test")),
     "small": Preset((25, 5, 10), 60, 128, 416, ("val", "test")),
     "large": Preset((120, 10, 20), 40, 128, 416, ("val", "test")),
     "full": Preset((20, 3, 4), 100, *calibration.NATIVE),
