@@ -5,7 +5,6 @@ the checkpoints of the unfinished stage and the networks of the finished ones (a
 all logs and results.
 """
 
-import ast
 import contextlib
 import dataclasses
 import json
@@ -20,7 +19,7 @@ import jax
 from tqdm import tqdm
 
 from dd_jax.checkpoints import run_folder, saved
-from dd_jax.config import Config, ConfigError, from_dict, to_dict
+from dd_jax.config import Config, ConfigError, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.diagnosis.checkpoint import diagnose_checkpoint
 from dd_jax.diagnosis.tables import tables, text
@@ -86,27 +85,8 @@ def read_recipe(place: str, changes: Sequence[str] = ()) -> dict[str, Config]:
             raise ConfigError(f"--set={change} must be STAGE.SECTION.FIELD=VALUE, with a stage of {', '.join([*stages, ALL])}")
         for stage in chosen:
             with flags_of(name):
-                stages[stage] = _changed(stages[stage], field, value)
+                stages[stage] = command_line.with_field(stages[stage], field, value)
     return stages
-
-
-def _changed(config: Config, field: str, value: str) -> Config:
-    command_line.check_field(field)
-    values = to_dict(config)
-    section, _, name = field.rpartition(".")
-    fields = values[section] if section else values
-    fields[name] = _parsed(value, type(fields[name]))
-    return from_dict(values)
-
-
-def _parsed(value: str, kind: type) -> object:
-    """A value of the command line; one that does not parse stays a string, which ``from_dict`` then refuses."""
-    if kind is str:
-        return value
-    try:
-        return ast.literal_eval(value.capitalize() if kind is bool else value)
-    except (ValueError, SyntaxError):
-        return value
 
 
 @contextlib.contextmanager

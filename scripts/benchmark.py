@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py                                     # DynamicDepth, 192x512, batch 2, ResNet-18, 96 bins
     python scripts/benchmark.py --config=configs/many_depth.py:cityscapes --batch=4 --noparts
+    python scripts/benchmark.py --against=loss.pyramid=True         # the step with other fields; can be repeated
     python scripts/benchmark.py --peer                              # compare with ManyDepth in PyTorch: pip install -e '.[peer]'
     python scripts/benchmark.py --loader                            # frames/s of the loader, and of a PyTorch DataLoader
 
@@ -19,7 +20,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax.benchmarks import loader
+from dd_jax.benchmarks import loader, options
 from dd_jax.benchmarks.step import benchmark
 from dd_jax.runtime import command_line
 
@@ -29,6 +30,9 @@ REPEATS = flags.DEFINE_integer("repeats", 5, "measured steps, or rounds of the l
 DEVICES = flags.DEFINE_integer("devices", 1, "devices to divide the batch over; 0 = all of this process", lower_bound=0)
 PARTS = flags.DEFINE_boolean("parts", True, "profile the parts of the step: augmentation, poses, teacher, ... optimizer")
 INFERENCE = flags.DEFINE_boolean("inference", True, "measure the prediction of one frame")
+AGAINST = flags.DEFINE_multi_string(
+    "against", [], "measure the step also with SECTION.FIELD=VALUE (several: separated by commas), and nothing else"
+)
 PEER = flags.DEFINE_boolean("peer", False, "measure the networks of the PyPI package manydepth too")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures")
 LOADER = flags.DEFINE_boolean("loader", False, "measure the loader: 192x640 from cached frames, 2 workers")
@@ -41,6 +45,8 @@ def main() -> None:
     if LOADER.value:
         config = loader.prepare(ROOT.value, BATCH.value or 12)
         result = loader.benchmark(config, BATCHES.value, REPEATS.value)
+    elif AGAINST.value:
+        result = options.benchmark(CONFIG.value, AGAINST.value, BATCH.value or 2, REPEATS.value)
     else:
         result = benchmark(
             CONFIG.value,

@@ -4,6 +4,7 @@ Jobs that need a config take ``--config=FILE:VARIANT --config.section.field=valu
 """
 
 import argparse
+import ast
 import contextlib
 import dataclasses
 import difflib
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dd_jax.config import Config, ConfigError
+from dd_jax.config import Config, ConfigError, from_dict, to_dict
 from dd_jax.runtime import cpu_flags
 
 
@@ -135,6 +136,30 @@ def check_field(path: str) -> None:
         nearest = " or ".join(f"--config.{name}" for name in difflib.get_close_matches(path, fields, n=2))
         hint = f"did you mean {nearest}?" if nearest else "see dd_jax/config/schema.py for all fields"
         raise ConfigError(f"--config.{path} is not a field of the config; {hint}")
+
+
+def with_field(config: Config, path: str, value: str) -> Config:
+    """A copy of ``config`` with another value of the field ``section.field``, as written on the command line.
+
+    Raises:
+      ConfigError: no such field, or a value of another type.
+    """
+    check_field(path)
+    values = to_dict(config)
+    section, _, name = path.rpartition(".")
+    fields = values[section] if section else values
+    fields[name] = _parsed(value, type(fields[name]))
+    return from_dict(values)
+
+
+def _parsed(value: str, kind: type) -> object:
+    """A value of the command line; one that does not parse stays a string, which ``from_dict`` then refuses."""
+    if kind is str:
+        return value
+    try:
+        return ast.literal_eval(value.capitalize() if kind is bool else value)
+    except (ValueError, SyntaxError):
+        return value
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
