@@ -33,6 +33,7 @@ TRAINED_TEACHER = {"optim.freeze_step": -1, "model.pose_refinement": 0}
 ROWS = {
     "many_depth": Row("ManyDepth", MANY),
     "dynamic_depth": Row("DynamicDepth", DYNAMIC, "many_depth", published=0.1073),
+    "dynamic_ground": Row("DynamicDepth, objects on the ground", DYNAMIC | {"domd.depth": "ground"}, "many_depth"),
     # The poster's additions that train the student.
     "normal_l1": Row("L1 normal", DYNAMIC | {"loss.normal_l1": 1.0}, "dynamic_depth", published=0.1134),
     "normals": Row("L1 + ranking", DYNAMIC | {"loss.normal_l1": 1.0, "loss.normal_rank": 1.0}, "dynamic_depth", published=0.1125),

@@ -129,6 +129,7 @@ def _student(config: Config) -> Config:
     volume.window = 7 if frozen else 1  # DS-Depth's costs have a window already, that of SSIM
     volume.static_probability = volume.zero_pose_probability = 0.1
     config.loss.consistency, config.loss.consistency_of = 0.3, "log"
+    config.domd.depth = "ground" if config.domd.enabled else "teacher"
     config.model.pose_refinement = 5 if frozen else 0
     config.optim.freeze_step = 0 if frozen else -1
     return config

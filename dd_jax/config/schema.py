@@ -89,6 +89,7 @@ class CostVolumeConfig:
 @dataclasses.dataclass
 class DomdConfig:
     enabled: bool = True
+    depth: str = "teacher"  # of objects: the "teacher"'s (DynamicDepth) | that of the "ground" below them
     upscale: int = 3  # sub-pixel density of the forward splat
     exclude_from_loss: bool = False  # disentangle objects in the lookup frame only
 

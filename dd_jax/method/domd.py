@@ -1,8 +1,8 @@
 """Dynamic object motion disentanglement: source frames in which only the camera has moved (DynamicDepth, section 3.2).
 
 Each potentially dynamic object is removed from a source frame and re-rendered from the target frame through the teacher's
-depth and the camera's motion, so that geometry for static scenes holds for it too. Masks decide, not motion: a parked car is
-re-rendered where it was.
+depth, or that of the ground below it, and the camera's motion, so that geometry for static scenes holds for it too. Masks decide,
+not motion: a parked car is re-rendered where it was.
 """
 
 import jax
@@ -13,6 +13,22 @@ from dd_jax.config import DomdConfig
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.splat import splat_coords
 from dd_jax.types import TARGET, Batch, Disentangled, frames_at
+
+
+def on_the_ground(depth: Float[Array, "*s b h w"], objects: Bool[Array, "b h w"]) -> Float[Array, "*s b h w"]:
+    """``depth`` with that of the nearest pixel below, outside of objects, at every object pixel: objects stand on the ground.
+
+    Objects that reach the lower border of the image keep their depth. Source: the prior of Moon et al., "From-Ground-To-Objects"
+    (CVPR 2024), which trains a network with it; here it replaces what the teacher has learnt of moving objects.
+    """
+    known, found, height, shift = ~objects, depth, depth.shape[-2], 1
+    while shift < height:  # the nearest known row of the next 2, 4, 8, ...
+        below_known, below_found = (jnp.concatenate([x[..., shift:, :], x[..., :shift, :]], axis=-2) for x in (known, found))
+        below_known &= jnp.arange(height)[:, None] < height - shift
+        found = jnp.where(known, found, below_found)
+        known |= below_known
+        shift *= 2
+    return jnp.where(known, found, depth)
 
 
 def disentangle(
@@ -30,7 +46,7 @@ def disentangle(
       batch: augmented (``inputs`` is filled).
       frames: positions of the sources on the frame axis of ``batch``, previous first.
       lookups: number of frames, from the first, that the cost volume matches with (colour-jittered).
-      depth: the teacher's depth of the whole target frame; nearer static surfaces occlude objects.
+      depth: of the whole target frame, the teacher's or :func:`on_the_ground`; nearer static surfaces occlude objects.
       T_source_from_target: poses of ``frames``, in the same order.
       apply_to_lookup: samples whose lookup frames are disentangled; the others keep them, without holes.
 

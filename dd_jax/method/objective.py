@@ -20,6 +20,7 @@ from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
 from dd_jax.losses.photometric import Target, photometric_mean, reprojection_error
 from dd_jax.losses.sc_depth import ValidComparisons, mean_inconsistency, mean_photometric, static_weight, valid_planes
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
+from dd_jax.method.domd import on_the_ground
 from dd_jax.method.poses import forward_backward_poses
 from dd_jax.method.sc_depth import compare_frames
 from dd_jax.method.view_synthesis import full_size_depths, normals_of, predict_offsets, synthesize
@@ -119,7 +120,8 @@ class LossInputs:
         level = LossInputs(self.model, outputs, batch, self.config, self.axis)
         level.offsets = None if self.offsets is None else reduce_image(self.offsets, scale)
         if student is not None:
-            level.reliable = self.reliable[:, factor // 2 :: factor, factor // 2 :: factor]
+            inner = slice(factor // 2, None, factor)
+            level.reliable, level.objects = self.reliable[:, inner, inner], self.objects[:, inner, inner]
         return level
 
     @functools.cached_property
@@ -144,6 +146,18 @@ class LossInputs:
         """Depth of the teacher, or of the only network, at every scale; SC-DepthV3 uses the finest only."""
         disps = self.outputs.teacher_disps[: 1 if self.config.sc.enabled else None]
         return full_size_depths(disps, self.config.model)
+
+    @functools.cached_property
+    def guide_depths(self) -> Float[Array, "s b h w"]:
+        """What the student follows where matching fails: the teacher's depth, of objects that of DOMD."""
+        if self.config.domd.enabled and self.config.domd.depth == "ground":
+            return on_the_ground(sg(self.teacher_depths), self.objects)
+        return self.teacher_depths
+
+    @functools.cached_property
+    def objects(self) -> Bool[Array, "b h w"]:
+        """Potentially dynamic objects of the target frame."""
+        return self.batch.masks[:, TARGET]
 
     @functools.cached_property
     def offsets(self) -> Float[Array, "b 2 h w 3"] | None:
@@ -188,7 +202,7 @@ class LossInputs:
         reliable = ~student.augmented[:, None, None]
         if not self.config.loss.motion_mask:
             return jnp.broadcast_to(reliable, self.teacher_depths.shape[1:])
-        return reliable & reliable_pixels(student.volume, self.teacher_depths[0])
+        return reliable & reliable_pixels(student.volume, self.guide_depths[0])
 
     @functools.cached_property
     def prior_depth(self) -> Float[Array, "b h w"]:
@@ -254,9 +268,9 @@ def student_photometric(x: LossInputs) -> Float[Array, " s"]:
 
 
 def student_consistency(x: LossInputs) -> Float[Array, " s"]:
-    """Difference from the teacher's depth on all other pixels (ManyDepth, sec. 3.3)."""
+    """Difference from the teacher's depth, or the ground's, on all other pixels (ManyDepth, sec. 3.3)."""
     logarithmic = x.config.loss.consistency_of == "log"
-    return consistency(x.student_views.depths, x.teacher_depths, x.reliable, x.axis, logarithmic)
+    return consistency(x.student_views.depths, x.guide_depths, x.reliable, x.axis, logarithmic)
 
 
 def dynamic_cycle_term(x: LossInputs) -> Float[Array, " s"]:

@@ -8,7 +8,7 @@ import tiny
 from flax import nnx
 from loss_inputs import loss_inputs
 
-from dd_jax.config import Config, LossConfig
+from dd_jax.config import Config, DomdConfig, LossConfig
 from dd_jax.geometry.sampling import reduce_image
 from dd_jax.losses import photometric, ssim
 from dd_jax.method import objective
@@ -134,6 +134,27 @@ def test_slow_samples_without_auto_mask(case):
     inputs = LossInputs(no_model(), outputs.replace(T_source_from_target=T), batch, config, None)
     share = np.asarray(inputs.teacher_errors[1]).mean((0, 2, 3))
     assert share[0] == share[1] == 1 and max(share[2:]) < 0.1
+
+
+def test_student_follows_the_ground_on_objects(case):
+    """Every sample is augmented, so that the student follows its guide everywhere."""
+    outputs, batch = moving_camera(case, 0.1)
+    batch = batch.replace(masks=batch.masks.at[:, 1, 4:10, 8:20].set(True))
+    outputs = outputs.replace(student=outputs.student.replace(augmented=jnp.ones(B, bool)))
+
+    def guide(depth, pyramid):
+        config = Config(domd=DomdConfig(depth=depth), loss=LossConfig(pyramid=pyramid))
+        inputs = LossInputs(no_model(), outputs, batch, config, None)
+        return [(np.asarray(level.guide_depths), np.asarray(level.teacher_depths)) for level in inputs.levels[:2]]
+
+    for pyramid in (False, True):
+        for found, teacher in guide("teacher", pyramid):
+            np.testing.assert_array_equal(found, teacher)
+        for size, (found, teacher) in zip((1, 2), guide("ground", pyramid)):
+            top, bottom, left, right = (x // size for x in (4, 10, 8, 20))
+            inside = found[..., top:bottom, left:right]
+            np.testing.assert_array_equal(inside, np.broadcast_to(teacher[..., bottom : bottom + 1, left:right], inside.shape))
+            assert (found != teacher).mean() < 0.2
 
 
 @functools.cache
