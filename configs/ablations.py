@@ -16,6 +16,7 @@ STEPS = 1_000
 MANY = {
     "model.student": True,
     "domd.enabled": False,
+    "domd.depth": "teacher",
     "cost_volume.occlusion": "none",
     "cost_volume.aggregate": "mean",
     "cost_volume.future_frame": False,

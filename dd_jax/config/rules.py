@@ -167,6 +167,10 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         "--config.cost_volume.static_probability and zero_pose_probability must not be negative and add up to at most 1",
     )
     one_of("domd.depth", config.domd.depth, ("teacher", "ground"))
+    require(
+        config.domd.depth == "teacher" or (config.domd.enabled and model.student),
+        "--config.domd.depth=ground has no effect without DOMD: set --config.domd.enabled=True with a student, or teacher",
+    )
     require(config.domd.upscale >= 1, f"--config.domd.upscale={config.domd.upscale} must be at least 1")
     require(
         not (config.domd.enabled and model.student and data.masks == "none"),

@@ -64,6 +64,8 @@ def test_invalid_combinations_raise():
         validate(tiny.config(data={"masks": "none"}))
     with pytest.raises(ConfigError, match="without a student"):
         validate(tiny.config(model={"student": False}, optim={"freeze_step": 10}))
+    with pytest.raises(ConfigError, match=r"domd\.depth=ground has no effect without DOMD"):
+        validate(tiny.config(domd={"enabled": False, "depth": "ground"}))
     for changes in ({"enabled": True, "exclude_from_loss": True}, {"enabled": False, "exclude_from_loss": True}):
         rule = "min" if changes["enabled"] else "switch"
         with pytest.raises(ConfigError, match="exclude_from_loss turns all objects into holes: set"):
