@@ -5,7 +5,7 @@
 
 ``VARIANT`` or ``VARIANT/SYSTEM``: ``rendered`` is for rendered drives of 128x416; ``demo`` (``make demo``) is a short last stage,
 with teacher and pose network of the bundled model; ``tiny`` is for tests. The systems are those of :data:`SYSTEMS`, many_depth by
-default; monodepth2 ends with the teacher.
+default; dynamic_depth continues it, monodepth2 ends with the teacher.
 """
 
 import dataclasses
@@ -50,7 +50,8 @@ VARIANTS = {
             "poses": Size(64, 96, 1, 12, 1_000, 5e-4),
             "teacher": Size(64, 192, 2, 8, 2_000, 4e-4),
             "teacher_large": Size(128, 416, 2, 4, 2_000, 3e-4),
-            "student": Size(128, 416, 2, 4, 2_600, 4e-4),
+            "student": Size(128, 416, 2, 4, 3_400, 4e-4),
+            "dynamic": Size(128, 416, 2, 4, 300, 4e-4),
         },
     ),
     "demo": Variant(
@@ -73,6 +74,7 @@ VARIANTS = {
             "teacher": Size(64, 96, 2, 2, 2, 1e-3),
             "teacher_large": Size(64, 128, 2, 2, 2, 1e-3),
             "student": Size(64, 128, 2, 2, 3, 1e-3),
+            "dynamic": Size(64, 128, 2, 2, 2, 1e-3),
         },
     ),
 }
@@ -83,7 +85,7 @@ SYSTEMS = {
     "ds_depth": ds_depth.get_config,
     "monodepth2": None,
 }
-"""Config of the last stage; None: no student."""
+"""Config of the student; None: no student."""
 
 
 def get_stages(name: str = "rendered") -> list[tuple[str, Config]]:
@@ -100,9 +102,12 @@ def get_stages(name: str = "rendered") -> list[tuple[str, Config]]:
             f"and one of {', '.join(SYSTEMS)}"
         )
     variant = VARIANTS[key]
-    stages = {stage: _teacher(large=stage == "teacher_large") for stage in variant.stages if stage != "student"}
+    stages = {stage: _teacher(stage == "teacher_large") for stage in variant.stages if stage not in ("student", "dynamic")}
     if SYSTEMS[system] is not None:
         stages["student"] = _student(SYSTEMS[system]("synthetic"))
+    if system == "dynamic_depth" and "dynamic" in variant.stages:  # DynamicDepth continues a ManyDepth, as published
+        stages |= {"student": _student(many_depth.get_config("synthetic")), "dynamic": stages["student"]}
+        stages["dynamic"].train.init_student = "fresh"
     for stage, config in stages.items():
         _set_size(config, variant, variant.stages[stage])
     if not stages:

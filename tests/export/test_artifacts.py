@@ -231,7 +231,10 @@ def test_difference_of_nan_is_infinite():
 
 VARIANTS = {
     "future frame": {"cost_volume": {"future_frame": True, "aggregate": "mean", "binning": "log"}},
-    "cost fill": {"cost_volume": {"occlusion": "cost_fill", "binning": "inverse"}, "domd": {"exclude_from_loss": True}},
+    "cost fill": {
+        "cost_volume": {"occlusion": "cost_fill", "binning": "inverse"},
+        "domd": {"exclude_from_loss": True, "depth": "ground"},
+    },
     "set one": {"cost_volume": {"occlusion": "set_one"}, "model": {"student_layers": 50}},
     "many depth": {"cost_volume": {"occlusion": "none"}, "domd": {"enabled": False}, "loss": {"occlusion_rule": "switch"}},
     "ds depth": {"ds": {"enabled": True}, "domd": {"enabled": False}, "cost_volume": {"occlusion": "none"}},
