@@ -126,7 +126,7 @@ def test_links_and_invalid_images_do_not_stop_check(own, tmp_path):
     ("changes", "words"),
     [
         ({"fx": 400.0, "fy": 400.0}, "horizontal field of view of 9 degrees"),
-        ({"fx": 3.0, "fy": 3.0}, "horizontal field of view of 169 degrees"),
+        ({"fx": 3.3, "fy": 3.3}, "horizontal field of view of 168 degrees"),
         ({"cx": 60.0}, "principal point at 94% of the width"),
     ],
 )

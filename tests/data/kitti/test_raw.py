@@ -86,12 +86,12 @@ def test_camera_and_size_per_date(kitti_tree):
     other = tree.folder.replace("2011_09_26", "2011_10_03")
     (tree.root / other).parent.mkdir()
     (tree.root / tree.folder).rename(tree.root / other)
-    tree.calibrate("2011_10_03", fx=718.856, cx=607.1928, cy=185.2157, size=(376, 1241))
+    tree.calibrate("2011_10_03", fx=718.856, cx=607.1928, cy=315.2157, size=(620, 1241))  # twice as wide as high, as the images
     tree.write_split("train", [f"{other} 1 l"])
     K = open_split(tree.config, "train")[0].K
-    sx, sy = 64 / 1241, 32 / 376
+    sx, sy = 64 / 1241, 32 / 620
     np.testing.assert_allclose(K[0], [718.856 * sx, 0, 607.6928 * sx - 0.5], rtol=1e-6)
-    np.testing.assert_allclose(K[1], [0, 718.856 * sy, 185.7157 * sy - 0.5], rtol=1e-6)
+    np.testing.assert_allclose(K[1], [0, 718.856 * sy, 315.7157 * sy - 0.5], rtol=1e-6)
 
 
 def test_nominal_camera_needs_no_calibration(kitti_tree):
