@@ -66,6 +66,11 @@ def check_intrinsics(fx: float, fy: float, cx: float, cy: float, size: tuple[flo
         )
 
 
+def off_centre(cx: float, cy: float, size: tuple[int, int]) -> float:
+    """Largest distance of a principal point from the centre of a picture (height, width), as a share of its size."""
+    return max(abs((cx + 0.5) / size[1] - 0.5), abs((cy + 0.5) / size[0] - 0.5))
+
+
 def picture_size(images: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
     """The first image whose header can be read, and its upright size (height, width); None if there is none."""
     for path in images:

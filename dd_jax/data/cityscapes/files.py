@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError
+from dd_jax.data.camera_check import check_intrinsics, off_centre
 from dd_jax.data.frames import intrinsics
 from dd_jax.runtime.files import Folders
 
@@ -46,6 +47,9 @@ CAMERA_FOLDERS = ("camera", "camera_trainvaltest/camera")
 
 CAMERA_SIZE = (384, 1024)
 """Image size that ``_cam.txt`` refers to, whatever the size of the images (some versions of the script swap the two)."""
+
+LENS_SHIFT = 0.1
+"""Largest distance of the principal point from the centre of the whole image, as a share of its size; Cityscapes' is 0.036."""
 
 NOTE, UNFINISHED = "triplets.json", "unfinished"
 """Note beside preprocessed triplets: their settings, and the cities that may be incomplete."""
@@ -161,11 +165,14 @@ class Camera:
         return intrinsics(self.fx, self.fy, self.u0, self.v0, (KEPT_ROWS, ORIGINAL_SIZE[1]), target, str(self.path))
 
 
-def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+def read_camera_text(path: Path, frame: tuple[int, int], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     """Intrinsics at the ``target`` size (height, width) from SfMLearner's nine numbers.
 
+    Args:
+      frame: size (height, width) of the triplets' frames, which some versions of the script use instead of 1024 x 512.
+
     Raises:
-      ConfigError: the file is absent, or does not hold nine valid numbers.
+      ConfigError: the file is absent, does not hold nine valid numbers, or is for images of another size.
     """
     try:
         fx, _, cx, _, fy, cy, _, _, _ = values = [float(word) for word in path.read_text().split(",")]
@@ -173,6 +180,16 @@ def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray,
             raise ValueError("not finite")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} must hold nine numbers, fx,0,cx,0,fy,cy,0,0,1, separated by commas") from error
+    whole, own = (round(height / KEPT[3]) for height in (CAMERA_SIZE[0], frame[0]))
+    off, own_off = (off_centre(cx, cy, size) for size in ((whole, CAMERA_SIZE[1]), (own, frame[1])))
+    if off > LENS_SHIFT or own_off + LENS_SHIFT / 5 < off:
+        likely = (own, frame[1]) if own_off < LENS_SHIFT else (2 * cy + 1, 2 * cx + 1)
+        raise ConfigError(
+            f"{path} is for images of {likely[1]:.0f} x {likely[0]:.0f}: its principal point is cx={cx:g} cy={cy:g}, but the file "
+            f"must be for {CAMERA_SIZE[1]} x {whole}, whatever the size of the frames (these have {frame[1]} x {frame[0]}): make "
+            f"the triplets again with scripts/prepare_cityscapes.py, or multiply fx, cx by {CAMERA_SIZE[1] / likely[1]:.4g} and "
+            f"fy, cy by {whole / likely[0]:.4g}"
+        )
     return intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
 
 
@@ -222,4 +239,5 @@ class Cameras:
             raise ConfigError(f"{path} has no intrinsic fx, fy, u0, v0: unpack Cityscapes' camera archive again") from error
         if not all(map(math.isfinite, (fx, fy, u0, v0))):
             raise ConfigError(f"{path}: intrinsic fx={fx:g} fy={fy:g} u0={u0:g} v0={v0:g} must be finite numbers")
+        check_intrinsics(fx, fy, u0, v0, ORIGINAL_SIZE, str(path))
         return Camera(path, fx, fy, u0, v0, baseline)

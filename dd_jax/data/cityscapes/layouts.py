@@ -8,10 +8,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data.camera_check import picture_size
 from dd_jax.data.cityscapes import splits as rules
 from dd_jax.data.cityscapes.files import (
+    CAMERA_SIZE,
     HOMES,
     KEPT,
+    ORIGINAL_SIZE,
     STEP,
     UNFINISHED,
     Cameras,
@@ -38,12 +41,18 @@ class Sequences:
         self.step = STEP * config.frame_step  # from a target to its neighbours
         self.tree = Tree(self.root)
         self.folders, self.cameras, self.home = self.tree.folders, Cameras(self.tree), functools.cache(self._home)
+        self._pictures: dict[str, tuple[Path, tuple[int, int]] | None] = {}
 
     def _home(self, city: str) -> str:
         """The part of the data set (train, val, test) that a city belongs to."""
         bases = ("leftImg8bit_sequence", "leftImg8bit", "camera", "mask_sequence")
         places = ((base, home) for base in bases for home in HOMES)
         return next((home for base, home in places if (self.root / base / home / city).is_dir()), HOMES[0])
+
+    def picture(self, city: str, image: Path) -> tuple[Path, tuple[int, int]] | None:
+        """An image of a city, which may be this one, and its size (height, width); None while none could be read."""
+        self._pictures[city] = self._pictures.get(city) or picture_size([image])
+        return self._pictures[city]
 
     def by_rule(self, split: str) -> list[Entry]:
         """The entries of a split without a list file."""
@@ -113,6 +122,12 @@ class Sequences:
 
     def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
         """Intrinsics at ``size`` (height, width)."""
+        image, (height, width) = self.picture(entry[0], self.root / self.frame(*entry).image) or ("", ORIGINAL_SIZE)
+        if abs(width * ORIGINAL_SIZE[0] / (height * ORIGINAL_SIZE[1]) - 1) > 0.01:
+            raise ConfigError(
+                f"{image} has {width} x {height} pixels, but the camera files are for {ORIGINAL_SIZE[1]} x {ORIGINAL_SIZE[0]}: take "
+                "whole frames, or resized ones of these proportions; the bonnet is cut off when they are read"
+            )
         return self.cameras.of(self.home(entry[0]), *entry).matrix(size)
 
 
@@ -158,4 +173,5 @@ class Triplets(Sequences):
 
     def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
         image = self.root / self.frame(*entry).image  # of another triplet for a target without its own
-        return read_camera_text(image.with_name(f"{image.stem}_cam.txt"), size)
+        _, (height, width) = self.picture(entry[0], image) or ("", (CAMERA_SIZE[0], 3 * CAMERA_SIZE[1]))
+        return read_camera_text(image.with_name(f"{image.stem}_cam.txt"), (height, width // 3), size)

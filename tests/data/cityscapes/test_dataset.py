@@ -104,13 +104,13 @@ def test_absent_triplets_and_cameras_named(dump, tmp_path):
     with pytest.raises(ConfigError, match=r"000012_cam.txt must hold nine numbers"):
         open_split(data.config, "train")
     camera.write_text(CAMERA.replace("548.0", "1548.0"))
-    with pytest.raises(ConfigError, match=r"000012_cam.txt.*cx=1548.*1024 x 384"):
+    with pytest.raises(ConfigError, match=r"000012_cam.txt.*cx=1548.*1024 x 512"):
         open_split(data.config, "train")
     (data.root / "splits/val_files.txt").write_text("ulm bochum_000064_000012\n")
     with pytest.raises(ConfigError, match=r"val_files.txt:1: expected"):
         open_split(data.config, "val")
     with pytest.raises(ConfigError, match=r"absent.txt must hold nine numbers"):
-        read_camera_text(tmp_path / "absent.txt", (32, 64))
+        read_camera_text(tmp_path / "absent.txt", (384, 1024), (32, 64))
 
 
 @pytest.fixture
@@ -195,4 +195,4 @@ def test_rule_divides_all_triplets(dump):
 def test_invalid_camera_text_raises(tmp_path, text):
     (tmp_path / "x_cam.txt").write_text(text)
     with pytest.raises(ConfigError, match=r"x_cam.txt must hold nine numbers"):
-        read_camera_text(tmp_path / "x_cam.txt", (32, 64))
+        read_camera_text(tmp_path / "x_cam.txt", (384, 1024), (32, 64))

@@ -117,7 +117,7 @@ def test_camera_of_nearest_annotated_frame(tree):
         (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": float("nan")}}), r"000009_camera.json.*u0=nan.*must be finite"),
         (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"fy": float("inf")}}), r"fy=inf.*must be finite"),
         (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"fx": -1}}), r"fx=-1 .*must be positive"),
-        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": 3000}}), r"cx=3000.*outside the image of 2048 x 768"),
+        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": 3000}}), r"cx=3000.*outside the image of 2048 x 1024"),
     ],
 )
 def test_invalid_cameras_named(snippet, text, message):
