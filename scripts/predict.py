@@ -55,7 +55,7 @@ def scale_of(flags: argparse.Namespace, source: inputs.Source) -> metric_scale.S
         raise ConfigError("--camera-pitch is used with --camera-height only: give both, or neither")
     if flags.speed is not None:
         speeds = inputs.speeds_of(source) if flags.speed == "oxts" else flags.speed
-        return metric_scale.Speed(speeds, source.rate)
+        return metric_scale.Speed(speeds, source.rate, source.seconds)
     if flags.truth is not None:
         return metric_scale.Median(inputs.truths_of(source, flags.truth))
     return 1.0 if flags.scale is None else flags.scale

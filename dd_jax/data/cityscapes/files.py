@@ -18,7 +18,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError
-from dd_jax.data.camera_check import check_intrinsics, off_centre
+from dd_jax.data.camera_check import check_intrinsics, off_centre, picture_size
 from dd_jax.data.frames import intrinsics
 from dd_jax.runtime.files import Folders
 
@@ -43,6 +43,7 @@ KEPT = (0.0, 1.0, 0.0, KEPT_ROWS / ORIGINAL_SIZE[0])
 HOMES = ("train", "val", "test")
 """Cityscapes' official parts; each city belongs to one."""
 
+IMAGE_FOLDERS = ("leftImg8bit_sequence", "leftImg8bit")
 CAMERA_FOLDERS = ("camera", "camera_trainvaltest/camera")
 
 CAMERA_SIZE = (384, 1024)
@@ -165,6 +166,15 @@ class Camera:
         return intrinsics(self.fx, self.fy, self.u0, self.v0, (KEPT_ROWS, ORIGINAL_SIZE[1]), target, str(self.path))
 
 
+def check_whole(image: Path, size: tuple[int, int]) -> None:
+    """Raises ConfigError if an image of ``size`` (height, width) has other proportions than the camera files are for."""
+    if abs(size[1] * ORIGINAL_SIZE[0] / (size[0] * ORIGINAL_SIZE[1]) - 1) > 0.01:
+        raise ConfigError(
+            f"{image} has {size[1]} x {size[0]} pixels, but the camera files are for {ORIGINAL_SIZE[1]} x {ORIGINAL_SIZE[0]}: take "
+            "whole frames, or ones resized as a whole"
+        )
+
+
 def read_camera_text(path: Path, frame: tuple[int, int], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     """Intrinsics at the ``target`` size (height, width) from SfMLearner's nine numbers.
 
@@ -191,6 +201,23 @@ def read_camera_text(path: Path, frame: tuple[int, int], target: tuple[int, int]
             f"fy, cy by {whole / likely[0]:.4g}"
         )
     return intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
+
+
+def whole_camera(images: Sequence[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics of whole images in ``ROOT/leftImg8bit_sequence/{train,val,test}/CITY`` at the ``target`` size (height, width).
+
+    Raises:
+      ConfigError: other file names, no camera file, an invalid one, or cropped images.
+    """
+    image = images[0].absolute()
+    home, city = image.parts[-3:-1]
+    numbers = frame_numbers([image.name], city, "_leftImg8bit.png")
+    if not numbers:
+        raise ConfigError(f"{image} is not named {city}_SSSSSS_FFFFFF_leftImg8bit.png: give it that name, or give the camera")
+    check_whole(*(picture_size(images) or (image, ORIGINAL_SIZE)))
+    ((sequence, (number,)),) = numbers.items()
+    camera = Cameras(Tree(image.parents[3])).of(home, city, sequence, number)
+    return intrinsics(camera.fx, camera.fy, camera.u0, camera.v0, ORIGINAL_SIZE, target, str(camera.path))
 
 
 class Cameras:

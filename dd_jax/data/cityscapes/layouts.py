@@ -13,6 +13,7 @@ from dd_jax.data.cityscapes import splits as rules
 from dd_jax.data.cityscapes.files import (
     CAMERA_SIZE,
     HOMES,
+    IMAGE_FOLDERS,
     KEPT,
     ORIGINAL_SIZE,
     STEP,
@@ -21,6 +22,7 @@ from dd_jax.data.cityscapes.files import (
     Entry,
     Numbers,
     Tree,
+    check_whole,
     frame_numbers,
     full_triplets,
     read_camera_text,
@@ -92,8 +94,7 @@ class Sequences:
     def frame(self, city: str, sequence: str, number: int) -> FrameFile | None:
         """A frame with its mask and prior depth; None if it has no image."""
         home, name = self.home(city), f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
-        bases = ("leftImg8bit_sequence", "leftImg8bit")
-        image = next(filter(None, (self.folders.find(f"{base}/{home}/{city}", name) for base in bases)), None)
+        image = next(filter(None, (self.folders.find(f"{base}/{home}/{city}", name) for base in IMAGE_FOLDERS)), None)
         return self.complete(image, KEPT, city, sequence, number)
 
     def complete(self, image: Found, box: Box, *frame: str | int) -> FrameFile | None:
@@ -122,12 +123,7 @@ class Sequences:
 
     def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
         """Intrinsics at ``size`` (height, width)."""
-        image, (height, width) = self.picture(entry[0], self.root / self.frame(*entry).image) or ("", ORIGINAL_SIZE)
-        if abs(width * ORIGINAL_SIZE[0] / (height * ORIGINAL_SIZE[1]) - 1) > 0.01:
-            raise ConfigError(
-                f"{image} has {width} x {height} pixels, but the camera files are for {ORIGINAL_SIZE[1]} x {ORIGINAL_SIZE[0]}: take "
-                "whole frames, or resized ones of these proportions; the bonnet is cut off when they are read"
-            )
+        check_whole(*(self.picture(entry[0], self.root / self.frame(*entry).image) or (self.root, ORIGINAL_SIZE)))
         return self.cameras.of(self.home(entry[0]), *entry).matrix(size)
 
 
