@@ -50,11 +50,12 @@ def find_pictures(path: Path, camera: int | None) -> Path:
         raise ConfigError(f"--camera={camera} is for KITTI drives: {path} has no folder image_0{camera} with images{hint}")
     if there:
         return there[camera] if camera is not None else next(iter(there.values()))
-    clips = sorted(clip for clip in (path / "frames").glob("*") if _holds_images(clip))
-    if len(clips) > 1:
+    frames = path if path.name == "frames" else path / "frames"
+    clips = sorted(filter(_holds_images, frames.glob("*")))
+    if len(clips) > 1 and not _holds_images(path):
         names = ", ".join(clip.name for clip in clips)
-        raise ConfigError(f"{path / 'frames'} holds several clips ({names}): predict one of their folders")
-    return next(filter(_holds_images, (path, path / "data", path / "frames", *clips)), path)
+        raise ConfigError(f"{frames} holds several clips ({names}): give the folder of one of them")
+    return next(filter(_holds_images, (path, path / "data", frames, *clips)), path)
 
 
 def recording_of(image: Path) -> Recording:
