@@ -126,6 +126,19 @@ def test_invalid_cameras_named(snippet, text, message):
         open_split(snippet.config, "train")
 
 
+def test_cropped_frames_and_cameras_of_another_size_are_refused(snippet):
+    half = {name: value / 2 for name, value in CAMERA["intrinsic"].items()}
+    snippet.camera(9, {"intrinsic": half})
+    with pytest.raises(ConfigError, match=r"000009_camera.json: .* likely those of a picture of about 1098 x 549"):
+        open_split(snippet.config, "train")
+    snippet.camera(9)
+    for number in range(12):
+        path = snippet.path("leftImg8bit_sequence", number)
+        cv2.imwrite(str(path), cv2.imread(str(path))[:96])
+    with pytest.raises(ConfigError, match=r"has 256 x 96 pixels, but the camera files are for 2048 x 1024: take whole frames"):
+        open_split(snippet.config, "train")
+
+
 def test_absent_cameras_frames_and_trees_named(snippet, tmp_path):
     snippet.split("train", [("ulm", SEQUENCE, 4), ("ulm", SEQUENCE, 40)])
     with pytest.raises(
