@@ -71,6 +71,11 @@ def off_centre(cx: float, cy: float, size: tuple[int, int]) -> float:
     return max(abs((cx + 0.5) / size[1] - 0.5), abs((cy + 0.5) / size[0] - 0.5))
 
 
+def stretch(size: tuple[int, int], other: tuple[int, int]) -> float:
+    """Relative difference of two sizes' (height, width) aspect ratios."""
+    return abs(size[1] * other[0] / (size[0] * other[1]) - 1)
+
+
 def picture_size(images: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
     """The first image whose header can be read, and its upright size (height, width); None if there is none."""
     for path in images:
@@ -95,8 +100,8 @@ def check_pictures(
     """
     across, down = size[1] / calibrated[1], size[0] / calibrated[0]
     sizes = f"{image} has {size[1]} x {size[0]} pixels, but {where} is for {calibrated[1]} x {calibrated[0]}"
-    other_proportions, larger = abs(across / down - 1), max(across, down) > 1
-    if other_proportions > SQUEEZED and (larger or (raw is not None and abs(size[1] * raw[0] / (size[0] * raw[1]) - 1) < RESIZED)):
+    other_proportions, larger = stretch(size, calibrated), max(across, down) > 1
+    if other_proportions > SQUEEZED and (larger or (raw is not None and stretch(size, raw) < RESIZED)):
         raise ConfigError(f"{sizes}: the pictures are distorted, not rectified; {REMEDY}")
     if other_proportions > SQUEEZED or (size != calibrated and not larger and min(across, down) > CROPPED):
         raise ConfigError(f"{sizes}: the pictures were cropped, which changes the camera; {REMEDY}")

@@ -64,7 +64,7 @@ def check(size, raw=None):
 
 @pytest.mark.parametrize("size", [(352, 1216), (370, 1224), (375, 1200), (350, 1242), (176, 1000)])
 def test_cropped_pictures_are_refused(size):
-    with pytest.raises(ConfigError, match=rf"x.png has {size[1]} x {size[0]} pixels, but calib.txt is for 1242 x 375: .* cropped"):
+    with pytest.raises(ConfigError, match=rf"x.png has {size[1]} x {size[0]} pixels, but calib.txt is for 1242 x 375: .* crop"):
         check(size, raw=(512, 1392))
 
 

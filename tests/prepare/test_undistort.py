@@ -46,7 +46,7 @@ def test_continued_and_other_settings(pictures, tmp_path):
     (done.folder / "0000000002.jpg").write_bytes(b"kept")
     undistort(pictures, tmp_path / "out", CAMERA, LENS)
     assert (done.folder / "0000000003.jpg").is_file() and (done.folder / "0000000002.jpg").read_bytes() == b"kept"
-    with pytest.raises(ConfigError, match="undistorted.json records other settings"):
+    with pytest.raises(ConfigError, match=r"undistorted.json records other settings"):
         undistort(pictures, tmp_path / "out", CAMERA, (-0.1, 0.0, 0.0, 0.0))
 
 
@@ -57,14 +57,14 @@ def test_invalid_input_raises(pictures, tmp_path):
     with pytest.raises(ConfigError, match=r"--intrinsics: .* likely those of a picture of about 240 x 144"):
         undistort(pictures, tmp_path / "out", tuple(1.5 * value for value in (150.0, 150.0, 79.67, 47.67)), LENS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="empty has no .png, .jpg, .jpeg images"):
+    with pytest.raises(ConfigError, match=r"empty has no .png, .jpg, .jpeg images"):
         undistort(tmp_path / "empty", tmp_path / "out", CAMERA, LENS)
     assert not (tmp_path / "out").exists()
     cv2.imwrite(str(pictures / "0000000003.png"), np.zeros((50, 60, 3), np.uint8))
-    with pytest.raises(ConfigError, match="0000000003.png has 60 x 50 pixels, the first picture 160 x 96"):
+    with pytest.raises(ConfigError, match=r"0000000003.png has 60 x 50 pixels, the first picture 160 x 96"):
         undistort(pictures, tmp_path / "out", CAMERA, LENS)
     (pictures / "0000000003.png").write_bytes(b"")
-    with pytest.raises(ConfigError, match="0000000003.png is damaged or cut off: replace or remove it, then run this again"):
+    with pytest.raises(ConfigError, match=r"0000000003.png is damaged or cut off: replace or remove it, then run this again"):
         undistort(pictures, tmp_path / "out", CAMERA, LENS)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError
-from dd_jax.data.camera_check import check_intrinsics, off_centre, picture_size
+from dd_jax.data.camera_check import RESIZED, check_intrinsics, off_centre, picture_size, stretch
 from dd_jax.data.frames import intrinsics
 from dd_jax.runtime.files import Folders
 
@@ -168,10 +168,10 @@ class Camera:
 
 def check_whole(image: Path, size: tuple[int, int]) -> None:
     """Raises ConfigError if an image of ``size`` (height, width) has other proportions than the camera files are for."""
-    if abs(size[1] * ORIGINAL_SIZE[0] / (size[0] * ORIGINAL_SIZE[1]) - 1) > 0.01:
+    if stretch(size, ORIGINAL_SIZE) > RESIZED:
         raise ConfigError(
-            f"{image} has {size[1]} x {size[0]} pixels, but the camera files are for {ORIGINAL_SIZE[1]} x {ORIGINAL_SIZE[0]}: take "
-            "whole frames, or ones resized as a whole"
+            f"{image} has {size[1]} x {size[0]} pixels, but the camera files are for {ORIGINAL_SIZE[1]} x {ORIGINAL_SIZE[0]}: "
+            "take whole frames, or ones resized as a whole"
         )
 
 
@@ -195,10 +195,10 @@ def read_camera_text(path: Path, frame: tuple[int, int], target: tuple[int, int]
     if off > LENS_SHIFT or own_off + LENS_SHIFT / 5 < off:
         likely = (own, frame[1]) if own_off < LENS_SHIFT else (2 * cy + 1, 2 * cx + 1)
         raise ConfigError(
-            f"{path} is for images of {likely[1]:.0f} x {likely[0]:.0f}: its principal point is cx={cx:g} cy={cy:g}, but the file "
-            f"must be for {CAMERA_SIZE[1]} x {whole}, whatever the size of the frames (these have {frame[1]} x {frame[0]}): make "
-            f"the triplets again with scripts/prepare_cityscapes.py, or multiply fx, cx by {CAMERA_SIZE[1] / likely[1]:.4g} and "
-            f"fy, cy by {whole / likely[0]:.4g}"
+            f"{path} is for images of {likely[1]:.0f} x {likely[0]:.0f}: its principal point is cx={cx:g} cy={cy:g}, but the "
+            f"file must be for {CAMERA_SIZE[1]} x {whole}, whatever the size of the frames (these have {frame[1]} x {frame[0]}): "
+            f"make the triplets again with scripts/prepare_cityscapes.py, or multiply fx, cx by {CAMERA_SIZE[1] / likely[1]:.4g} "
+            f"and fy, cy by {whole / likely[0]:.4g}"
         )
     return intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
 

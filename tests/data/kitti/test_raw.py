@@ -103,12 +103,12 @@ def test_pictures_that_are_not_of_the_calibration_are_refused(kitti_tree, intrin
     tree.size = (28, 60)
     for frame in range(3):
         tree.add_image(frame, camera=3)
-    with pytest.raises(ConfigError, match=r"image_03/data/.*.png has 60 x 28 pixels, but .*\(S_rect_03\) is for 64 x 32: .* cropped"):
+    with pytest.raises(ConfigError, match=r"image_03/data/.* has 60 x 28 pixels, but .*\(S_rect_03\) is for 64 x 32: .* cropped"):
         open_split(tree.config, "train")
     tree.size = (50, 72)
     for frame in range(3):
         tree.add_image(frame, camera=3)
-    with pytest.raises(ConfigError, match=r"has 72 x 50 pixels, but .* is for 64 x 32: the pictures are distorted, not rectified"):
+    with pytest.raises(ConfigError, match=r"has 72 x 50 pixels, but .* is for 64 x 32: .* distorted, not rectified"):
         open_split(tree.config, "train")
     tree.size = (16, 32)
     for frame in range(3):

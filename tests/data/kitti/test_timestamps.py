@@ -1,22 +1,28 @@
+import itertools
 import logging
 
 import pytest
 
 from dd_jax.data.kitti import timestamps
 
-RAW = "".join(f"2011-09-26 23:59:{59 + n // 10 - 60 * (n > 9):02d}.{n % 10}03514{n:03d}\n" if n < 10 else
-              f"2011-09-27 00:00:00.{n % 10}03514{n:03d}\n" for n in range(14))  # fmt: skip
+RAW = "".join(
+    f"2011-09-{day} {clock}.{tenth}03514{tenth:03d}\n"
+    for day, clock, tenths in ((26, "23:59:59", 10), (27, "00:00:00", 4))
+    for tenth in range(tenths)
+)
+"""14 frames around midnight."""
 
 
 def differences(times):
-    return [round(float(later - earlier), 3) for earlier, later in zip(times, times[1:])]
+    return [round(float(later - earlier), 3) for earlier, later in itertools.pairwise(times)]
 
 
 def test_frame_number_is_line_number(tmp_path, caplog):
     path = tmp_path / "timestamps.txt"
     path.write_text(RAW)
     with caplog.at_level(logging.WARNING):
-        assert differences(timestamps.seconds_of(path, ["0000000008", "0000000009", "0000000010", "0000000013"])) == [0.1, 0.1, 0.3]
+        times = timestamps.seconds_of(path, ["0000000008", "0000000009", "0000000010", "0000000013"])
+    assert differences(times) == [0.1, 0.1, 0.3]
     assert not caplog.text
 
 
