@@ -104,6 +104,6 @@ def check_pictures(
     if other_proportions > SQUEEZED and (larger or (raw is not None and stretch(size, raw) < RESIZED)):
         raise ConfigError(f"{sizes}: the pictures are distorted, not rectified; {REMEDY}")
     if other_proportions > SQUEEZED or (size != calibrated and not larger and min(across, down) > CROPPED):
-        raise ConfigError(f"{sizes}: the pictures were cropped, which changes the camera; {REMEDY}")
+        raise ConfigError(f"{sizes}: the pictures were cropped, which changes the camera, or are of another date; {REMEDY}")
     if other_proportions > RESIZED or larger:
         log.warning("%s: this is right if they were resized as a whole, wrong if cropped, or of another date or camera", sizes)

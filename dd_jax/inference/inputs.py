@@ -52,7 +52,6 @@ class Source:
     drive: Path | None = None  # folder of a KITTI drive
     mask_folder: Path | None = None  # of the data set
     seconds: Sequence[float] | None = None  # of each frame; None: they come at ``rate``
-    findings: Sequence[str] = ()  # sentences about damage, and a rate that varies
 
 
 def open_source(
