@@ -21,7 +21,7 @@ from dd_jax.runtime import command_line, files
 
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
-    parser.add_argument("video", type=Path, nargs="+")
+    parser.add_argument("video", type=Path, nargs="+", help="videos, or folders of pictures to undistort")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; each video becomes a clip in it")
     camera = parser.add_mutually_exclusive_group(required=True)
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees (dash cameras: often 60 to 120)")

@@ -38,7 +38,8 @@ def check_intrinsics(fx: float, fy: float, cx: float, cy: float, size: tuple[flo
     """Checks intrinsics in pixels of a picture of ``size`` (height, width), as far as a picture's size tells.
 
     A lens is mounted near the centre of its sensor. If the principal point lies at the same share of width and height, far from
-    one half, the values are in pixels of a picture of another size.
+    one half, the values are in pixels of a picture of another size; if it is at the centre with width and height exchanged, of
+    the picture before it was turned.
 
     Raises:
       ConfigError: a focal length that is not positive, or a fraction; a principal point outside the picture, or that of a
@@ -53,7 +54,13 @@ def check_intrinsics(fx: float, fy: float, cx: float, cy: float, size: tuple[flo
             "give it in pixels of the frame, not as a fraction of its size"
         )
     x, y = (cx + 0.5) / width, (cy + 0.5) / height
-    if min(abs(x - 0.5), abs(y - 0.5)) > OFF_CENTRE and 0 < x < math.inf and abs(y / x - 1) < SAME_SHARE:
+    far = min(abs(x - 0.5), abs(y - 0.5)) > OFF_CENTRE
+    if far and off_centre(cx, cy, (width, height)) < OFF_CENTRE:
+        raise ConfigError(
+            f"{where}: the principal point cx={cx:g} cy={cy:g} is that of a picture of {height:g} x {width:g}, but this one is "
+            f"{width:g} x {height:g}, after turning it upright: give the intrinsics of the turned picture"
+        )
+    if far and 0 < x < math.inf and abs(y / x - 1) < SAME_SHARE:
         raise ConfigError(
             f"{where}: the principal point cx={cx:g} cy={cy:g} is at {x:.0%} of the width and {y:.0%} of the height of "
             f"{width:g} x {height:g}, so these intrinsics are likely those of a picture of about {2 * x * width:.0f} x "
@@ -66,7 +73,7 @@ def check_intrinsics(fx: float, fy: float, cx: float, cy: float, size: tuple[flo
         )
 
 
-def off_centre(cx: float, cy: float, size: tuple[int, int]) -> float:
+def off_centre(cx: float, cy: float, size: tuple[float | int, float | int]) -> float:
     """Largest distance of a principal point from the centre of a picture (height, width), as a share of its size."""
     return max(abs((cx + 0.5) / size[1] - 0.5), abs((cy + 0.5) / size[0] - 0.5))
 

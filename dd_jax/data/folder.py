@@ -7,9 +7,8 @@
 It is in ROOT, or in a clip's folder for that clip only. The EXIF orientation of images is applied; they must be free of lens
 distortion. Optional object masks are named as their frames: ``ROOT/masks[/CLIP]/NAME.png`` or ``.npy`` (nonzero = object; see
 ``--config.data.mask_format``), and so is prior depth: ``ROOT/priors[/CLIP]/NAME.png`` or ``.npy`` (inverse depth by another
-network). Frames are ordered by name (see
-``runtime.file_order``); hidden files are ignored. Split files are optional, with lines ``[CLIP] NAME``; without
-them the last tenth of each clip is val and test.
+network). Frames are ordered by name (see ``runtime.file_order``); hidden files are ignored. Split files are optional, with lines
+``[CLIP] NAME``; without them the last tenth of each clip is val and test.
 """
 
 import json

@@ -93,8 +93,9 @@ def open_source(
     duplicate = next((name for name, after in zip(sorted(names), sorted(names)[1:]) if name == after), None)
     if duplicate is not None:
         raise ConfigError(f"two of the images are named {duplicate}, as their output files would be: predict them separately")
-    together = len({path.parent for path in files}) == 1
-    recording = recording_of(files[0]) if together else Recording()
+    recording = recording_of(files[0])
+    if len({path.parent for path in files}) > 1:
+        recording = Recording(recording.camera, recording.origin)  # masks and times of one folder are not those of all
     known_times = _times(recording, names) if rate is None and len(names) > 1 else None
     files, names, count = files[chosen], names[chosen], len(files)
     if not files:
@@ -112,7 +113,7 @@ def open_source(
 
     rate = (RATE if rate is None else rate) / (chosen.step or 1)
     if seconds is not None:
-        rate = (len(seconds) - 1) / (seconds[-1] - seconds[0])
+        rate = float(np.clip((len(seconds) - 1) / (seconds[-1] - seconds[0]), 1 / FASTEST, FASTEST))
     title = only.name if only is not None else f"{names[0]} to {names[-1]}"
     return Source(
         title=title,

@@ -53,6 +53,11 @@ def test_usual_cameras_are_accepted(camera, size):
     camera_check.check_intrinsics(*camera, size, "K")
 
 
+def test_intrinsics_of_the_picture_before_it_was_turned_are_named():
+    with pytest.raises(ConfigError, match=r"K: .* is that of a picture of 1920 x 1080, but this one is 1080 x 1920"):
+        camera_check.check_intrinsics(1500.0, 1500.0, 970.0, 530.0, (1920, 1080), "K")
+
+
 def test_fractions_of_the_size_are_named():
     with pytest.raises(ConfigError, match=r"K has the focal length fx=0.58 .* give it in pixels of the frame, not as a fraction"):
         camera_check.check_intrinsics(0.58, 1.92, 0.5, 0.5, (375, 1242), "K")

