@@ -53,8 +53,7 @@ def undistort(
     if not names:
         raise ConfigError(f"{pictures} has no {', '.join(SUFFIXES)} images")
     folder = out / "frames" / name
-    size = _decode(pictures / names[0]).shape[:2]
-    height, width = size
+    height, width = size = _read(pictures / names[0]).shape[:2]
     video_camera.describe(intrinsics, width, height, "--intrinsics")
     camera, straighten = video_camera.undistortion(intrinsics, distortion, width, height)
     content = video_camera.describe(camera, width, height, "--distortion")
@@ -64,22 +63,19 @@ def undistort(
         for picture in tqdm(names, desc=name, unit="frame", disable=None):
             target = folder / f"{Path(picture).stem}.{suffix}"
             if not target.is_file():
-                files.replace(target, _encoded(straighten(_of_size(pictures / picture, size)), suffix))
+                files.replace(target, _encoded(straighten(_read(pictures / picture, size)), suffix))
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror or error}): make room and run it again") from error
     return Undistorted(folder, len(names), size, camera)
 
 
-def _decode(path: Path) -> video_camera.Image:
+def _read(path: Path, size: tuple[int, int] | None = None) -> video_camera.Image:
+    """A picture, of the ``size`` (height, width) of the others."""
     try:
-        return frames.decode_image(path)
+        image = frames.decode_image(path)
     except frames.UnreadableFrame as error:
-        raise ConfigError(f"the image {path} is damaged or cut off: replace or remove it, then run this again") from error
-
-
-def _of_size(path: Path, size: tuple[int, int]) -> video_camera.Image:
-    image = _decode(path)
-    if image.shape[:2] != size:
+        raise ConfigError(f"the image {error} is damaged or cut off: replace or remove it, then run this again") from error
+    if size not in (None, image.shape[:2]):
         raise ConfigError(
             f"{path} has {image.shape[1]} x {image.shape[0]} pixels, the first picture {size[1]} x {size[0]}: "
             "undistort pictures of one camera at a time"
