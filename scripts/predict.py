@@ -3,8 +3,9 @@
     python scripts/predict.py --checkpoint=runs/kitti clip.mp4 --out=DIR --fov=60 --save=npy,colour,mp4 --viewer
 
 Without --checkpoint, runs the bundled model.
-The input is an image; two or more consecutive images; a folder, or a pattern in quotes; a video; or the folder of a KITTI raw
-drive. For each frame, DIR receives the requested formats under the frame's name:
+The input is an image; two or more consecutive images; a folder, or a pattern in quotes; a video; a KITTI raw drive or odometry
+sequence; or another folder in the layout of a data set (docs/data.md). For each frame, DIR receives the requested formats under
+the frame's name:
 
     npy         DIR/depth/*.npy             float32 (H, W), in the networks' unit, or in metres with one of the scales below
     png16       DIR/depth_png16/*.png       256 x depth, 16 bits, as KITTI's ground truth
@@ -55,7 +56,7 @@ def scale_of(flags: argparse.Namespace, source: inputs.Source) -> metric_scale.S
         raise ConfigError("--camera-pitch is used with --camera-height only: give both, or neither")
     if flags.speed is not None:
         speeds = inputs.speeds_of(source) if flags.speed == "oxts" else flags.speed
-        return metric_scale.Speed(speeds, source.rate)
+        return metric_scale.Speed(speeds, source.rate, source.seconds)
     if flags.truth is not None:
         return metric_scale.Median(inputs.truths_of(source, flags.truth))
     return 1.0 if flags.scale is None else flags.scale
@@ -75,8 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--save", default="npy,colour", help="formats, separated by commas (default: npy,colour)")
     parser.add_argument("--viewer", action="store_true", help="also write viewer.html")
     parser.add_argument("--frames", type=frames, default=inputs.EVERY, metavar="START:END:STEP", help="only these frames")
-    parser.add_argument("--rate", type=float, help="frames per second (default: of the video, or 10)")
-    parser.add_argument("--camera", type=int, choices=(2, 3), help="of a KITTI drive: 2 = left (default), 3 = right")
+    parser.add_argument("--rate", type=float, help="frames per second (default: times of the video or data set, or 10)")
+    parser.add_argument("--camera", type=int, choices=(2, 3), help="of a KITTI drive: 2 = left (default if there), 3 = right")
     parser.add_argument("--masks", type=Path, help="folder of NAME.png or NAME.npy, nonzero = dynamic object")
     parser.add_argument("--network", default="auto", choices=("auto", "teacher"), help="teacher: the single-frame network only")
     parser.add_argument("--cloud-depth", type=float, default=math.inf, help="largest depth in point clouds")

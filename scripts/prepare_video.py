@@ -5,12 +5,15 @@
 writes DIR/frames/clip/*.jpg and the camera, DIR/frames/clip/intrinsics.json. Frames in which the car stands are left out.
 DIR/check_clip.jpg shows three neighbouring frames and their alignment. After an interruption, the same command continues.
 Train with --config.data.source=folder --config.data.root=DIR.
+
+With a folder of pictures instead of a video, --intrinsics and --distortion undistort the pictures in the same way.
 """
 
 import math
 from pathlib import Path
 
 from dd_jax.prepare.triplet import jpeg
+from dd_jax.prepare.undistort import undistort
 from dd_jax.prepare.video import MIN_MOTION, Prepared, prepare
 from dd_jax.prepare.video_report import check_image, sentences
 from dd_jax.runtime import command_line, files
@@ -18,7 +21,7 @@ from dd_jax.runtime import command_line, files
 
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.Parser(__doc__)
-    parser.add_argument("video", type=Path, nargs="+")
+    parser.add_argument("video", type=Path, nargs="+", help="videos, or folders of pictures to undistort")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; each video becomes a clip in it")
     camera = parser.add_mutually_exclusive_group(required=True)
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees (dash cameras: often 60 to 120)")
@@ -45,6 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     for video in args.video:
         with command_line.job():
+            if video.is_dir():
+                done = undistort(video, args.out, args.intrinsics, args.distortion, "png" if args.png else "jpg")
+                camera = ",".join(f"{value:.6g}" for value in done.camera)
+                print(f"{done.folder}: {done.count} pictures of {done.size[1]} x {done.size[0]}, now with the camera {camera}")
+                continue
             result = prepare(
                 video, args.out, fov=args.fov, intrinsics=args.intrinsics, guess=args.guess, distortion=args.distortion,
                 every=args.every, start=args.start, end=args.end, min_motion=args.min_motion,

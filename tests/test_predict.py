@@ -379,7 +379,7 @@ def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatc
         (["--camera=3"], "error: --camera=3 is for KITTI drives"),
         (["--which=zz"], "is a single model, of step 0: which='zz' is for the checkpoints of a run"),
         (["--rate=inf", "--save=mp4"], "error: --rate=inf must be frames per second, between 0.001 and 1000"),
-        (["--intrinsics=0.58,1.92,0.5,0.5"], "error: K has the focal length fx=0.58 for frames that are 150 pixels wide"),
+        (["--intrinsics=0.58,1.92,0.5,0.5"], "error: --intrinsics has the focal length fx=0.58 for frames that are 150"),
         (["--scale=1", "--speed=3"], "not allowed with argument"),
         (["--masks=nowhere"], "error: --masks=nowhere is not a folder"),
     ],

@@ -7,8 +7,8 @@
 It is in ROOT, or in a clip's folder for that clip only. The EXIF orientation of images is applied; they must be free of lens
 distortion. Optional object masks are named as their frames: ``ROOT/masks[/CLIP]/NAME.png`` or ``.npy`` (nonzero = object; see
 ``--config.data.mask_format``), and so is prior depth: ``ROOT/priors[/CLIP]/NAME.png`` or ``.npy`` (inverse depth by another
-network). Frames are ordered by name; hidden files are ignored. Split files are optional, with lines ``[CLIP] NAME``; without
-them the last tenth of each clip is val and test.
+network). Frames are ordered by name (see ``runtime.file_order``); hidden files are ignored. Split files are optional, with lines
+``[CLIP] NAME``; without them the last tenth of each clip is val and test.
 """
 
 import json
@@ -21,9 +21,12 @@ from jaxtyping import Float32
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data.frames import MISSING, FrameFile, FrameTable, Listing, first_readable, frame_file, intrinsics
 from dd_jax.data.splits import keep_once, read_lines, refuse_absent, refuse_outside, split_file
-from dd_jax.runtime.files import Folders, natural_key
+from dd_jax.runtime.file_order import in_order
+from dd_jax.runtime.files import Folders
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+CAMERA = "intrinsics.json"
+
 VAL_SHARE = 10
 """One in this many frames, at the end of each clip, is for validation."""
 
@@ -78,7 +81,7 @@ def _clips(folders: Folders) -> Clips:
         raise ConfigError(f"the folder {frames} does not exist: put the images there, or make it with scripts/prepare_video.py")
     clips = {}
     for clip in ["", *sorted(entry.name for entry in frames.iterdir() if entry.is_dir())]:
-        names = sorted(filter(is_image, folders.stamps(_beside("frames", clip))), key=natural_key)
+        names = in_order(filter(is_image, folders.stamps(_beside("frames", clip))), frames / clip)
         first: dict[str, str] = {}
         twice = next((name for name in names if first.setdefault(Path(name).stem, name) != name), None)
         if twice is not None:
@@ -137,14 +140,25 @@ def _cameras(root: Path, clips: Clips, target: tuple[int, int]) -> dict[str, Flo
 
 
 def _camera(root: Path, clip: str, names: list[str], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    candidates = [root / _beside("frames", clip) / "intrinsics.json", root / "intrinsics.json"]
-    path = next((path for path in candidates if path.is_file()), None)
+    pictures = root / _beside("frames", clip)
+    path = camera_file(pictures, root)
     if path is None:
         raise ConfigError(
-            f"{candidates[-1]} does not exist: write the camera there, "
+            f"{root / CAMERA} does not exist: write the camera there, "
             'like {"width": 960, "height": 540, "fx": 831.4, "fy": 831.4, "cx": 479.5, "cy": 269.5}'
         )
-    return read_camera(path, [root / _beside("frames", clip) / name for name in names], target)
+    return read_camera(path, [pictures / name for name in names], target)
+
+
+def root_of(pictures: Path) -> Path | None:
+    """ROOT of images in ``ROOT/frames`` or ``ROOT/frames/CLIP``; None for any other folder."""
+    return next((place.parent for place in (pictures, pictures.parent) if place.name == "frames"), None)
+
+
+def camera_file(pictures: Path, root: Path | None) -> Path | None:
+    """``intrinsics.json`` beside the images, or in ROOT; None if there is none."""
+    places = (pictures / CAMERA, *([] if root is None else [root / CAMERA]))
+    return next((path for path in places if path.is_file()), None)
 
 
 def read_camera(path: Path, images: Sequence[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:

@@ -7,7 +7,6 @@ The readers (``kitti``, ``cityscapes``, ``folder``) list the files of a split (a
 import contextlib
 import dataclasses
 import io
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError
 from dd_jax.data import masks
+from dd_jax.data.camera_check import check_intrinsics
 from dd_jax.runtime.files import Found
 
 MISSING = -1
@@ -350,16 +350,10 @@ def intrinsics(
     With integers at pixel centres, coordinates scale as ``c' = (c + .5) s - .5``.
 
     Raises:
-      ConfigError: focal length not positive or principal point outside the image; the message names the file ``where``.
+      ConfigError: values that do not fit a picture of ``size``, see :func:`check_intrinsics`; the message begins with ``where``.
     """
+    check_intrinsics(fx, fy, cx, cy, size, where)
     height, width = size
-    if not (0 < fx < math.inf and 0 < fy < math.inf):
-        raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive and finite: correct the intrinsics there")
-    if not (0 <= cx < width < math.inf and 0 <= cy < height < math.inf):
-        raise ConfigError(
-            f"{where}: the principal point cx={cx:g} cy={cy:g} lies outside the image of {width:g} x {height:g}: "
-            "correct the intrinsics there"
-        )
     sx, sy = target[1] / width, target[0] / height
     return np.array([[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]], np.float32)
 

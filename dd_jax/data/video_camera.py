@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from jaxtyping import Float64
 
 from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_reader
@@ -61,7 +62,9 @@ def describe(camera: Intrinsics, width: int, height: int, where: str) -> dict[st
 def undistortion(
     camera: Intrinsics, coefficients: tuple[float, ...], width: int, height: int
 ) -> tuple[Intrinsics, Callable[[Image], Image]]:
-    """Intrinsics of the undistorted images and the function that undistorts: the largest image without empty borders.
+    """Intrinsics of the undistorted images and the function that undistorts.
+
+    The largest image of the same size and shape of pixels (fx : fy) without empty borders.
 
     Args:
       coefficients: k1, k2, p1, p2 and optionally k3 of Brown's model in OpenCV's convention.
@@ -71,7 +74,7 @@ def undistortion(
     """
     fx, fy, cx, cy = camera
     K, distortion = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.array(coefficients, float)
-    new, _ = cv2.getOptimalNewCameraMatrix(K, distortion, (width, height), 0)
+    new = _same_pixels(cv2.getOptimalNewCameraMatrix(K, distortion, (width, height), 0)[0], K, width, height)
     maps = cv2.initUndistortRectifyMap(K, distortion, None, new, (width, height), cv2.CV_32FC1)
     inside = [(axis > -1.5) & (axis < size + 0.5) for axis, size in zip(maps, (width, height))]  # NaN counts as outside
     share = float(np.mean(inside[0] & inside[1]))
@@ -82,6 +85,16 @@ def undistortion(
         )
     straight = float(new[0, 0]), float(new[1, 1]), float(new[0, 2]), float(new[1, 2])
     return straight, lambda image: cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _same_pixels(
+    stretched: Float64[np.ndarray, "3 3"], K: Float64[np.ndarray, "3 3"], width: int, height: int
+) -> Float64[np.ndarray, "3 3"]:
+    """The largest view inside that of ``stretched``, about its centre, whose pixels have the proportions of those of ``K``."""
+    middle = np.linalg.solve(stretched, [(width - 1) / 2, (height - 1) / 2, 1])  # the ray at its centre
+    new = K * max(stretched[0, 0] / K[0, 0], stretched[1, 1] / K[1, 1])
+    new[:, 2] = (width - 1) / 2 - new[0, 0] * middle[0], (height - 1) / 2 - new[1, 1] * middle[1], 1
+    return new
 
 
 def _stated_focal(video: Path) -> float | None:

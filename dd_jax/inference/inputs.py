@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import glob
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +13,24 @@ from jaxtyping import Bool, Float32
 
 from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_camera, video_reader
-from dd_jax.data.folder import SUFFIXES, is_image, read_camera
+from dd_jax.data.folder import SUFFIXES, is_image
 from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
-from dd_jax.data.kitti.calibration import drive_camera
+from dd_jax.data.kitti import timestamps
 from dd_jax.data.kitti.raw import read_annotated
+from dd_jax.data.recordings import Recording, find_pictures, recording_of
 from dd_jax.data.video_camera import Intrinsics
 from dd_jax.data.video_reader import FASTEST, Image
+from dd_jax.runtime.file_order import in_order, stamps_of
 from dd_jax.runtime.files import natural_key
+
+log = logging.getLogger(__name__)
 
 EVERY = slice(None)
 RATE = 10.0
 """Frames per second of drives, and of images by default."""
 
-LEFT = 2
-"""Default camera of a KITTI drive."""
+GAP = 1.5
+"""Intervals longer than this many usual ones are gaps."""
 
 FORWARD_SPEED = 8
 """Column of KITTI's oxts files with the forward speed in m/s."""
@@ -45,6 +51,7 @@ class Source:
     rate: float  # frames per second
     drive: Path | None = None  # folder of a KITTI drive
     mask_folder: Path | None = None  # of the data set
+    seconds: Sequence[float] | None = None  # of each frame; None: they come at ``rate``
 
 
 def open_source(
@@ -60,12 +67,12 @@ def open_source(
 
     Args:
       inputs: an image; several images, consecutive in this order; a folder or a pattern (``drive/*.jpg``), in the order of
-        names; a video; or the folder of a KITTI raw drive.
+        names; a video; or a folder in the layout of a data set (see ``data.recordings``): a KITTI drive or sequence, ...
       chosen: range of frames, like ``slice(100, 200, 2)``.
-      camera: of a drive, 2 (left, the default) or 3.
-      intrinsics, fov: in pixels, or the horizontal field of view in degrees. Default: a drive's calibration, a folder's
-        ``intrinsics.json``, or a guess.
-      rate: frames per second. Default: that of the video, or 10.
+      camera: of a drive or sequence, 2 (left) or 3. Default: the one that there is, 2 if there are both.
+      intrinsics, fov: in pixels, or the horizontal field of view in degrees. Default: the calibration of the data set, a
+        folder's ``intrinsics.json``, or a guess.
+      rate: frames per second. Default: the times of the video or data set, those in the names of images, or 10.
 
     Raises:
       ConfigError: no frame, a first frame that cannot be decoded, or an invalid camera or rate.
@@ -73,15 +80,10 @@ def open_source(
     if rate is not None and not 1 / FASTEST <= rate <= FASTEST:
         raise ConfigError(f"--rate={rate:g} must be frames per second, between {1 / FASTEST:g} and {FASTEST:g}")
     only = Path(inputs[0]).expanduser() if len(inputs) == 1 else None
-    drive, masks = None, None
-    has_camera_flag, camera = camera is not None, camera or LEFT
-    if only is not None and only.is_dir() and (only / f"image_0{camera}").is_dir():
-        drive, masks = only, only / f"mask_0{camera}" / "data"
-        files = _image_files(only / f"image_0{camera}" / "data")
-    elif has_camera_flag:
+    if only is not None and only.is_dir():
+        files = _image_files(find_pictures(only, camera))
+    elif camera is not None:
         raise ConfigError(f"--camera={camera} is for KITTI drives: {inputs[0]} has no folder image_0{camera}")
-    elif only is not None and only.is_dir():
-        files = _image_files(only)
     elif only is not None and only.is_file() and only.suffix.lower() not in SUFFIXES:
         return _video(only, chosen, intrinsics, fov, rate)
     else:
@@ -91,25 +93,27 @@ def open_source(
     duplicate = next((name for name, after in zip(sorted(names), sorted(names)[1:]) if name == after), None)
     if duplicate is not None:
         raise ConfigError(f"two of the images are named {duplicate}, as their output files would be: predict them separately")
+    recording = recording_of(files[0])
+    if len({path.parent for path in files}) > 1:
+        recording = Recording(recording.camera, recording.origin)  # masks and times of one folder are not those of all
+    known_times = _times(recording, names) if rate is None and len(names) > 1 else None
     files, names, count = files[chosen], names[chosen], len(files)
     if not files:
         raise ConfigError(f"--frames leaves none of the {count} frames of {inputs[0]}")
+    seconds = None if known_times is None else _irregular(known_times[chosen], names, chosen.step or 1)
     height, width = _decode(files[0]).shape[:2]
     known = _given_camera(intrinsics, fov, (height, width))
-    if known is None and drive is not None:
-        calibration = drive.resolve().parent / "calib_cam_to_cam.txt"
-        known = drive_camera(calibration, camera, (height, width)), f"calibration of the drive, {calibration}"
-    camera_file = files[0].parent / "intrinsics.json"
-    if known is None and camera_file.is_file():
-        known = read_camera(camera_file, files[:1], (height, width)), f"from {camera_file}"
+    if known is None and recording.camera is not None:
+        known = recording.camera(files, (height, width)), recording.origin
     K, sentence = known or _guessed_camera(files[0], (height, width))
 
     def read(requested: Callable[[int], bool]) -> Iterator[Image | None]:
         for place, path in enumerate(files):
             yield _decode(path) if requested(place) else None
 
-    step = chosen.step or 1
-    rate = (RATE if rate is None else rate) / step
+    rate = (RATE if rate is None else rate) / (chosen.step or 1)
+    if seconds is not None:
+        rate = float(np.clip((len(seconds) - 1) / (seconds[-1] - seconds[0]), 1 / FASTEST, FASTEST))
     title = only.name if only is not None else f"{names[0]} to {names[-1]}"
     return Source(
         title=title,
@@ -121,9 +125,30 @@ def open_source(
         K=K,
         camera=sentence,
         rate=rate,
-        drive=drive,
-        mask_folder=masks,
+        drive=recording.drive,
+        mask_folder=recording.masks,
+        seconds=seconds,
     )
+
+
+def _times(recording: Recording, names: Sequence[str]) -> list[Decimal] | None:
+    """The time of each frame by the data set's file of time stamps or by the frames' names; None if neither states it."""
+    return stamps_of(names) if recording.times is None else timestamps.seconds_of(recording.times, names)
+
+
+def _irregular(times: list[Decimal], names: Sequence[str], step: int) -> list[float] | None:
+    """Seconds since the first frame; None where that is the time at :data:`RATE`. Warns about gaps."""
+    seconds = [float(time - times[0]) for time in times]
+    intervals = np.diff(seconds)
+    if not intervals.size or not (intervals > 0).all() or np.allclose(intervals, step / RATE, rtol=0, atol=1e-6):
+        return None
+    usual, longest = float(np.median(intervals)), int(intervals.argmax())
+    if intervals[longest] > GAP * usual:
+        log.warning(
+            "%g s pass between the frames %s and %s, %g s between most: frames are missing there, and the networks match across "
+            "the gap; --frames leaves a part out", intervals[longest], names[longest], names[longest + 1], usual,
+        )  # fmt: skip
+    return seconds
 
 
 def masks_of(source: Source, folder: Path | None) -> Callable[[int], Bool[np.ndarray, "H W"] | None]:
@@ -197,10 +222,10 @@ def _stamp(path: Path) -> str:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if is_image(path.name)] if folder.is_dir() else []
-    if not found:
+    names = [path.name for path in folder.iterdir() if is_image(path.name)] if folder.is_dir() else []
+    if not names:
         raise ConfigError(f"{folder} has no {', '.join(SUFFIXES)} images")
-    return sorted(found, key=lambda path: natural_key(path.name))
+    return [folder / name for name in in_order(names, folder)]
 
 
 def _files(inputs: Sequence[str]) -> list[Path]:
@@ -210,7 +235,12 @@ def _files(inputs: Sequence[str]) -> list[Path]:
         matches = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
         if not matches:
             raise ConfigError(f"{text} does not exist: name images, a folder, a pattern in quotes, a video or a KITTI drive")
-        found += sorted(matches, key=lambda path: natural_key(str(path)))
+        folders = sorted({path.parent for path in matches}, key=lambda folder: natural_key(str(folder)))
+        found += [
+            folder / name
+            for folder in folders
+            for name in in_order((path.name for path in matches if path.parent == folder), folder)
+        ]
     other = next((path for path in found if path.suffix.lower() not in SUFFIXES), None)
     if other is not None:
         raise ConfigError(f"{other} is not a {', '.join(SUFFIXES)} image: give a folder or a video as the only input")

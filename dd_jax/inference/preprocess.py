@@ -15,12 +15,6 @@ from dd_jax.types import Batch
 
 Item = TypeVar("Item")
 
-WIDEST = 1 / 20
-"""Smallest focal length as a fraction of the width: 169 degrees. A smaller one was divided by the image size."""
-
-WITHOUT_CAMERA = (1.0, 1.0, 0.0, 0.0)
-"""Focal lengths and principal point, in pixels, for a network that does not use the intrinsics."""
-
 
 class NetworkInput(NamedTuple):
     """One frame at the networks' size."""
@@ -64,19 +58,13 @@ def camera(K: np.ndarray | None, size: tuple[int, int], config: DataConfig) -> F
     """
     target = config.height, config.width
     if K is None:
-        return frames.intrinsics(*WITHOUT_CAMERA, size, target, "K")
+        return np.eye(3, dtype=np.float32)  # for a network that does not use it
     if not isinstance(K, np.ndarray) or K.shape != (3, 3) or K.dtype.kind not in "fiu":
         raise ConfigError(f"K must be an array of shape (3, 3), in pixels of the frame: it is {_shape(K)}")
     rest = K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]]
     if not np.array_equal(rest, [0, 0, 0, 0, 1]):
         raise ConfigError(f"K must be ((fx, 0, cx), (0, fy, cy), (0, 0, 1)), without skew: it is {K.tolist()}")
-    found = frames.intrinsics(*(float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))), size, target, "K")
-    if K[0, 0] < WIDEST * size[1]:
-        raise ConfigError(
-            f"K has the focal length fx={K[0, 0]:g} for frames that are {size[1]} pixels wide, nearly 180 degrees: "
-            "give it in pixels of the frame, not as a fraction of its size"
-        )
-    return found
+    return frames.intrinsics(*(float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))), size, target, "K")
 
 
 def check_size(size: tuple[int, int], first: tuple[int, int], where: str) -> None:

@@ -119,6 +119,24 @@ def test_all_invalid_cameras_named_at_once(video):
         open_split(video.config, "train")
 
 
+def test_camera_of_another_size_is_refused_at_the_start(video):
+    video.write_frames(4)
+    video.write_camera(cx=15.5, cy=7.5)
+    with pytest.raises(ConfigError, match=r"intrinsics.json: .* of 64 x 32, .* likely those of a picture of about 32 x 16: give"):
+        open_split(video.config, "train")
+    video.write_camera(width=32, height=16, fx=25.0, fy=26.0, cx=15.5, cy=7.5)
+    np.testing.assert_allclose(open_split(video.config, "train")[0].K[:2], [[50, 0, 31.5], [0, 52, 15.5]])
+
+
+def test_frames_named_by_time_are_in_the_order_of_time(video):
+    video.write_frames(3)
+    for frame, time in enumerate(("1341846313.5", "1341846313.592", "1341846313.6")):
+        (video.root / f"frames/{frame}.png").rename(video.root / f"frames/{time}.png")
+    source = open_split(video.config, "train")
+    assert targets(source) == ["1341846313.592"]
+    np.testing.assert_array_equal(source[0].images[2], video.picture(2, 32, 64))
+
+
 def test_image_size_measured_after_orientation(video):
     """32 x 64 in the file, 64 x 32 with its orientation applied, for training and for the intrinsics."""
     video.write_frames(4)

@@ -100,6 +100,24 @@ def test_undistorted_image_matches_new_intrinsics(coefficients):
     assert np.mean(np.abs(seen[..., 0].astype(int) - scene(*rays(CAMERA)))) > 2  # the distortion is visible
 
 
+@pytest.mark.parametrize(
+    ("camera", "coefficients", "size"),
+    [
+        ((959.791, 956.9251, 696.0217, 224.1806), (-0.3691481, 0.1968681, 0.001353473, 0.0005677587, -0.06770705), (1392, 512)),
+        ((150.0, 152.0, 101.0, 60.0), (0.15, -0.02, 0.0, 0.001), (200, 120)),
+        ((150.0, 300.0, 60.0, 101.0), (-0.2, 0.05, 0.001, -0.002), (120, 200)),
+    ],
+)
+def test_undistortion_keeps_the_proportions_of_pixels(camera, coefficients, size):
+    """The first is the lens of KITTI's camera 2."""
+    (fx, fy, cx, cy), straighten = video_camera.undistortion(camera, coefficients, *size)
+    assert fx / fy == pytest.approx(camera[0] / camera[1])
+    assert 0.7 < fx / camera[0] < 1.4 and abs(cx / size[0] - 0.5) < 0.1 and abs(cy / size[1] - 0.5) < 0.1
+    inner = np.zeros((size[1], size[0], 3), np.uint8)
+    inner[1:-1, 1:-1] = 255
+    assert np.mean(straighten(inner) > 0) > 0.98  # no empty borders
+
+
 def test_zero_distortion_is_identity(picture):
     camera, straighten = video_camera.undistortion(CAMERA, (0.0, 0.0, 0.0, 0.0), *SIZE)
     np.testing.assert_allclose(camera, CAMERA, atol=1.5)

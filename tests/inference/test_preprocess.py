@@ -32,7 +32,8 @@ def test_intrinsics_are_resized():
     K = np.array([[100, 0, 74.5], [0, 90, 44.5], [0, 0, 1]])
     expected = frames.intrinsics(100.0, 90.0, 74.5, 44.5, (90, 150), (64, 96), "x")
     np.testing.assert_array_equal(preprocess.camera(K, (90, 150), DATA), expected)
-    np.testing.assert_allclose(preprocess.camera(K, (64, 96), DATA), K, rtol=1e-6)
+    own = np.array([[100, 0, 47.5], [0, 90, 31.5], [0, 0, 1]])
+    np.testing.assert_allclose(preprocess.camera(own, (64, 96), DATA), own, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def test_invalid_frame_raises(image, message):
         (np.array([[50, 0, 40], [0, 50, 40], [0, 0, 2.0]]), "without skew: it is"),
         (np.array([[0.5, 0, 0.5], [0, -1, 0.5], [0, 0, 1]]), "focal lengths fx=0.5 fy=-1 must be positive"),
         (np.array([[50, 0, 400], [0, 50, 40], [0, 0, 1.0]]), "principal point cx=400 cy=40 lies outside the image of 150 x 90"),
+        (np.array([[50, 0, 24.5], [0, 50, 14.5], [0, 0, 1.0]]), "likely those of a picture of about 50 x 30: give"),
     ],
 )
 def test_invalid_intrinsics_raise(K, message):

@@ -126,7 +126,7 @@ def test_links_and_invalid_images_do_not_stop_check(own, tmp_path):
     ("changes", "words"),
     [
         ({"fx": 400.0, "fy": 400.0}, "horizontal field of view of 9 degrees"),
-        ({"fx": 3.0, "fy": 3.0}, "horizontal field of view of 169 degrees"),
+        ({"fx": 3.3, "fy": 3.3}, "horizontal field of view of 168 degrees"),
         ({"cx": 60.0}, "principal point at 94% of the width"),
     ],
 )
@@ -134,6 +134,14 @@ def test_implausible_cameras_are_problems(own, changes, words):
     own.camera("a", **changes)
     report = check(own.config, ["train"])
     assert "the camera of a 1 and 2 more samples" in problem(report, words)
+
+
+def test_camera_of_another_size_is_a_problem(own):
+    own.camera("a", cx=23.5, cy=11.5)
+    sizes = (
+        "at 38% of the width and 38% of the height of 64 x 32, so these intrinsics are likely those of a picture of about 48 x"
+    )
+    assert "frames/a/intrinsics.json" in problem(check(own.config), sizes)
 
 
 def test_non_square_pixels_noted(own):

@@ -83,6 +83,8 @@ def test_unreadable_input_raises(clip, tmp_path):
         video.prepare(path, tmp_path / "out", fov=200.0)
     with pytest.raises(ConfigError, match=r"--intrinsics.*cx=200.*160 x 96"):
         video.prepare(path, tmp_path / "out", intrinsics=(100.0, 100.0, 200.0, 48.0))
+    with pytest.raises(ConfigError, match=r"--intrinsics: .* likely those of a picture of about 120 x 72: give all four"):
+        video.prepare(path, tmp_path / "out", intrinsics=(100.0, 100.0, 59.5, 35.5))
     for camera in ({}, {"fov": 60.0, "guess": True}):
         with pytest.raises(ConfigError, match=r"give the camera as --intrinsics.*--fov.*--guess"):
             video.prepare(path, tmp_path / "out", **camera)

@@ -18,7 +18,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError
+from dd_jax.data.camera_check import RESIZED, check_intrinsics, off_centre, picture_size, stretch
 from dd_jax.data.frames import intrinsics
 from dd_jax.runtime.files import Folders
 
@@ -42,10 +43,14 @@ KEPT = (0.0, 1.0, 0.0, KEPT_ROWS / ORIGINAL_SIZE[0])
 HOMES = ("train", "val", "test")
 """Cityscapes' official parts; each city belongs to one."""
 
+IMAGE_FOLDERS = ("leftImg8bit_sequence", "leftImg8bit")
 CAMERA_FOLDERS = ("camera", "camera_trainvaltest/camera")
 
 CAMERA_SIZE = (384, 1024)
 """Image size that ``_cam.txt`` refers to, whatever the size of the images (some versions of the script swap the two)."""
+
+LENS_SHIFT = 0.1
+"""Largest distance of the principal point from the centre of the whole image, as a share of its size; Cityscapes' is 0.036."""
 
 NOTE, UNFINISHED = "triplets.json", "unfinished"
 """Note beside preprocessed triplets: their settings, and the cities that may be incomplete."""
@@ -161,11 +166,23 @@ class Camera:
         return intrinsics(self.fx, self.fy, self.u0, self.v0, (KEPT_ROWS, ORIGINAL_SIZE[1]), target, str(self.path))
 
 
-def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+def check_whole(image: Path, size: tuple[int, int]) -> None:
+    """Raises ConfigError if an image of ``size`` (height, width) has other proportions than the camera files are for."""
+    if stretch(size, ORIGINAL_SIZE) > RESIZED:
+        raise ConfigError(
+            f"{image} has {size[1]} x {size[0]} pixels, but the camera files are for {ORIGINAL_SIZE[1]} x {ORIGINAL_SIZE[0]}: "
+            "take whole frames, or ones resized as a whole"
+        )
+
+
+def read_camera_text(path: Path, frame: tuple[int, int], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
     """Intrinsics at the ``target`` size (height, width) from SfMLearner's nine numbers.
 
+    Args:
+      frame: size (height, width) of the triplets' frames, which some versions of the script use instead of 1024 x 512.
+
     Raises:
-      ConfigError: the file is absent, or does not hold nine valid numbers.
+      ConfigError: the file is absent, does not hold nine valid numbers, or is for images of another size.
     """
     try:
         fx, _, cx, _, fy, cy, _, _, _ = values = [float(word) for word in path.read_text().split(",")]
@@ -173,7 +190,34 @@ def read_camera_text(path: Path, target: tuple[int, int]) -> Float32[np.ndarray,
             raise ValueError("not finite")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} must hold nine numbers, fx,0,cx,0,fy,cy,0,0,1, separated by commas") from error
+    whole, own = (round(height / KEPT[3]) for height in (CAMERA_SIZE[0], frame[0]))
+    off, own_off = (off_centre(cx, cy, size) for size in ((whole, CAMERA_SIZE[1]), (own, frame[1])))
+    if off > LENS_SHIFT or own_off + LENS_SHIFT / 5 < off:
+        likely = (own, frame[1]) if own_off < LENS_SHIFT else (2 * cy + 1, 2 * cx + 1)
+        raise ConfigError(
+            f"{path} is for images of {likely[1]:.0f} x {likely[0]:.0f}: its principal point is cx={cx:g} cy={cy:g}, but the "
+            f"file must be for {CAMERA_SIZE[1]} x {whole}, whatever the size of the frames (these have {frame[1]} x {frame[0]}): "
+            f"make the triplets again with scripts/prepare_cityscapes.py, or multiply fx, cx by {CAMERA_SIZE[1] / likely[1]:.4g} "
+            f"and fy, cy by {whole / likely[0]:.4g}"
+        )
     return intrinsics(fx, fy, cx, cy, CAMERA_SIZE, target, str(path))
+
+
+def whole_camera(images: Sequence[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics of whole images in ``ROOT/leftImg8bit_sequence/{train,val,test}/CITY`` at the ``target`` size (height, width).
+
+    Raises:
+      ConfigError: other file names, no camera file, an invalid one, or cropped images.
+    """
+    image = images[0].absolute()
+    home, city = image.parts[-3:-1]
+    numbers = frame_numbers([image.name], city, "_leftImg8bit.png")
+    if not numbers:
+        raise ConfigError(f"{image} is not named {city}_SSSSSS_FFFFFF_leftImg8bit.png: give it that name, or give the camera")
+    check_whole(*(picture_size(images) or (image, ORIGINAL_SIZE)))
+    ((sequence, (number,)),) = numbers.items()
+    camera = Cameras(Tree(image.parents[3])).of(home, city, sequence, number)
+    return intrinsics(camera.fx, camera.fy, camera.u0, camera.v0, ORIGINAL_SIZE, target, str(camera.path))
 
 
 class Cameras:
@@ -222,4 +266,5 @@ class Cameras:
             raise ConfigError(f"{path} has no intrinsic fx, fy, u0, v0: unpack Cityscapes' camera archive again") from error
         if not all(map(math.isfinite, (fx, fy, u0, v0))):
             raise ConfigError(f"{path}: intrinsic fx={fx:g} fy={fy:g} u0={u0:g} v0={v0:g} must be finite numbers")
+        check_intrinsics(fx, fy, u0, v0, ORIGINAL_SIZE, str(path))
         return Camera(path, fx, fy, u0, v0, baseline)

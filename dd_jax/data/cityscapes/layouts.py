@@ -8,16 +8,21 @@ import numpy as np
 from jaxtyping import Float32
 
 from dd_jax.config import ConfigError, DataConfig
+from dd_jax.data.camera_check import picture_size
 from dd_jax.data.cityscapes import splits as rules
 from dd_jax.data.cityscapes.files import (
+    CAMERA_SIZE,
     HOMES,
+    IMAGE_FOLDERS,
     KEPT,
+    ORIGINAL_SIZE,
     STEP,
     UNFINISHED,
     Cameras,
     Entry,
     Numbers,
     Tree,
+    check_whole,
     frame_numbers,
     full_triplets,
     read_camera_text,
@@ -38,12 +43,18 @@ class Sequences:
         self.step = STEP * config.frame_step  # from a target to its neighbours
         self.tree = Tree(self.root)
         self.folders, self.cameras, self.home = self.tree.folders, Cameras(self.tree), functools.cache(self._home)
+        self._pictures: dict[str, tuple[Path, tuple[int, int]] | None] = {}
 
     def _home(self, city: str) -> str:
         """The part of the data set (train, val, test) that a city belongs to."""
         bases = ("leftImg8bit_sequence", "leftImg8bit", "camera", "mask_sequence")
         places = ((base, home) for base in bases for home in HOMES)
         return next((home for base, home in places if (self.root / base / home / city).is_dir()), HOMES[0])
+
+    def picture(self, city: str, image: Path) -> tuple[Path, tuple[int, int]] | None:
+        """An image of a city, which may be this one, and its size (height, width); None while none could be read."""
+        self._pictures[city] = self._pictures.get(city) or picture_size([image])
+        return self._pictures[city]
 
     def by_rule(self, split: str) -> list[Entry]:
         """The entries of a split without a list file."""
@@ -83,8 +94,7 @@ class Sequences:
     def frame(self, city: str, sequence: str, number: int) -> FrameFile | None:
         """A frame with its mask and prior depth; None if it has no image."""
         home, name = self.home(city), f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
-        bases = ("leftImg8bit_sequence", "leftImg8bit")
-        image = next(filter(None, (self.folders.find(f"{base}/{home}/{city}", name) for base in bases)), None)
+        image = next(filter(None, (self.folders.find(f"{base}/{home}/{city}", name) for base in IMAGE_FOLDERS)), None)
         return self.complete(image, KEPT, city, sequence, number)
 
     def complete(self, image: Found, box: Box, *frame: str | int) -> FrameFile | None:
@@ -113,6 +123,7 @@ class Sequences:
 
     def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
         """Intrinsics at ``size`` (height, width)."""
+        check_whole(*(self.picture(entry[0], self.root / self.frame(*entry).image) or (self.root, ORIGINAL_SIZE)))
         return self.cameras.of(self.home(entry[0]), *entry).matrix(size)
 
 
@@ -158,4 +169,5 @@ class Triplets(Sequences):
 
     def matrix(self, entry: Entry, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
         image = self.root / self.frame(*entry).image  # of another triplet for a target without its own
-        return read_camera_text(image.with_name(f"{image.stem}_cam.txt"), size)
+        _, (height, width) = self.picture(entry[0], image) or ("", (CAMERA_SIZE[0], 3 * CAMERA_SIZE[1]))
+        return read_camera_text(image.with_name(f"{image.stem}_cam.txt"), (height, width // 3), size)

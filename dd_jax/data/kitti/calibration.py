@@ -1,15 +1,20 @@
 """KITTI's calibration files and the intrinsics in them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 from dd_jax.config import ConfigError
+from dd_jax.data.camera_check import check_pictures, picture_size
 from dd_jax.data.frames import intrinsics
 
 NOMINAL = (0.58, 1.92, 0.5, 0.5)
 """Constant intrinsics of Monodepth2: fx / W, fy / H, cx / W, cy / H."""
+
+CALIBRATION = "calib_cam_to_cam.txt"
+"""File of the cameras of a date, in the date's folder."""
 
 LARGEST = 10_000
 """Maximum image width and height in pixels; KITTI's images are 1,242 wide."""
@@ -52,16 +57,39 @@ def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " 
     return values
 
 
-def drive_camera(path: Path, camera: int, size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
-    """Intrinsics of a rectified colour camera at ``size`` (height, width) from ``calib_cam_to_cam.txt``.
+def drive_camera(path: Path, camera: int, images: Iterable[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:
+    """Intrinsics of a rectified camera at the ``target`` size (height, width) from :data:`CALIBRATION`.
+
+    Args:
+      images: of this camera, one of which is compared with the calibration.
 
     Raises:
-      ConfigError: the file is absent or invalid.
+      ConfigError: the file is absent or invalid, or as :func:`check_rectified`.
     """
     values = read_calibration(path, **{f"P_rect_0{camera}": 12, f"S_rect_0{camera}": 2})
+    check_rectified(path, camera, images)
     (fx, _, cx, _), (_, fy, cy, _), _ = values[f"P_rect_0{camera}"].reshape(3, 4)
     rectified = tuple(values[f"S_rect_0{camera}"][::-1])
-    return intrinsics(fx, fy, cx, cy, rectified, size, f"{path} (P_rect_0{camera})")
+    return intrinsics(fx, fy, cx, cy, rectified, target, f"{path} (P_rect_0{camera})")
+
+
+def check_rectified(path: Path, camera: int, images: Iterable[Path]) -> None:
+    """Compares the first picture with the sizes in :data:`CALIBRATION`, if there are any.
+
+    Raises:
+      ConfigError: the picture was cropped, or is not rectified.
+    """
+    values = parse_calibration(path.read_text(errors="replace")) if path.is_file() else {}
+    rectified, raw = (_size(values.get(f"{key}_0{camera}")) for key in ("S_rect", "S"))
+    found = picture_size(images) if rectified is not None else None
+    if found is not None:
+        check_pictures(*found, rectified, f"{path} (S_rect_0{camera})", raw)
+
+
+def _size(value: Float[np.ndarray, " n"] | str | None) -> tuple[int, int] | None:
+    """(height, width) from a width and a height."""
+    known = isinstance(value, np.ndarray) and value.size == 2 and np.isfinite(value).all() and (value >= 1).all()
+    return (int(value[1]), int(value[0])) if known else None
 
 
 def nominal_camera(size: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:

@@ -17,9 +17,17 @@ from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import ground_truth_file, published_order
 from dd_jax.data.frames import FrameFile, GroundTruth, Listing, UnreadableFrame, decode_depth, frame_file, object_mask
 from dd_jax.data.kitti import odometry, splits
-from dd_jax.data.kitti.calibration import AGAIN, drive_camera, nominal_camera, parse_calibration, read_calibration
+from dd_jax.data.kitti.calibration import (
+    AGAIN,
+    CALIBRATION,
+    check_rectified,
+    drive_camera,
+    nominal_camera,
+    parse_calibration,
+    read_calibration,
+)
 from dd_jax.data.kitti.splits import Entry
-from dd_jax.data.kitti.triplets import list_triplets
+from dd_jax.data.kitti.triplets import images_by_camera, list_triplets
 from dd_jax.runtime.files import Folders
 
 
@@ -76,11 +84,15 @@ def list_split(config: DataConfig, split: str) -> Listing:
         return f"{root}/{folder}/image_0{camera}/data/{frame:010d}.jpg|.png"
 
     files, triplets = list_triplets(entries, file_of, image_path, source, config.frame_step)
+    images = images_by_camera(root, entries, files, triplets)
 
     @functools.cache
-    def camera_of(date: str, camera: int) -> Float32[np.ndarray, "3 3"]:
-        nominal = config.intrinsics == "nominal"
-        return nominal_camera(size) if nominal else drive_camera(root / date / "calib_cam_to_cam.txt", camera, size)
+    def camera_of(folder: str, camera: int) -> Float32[np.ndarray, "3 3"]:
+        path = root / folder.split("/")[0] / CALIBRATION
+        if config.intrinsics == "nominal":
+            check_rectified(path, camera, images[folder, camera])
+            return nominal_camera(size)
+        return drive_camera(path, camera, images[folder, camera], size)
 
     names = splits.lines(entries)
     out_of_order = published_order.other_order(names) if config.split else ""  # custom lists define their own order
@@ -89,7 +101,7 @@ def list_split(config: DataConfig, split: str) -> Listing:
         root=root,
         files=files,
         triplets=triplets,
-        K=np.stack([camera_of(folder.split("/")[0], camera) for folder, _, camera in entries]),
+        K=np.stack([camera_of(folder, camera) for folder, _, camera in entries]),
         names=names,
         ground_truth=truth,
         truth_files=truth.files,
@@ -136,7 +148,7 @@ class _GroundTruth:
         self.texts = functools.cache(self._texts)
 
     def _texts(self, date: str, camera: int) -> tuple[str, str]:
-        cameras, scanner = self.root / date / "calib_cam_to_cam.txt", self.root / date / "calib_velo_to_cam.txt"
+        cameras, scanner = self.root / date / CALIBRATION, self.root / date / "calib_velo_to_cam.txt"
         read_calibration(cameras, **{"R_rect_00": 9, f"P_rect_0{camera}": 12, "S_rect_02": 2})
         read_calibration(scanner, R=9, T=3)
         return cameras.read_text(errors="replace"), scanner.read_text(errors="replace")

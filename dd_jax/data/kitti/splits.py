@@ -11,7 +11,7 @@ their published order, which depth files of other programs depend on, is in the 
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dd_jax.config import ConfigError, DataConfig
@@ -35,8 +35,11 @@ LISTS = {
 COPY = "copy it from the splits folder of the public Monodepth2 or ManyDepth repository"
 
 
-def read(config: DataConfig, part: str) -> tuple[list[Entry], str]:
+def read(config: DataConfig, part: str, exists: Callable[[str, int, int], bool] | None = None) -> tuple[list[Entry], str]:
     """The frames of "train", "val" or "test" of ``config.split``, and their source for messages.
+
+    Args:
+      exists: if given, frames of a rule of which it is False are left out, with a warning; those of a list never.
 
     Raises:
       ConfigError: the split needs a list that is absent, or the list is damaged or of another split.
@@ -52,6 +55,8 @@ def read(config: DataConfig, part: str) -> tuple[list[Entry], str]:
     lists = tests if part == "test" else (f"{folder}/{part}_files.txt",)
     found = [(name, _find(config, name)) for name in lists]
     entries = [entry for name, path in found for entry in (_by_rule(config, name) if path is None else _checked(path, name))]
+    if exists is not None and all(path is None for _, path in found):
+        entries = _existing(entries, exists, config)
     return entries, " and ".join(name if path is None else str(path) for name, path in found)
 
 
@@ -139,6 +144,14 @@ def _whole(name: str) -> list[Entry] | None:
         case "odom", _:
             return odometry()
     return None
+
+
+def _existing(entries: list[Entry], exists: Callable[[str, int, int], bool], config: DataConfig) -> list[Entry]:
+    """The entries that exist; all if none does, so that the caller names what is absent."""
+    found = [entry for entry in entries if exists(*entry)]
+    if 0 < len(found) < len(entries):
+        log.warning("%s: %d of the %d published frames are below %s", config.split, len(found), len(entries), config.root)
+    return found or entries
 
 
 def _find(config: DataConfig, name: str) -> Path | None:

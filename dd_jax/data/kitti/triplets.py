@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
@@ -9,6 +10,7 @@ from jaxtyping import Int32
 from dd_jax.data.frames import FrameFile, FrameTable
 from dd_jax.data.kitti.splits import Entry
 from dd_jax.data.splits import refuse_absent
+from dd_jax.types import TARGET
 
 
 def list_triplets(
@@ -36,3 +38,13 @@ def list_triplets(
     triplets = np.array([[position(f, t + offset, c) for offset in (-step, 0, step)] for f, t, c in entries], np.int32)
     refuse_absent([image_path(*entry) for entry, row in zip(entries, triplets) if row[1] < 0], len(entries), source)
     return table.files, triplets
+
+
+def images_by_camera(
+    root: Path, entries: list[Entry], files: list[FrameFile], triplets: Int32[np.ndarray, "n 3"]
+) -> dict[tuple[str, int], list[Path]]:
+    """The target images of each folder and camera."""
+    images: dict[tuple[str, int], list[Path]] = {}
+    for (folder, _, camera), row in zip(entries, triplets):
+        images.setdefault((folder, camera), []).append(root / files[row[TARGET]].image)
+    return images

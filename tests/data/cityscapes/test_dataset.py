@@ -75,6 +75,29 @@ def test_camera_independent_of_image_size(dump, size):
     np.testing.assert_allclose(sample.K[1], [0, 1132.5 * sy, 257 * sy - 0.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize("width, rows", [(416, 171), (832, 341), (640, 320), (512, 256), (896, 448), (2048, 1024)])
+def test_triplets_with_cameras_of_their_own_size_are_refused(dump, width, rows):
+    """SfMLearner's script writes _cam.txt in pixels of the size that it was given."""
+    data = dump()
+    data.triplets([12], (3 * width, rows * 3 // 4))
+    data.split("train", [12])
+    fx, fy, cx, cy = 2262.52 * width / 2048, 2265.3 * rows / 1024, 1096.98 * width / 2048, 513.137 * rows / 1024
+    (data.folder / f"{SEQUENCE}_000012_cam.txt").write_text(f"{fx},0.,{cx},0.,{fy},{cy},0.,0.,1.")
+    sizes = rf"is for images of {width} x {rows}: .* must be for 1024 x 512, .* \(these have {width} x {rows * 3 // 4}\)"
+    with pytest.raises(ConfigError, match=rf"000012_cam.txt {sizes}"):
+        open_split(data.config, "train")
+
+
+@pytest.mark.parametrize("size", [(1024, 384), (512, 768), (416, 128), (512, 192), (896, 336), (2048, 768)])
+@pytest.mark.parametrize("camera", [(1096.98, 513.137), (1048.64, 519.277), (1045.53, 525.09)])
+def test_triplets_of_any_size_with_cameras_of_1024_x_512_are_accepted(dump, size, camera):
+    data = dump()
+    data.triplets([12], (3 * size[0], size[1]))
+    data.split("train", [12])
+    (data.folder / f"{SEQUENCE}_000012_cam.txt").write_text(f"1131,0,{camera[0] / 2},0,1132,{camera[1] / 2},0,0,1")
+    assert open_split(data.config, "train")[0].K[0, 0] == pytest.approx(1131 / 16)
+
+
 def test_dynamicdepth_mask_names(dump):
     data = dump()
     data.triplets([12, 14])
@@ -104,13 +127,13 @@ def test_absent_triplets_and_cameras_named(dump, tmp_path):
     with pytest.raises(ConfigError, match=r"000012_cam.txt must hold nine numbers"):
         open_split(data.config, "train")
     camera.write_text(CAMERA.replace("548.0", "1548.0"))
-    with pytest.raises(ConfigError, match=r"000012_cam.txt.*cx=1548.*1024 x 384"):
+    with pytest.raises(ConfigError, match=r"000012_cam.txt.*cx=1548.*1024 x 512"):
         open_split(data.config, "train")
     (data.root / "splits/val_files.txt").write_text("ulm bochum_000064_000012\n")
     with pytest.raises(ConfigError, match=r"val_files.txt:1: expected"):
         open_split(data.config, "val")
     with pytest.raises(ConfigError, match=r"absent.txt must hold nine numbers"):
-        read_camera_text(tmp_path / "absent.txt", (32, 64))
+        read_camera_text(tmp_path / "absent.txt", (384, 1024), (32, 64))
 
 
 @pytest.fixture
@@ -195,4 +218,4 @@ def test_rule_divides_all_triplets(dump):
 def test_invalid_camera_text_raises(tmp_path, text):
     (tmp_path / "x_cam.txt").write_text(text)
     with pytest.raises(ConfigError, match=r"x_cam.txt must hold nine numbers"):
-        read_camera_text(tmp_path / "x_cam.txt", (32, 64))
+        read_camera_text(tmp_path / "x_cam.txt", (384, 1024), (32, 64))

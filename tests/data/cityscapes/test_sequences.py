@@ -117,12 +117,25 @@ def test_camera_of_nearest_annotated_frame(tree):
         (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": float("nan")}}), r"000009_camera.json.*u0=nan.*must be finite"),
         (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"fy": float("inf")}}), r"fy=inf.*must be finite"),
         (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"fx": -1}}), r"fx=-1 .*must be positive"),
-        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": 3000}}), r"cx=3000.*outside the image of 2048 x 768"),
+        (json.dumps({"intrinsic": CAMERA["intrinsic"] | {"u0": 3000}}), r"cx=3000.*outside the image of 2048 x 1024"),
     ],
 )
 def test_invalid_cameras_named(snippet, text, message):
     snippet.path("camera", 9).write_text(text)
     with pytest.raises(ConfigError, match=message):
+        open_split(snippet.config, "train")
+
+
+def test_cropped_frames_and_cameras_of_another_size_are_refused(snippet):
+    half = {name: value / 2 for name, value in CAMERA["intrinsic"].items()}
+    snippet.camera(9, {"intrinsic": half})
+    with pytest.raises(ConfigError, match=r"000009_camera.json: .* likely those of a picture of about 1098 x 549"):
+        open_split(snippet.config, "train")
+    snippet.camera(9)
+    for number in range(12):
+        path = snippet.path("leftImg8bit_sequence", number)
+        cv2.imwrite(str(path), cv2.imread(str(path))[:96])
+    with pytest.raises(ConfigError, match=r"has 256 x 96 pixels, but the camera files are for 2048 x 1024: take whole frames"):
         open_split(snippet.config, "train")
 
 

@@ -86,3 +86,34 @@ def test_sequence_size_from_any_readable_image(tree, tmp_path):
     (tmp_path / "sequences/04/image_2/000004.png").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"none of 2 frames like .*image_2/000002.png can be read to find the image size of"):
         open_split(tree, "train")
+
+
+def test_extract_without_lists_is_enough(tree, tmp_path, caplog):
+    """The published frames of sequence 4 that exist, divided as by the rule for the whole set."""
+    for file in (tmp_path / "splits").iterdir():
+        file.unlink()
+    source = open_split(tree, "train")
+    assert [source.name(i) for i in range(len(source))] == [f"4 {frame} {side}" for frame in (2, 3, 4, 5) for side in "lr"]
+    assert "odom: 8 of the 36820 published frames are below" in caplog.text
+    test = open_split(tree, "test")  # of sequence 9; 10 is absent
+    assert [test.name(i) for i in range(len(test))] == ["9 0 l", "9 1 l", "9 2 l"]
+    (tmp_path / "sequences/09").rename(tmp_path / "sequences/11")
+    with pytest.raises(ConfigError, match=r"2790 of 2790 target images of odom/test_files_09.txt and .* do not exist"):
+        open_split(tree, "test")
+
+
+def test_pictures_are_compared_with_the_published_size(tree, tmp_path):
+    """The focal length tells the sequence's size: pictures may be resized, not cropped."""
+    (tmp_path / "sequences/04/calib.txt").write_text("P2: 707.0912 0 601.8873 0 0 707.0912 183.1104 0 0 0 1 0\n")
+    (tmp_path / "splits/train_files.txt").write_text("4 2 l\n")
+
+    def pictures(height, width):
+        for frame in range(6):
+            cv2.imwrite(str(tmp_path / f"sequences/04/image_2/{frame:06d}.png"), np.zeros((height, width, 3), np.uint8))
+
+    pictures(185, 613)
+    sx, sy = 64 / 1226, 32 / 370
+    np.testing.assert_allclose(open_split(tree, "train")[0].K[:2, 2], [602.3873 * sx - 0.5, 183.6104 * sy - 0.5], rtol=1e-6)
+    pictures(352, 1216)
+    with pytest.raises(ConfigError, match=r"has 1216 x 352 pixels, but .*calib.txt \(P2\) is for 1226 x 370: .* cropped"):
+        open_split(tree, "train")

@@ -86,12 +86,35 @@ def test_camera_and_size_per_date(kitti_tree):
     other = tree.folder.replace("2011_09_26", "2011_10_03")
     (tree.root / other).parent.mkdir()
     (tree.root / tree.folder).rename(tree.root / other)
-    tree.calibrate("2011_10_03", fx=718.856, cx=607.1928, cy=185.2157, size=(376, 1241))
+    tree.calibrate("2011_10_03", fx=718.856, cx=607.1928, cy=315.2157, size=(620, 1241))  # twice as wide as high, as the images
     tree.write_split("train", [f"{other} 1 l"])
     K = open_split(tree.config, "train")[0].K
-    sx, sy = 64 / 1241, 32 / 376
+    sx, sy = 64 / 1241, 32 / 620
     np.testing.assert_allclose(K[0], [718.856 * sx, 0, 607.6928 * sx - 0.5], rtol=1e-6)
-    np.testing.assert_allclose(K[1], [0, 718.856 * sy, 185.7157 * sy - 0.5], rtol=1e-6)
+    np.testing.assert_allclose(K[1], [0, 718.856 * sy, 315.7157 * sy - 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("intrinsics", ["calib", "nominal"])
+def test_pictures_that_are_not_of_the_calibration_are_refused(kitti_tree, intrinsics):
+    """The size of the pictures is compared with S_rect for each drive, since drives of a date share a calibration."""
+    tree = kitti_tree(frames=3, cameras=(2, 3))
+    tree.config.intrinsics = intrinsics
+    open_split(tree.config, "train")
+    tree.size = (28, 60)
+    for frame in range(3):
+        tree.add_image(frame, camera=3)
+    with pytest.raises(ConfigError, match=r"image_03/data/.* has 60 x 28 pixels, but .*\(S_rect_03\) is for 64 x 32: .* cropped"):
+        open_split(tree.config, "train")
+    tree.size = (50, 72)
+    for frame in range(3):
+        tree.add_image(frame, camera=3)
+    with pytest.raises(ConfigError, match=r"has 72 x 50 pixels, but .* is for 64 x 32: .* distorted, not rectified"):
+        open_split(tree.config, "train")
+    tree.size = (16, 32)
+    for frame in range(3):
+        tree.add_image(frame, camera=3)
+    source = open_split(tree.config, "train")
+    np.testing.assert_allclose(source[len(source) - 1].K, source[0].K)
 
 
 def test_nominal_camera_needs_no_calibration(kitti_tree):
