@@ -25,6 +25,8 @@ MOST_WAITING = 100
 TRUTHS = "Median takes a depth map in metres, 0 = unknown, or one per frame"
 SPEEDS = "Speed takes a number of metres per second, or one per frame"
 
+TIMES = "Speed takes the time of each frame in seconds"
+
 Item = TypeVar("Item")
 
 
@@ -56,10 +58,12 @@ class Speed:
 
     ``metres_per_second`` is one number, or one per frame. A stream uses the median of the ratios so far, without frames in
     which the car hardly moves. For frames farther apart (``data.frame_step``), the mean speed since the previous one counts.
+    ``seconds``, the time of each frame, replaces ``rate`` where frames do not come at regular intervals.
     """
 
     metres_per_second: float | Iterable[float]
     rate: float  # frames per second
+    seconds: Iterable[float] | None = None
 
 
 Scale = float | int | Median | CameraHeight | Speed
@@ -89,8 +93,10 @@ class Scaler:
     def __init__(self, scale: Scale, config: EvalConfig, frame_step: int = 1):
         self.scale, self._config, self._frame_step = scale, config, frame_step
         self._speeds: deque[float | None] = deque(maxlen=frame_step)  # of the frames since the previous one
+        self._seconds: deque[float] = deque(maxlen=frame_step + 1)  # of these and the previous one
         self._found: list[float] = []
         self._known: Iterator = itertools.repeat(None)
+        self._times: Iterator[float] | None = None
         match scale:
             case bool():
                 raise ConfigError(f"scale={scale} is not a number, Median, CameraHeight or Speed")
@@ -102,8 +108,9 @@ class Scaler:
                 _require_positive("the camera height", metres)
                 if not (isinstance(pitch, int | float | np.number) and abs(pitch) < 90):
                     raise ConfigError(f"the camera pitch is {pitch!r}: give degrees downwards, between -90 and 90")
-            case Speed(speed, rate):
+            case Speed(speed, rate, seconds):
                 _require_positive("the frame rate", rate)
+                self._times = None if seconds is None else _one_per_frame(seconds, TIMES)
                 one = isinstance(speed, int | float | np.number)
                 if one and abs(speed) > LARGEST:
                     raise ConfigError(f"the speed is {speed:g} metres per second: give a possible one")
@@ -143,13 +150,21 @@ class Scaler:
         if not (speed is None or isinstance(speed, int | float | np.number)):
             raise ConfigError(f"{SPEEDS}: {speed!r} is not a number")
         self._speeds.append(speed)
+        elapsed = self._frame_step / rate if self._times is None else self._elapsed(next(self._times, math.nan))
         if T is None or None in self._speeds:
             return None
         mean = abs(sum(self._speeds) / len(self._speeds))
         distance = float(np.linalg.norm(T[:3, 3]))
-        if not STANDING <= mean <= LARGEST or distance == 0:
+        if not STANDING <= mean <= LARGEST or distance == 0 or not 0 < elapsed < math.inf:
             return None
-        return mean * self._frame_step / rate / distance
+        return mean * elapsed / distance
+
+    def _elapsed(self, seconds: float) -> float:
+        """Time since the previous frame."""
+        if not isinstance(seconds, int | float | np.number):
+            raise ConfigError(f"{TIMES}: {seconds!r} is not a number")
+        self._seconds.append(seconds)
+        return self._seconds[-1] - self._seconds[0]
 
 
 def scaled(

@@ -160,7 +160,8 @@ class PredictionWriter:
         """Writes the files of all frames."""
         poses = self._trajectory.poses
         if "trajectory" in self._of_all:
-            times = [place / self._source.rate for place in range(len(poses))]
+            places, seconds = range(len(poses)), self._source.seconds
+            times = [place / self._source.rate if seconds is None else seconds[place] - seconds[0] for place in places]
             texts = trajectory.kitti(poses), trajectory.tum(poses, times)
             for name, text in zip(OF_ALL["trajectory"], texts, strict=True):
                 files.replace(self._out / name, text)

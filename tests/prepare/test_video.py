@@ -185,7 +185,7 @@ def test_damaged_and_resized_frames_are_counted_and_left_out(clip, tmp_path, mon
     for place in (0, 4):
         parts[place] = parts[place][:20] + bytes(len(parts[place]) - 20)
     path.write_bytes(b"".join(parts))
-    monkeypatch.setattr(video.video_reader, "length", lambda _: 24)
+    monkeypatch.setattr(video.video_reader, "missing", lambda _: 15)
     result = video.prepare(path, tmp_path / "out", fov=60.0)
     assert names(result.folder) == [f"{frame:06d}" for frame in (1, 2, 3, 5, 7, 8)]
     assert (result.count(video.UNREADABLE), result.count(video.RESIZED), result.missing) == (2, 1, 15)
