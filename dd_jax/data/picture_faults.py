@@ -50,13 +50,13 @@ def fault(image: Image, path: Path | None = None) -> str:
 
     ``path`` is its file, if it has one of its own: a dark picture may be one whose 16 bits are not used.
     """
+    blank = is_blank(image)
     if brightest(image) >= DARK:
-        return "of a single colour" if is_blank(image) else ""
-    if is_blank(image):
-        return "black"
+        return "of a single colour" if blank else ""
     bits = None if path is None else used_bits(path)
-    reason = "" if bits is None else f" because its values use {bits} of 16 bits: multiply them by {2 ** (16 - bits)}"
-    return f"dark, without a value of {DARK} of 255{reason}"
+    if bits is not None and bits >= 8:
+        return f"dark because its values use {bits} of 16 bits: multiply them by {2 ** (16 - bits)}"
+    return "black" if blank else f"dark, without a value of {DARK} of 255"
 
 
 def digest(image: Image) -> bytes:

@@ -98,7 +98,7 @@ def rate(path: Path) -> float:
 def announced(path: Path) -> int:
     """Number of frames that the container announces, 0 if it announces none. Raises as :func:`opened`."""
     with opened(path) as container:
-        return container.streams.best("video").frames
+        return _announced(container)
 
 
 def missing(path: Path) -> int:
@@ -109,12 +109,13 @@ def missing(path: Path) -> int:
     with opened(path) as container:
         stream = container.streams.best("video")
         packets = [packet for packet in _packets(container) if packet.size]
-        absent = stream.frames - len(packets)
+        promised = _announced(container)
+        absent = promised - len(packets)
         stamps = [packet.dts if packet.pts is None else packet.pts for packet in packets]
         if absent > 0 and stamps and None not in stamps:
             end = max(stamps) + (packets[-1].duration or 0) - (stream.start_time or 0)
-            absent = min(absent, stream.frames - round(float(end * stream.time_base) * _rate(stream)))
-        return absent if absent > max(2, stream.frames // 100) else 0
+            absent = min(absent, promised - round(float(end * stream.time_base) * _rate(stream)))
+        return absent if absent > max(2, promised // 100) else 0
 
 
 def decoded(path: Path) -> Iterator[Shown]:
@@ -254,8 +255,15 @@ def _packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
 
 
 def _rate(stream: av.video.stream.VideoStream) -> float:
-    stated = float(stream.average_rate or stream.guessed_rate or 0)
-    return stated if 0 < stated < FASTEST else RATE
+    stated = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate))
+    return next((rate for rate in stated if 0 < rate < FASTEST), RATE)
+
+
+def _announced(container: av.container.InputContainer) -> int:
+    stream = container.streams.best("video")
+    if container.format.name == "avi":  # counts ticks, of which a frame may last several
+        return round(float(stream.frames * stream.time_base) * _rate(stream))
+    return stream.frames
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:

@@ -157,7 +157,9 @@ def _inspect(root: Path, file: FrameFile, data: DataConfig) -> Inspection:
     try:
         image = frames.cut(frames.decode_whole_image(root / file.image), file.box)
     except DamagedImage as error:
-        return Inspection(masked=bool(file.mask), complaints=(f"image damaged inside ({error.damage}), which training does not notice",))
+        return Inspection(
+            masked=bool(file.mask), complaints=(f"image damaged inside ({error.damage}), which training does not notice",)
+        )
     except UnreadableFrame:
         return Inspection(masked=bool(file.mask), complaints=("image unreadable",))
     size, complaints, objects = image.shape[:2], _faults(image, root / file.image), None
