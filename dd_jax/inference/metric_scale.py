@@ -157,6 +157,8 @@ class Scaler:
         distance = float(np.linalg.norm(T[:3, 3]))
         if not STANDING <= mean <= LARGEST or distance == 0 or not 0 < elapsed < math.inf:
             return None
+        if self._times is None:
+            return mean * self._frame_step / rate / distance
         return mean * elapsed / distance
 
     def _elapsed(self, seconds: float) -> float:
