@@ -141,7 +141,7 @@ def survey(path: Path, chosen: slice) -> Survey:
     limit = stop if stop is not None and 0 <= start < stop else None
     seconds, broken, count, first = [], [], 0, None  # count: up to the last frame that can be decoded
     with reports() as lines, tqdm(desc=f"looking through {path.name}", unit="frame", disable=None, delay=2) as progress:
-        for number, (frame, time) in enumerate(itertools.islice(decoded(path), limit)):
+        for number, (frame, time) in enumerate(itertools.islice(_timed(path), limit)):
             seconds.append(time)
             progress.update()
             if frame is not None:
