@@ -120,7 +120,7 @@ def run(flags: argparse.Namespace) -> None:
         settings={name: str(value) for name, value in vars(flags).items() if name in RECORDED and value is not None},
     )
     for sentence in summary.faults:
-        print(f"warning: {sentence}; its depth means nothing, so replace it, or leave it out with --frames")
+        print(f"warning: {sentence}: do not trust their depth; replace them, or leave them out with --frames")
     step = model.config.data.frame_step
     if 1 < summary.frames <= step and flags.network == "auto" and model.config.model.student:
         print(f"this model matches frames that are {step} apart, which these are not: the single-frame network predicted all")

@@ -46,7 +46,7 @@ def is_blank(image: Image) -> bool:
 
 
 def fault(image: Image, path: Path | None = None) -> str:
-    """What is wrong with what a picture shows, to follow "is"; "" for a usual one.
+    """What is wrong with what a picture shows, to follow "is" or "are"; "" for a usual one.
 
     ``path`` is its file, if it has one of its own: a dark picture may be one whose 16 bits are not used.
     """
@@ -55,7 +55,7 @@ def fault(image: Image, path: Path | None = None) -> str:
         return "of a single colour" if blank else ""
     bits = None if path is None else used_bits(path)
     if bits is not None and bits >= 8:
-        return f"dark because its values use {bits} of 16 bits: multiply them by {2 ** (16 - bits)}"
+        return f"dark, because the values use {bits} of 16 bits (multiply them by {2 ** (16 - bits)})"
     return "black" if blank else f"dark, without a value of {DARK} of 255"
 
 
@@ -82,14 +82,14 @@ class PictureLog:
     def add(self, name: str, image: Image, path: Path | None = None) -> None:
         """The next picture, with its name in messages; ``path`` as for :func:`fault`."""
         here = digest(image)
-        found = fault(image, path) or ("the same as the one before" if here == self._before else "")
+        found = fault(image, path) or ("equal to the one before" if here == self._before else "")
         if found:
             self._names.setdefault(found, []).append(name)
         self._count, self._before = self._count + 1, here
 
     def sentences(self) -> list[str]:
         """One on each fault: how many pictures have it, and the first of them."""
-        return [f"{len(names)} of {self._count} frames: {names[0]} is {found}" for found, names in self._names.items()]
+        return [f"{len(names)} of {self._count} frames are {found}, first {names[0]}" for found, names in self._names.items()]
 
 
 def _sample(image: Image) -> UInt8[np.ndarray, "_ _ 3"]:

@@ -6,7 +6,6 @@ The number of frames and their times are what decoding shows, not what the conta
 import contextlib
 import dataclasses
 import heapq
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,24 +140,29 @@ def survey(path: Path, chosen: slice) -> Survey:
     limit = stop if stop is not None and 0 <= start < stop else None
     seconds, broken, count, first = [], [], 0, None  # count: up to the last frame that can be decoded
     with reports() as lines, tqdm(desc=f"looking through {path.name}", unit="frame", disable=None, delay=2) as progress:
-        for number, (frame, time) in enumerate(itertools.islice(_timed(path), limit)):
+        for number, (frame, time) in enumerate(_timed(path)):
             seconds.append(time)
             progress.update()
             if frame is not None:
                 count, first = number + 1, first or frame
                 broken += [number] if frame.is_corrupt else []
+            if limit is not None and count >= limit:
+                lost = 0
+                break
+        else:
+            lost = len(seconds) - count + missing(path)
     if first is None:
         raise ConfigError(f"{path} has no readable frame{_codec(path)}: {_conversion(path)}, or give another file")
-    numbers = range(count)[chosen]
+    numbers = range(count if limit is None else min(count, limit))[chosen]
     if not numbers:
         raise ConfigError(f"--frames leaves none of the {count} frames of {path}")
     findings = reported(path, lines)
-    if broken:
+    if broken := [number for number in broken if number in numbers]:
         findings.append(
             f"{len(broken)} frames of {path} are damaged, the first is {broken[0]:06d}: the decoder filled the gaps, so do not "
             "trust their depth, or leave them out with --frames"
         )
-    if limit is None and (lost := len(seconds) - count + missing(path)):
+    if lost:
         findings.append(f"{path} ends {lost} frames before its announced length: it is cut off or damaged there")
     stated, times = rate(path), [seconds[number] for number in numbers]
     if len(times) == 1 or all(time == number / stated for number, time in zip(numbers, times)):

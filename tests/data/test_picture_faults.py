@@ -75,7 +75,7 @@ def test_unused_bits_of_a_picture_are_named(picture, tmp_path, bits, factor):
         np.testing.assert_array_equal(image, usual)
         assert picture_faults.fault(image, path) == ""
     else:
-        expected = f"dark because its values use {bits} of 16 bits: multiply them by {factor}"
+        expected = f"dark, because the values use {bits} of 16 bits (multiply them by {factor})"
         assert picture_faults.fault(image, path) == expected
 
 
@@ -83,4 +83,4 @@ def test_log_counts_faults_and_names_the_first(picture):
     log = picture_faults.PictureLog()
     for name, shown in enumerate([picture(0, 48, 64), picture(1, 48, 64), picture(1, 48, 64), np.zeros((48, 64, 3), np.uint8)]):
         log.add(str(name), shown)
-    assert log.sentences() == ["1 of 4 frames: 2 is the same as the one before", "1 of 4 frames: 3 is black"]
+    assert log.sentences() == ["1 of 4 frames are equal to the one before, first 2", "1 of 4 frames are black, first 3"]

@@ -58,6 +58,7 @@ def test_damaged_frame_is_named_and_others_are_read(clip):
     np.testing.assert_array_equal(read(clip, range(0, 12, 3)), whole[::3])
     with pytest.raises(ConfigError, match="frame 5 of"):
         read(clip, range(5, 6))
+    assert survey(clip, slice(5)).numbers == range(5) and survey(clip, slice(4, 6)).numbers == range(4, 6)
     with pytest.raises(ConfigError, match="frame 4 of"):  # also if its pixels are not wanted
         read(clip, wanted=lambda place: False)
 

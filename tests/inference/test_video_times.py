@@ -68,8 +68,8 @@ def test_script_uses_time_stamps_and_names_blank_and_repeated_frames(tmp_path, c
         flags = ["--fov=60", "--save=npy,trajectory", "--speed=3"]
         main([str(clip), f"--checkpoint={tmp_path / 'model'}", f"--out={tmp_path / name}", *flags])
         printed = capsys.readouterr().out
-        assert f"warning: 1 of 9 frames: frame 3 of {clip} is black; its depth means nothing" in printed
-        assert f"warning: 1 of 9 frames: frame 7 of {clip} is the same as the one before" in printed
+        assert f"warning: 1 of 9 frames are black, first frame 3 of {clip}: do not trust their depth" in printed
+        assert f"warning: 1 of 9 frames are equal to the one before, first frame 7 of {clip}: " in printed
         assert (f"warning: the frame rate of {clip} varies" in printed) == (name == "paused")
     for frame in range(9):
         regular, paused = (np.load(tmp_path / f"{name}/depth/{frame:06d}.npy") for name in ("regular", "paused"))

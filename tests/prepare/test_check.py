@@ -108,7 +108,7 @@ def test_pictures_that_decode_but_show_nothing_are_named(own):
     for words, name in (
         ("image is black", "frames/a/2.png"),
         ("image is of a single colour", "frames/a/3.png"),
-        ("image is dark because its values use 12 of 16 bits: multiply them by 16", "frames/b/3.png"),
+        ("image is dark, because the values use 12 of 16 bits (multiply them by 16)", "frames/b/3.png"),
         ("image is dark, without a value of 64 of 255", "frames/b/4.png"),
     ):
         assert problem(report, words).endswith(f": 1, {name}")
