@@ -239,11 +239,9 @@ def _images(seen: dict[FrameFile, Inspection], data: DataConfig, report: Report)
 
 def _repeated(seen: dict[FrameFile, Inspection], report: Report) -> None:
     """Frames that equal another one of their folder, apart from those that show nothing."""
-    known, again = set(), []
-    for file, one in seen.items():
-        key = Path(file.image).parent, one.digest
-        again += [file.image] if key in known and not one.complaints else []
-        known |= {key} if one.digest else set()
+    shown: dict[tuple[Path, bytes], str] = {}
+    usual = [(file.image, one.digest) for file, one in seen.items() if one.digest and not one.complaints]
+    again = list(dict.fromkeys(name for name, same in usual if shown.setdefault((Path(name).parent, same), name) != name))
     if again:
         (report.problems if len(again) > MANY_REPEATED * len(seen) else report.notes).append(
             f"images that equal another one of their folder, so nothing moves between them: {_name(again)}"

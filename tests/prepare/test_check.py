@@ -70,6 +70,7 @@ def test_good_data_set(own):
     assert report.statistics["fields of view"]["train"] == [pytest.approx(65.2, abs=0.1)]
     assert report.triplet.shape == (4 * 32 + 12, 2 * 64 + 4, 3)  # six tiles, mask, prior
     assert any("ground truth" in note and "0 of 2" in note for note in report.notes)
+    assert not any("nothing moves" in note for note in report.notes)
 
 
 def test_all_problems_reported_at_once(own):
