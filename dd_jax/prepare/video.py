@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TextIO
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
@@ -267,7 +266,7 @@ class _Extractor:
         if known:
             self.before = grey
             return
-        if self.settings["min_motion"] > 0 and self.before is not None and np.array_equal(self.before, grey):
+        if self.settings["min_motion"] > 0 and self.before is not None and picture_faults.equal(self.before, grey):
             self._note(dataclasses.replace(row, outcome=REPEATED))
             return
         between = motion.Difference(math.nan, math.nan) if self.before is None else motion.compare(self.before, grey)

@@ -3,11 +3,12 @@
 import io
 
 import cv2
+import made_videos
 import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax.data import frames, picture_faults
+from dd_jax.data import frames, picture_faults, video_reader
 
 
 def jpeg(picture, **options):
@@ -84,3 +85,19 @@ def test_log_counts_faults_and_names_the_first(picture):
     for name, shown in enumerate([picture(0, 48, 64), picture(1, 48, 64), picture(1, 48, 64), np.zeros((48, 64, 3), np.uint8)]):
         log.add(str(name), shown)
     assert log.sentences() == ["1 of 4 frames are equal to the one before, first 2", "1 of 4 frames are black, first 3"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"), [("libx264", {}), ("mpeg4", {"qmin": "3", "qmax": "3"}), ("libx265", {"x265-params": "log-level=none"})]
+)
+def test_repeated_frames_are_told_after_compression(tmp_path, codec, options):
+    """A video converted to a higher rate shows every fourth picture twice; noise between other frames is no repetition."""
+    places = [place - place // 5 for place in range(15)]
+    noise = np.random.default_rng(0).normal(0, 3, (15, made_videos.HEIGHT, made_videos.WIDTH, 3))
+    shown = np.clip(made_videos.views(15) + noise, 0, 255).astype(np.uint8)[places]
+    path, log = made_videos.write(tmp_path / "clip.mkv", shown, codec, **options), picture_faults.PictureLog()
+    for number, image in enumerate(video_reader.read(path, range(15), lambda place: True)):
+        log.add(str(number), image)
+    assert log.sentences() == ["2 of 15 frames are equal to the one before, first 5"]
+    still = np.clip(made_videos.views(1) + noise[:2], 0, 255).astype(np.uint8)
+    assert not picture_faults.equal(still[0], still[1])
