@@ -60,7 +60,9 @@ def opened(path: Path) -> av.container.InputContainer:
         if stream is not None:
             reason = next((text.splitlines()[0] for _, _, text in lines if "codec" in text), "unknown codec")
             raise ConfigError(f"{path} is encoded in a way that cannot be decoded here ({reason}): {_conversion(path)}")
-    raise ConfigError(f"{path} can be read neither as an image ({', '.join(SUFFIXES)}) nor as a video: give another file")
+    reason = "".join(f" (FFmpeg: {text})" for text in _errors(lines)[:1])
+    kinds = ", ".join(SUFFIXES)
+    raise ConfigError(f"{path} can be read neither as an image ({kinds}) nor as a video: give another file{reason}")
 
 
 @contextlib.contextmanager
@@ -77,9 +79,13 @@ def reports() -> Iterator[list[tuple[int, str, str]]]:
 
 def reported(path: Path, lines: list[tuple[int, str, str]]) -> list[str]:
     """A sentence on the errors among FFmpeg's reports, if there are any."""
-    errors = [text.strip() for severity, _, text in lines if severity <= av.logging.ERROR]
+    errors = _errors(lines)
     more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
     return [f"FFmpeg reports errors in {path}: {errors[0]}{more}"] if errors else []
+
+
+def _errors(lines: list[tuple[int, str, str]]) -> list[str]:
+    return [text.strip() for severity, _, text in lines if severity <= av.logging.ERROR]
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -117,6 +117,14 @@ def test_truncated_file_is_named(tmp_path):
     assert video_reader.survey(path, slice(0, 10)).findings == []
 
 
+def test_file_without_its_end_is_named_by_the_decoder(tmp_path):
+    """As cameras leave an MP4 when they lose power: its index was to be written last."""
+    path = made_videos.write(tmp_path / "clip.mp4", PICTURES[:12])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ConfigError, match=r"clip.mp4 can be read neither .* give another file \(FFmpeg: moov atom not found\)"):
+        video_reader.survey(path, ALL)
+
+
 def test_codec_without_decoder_is_named(tmp_path):
     path = made_videos.write(tmp_path / "clip.mp4", PICTURES[:3])
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
