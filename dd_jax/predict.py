@@ -24,6 +24,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
+from dd_jax.data.picture_faults import PictureLog
 from dd_jax.inference import preprocess
 from dd_jax.inference.api import Model, check_batch_size
 from dd_jax.inference.inputs import Image, Source
@@ -53,8 +54,8 @@ class Summary:
     places: list[str]  # what is in the folder, with ``*`` for the names of the frames
     frames: int  # of the source, as far as they could be read
     predicted: int  # by the networks in this run
-    missing: int  # at the end: announced by a video, but not readable
     frames_per_second: float  # from the second batch on, since the first one compiles; 0 if there is none
+    faults: list[str]  # sentences about the pictures that were read: blank, dark or repeated ones
 
 
 def predict(
@@ -101,11 +102,11 @@ def predict(
     try:
         check_output_folder(out, json.loads(json.dumps(about)), step if model.config.cost_volume.future_frame else 0)
         if writer.complete:
-            return Summary(writer.places, len(source.names), 0, 0, 0.0)
-        records, count = Records(out / RECORDS, source.names, batch_size), 0
+            return Summary(writer.places, len(source.names), 0, 0.0, [])
+        records, pictures, count = Records(out / RECORDS, source.names, batch_size), PictureLog(), 0
         bar = tqdm(total=len(source.names), unit="frame", disable=None if progress else True)
         with bar, Workers(1) as keeper, writer:
-            predicted = predictions(model, source, K, records, keeper, writer.needs, mask_of, network, batch_size)
+            predicted = predictions(model, source, K, records, keeper, writer.needs, mask_of, network, batch_size, pictures)
             for count, frame in enumerate(frames_of(source, scaled(predicted, scaler, K)), start=1):
                 writer.add(count - 1, frame)
                 bar.update()
@@ -114,7 +115,7 @@ def predict(
     except OSError as error:
         place = error.filename or out
         raise ConfigError(f"{place} cannot be written ({error.strerror or error}); files written so far stay") from error
-    return Summary(writer.places, count, records.made, len(source.names) - count, records.rate)
+    return Summary(writer.places, count, records.made, records.rate, pictures.sentences())
 
 
 def predictions(
@@ -127,6 +128,7 @@ def predictions(
     mask_of: Callable[[int], np.ndarray | None],
     network: str,
     batch_size: int,
+    pictures: PictureLog,
 ) -> Iterator[tuple[Image | None, Prediction]]:
     """The prediction of each frame, made now or in an earlier run, and its image where it is needed.
 
@@ -144,6 +146,7 @@ def predictions(
             resized, where = None, source.where(place)
             if image is not None:
                 preprocess.check_size(image.shape[:2], source.size, where)
+                pictures.add(where, image, source.files and source.files[place])
             if is_input(place):
                 resized = preprocess.to_network_size(image, mask_of(place), model.config.data, where)
             yield image, resized, records.read(place)

@@ -105,6 +105,8 @@ def run(flags: argparse.Namespace) -> None:
         flags.inputs, chosen=flags.frames, camera=flags.camera, intrinsics=flags.intrinsics, fov=flags.fov, rate=flags.rate
     )
     print(f"{source.title}: {len(source.names)} frames of {source.size[1]} x {source.size[0]}; camera: {source.camera}")
+    for sentence in source.findings:
+        print(f"warning: {sentence}")
     model = api.load(flags.checkpoint, flags.which)
     summary = predict(
         model,
@@ -118,8 +120,8 @@ def run(flags: argparse.Namespace) -> None:
         batch_size=flags.batch_size,
         settings={name: str(value) for name, value in vars(flags).items() if name in RECORDED and value is not None},
     )
-    if summary.missing:
-        print(f"the video ends {summary.missing} frames before its announced length: it is cut off or damaged there")
+    for sentence in summary.faults:
+        print(f"warning: {sentence}: do not trust their depth; replace them, or leave them out with --frames")
     step = model.config.data.frame_step
     if 1 < summary.frames <= step and flags.network == "auto" and model.config.model.student:
         print(f"this model matches frames that are {step} apart, which these are not: the single-frame network predicted all")

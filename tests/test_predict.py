@@ -59,7 +59,7 @@ def done(model, tmp_path_factory):
 
 def test_summary_names_every_file(done):
     _, out, summary = done
-    assert (summary.frames, summary.predicted, summary.missing) == (6, 6, 0) and summary.frames_per_second > 0
+    assert (summary.frames, summary.predicted, summary.faults) == (6, 6, []) and summary.frames_per_second > 0
     found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and RECORDS not in path.parts}
     named = {place.replace("*", str(frame)) for place in summary.places for frame in range(6)}
     assert found == named | {SETTINGS} and len(summary.places) == 8

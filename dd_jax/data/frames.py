@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int32, Shaped, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
 from dd_jax.config import ConfigError
-from dd_jax.data import masks
+from dd_jax.data import masks, picture_faults
 from dd_jax.data.camera_check import check_intrinsics
 from dd_jax.runtime.files import Found
 
@@ -106,6 +106,14 @@ class UnreadableFrame(Exception):
     """The bytes of an image or a mask cannot be decoded completely."""
 
 
+class DamagedImage(UnreadableFrame):
+    """An image that decoders complete with made-up pixels. ``damage``: what one reports."""
+
+    def __init__(self, name: str, damage: str):
+        super().__init__(f"{name} ({damage})")
+        self.damage = damage
+
+
 class FrameTable:
     """Collects the unique frames of a listing by key."""
 
@@ -139,6 +147,18 @@ def decode_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
       UnreadableFrame: missing, damaged or truncated.
     """
     return cv2.cvtColor(_decode(source, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def decode_whole_image(source: Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """As :func:`decode_image`, which only looks at the end of a JPEG; decodes JPEGs twice.
+
+    Raises:
+      UnreadableFrame: as :func:`decode_image`.
+      DamagedImage: a JPEG is damaged inside; the message contains libjpeg's.
+    """
+    if damage := picture_faults.jpeg_damage(_complete(source)):
+        raise DamagedImage(_name(source), damage)
+    return decode_image(source)
 
 
 def first_readable(images: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
@@ -276,13 +296,16 @@ def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
 
 
 def _complete(source: Path | bytes) -> bytes:
-    """An image's bytes. Checks the end markers, because OpenCV silently fills the rest of a truncated file with grey."""
+    """An image's bytes. Checks the end, because OpenCV silently fills the rest of a truncated file with grey."""
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise UnreadableFrame(_name(source)) from error
     tail = data[-1024:]
-    complete = b"\xff\xd9" in tail if data[:2] == b"\xff\xd8" else b"IEND" in tail if data[:4] == b"\x89PNG" else bool(data)
+    complete = b"IEND" in tail if data.startswith(picture_faults.PNG) else bool(data)
+    if data.startswith(picture_faults.JPEG) and picture_faults.JPEG_END not in tail:
+        data += picture_faults.JPEG_END  # all that is missing, or it stands before other data
+        complete = not picture_faults.jpeg_damage(data)
     if not complete:
         raise UnreadableFrame(_name(source))
     return data

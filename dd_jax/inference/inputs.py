@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 from dd_jax.config import ConfigError
 from dd_jax.data import frames, video_camera, video_reader
 from dd_jax.data.folder import SUFFIXES, is_image
-from dd_jax.data.frames import UnreadableFrame, decode_image, load_array, object_mask
+from dd_jax.data.frames import UnreadableFrame, decode_whole_image, load_array, object_mask
 from dd_jax.data.kitti import timestamps
 from dd_jax.data.kitti.raw import read_annotated
 from dd_jax.data.recordings import Recording, find_pictures, recording_of
@@ -52,6 +52,8 @@ class Source:
     drive: Path | None = None  # folder of a KITTI drive
     mask_folder: Path | None = None  # of the data set
     seconds: Sequence[float] | None = None  # of each frame; None: they come at ``rate``
+    files: Sequence[Path] | None = None  # of the frames; None: a video
+    findings: Sequence[str] = ()  # sentences about damage, and a rate that varies
 
 
 def open_source(
@@ -128,6 +130,7 @@ def open_source(
         drive=recording.drive,
         mask_folder=recording.masks,
         seconds=seconds,
+        files=files,
     )
 
 
@@ -195,23 +198,21 @@ def speeds_of(source: Source) -> list[float]:
 
 
 def _video(path: Path, chosen: slice, intrinsics: Intrinsics | None, fov: float | None, rate: float | None) -> Source:
-    announced = video_reader.length(path)
-    numbers = range(announced)[chosen]
-    if not numbers:
-        raise ConfigError(f"--frames leaves none of the {announced} frames of {path}")
-    size = video_reader.size(path, announced)
-    K, sentence = _given_camera(intrinsics, fov, size) or _guessed_camera(path, size)
-    rate = video_reader.rate(path) if rate is None else rate
+    video = video_reader.survey(path, chosen)
+    numbers = video.numbers
+    K, sentence = _given_camera(intrinsics, fov, video.size) or _guessed_camera(path, video.size)
     return Source(
         title=path.name,
         names=[f"{number:06d}" for number in numbers],
         stamps=[_stamp(path)] * len(numbers),
-        read=functools.partial(video_reader.read, path, numbers, announced),
+        read=functools.partial(video_reader.read, path, numbers),
         where=lambda place: f"frame {numbers[place]} of {path}",
-        size=size,
+        size=video.size,
         K=K,
         camera=sentence,
-        rate=rate / numbers.step,
+        rate=video.rate if rate is None else rate / numbers.step,
+        seconds=video.seconds if rate is None else None,
+        findings=video.findings,
     )
 
 
@@ -249,9 +250,9 @@ def _files(inputs: Sequence[str]) -> list[Path]:
 
 def _decode(path: Path) -> Image:
     try:
-        return decode_image(path)
+        return decode_whole_image(path)
     except UnreadableFrame as error:
-        raise ConfigError(f"the image {path} is damaged or cut off: replace or remove it, then run this again") from error
+        raise ConfigError(f"the image {error} is damaged or cut off: replace or remove it, then run this again") from error
 
 
 def _truth(folder: Path, name: str) -> np.ndarray | None:

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from dd_jax.config import Config, ConfigError, DataConfig
 from dd_jax.config.rules import validate
-from dd_jax.data import frames, loader
+from dd_jax.data import frames, loader, picture_faults
 from dd_jax.data.folder import is_image
-from dd_jax.data.frames import MISSING, DecodedFrame, FrameFile, Listing, UnreadableFrame
+from dd_jax.data.frames import MISSING, DamagedImage, DecodedFrame, FrameFile, Listing, UnreadableFrame
 from dd_jax.prepare import triplet
 from dd_jax.report.pictures import colorize_depth, grid, label
 from dd_jax.runtime import files
@@ -32,6 +32,9 @@ TRUTHS = 100
 """Number of evenly spaced samples per split whose ground truth is read."""
 
 OTHER_MASK = "mask of other proportions"
+
+MANY_REPEATED = 0.5
+"""Share of the images above which repeated ones are a problem: more than a car that stands leaves."""
 
 NAMED = 5
 """Number of files named in a message; the rest are counted."""
@@ -66,6 +69,7 @@ class Inspection:
     masked: bool = False  # has a mask, readable or not
     objects: float | None = None  # share of object pixels; None: no mask, or unreadable
     complaints: tuple[str, ...] = ()
+    digest: bytes = b""  # of a usual picture that fills its file
 
 
 def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None = None) -> Report:
@@ -93,6 +97,7 @@ def check(config: Config, splits: Sequence[str] = SPLITS, progress: bool | None 
         checks |= {file: functools.partial(_inspect, root, file, data) for file, root in loose}
     seen = _inspect_all(checks, data.threads, progress)
     _images(seen, data, report)
+    _repeated(seen, report)
     _misfits(known, report)
     if data.masks == "files" and listed:
         loss = config.loss
@@ -150,10 +155,14 @@ def _inspect_all(
 def _inspect(root: Path, file: FrameFile, data: DataConfig) -> Inspection:
     """A frame stored as files."""
     try:
-        image = frames.cut(frames.decode_image(root / file.image), file.box)
+        image = frames.cut(frames.decode_whole_image(root / file.image), file.box)
+    except DamagedImage as error:
+        return Inspection(
+            masked=bool(file.mask), complaints=(f"image damaged inside ({error.damage}), which training does not notice",)
+        )
     except UnreadableFrame:
         return Inspection(masked=bool(file.mask), complaints=("image unreadable",))
-    size, complaints, objects = image.shape[:2], [], None
+    size, complaints, objects = image.shape[:2], _faults(image, root / file.image), None
     if file.mask:
         mask = _try(frames.mask_of, complaints, "mask unreadable", root, file, data.mask_format)
         if mask is not None:
@@ -164,7 +173,7 @@ def _inspect(root: Path, file: FrameFile, data: DataConfig) -> Inspection:
         if prior is not None:
             complaints += [] if frames.same_proportions(prior.shape, size) else ["prior of other proportions"]
             complaints += [] if np.ptp(prior) > 0 else ["prior is constant"]
-    return Inspection(size, bool(file.mask), objects, tuple(complaints))
+    return Inspection(size, bool(file.mask), objects, tuple(complaints), _digest(image, file))
 
 
 def _inspect_stored(listing: Listing, index: int) -> Inspection:
@@ -175,8 +184,19 @@ def _inspect_stored(listing: Listing, index: int) -> Inspection:
         return Inspection(complaints=("image unreadable",))
     except ConfigError as error:
         return Inspection(complaints=(str(error),))
-    masked = frame.mask is not None
-    return Inspection(frame.image.shape[:2], masked, float(frame.mask.mean()) if masked else None)
+    masked, faults = frame.mask is not None, tuple(_faults(frame.image, None))
+    objects, same = float(frame.mask.mean()) if masked else None, _digest(frame.image, listing.files[index])
+    return Inspection(frame.image.shape[:2], masked, objects, faults, same)
+
+
+def _faults(image: UInt8[np.ndarray, "H W 3"], path: Path | None) -> list[str]:
+    found = picture_faults.fault(image, path)
+    return [f"image is {found}"] if found else []
+
+
+def _digest(image: UInt8[np.ndarray, "H W 3"], file: FrameFile) -> bytes:
+    """Empty for a part of a file: triplets hold the same frame several times."""
+    return picture_faults.digest(image) if file.box == frames.WHOLE else b""
 
 
 def _try(decode: Callable, complaints: list[str], complaint: str, *arguments: Any) -> np.ndarray | None:
@@ -215,6 +235,17 @@ def _images(seen: dict[FrameFile, Inspection], data: DataConfig, report: Report)
     small = [size for size in total if size[0] < data.height or size[1] < data.width]
     if small:
         report.notes.append(f"images smaller than the training size {data.width}x{data.height} are enlarged")
+
+
+def _repeated(seen: dict[FrameFile, Inspection], report: Report) -> None:
+    """Frames that equal another one of their folder, apart from those that show nothing."""
+    shown: dict[tuple[Path, bytes], str] = {}
+    usual = [(file.image, one.digest) for file, one in seen.items() if one.digest and not one.complaints]
+    again = list(dict.fromkeys(name for name, same in usual if shown.setdefault((Path(name).parent, same), name) != name))
+    if again:
+        (report.problems if len(again) > MANY_REPEATED * len(seen) else report.notes).append(
+            f"images that equal another one of their folder, so nothing moves between them: {_name(again)}"
+        )
 
 
 def _misfits(known: dict[str, Listing], report: Report) -> None:

@@ -169,7 +169,7 @@ def _write(path: Path, image: Shaped[np.ndarray, "h w"]) -> None:
 
 def _decode(job: Job) -> UInt8[np.ndarray, "h w 3"] | None:
     try:
-        return frames.decode_image(job.image)
+        return frames.decode_whole_image(job.image)
     except frames.UnreadableFrame:
         return None
 

@@ -17,7 +17,7 @@ import cv2
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
-from dd_jax.data import video_camera, video_reader
+from dd_jax.data import picture_faults, video_camera, video_reader
 from dd_jax.data.video_camera import Image, Intrinsics
 from dd_jax.prepare import motion
 from dd_jax.runtime import files
@@ -26,10 +26,14 @@ MIN_MOTION = 0.001
 """Share of the width; with a smaller median motion of corners, a frame has no usable parallax."""
 
 SETTINGS, JOURNAL = "video.json", "frames.csv"
-KEPT, STATIC, UNREADABLE, RESIZED, DELETED = "kept", "static", "unreadable", "resized", "deleted"
+KEPT, STATIC, REPEATED, BLANK = "kept", "static", "repeated", "blank"
+UNREADABLE, RESIZED, DELETED = "unreadable", "resized", "deleted"
 
-FOUND = {"rate": float, "width": int, "height": int, "camera": str, "missing": int}
+FOUND = {"rate": float, "width": int, "height": int, "camera": str, "reported": str, "missing": int}
 """Fields of "found" in the ``video.json`` of a finished extraction."""
+
+ROUNDING = 1e-6
+"""Seconds by which a time stamp may miss --start or --end."""
 
 REMEDY = "remove the folder to extract the frames again, or choose another --out"
 
@@ -39,10 +43,14 @@ class Row:
     """Outcome for one frame, and its difference from the last one kept (see :mod:`dd_jax.prepare.motion`)."""
 
     frame: int  # number in the video, from 0
-    outcome: str  # kept | static (little camera motion) | unreadable | resized (another size than the first frame) | deleted
+    outcome: str
+    """kept, or why not: static (little camera motion), repeated (equals the last one kept), blank (a single colour), unreadable,
+    resized (another size than the first frame), deleted."""
     motion: float = math.nan
     parallax: float = math.nan
     sharpness: float = math.nan
+    seconds: float = math.nan  # since the first frame of the video
+    brightest: float = math.nan  # largest value of a pixel, to 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Prepared:
     height: int
     camera: str  # a sentence about a guessed camera, else ""
     missing: int  # announced frames at the end that cannot be read
+    reported: str = ""  # a sentence about the errors that the decoder reported
 
     def count(self, outcome: str) -> int:
         """Number of frames with this outcome."""
@@ -142,7 +151,12 @@ def read_journal(folder: Path) -> list[Row]:
         text = path.read_text() if path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         return [
-            Row(int(row["frame"]), row["outcome"], *(float(row[name]) for name in ("motion", "parallax", "sharpness")))
+            Row(
+                int(row["frame"]),
+                row["outcome"],
+                *(float(row[name]) for name in ("motion", "parallax", "sharpness")),
+                *(float(row.get(name, math.nan)) for name in ("seconds", "brightest")),  # files of earlier versions lack them
+            )
             for row in csv.DictReader(io.StringIO(whole), strict=True)
         ]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -167,6 +181,8 @@ def _known(folder: Path, settings: dict) -> dict | None:
     if "found" not in known:
         return None
     found = known["found"]
+    if isinstance(found, dict):
+        found.setdefault("reported", "")  # files of earlier versions lack it
     if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != FOUND:
         raise ConfigError(f"{folder / SETTINGS} is damaged, 'found' must hold {', '.join(FOUND)}: {REMEDY}")
     return known
@@ -175,27 +191,35 @@ def _known(folder: Path, settings: dict) -> dict | None:
 def _extract(video: Path, extractor: "_Extractor") -> dict:
     """Decides about every selected frame that the journal does not hold yet; returns the finished ``video.json``."""
     settings = extractor.settings
-    rate, announced = video_reader.rate(video), video_reader.length(video)
-    first, last = settings["start"] * rate, math.inf if settings["end"] is None else settings["end"] * rate
-    done = missing = 0  # ``done``: number of frames up to the last decodable one; what follows it is not damage but missing
-    with tqdm(total=math.ceil(min(last, announced)) or None, desc=video.name, unit="frame", disable=None) as progress:
-        for number, frame in enumerate(video_reader.decoded(video)):
-            if number >= last:
-                break
+    rate, announced = video_reader.rate(video), video_reader.announced(video)
+    first, last = settings["start"] - ROUNDING, (math.inf if settings["end"] is None else settings["end"]) - ROUNDING
+    missing, waiting = 0, []  # ``waiting``: frames that cannot be decoded, until a later one can; at the end they are missing
+    total = announced if math.isinf(last) else min(announced, math.ceil(last * rate))
+    with (
+        video_reader.reports() as lines,
+        tqdm(total=total or None, desc=video.name, unit="frame", disable=None) as progress,
+    ):
+        for number, (frame, seconds) in enumerate(video_reader.decoded(video)):
+            waiting.append((number, seconds))
             if frame is None:
                 continue
-            for place in range(done, number + 1):
+            if seconds >= last:
+                break
+            for place, time in waiting:
                 progress.update()
-                if place >= first and place % settings["every"] == 0 and extractor.wants(place):
-                    extractor.add(place, video_reader.pixels(frame) if place == number else None)
-            done = number + 1
+                if time >= first and place % settings["every"] == 0 and extractor.wants(place):
+                    whole = place == number and not frame.is_corrupt
+                    extractor.add(place, time, video_reader.pixels(frame) if whole else None)
+            waiting.clear()
         else:
-            missing = announced - done
+            missing = len(waiting) + video_reader.missing(video)
     if extractor.before is None:
-        interval = f"--start={first / rate:g} and --end={last / rate:g} seconds"
-        raise ConfigError(f"{video.name} has no readable frame between {interval}")
+        interval = f"--start={first + ROUNDING:g} and --end={last + ROUNDING:g} seconds"
+        what = "no frame with more than a single colour" if extractor.blank else "no readable frame"
+        raise ConfigError(f"{video.name} has {what} between {interval}: look at it in a player, or give another interval")
     found = {"rate": rate, "width": extractor.size[0], "height": extractor.size[1], "camera": extractor.camera_note}
-    return settings | {"found": found | {"missing": missing if missing > max(2, announced // 100) else 0}}
+    found |= {"missing": missing, "reported": " ".join(video_reader.reported(video, lines))}
+    return settings | {"found": found}
 
 
 class _Extractor:
@@ -208,7 +232,7 @@ class _Extractor:
         self._last_kept = next((row.frame for row in reversed(rows) if row.outcome == KEPT), -1)
         self._text = _csv([[field.name for field in dataclasses.fields(Row)], *(dataclasses.astuple(row) for row in rows)])
         self.before: motion.Grey | None = None  # the last frame kept
-        self.size, self.camera_note = (0, 0), ""
+        self.blank, self.size, self.camera_note = 0, (0, 0), ""
         self._journal: TextIO | None = None  # opened at the first image
         self._straighten = lambda image: image
 
@@ -221,29 +245,39 @@ class _Extractor:
         """Whether the frame is new, or the one that the next new frame is compared with."""
         return number > self._done or number == self._last_kept
 
-    def add(self, number: int, image: Image | None) -> None:
-        """Processes a frame; None = cannot be decoded."""
-        known = number <= self._done
+    def add(self, number: int, seconds: float, image: Image | None) -> None:
+        """Processes a frame; None = cannot be decoded, or not completely."""
+        known, row = number <= self._done, Row(number, UNREADABLE, seconds=seconds)
         if image is None:
-            self._note(Row(number, UNREADABLE))
+            self._note(row)
+            return
+        row = dataclasses.replace(row, brightest=float(picture_faults.brightest(image)))
+        if picture_faults.is_blank(image):
+            self.blank += 1
+            self._note(dataclasses.replace(row, outcome=BLANK))
             return
         if self.before is None:
             self._begin(image.shape[1], image.shape[0])
         if (image.shape[1], image.shape[0]) != self.size:
-            self._note(Row(number, RESIZED))
+            self._note(dataclasses.replace(row, outcome=RESIZED))
             return
         image = self._straighten(image)
         grey = motion.shrink(image)
         if known:
             self.before = grey
             return
+        if self.settings["min_motion"] > 0 and self.before is not None and picture_faults.equal(self.before, grey):
+            self._note(dataclasses.replace(row, outcome=REPEATED))
+            return
         between = motion.Difference(math.nan, math.nan) if self.before is None else motion.compare(self.before, grey)
         static = between.motion < self.settings["min_motion"]
         if not static:
             self._write(number, image)
             self.before = grey
-        outcome = STATIC if static else KEPT
-        self._note(Row(number, outcome, between.motion, between.parallax, motion.sharpness(grey)))
+        outcome, sharpness = STATIC if static else KEPT, motion.sharpness(grey)
+        self._note(
+            dataclasses.replace(row, outcome=outcome, motion=between.motion, parallax=between.parallax, sharpness=sharpness)
+        )
 
     def _begin(self, width: int, height: int) -> None:
         """Sets up camera and files at the first image, which gives the image size and comes after all checks."""
@@ -280,5 +314,5 @@ class _Extractor:
 
 
 def _csv(rows: list) -> str:
-    cells = ([f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)
+    cells = ([f"{cell:.9g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)
     return "".join(f"{','.join(row)}\n" for row in cells)

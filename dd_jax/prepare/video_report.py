@@ -7,8 +7,10 @@ from jaxtyping import UInt8
 
 from dd_jax.config import ConfigError
 from dd_jax.data import frames
+from dd_jax.data.picture_faults import DARK
+from dd_jax.data.video_reader import VARYING
 from dd_jax.prepare import motion, triplet
-from dd_jax.prepare.video import DELETED, KEPT, REMEDY, RESIZED, UNREADABLE, Prepared, Row
+from dd_jax.prepare.video import BLANK, DELETED, KEPT, REMEDY, REPEATED, RESIZED, UNREADABLE, Prepared, Row
 from dd_jax.report.pictures import grid
 
 KITTI_INTERVAL = 0.1
@@ -17,6 +19,14 @@ KITTI_INTERVAL = 0.1
 GOOD_MOTION = (0.005, 0.03)
 """Suitable median motion between neighbours, as a share of the width; rendered drives with KITTI's speed, interval and field of
 view have 0.01 to 0.02 while the car drives."""
+
+LEFT_OUT = {
+    UNREADABLE: "cannot be decoded",
+    RESIZED: "have another size than the first",
+    BLANK: "have a single colour",
+    REPEATED: "equal the one before (a video converted from a lower rate, or a picture that stood still)",
+}
+"""What is wrong with frames of an outcome."""
 
 PARALLAX = 0.1
 """A frame has parallax if at least this share of its corners fits no single homography."""
@@ -31,10 +41,7 @@ def sentences(prepared: Prepared) -> list[str]:
     lines += _damage(prepared)
     if prepared.camera:
         lines.append(f"camera: {prepared.camera}; depth has the relative error of the focal length: calibrate if possible")
-    lines.append(
-        f"frame rate: {prepared.rate:g} per second, every {_ordinal(prepared.every)}frame taken, so neighbours are "
-        f"{prepared.every / prepared.rate:.3g} s apart (KITTI: {KITTI_INTERVAL:g} s)"
-    )
+    lines.append(f"frame rate: {_interval(prepared)} (KITTI: {KITTI_INTERVAL:g} s)")
     lines.append(_motion(prepared, kept))
     parallax = [row.parallax for row in kept if math.isfinite(row.parallax)]
     if parallax:
@@ -50,11 +57,30 @@ def sentences(prepared: Prepared) -> list[str]:
     return lines
 
 
+def _interval(prepared: Prepared) -> str:
+    """Time between neighbours by their time stamps, which notes of earlier versions lack."""
+    taken = f"every {_ordinal(prepared.every)}frame taken, so neighbours are"
+    intervals = np.diff([row.seconds for row in prepared.rows])
+    if not intervals.size or not np.isfinite(intervals).all():
+        return f"{prepared.rate:g} per second, {taken} {prepared.every / prepared.rate:.3g} s apart"
+    typical, longest = float(np.median(intervals)), int(intervals.argmax())
+    if intervals.max() <= VARYING * typical and intervals.min() * VARYING >= typical:
+        return f"{prepared.every / typical:.4g} per second, {taken} {typical:.3g} s apart"
+    frame = prepared.rows[longest + 1].frame
+    return (
+        f"varies, {taken} {typical:.3g} s apart, but {intervals[longest]:.3g} s before {frame:06d}; --start and --end cut a video"
+    )
+
+
 def _damage(prepared: Prepared) -> list[str]:
     lines = []
-    for outcome, what in ((UNREADABLE, "cannot be decoded"), (RESIZED, "have another size than the first")):
-        if count := prepared.count(outcome):
-            lines.append(f"damage: {count} frames {what} and are left out")
+    for outcome, what in LEFT_OUT.items():
+        if places := [row.frame for row in prepared.rows if row.outcome == outcome]:
+            lines.append(f"{outcome}: {len(places)} frames {what} and are left out, the first is {places[0]:06d}")
+    if dark := [row.frame for row in prepared.rows if row.outcome == KEPT and row.brightest < DARK]:
+        lines.append(f"brightness: {len(dark)} frames are dark, without a pixel of {DARK} of 255, the first is {dark[0]:06d}")
+    if prepared.reported:
+        lines.append(f"decoder: {prepared.reported}")
     if count := prepared.count(DELETED):
         lines.append(f"deleted: {count} frames have been deleted since they were extracted, which leaves larger steps; {REMEDY}")
     if prepared.missing:

@@ -38,14 +38,18 @@ def spoil(path, *places):
     path.write_bytes(data)
 
 
-def read(path, numbers=ALL, count=12, wanted=lambda place: True):
-    return list(video_reader.read(path, numbers, count, wanted))
+def read(path, numbers=ALL, wanted=lambda place: True):
+    return list(video_reader.read(path, numbers, wanted))
+
+
+def survey(path, chosen=slice(None)):
+    return video_reader.survey(path, chosen)
 
 
 def test_damaged_frame_is_named_and_others_are_read(clip):
     whole = read(clip)
     spoil(clip, 4, 5)
-    frames = video_reader.read(clip, ALL, 12, lambda place: True)
+    frames = video_reader.read(clip, ALL, lambda place: True)
     np.testing.assert_array_equal([next(frames) for _ in range(4)], whole[:4])
     with pytest.raises(ConfigError, match=r"frame 4 of .*clip.avi cannot be decoded: leave .* --frames=:4 or --frames=5:$"):
         next(frames)
@@ -54,6 +58,7 @@ def test_damaged_frame_is_named_and_others_are_read(clip):
     np.testing.assert_array_equal(read(clip, range(0, 12, 3)), whole[::3])
     with pytest.raises(ConfigError, match="frame 5 of"):
         read(clip, range(5, 6))
+    assert survey(clip, slice(5)).numbers == range(5) and survey(clip, slice(4, 6)).numbers == range(4, 6)
     with pytest.raises(ConfigError, match="frame 4 of"):  # also if its pixels are not wanted
         read(clip, wanted=lambda place: False)
 
@@ -61,7 +66,7 @@ def test_damaged_frame_is_named_and_others_are_read(clip):
 def test_damaged_first_frame(clip):
     whole = read(clip)
     spoil(clip, 0)
-    assert video_reader.size(clip, 12) == (48, 80)
+    assert survey(clip).size == (48, 80)
     np.testing.assert_array_equal(read(clip, range(1, 12)), whole[1:])
     with pytest.raises(ConfigError, match=r"frame 0 of .*clip.avi cannot be decoded: leave it out with --frames=1:"):
         read(clip)
@@ -70,13 +75,15 @@ def test_damaged_first_frame(clip):
 def test_only_damaged_frames(clip):
     spoil(clip, *ALL)
     assert read(clip) == []
-    with pytest.raises(ConfigError, match=r"clip.avi has no readable frame: give another file"):
-        video_reader.size(clip, 12)
+    with pytest.raises(ConfigError, match=r"clip.avi has no readable frame \(MJPEG.*\): convert it to H.264 .*, or give another"):
+        survey(clip)
 
 
 def test_damage_at_the_end_ends_the_video(clip):
     spoil(clip, 10, 11)
-    assert video_reader.length(clip) == 12 and len(read(clip)) == 10
+    found = survey(clip)
+    assert found.numbers == range(10) and len(read(clip)) == 10
+    assert found.findings[-1].endswith("clip.avi ends 2 frames before its announced length: it is cut off or damaged there")
 
 
 def jpegs(*pictures):
@@ -87,7 +94,7 @@ def test_unannounced_length_counts_damaged_frames(tmp_path):
     path, parts = tmp_path / "clip.mjpeg", jpegs(*FRAMES)
     parts[3] = parts[3][:20] + bytes(len(parts[3]) - 20)
     path.write_bytes(b"".join(parts))
-    assert video_reader.length(path) == 12
+    assert survey(path).numbers == ALL
     with pytest.raises(ConfigError, match=r"frame 3 of .*clip.mjpeg cannot be decoded"):
         read(path)
 
@@ -104,7 +111,7 @@ def test_changing_frame_size_raises(tmp_path):
 
 def test_inconvertible_frame_raises(clip, monkeypatch):
     """A frame that is decoded, but whose pixel format has no conversion to RGB."""
-    frames = video_reader.read(clip, ALL, 12, lambda place: True)
+    frames = video_reader.read(clip, ALL, lambda place: True)
     with monkeypatch.context() as patch:
         whole = [next(frames), next(frames)]
         patch.setattr(video_reader, "pixels", lambda frame: None)
@@ -129,7 +136,7 @@ def test_agrees_with_opencv(tmp_path, name):
     path = encode(tmp_path / name, "mpeg4")
     capture = cv2.VideoCapture(str(path))
     frames = read(path)
-    assert len(frames) == video_reader.length(path) == 12 and video_reader.rate(path) == capture.get(cv2.CAP_PROP_FPS) == 10
+    assert len(frames) == len(survey(path).numbers) == 12 and video_reader.rate(path) == capture.get(cv2.CAP_PROP_FPS) == 10
     for frame in frames:
         expected = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB).astype(int)
         assert np.abs(frame - expected).mean() < 0.5
@@ -140,7 +147,7 @@ def test_rotated_video_is_upright(tmp_path, rotation):
     """The display matrix of the container applies, as phones write it when held upright."""
     plain, turned = encode(tmp_path / "plain.mp4", "mpeg4"), encode(tmp_path / "turned.mp4", "mpeg4", rotation)
     np.testing.assert_array_equal(read(turned), np.rot90(read(plain), rotation // 90, axes=(1, 2)))
-    assert video_reader.size(turned, 12) == ((48, 80) if rotation == 180 else (80, 48))
+    assert survey(turned).size == ((48, 80) if rotation == 180 else (80, 48))
 
 
 @pytest.mark.parametrize(("frame", "later"), [(3, 4), (5, 6)])
@@ -158,13 +165,13 @@ def test_damaged_b_frame_keeps_its_number(tmp_path, frame, later):
     path.write_bytes(data)
     with pytest.raises(ConfigError, match=f"frame {frame} of .*clip.mp4 cannot be decoded"):
         read(path)
-    assert [number for number, image in enumerate(video_reader.decoded(path)) if image is None] == [frame]
+    assert [number for number, shown in enumerate(video_reader.decoded(path)) if shown.frame is None] == [frame]
 
 
 def test_relative_path_with_colon(clip, monkeypatch):
     monkeypatch.chdir(clip.parent)
     clip.rename("10:30.avi")
-    assert video_reader.length(Path("10:30.avi")) == 12
+    assert survey(Path("10:30.avi")).numbers == ALL
 
 
 def test_implausible_rate_is_replaced(clip):

@@ -70,6 +70,7 @@ def test_good_data_set(own):
     assert report.statistics["fields of view"]["train"] == [pytest.approx(65.2, abs=0.1)]
     assert report.triplet.shape == (4 * 32 + 12, 2 * 64 + 4, 3)  # six tiles, mask, prior
     assert any("ground truth" in note and "0 of 2" in note for note in report.notes)
+    assert not any("nothing moves" in note for note in report.notes)
 
 
 def test_all_problems_reported_at_once(own):
@@ -95,6 +96,40 @@ def test_all_problems_reported_at_once(own):
         assert name in problem(report, words), words
     assert report.statistics["frames without mask file"] == 1
     assert any("max_unreadable=10" in note for note in report.notes)
+
+
+def test_pictures_that_decode_but_show_nothing_are_named(own):
+    own.write("frames/a/2.png", np.zeros((32, 64, 3), np.uint8))
+    own.write("frames/a/3.png", np.full((32, 64, 3), 90, np.uint8))
+    picture = cv2.imread(str(own.root / "frames/b/3.png"))
+    own.write("frames/b/3.png", (picture.astype(np.uint16) * 257) >> 4)
+    own.write("frames/b/4.png", picture // 8)
+    own.write("frames/b/6.png", cv2.imread(str(own.root / "frames/b/5.png")))
+    report = check(own.config)
+    for words, name in (
+        ("image is black", "frames/a/2.png"),
+        ("image is of a single colour", "frames/a/3.png"),
+        ("image is dark, because the values use 12 of 16 bits (multiply them by 16)", "frames/b/3.png"),
+        ("image is dark, without a value of 64 of 255", "frames/b/4.png"),
+    ):
+        assert problem(report, words).endswith(f": 1, {name}")
+    assert any("equal another one of their folder" in note and "1, frames/b/" in note for note in report.notes)
+
+
+def test_frozen_picture_is_a_problem(own):
+    for clip in ("a", "b"):
+        for frame in range(1, 8):
+            own.write(f"frames/{clip}/{frame}.png", cv2.imread(str(own.root / f"frames/{clip}/0.png")))
+    assert "14, frames/" in problem(check(own.config), "nothing moves between them")
+
+
+def test_damage_inside_a_jpeg_is_named(own):
+    noise = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    data = bytearray(cv2.imencode(".jpg", noise)[1].tobytes())
+    del data[len(data) // 2 : len(data) // 2 + 300]
+    (own.root / "frames/b/8.jpg").write_bytes(data)
+    found = problem(check(own.config), "image damaged inside (Corrupt JPEG data: ")
+    assert found.endswith("which training does not notice: 1, frames/b/8.jpg")
 
 
 def test_damaged_cameras_do_not_stop_check(own):

@@ -5,14 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import cv2
+import made_videos
 import numpy as np
 import pytest
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import video_camera
 from dd_jax.data.loader import open_split
-from dd_jax.prepare import video
+from dd_jax.prepare import video, video_report
 
 SCRIPT = Path(__file__).parents[2] / "scripts/prepare_video.py"
 
@@ -187,7 +189,7 @@ def test_damaged_and_resized_frames_are_counted_and_left_out(clip, tmp_path, mon
     for place in (0, 4):
         parts[place] = parts[place][:20] + bytes(len(parts[place]) - 20)
     path.write_bytes(b"".join(parts))
-    monkeypatch.setattr(video.video_reader, "length", lambda _: 24)
+    monkeypatch.setattr(video.video_reader, "missing", lambda _: 15)
     result = video.prepare(path, tmp_path / "out", fov=60.0)
     assert names(result.folder) == [f"{frame:06d}" for frame in (1, 2, 3, 5, 7, 8)]
     assert (result.count(video.UNREADABLE), result.count(video.RESIZED), result.missing) == (2, 1, 15)
@@ -222,6 +224,68 @@ def test_damage_in_the_middle(clip, tmp_path):
     result = video.prepare(path, tmp_path / "out", fov=60.0)
     assert [row.frame for row in result.rows if row.outcome == video.UNREADABLE] == [0, 7, 8]
     assert (len(result.rows), result.missing) == (len(starts), 0) and result.kept > 9
+
+
+def test_start_and_end_are_times_of_the_container(tmp_path):
+    """Ten frames in a second, then two in a second: the file states a mean rate of four."""
+    seconds = [place / 10 if place < 10 else place / 2 - 4 for place in range(18)]
+    path = made_videos.write(tmp_path / "clip.mkv", made_videos.views(18), seconds=seconds)
+    result = video.prepare(path, tmp_path / "out", fov=60.0, start=0.5, end=2.5)
+    assert names(result.folder) == [f"{frame:06d}" for frame in range(5, 13)]
+    assert [row.seconds for row in result.rows] == pytest.approx(seconds[5:13])
+    (line,) = (line for line in video_report.sentences(result) if line.startswith("frame rate"))
+    assert "varies, every frame taken, so neighbours are 0.1 s apart, but 0.5 s before 000011" in line
+
+
+def test_blank_dark_and_repeated_frames_are_named(tmp_path):
+    shown = made_videos.views(12)
+    shown[0], shown[4], shown[7] = 0, 120, shown[6]
+    path = made_videos.write(tmp_path / "clip.mkv", shown, "ffv1")
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert [row.frame for row in result.rows if row.outcome == video.BLANK] == [0, 4]
+    assert [row.frame for row in result.rows if row.outcome == video.REPEATED] == [7]
+    text = "\n".join(video_report.sentences(result))
+    assert "blank: 2 frames have a single colour and are left out, the first is 000000" in text
+    assert "repeated: 1 frames equal the one before" in text and "brightness" not in text
+    dark = video.prepare(made_videos.write(tmp_path / "dark.mkv", shown // 8, "ffv1"), tmp_path / "out", fov=60.0)
+    text = "\n".join(video_report.sentences(dark))
+    assert "brightness: 9 frames are dark, without a pixel of 64 of 255, the first is 000001" in text
+    path = made_videos.write(tmp_path / "black.mkv", 0 * shown, "ffv1")
+    with pytest.raises(
+        ConfigError, match=r"black.mkv has no frame with more than a single colour between --start=0 and --end=inf"
+    ):
+        video.prepare(path, tmp_path / "out", fov=60.0)
+
+
+def test_frames_that_the_decoder_fills_are_left_out(tmp_path):
+    path = made_videos.write(tmp_path / "clip.mp4", made_videos.views(12, step=1), g="1", bf="0")
+    with av.open(str(path)) as container:
+        start, size = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][4]
+    data = bytearray(path.read_bytes())
+    data[start + size // 2 : start + size] = bytes(size - size // 2)
+    path.write_bytes(data)
+    result = video.prepare(path, tmp_path / "out", fov=60.0, min_motion=0.0)
+    assert [row.frame for row in result.rows if row.outcome == video.UNREADABLE] == [4] and not result.missing
+    (line,) = (line for line in video_report.sentences(result) if line.startswith("decoder"))
+    assert line.startswith(f"decoder: FFmpeg reports errors in {path}: ")
+    again = video.prepare(path, tmp_path / "out", fov=60.0, min_motion=0.0)
+    assert video_report.sentences(again) == video_report.sentences(result)
+
+
+def test_notes_of_earlier_versions_are_read(clip, tmp_path):
+    """They have no time stamps and no reports of the decoder."""
+    path = clip()
+    folder = video.prepare(path, tmp_path / "out", fov=60.0).folder
+    settings = json.loads((folder / "video.json").read_text())
+    del settings["found"]["reported"]
+    (folder / "video.json").write_text(json.dumps(settings))
+    lines = [line.split(",")[:5] for line in (folder / "frames.csv").read_text().splitlines()]
+    (folder / "frames.csv").write_text("".join(f"{','.join(cells)}\n" for cells in lines))
+    result = video.prepare(path, tmp_path / "out", fov=60.0)
+    assert result.kept == 16 and result.reported == "" and math.isnan(result.rows[3].seconds)
+    assert any(
+        "10 per second, every frame taken, so neighbours are 0.1 s apart" in line for line in video_report.sentences(result)
+    )
 
 
 def test_undistorted_frames_have_new_intrinsics(clip, tmp_path):

@@ -58,7 +58,8 @@ def test_damage_counted():
     found = prepared(missing=5)
     found.rows.extend([Row(20, UNREADABLE), Row(21, RESIZED), Row(22, RESIZED), Row(23, STATIC, 0.0, 0.0, 100.0)])
     text = "\n".join(sentences(found))
-    assert "1 left out (static camera)" in text and "1 frames cannot be decoded" in text and "2 frames have another size" in text
+    assert "1 left out (static camera)" in text and "unreadable: 1 frames cannot be decoded" in text
+    assert "resized: 2 frames have another size" in text and "the first is 000021" in text
     assert "ends 5 frames before" in text
 
 
