@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dd_jax import config as configs
-from dd_jax.checkpoints import hub, model_card, run_folder
+from dd_jax.checkpoints import comparison, hub, model_card, run_folder
 from dd_jax.checkpoints.run_folder import Restored
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
@@ -84,7 +84,7 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
         raise ConfigError(f"{place} is a single model, of step {restored.step}: which={which!r} is for the checkpoints of a run")
     if expected is not None:
         stored = {name: getattr(restored.state, name) for name in expected}
-        run_folder.check_tree(stored, expected, place, configs.to_dict(restored.config))
+        comparison.check_tree(stored, expected, place, configs.to_dict(restored.config))
     return restored
 
 
@@ -174,7 +174,7 @@ def read(folder: Path) -> Restored:
     arrays = _read_arrays(folder / WEIGHTS)
     params, batch_stats = jax.eval_shape(lambda: networks.initialise(config, 0))
     wanted = {"params": params, "batch_stats": batch_stats, "depth_range": jax.ShapeDtypeStruct((2,), jnp.float32)}
-    different = run_folder.differences(arrays, _flat(wanted))
+    different = comparison.differences(arrays, _flat(wanted))
     if different:
         raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of {ABOUT} in its folder: {different}")
     damaged = [key for key in _flat(wanted) if not np.isfinite(arrays[key]).all()]

@@ -167,6 +167,8 @@ class TrainConfig:
     eval_frames: int = 0  # validation frames, evenly spaced; 0 = all
     checkpoint_every: int = 1_000
     keep: int = 2  # newest checkpoints kept, in addition to the best on val
+    skip_damaged: bool = False  # continue from the newest whole checkpoint; damaged ones are moved to WORKDIR/damaged
+    other_data: bool = False  # continue although the training data are not those that the checkpoint was trained on
     init_from: str = ""  # trained model to start from: folder of a run or of model.save, or hf://owner/name
     init_student: str = "fresh"  # "fresh" (where init_from has none) | "teacher" (always a copy of it, blind to the lookup frame)
     init_encoders: str = ""  # ImageNet weights for the encoders: PyTorch files of ResNets or hf://owner/name, separated by

@@ -6,6 +6,7 @@ samples.
 """
 
 import dataclasses
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -84,6 +85,19 @@ class TripletSource:
     def name(self, index: SupportsIndex) -> str:
         """The sample's line in the split file."""
         return self._listing.names[self._kept[index]]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies these samples, for checkpoints: their number, the first and the last, digests of names and file sizes.
+
+        Neither the place of the files nor their dates count, so that a data set may be moved.
+        """
+        names = [self.name(index) for index in range(len(self))]
+        files = self._listing.files
+        sizes = [[file.image, file.stamp[0], file.mask_stamp[0], file.prior_stamp[0]] for file in files]
+        digests = {
+            kind: hashlib.sha256(repr(found).encode()).hexdigest()[:16] for kind, found in (("names", names), ("sizes", sizes))
+        }
+        return {"samples": len(names), "first": names[0], "last": names[-1], **digests}
 
 
 def open_split(config: DataConfig, split: str) -> TripletSource:

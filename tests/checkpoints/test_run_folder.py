@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from dd_jax.checkpoints import run_folder
+from dd_jax.checkpoints import comparison, run_folder
 from dd_jax.config import Config, ConfigError
 from dd_jax.types import TrainState
 
@@ -179,8 +179,8 @@ def test_resume_with_another_config_raises(tmp_path):
 
 
 def test_fields_that_may_differ_exist():
-    known = run_folder._flatten(Config().__dict__ | {k: v.__dict__ for k, v in Config().__dict__.items() if k != "name"})
-    assert set(known) >= run_folder.MAY_DIFFER
+    known = comparison.flatten(Config().__dict__ | {k: v.__dict__ for k, v in Config().__dict__.items() if k != "name"})
+    assert set(known) >= comparison.MAY_DIFFER
 
 
 def test_partial_checkpoint_is_ignored_then_removed(tmp_path):
