@@ -141,7 +141,7 @@ def restore(
       samples: of the resuming run, see :class:`Writer`; must be the same, unless ``config.train.other_data``.
 
     Raises:
-      DamagedCheckpoint: the newest one is damaged, or the metadata of another, which a resumed run reads too.
+      DamagedCheckpoint: the newest one is damaged, or the score of another, which a resumed run reads too.
       ConfigError: no checkpoint, another config, other data, or other networks than those of ``abstract_state``.
     """
     folder = _folder(directory)
@@ -157,8 +157,8 @@ def restore(
         return _restored(_load(path, jax.tree.map(_where_wanted, wanted), about), step, about)
 
     remedy = "--config.train.skip_damaged=True"
-    for step in steps[:-1]:
-        _or_name_another(folder, step, steps, lambda step: _read_about(folder / str(step)), remedy)
+    for step in steps:
+        _or_name_another(folder, step, steps, lambda step: _score(folder / str(step)), remedy)
     return _or_name_another(folder, steps[-1], steps, read, remedy)
 
 
@@ -189,8 +189,8 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
         return _restored(state | {"opt_state": None}, step, about)
 
     def score(step: int) -> float:
-        found = _read_about(folder / str(step))[0]["score"]
-        return math.inf if found is None else found
+        path = folder / str(step)
+        return math.inf if _score(path) is None else _read_about(path)[0]["score"]
 
     remedy = "--which={step}"
     if which == "best":
@@ -277,10 +277,10 @@ def _or_name_another(folder: pathlib.Path, step: int, steps: Sequence[int], read
                 whole = other
                 break
         path, found = folder / str(step), f"checkpoint {step} in {folder} is damaged ({damage})"
-        helps = "and no other one is whole: copy the run again, or train in an empty --workdir"
+        helps = ", and no other one is whole: copy the run again, or train in an empty --workdir"
         if whole is not None:
-            helps = f"go on from {whole} with {remedy.format(step=whole)}, or delete {path}"
-        raise DamagedCheckpoint(f"{found}{':' if whole else ','} {helps}", found, path, whole) from damage
+            helps = f": go on from {whole} with {remedy.format(step=whole)}, or delete {path}"
+        raise DamagedCheckpoint(found + helps, found, path, whole) from damage
 
 
 def _read_about(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -291,6 +291,7 @@ def _read_about(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
       ConfigError: dd_jax did not write it.
     """
     with _any_error_is_damage("its metadata cannot be read"):
+        json.loads((path / "_CHECKPOINT_METADATA").read_bytes())  # Orbax would log its content
         metadata = ocp.checkpointables_metadata(path)
     about, stored = metadata.custom_metadata, metadata.metadata.get("state")
     if not about:
@@ -300,12 +301,20 @@ def _read_about(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not stored:
         raise Damage("its arrays are missing or cannot be read")
     checksums.verify_about(about, comparison.by_path(stored))
-    scores = path / "metrics" / "metrics"  # by Orbax, which chooses the best one by it
-    with _any_error_is_damage("its score cannot be read"):
-        score = json.loads(scores.read_text()) if scores.exists() else {}
-    if score != ({} if about["score"] is None else {SCORE: about["score"]}):
+    if _score(path) != about["score"]:
         raise Damage("its score is not the one saved")
     return about, stored
+
+
+def _score(path: pathlib.Path) -> float | None:
+    """The score of a checkpoint where Orbax keeps it, to choose the best one; None if it has none.
+
+    Raises:
+      Damage: it cannot be read, which would also stop a run that continues.
+    """
+    file = path / "metrics" / "metrics"
+    with _any_error_is_damage("its score cannot be read"):
+        return float(json.loads(file.read_text())[SCORE]) if file.exists() else None
 
 
 def _load(path: pathlib.Path, abstract: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
