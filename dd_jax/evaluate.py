@@ -103,7 +103,8 @@ def evaluate(
                 if truth is None:
                     return {}
                 if EXTERNAL in own:
-                    external_predictions.check_view(own[EXTERNAL], truth.depth, source.name(index))
+                    trained = config.data.height, config.data.width
+                    external_predictions.check_view(own[EXTERNAL], truth.depth, source.name(index), trained)
                 return image_scores(own, baselines, truth, batch.K[position], config)
 
             scores = list(pool.map(measure, range(len(real))))
@@ -211,6 +212,8 @@ def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], co
     match config.eval.scaling:
         case "given":
             return config.eval.scale
+        case "none":
+            return 1.0
         case "camera_height":
             trained = config.data.height, config.data.width
             fx, fy, cx, cy = (float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -344,15 +347,21 @@ def evaluate_predictions(
       out: gets the files; default: a folder of the same name plus ``_scores``.
 
     Raises:
-      ConfigError: data that cannot be read, or incomplete predictions.
+      ConfigError: data that cannot be read, or predictions that are incomplete or evidently of the other ``kind``.
     """
-    validate(config)
+    used = Config(data=config.data, eval=config.eval)
+    used.domd.enabled = False  # no network is: masks are optional
+    validate(used)
     place = Path(place).resolve()
     out = place.with_name(f"{place.stem}_scores") if out is None else out
     source = open_split(config.data, split)
     names = [source.name(index) for index in range(len(source))]
     external = external_predictions.open_predictions(place, names, kind, source.out_of_order)
     make_folder(out)
+    few = evenly_spaced_indices(len(source), 8)
+    external_predictions.check_kind(
+        external, lambda index: source.ground_truth(index, config.eval.ground_truth), few, kind, config.eval
+    )
     results = evaluate(
         lambda batch: None,
         source,

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import logging
 import math
 import pathlib
 import platform
@@ -291,7 +292,6 @@ def _read_about(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
       ConfigError: dd_jax did not write it.
     """
     with _any_error_is_damage("its metadata cannot be read"):
-        json.loads((path / "_CHECKPOINT_METADATA").read_bytes())  # Orbax would log its content
         metadata = ocp.checkpointables_metadata(path)
     about, stored = metadata.custom_metadata, metadata.metadata.get("state")
     if not about:
@@ -327,13 +327,18 @@ def _load(path: pathlib.Path, abstract: dict[str, Any], about: dict[str, Any]) -
 
 @contextlib.contextmanager
 def _any_error_is_damage(what: str) -> Iterator[None]:
-    """Orbax and TensorStore raise anything for damaged files; lack of memory is none of it."""
+    """Orbax and TensorStore raise anything for damaged files, and log their content; lack of memory is none of it."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
         raise Damage(what) from error
+    finally:
+        logger.setLevel(level)
 
 
 def _is_left_out(part: Any) -> bool:

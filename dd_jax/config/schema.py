@@ -186,7 +186,7 @@ class EvalConfig:
     ground_truth: str = "velodyne"  # "velodyne" (scan) | "annotated" (depth PNG; exact if synthetic) | "file" (of data)
     far_truth: bool = False  # score ground truth beyond max_depth too; predictions are clamped anyway
     object_masks: str = "native"  # for scores by region: as stored ("native") | resized to training size first ("network")
-    scaling: str = "median"  # to metres: "median" (ratio per image) | "given" (scale) | "camera_height" (above the road)
+    scaling: str = "median"  # to metres: "median" (ratio per image) | "given" (scale) | "none" (they are) | "camera_height"
     scale: float = 1.0  # for "given": 1 = predictions are in metres, 5.4 = stereo networks of Monodepth2
     camera_height: float = 1.65  # for "camera_height", in metres; default: KITTI
     camera_pitch: float = 0.0  # for "camera_height": degrees by which the camera looks down

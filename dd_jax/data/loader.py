@@ -119,6 +119,10 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
     else:
         listing = list_split(config, split)
     require_priors(listing, config)
+    if split == "train" and config.masks == "files" and listing.stored is None and not any(file.mask for file in listing.files):
+        log.warning(
+            "none of the %d frames below %s has an object mask of its name: all count as without", len(listing.files), config.root
+        )
     warn_of_misfits(listing.misfits)
     if store is not None and store.size is not None:  # a store at training size replaces the cache
         frames, readable = store, store.readable
@@ -160,7 +164,7 @@ def require_priors(listing: Listing, config: DataConfig) -> None:
     if bare:
         raise ConfigError(
             f"{len(bare)} of {len(targets)} training frames below {config.root} have no prior depth, the first is {bare[0]}: "
-            "write it beside them, or set --config.data.priors=none"
+            "write it with scripts/make_prior_depth.py, or train without, if no loss needs it: --config.data.priors=none"
         )
 
 

@@ -58,7 +58,7 @@ class Speed:
     which the car hardly moves. For frames farther apart (``data.frame_step``), the mean speed since the previous one counts.
     """
 
-    metres_per_second: float | Iterable[float]
+    metres_per_second: float | Iterable[float | None]  # None: not known
     rate: float  # frames per second
 
 
@@ -177,7 +177,7 @@ def missing(scale: Scale) -> str:
     """What a frame without a factor lacks, as the second half of a sentence."""
     if isinstance(scale, Speed):
         return f"Speed needs two frames between which the camera moves, at {STANDING:g} m/s or more"
-    return "Median needs ground truth with pixels in the range and crop of the evaluation (model.config.eval)"
+    return "Median needs ground truth with pixels in the range and crop of the evaluation (model.config.eval), in metres"
 
 
 def _one_per_frame(values: Iterable, sentence: str) -> Iterator:

@@ -114,8 +114,8 @@ def read_scan(path: Path) -> Float32[np.ndarray, "n 4"]:
     return points
 
 
-def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
-    """KITTI's annotated depth, 16-bit PNG, metres = value / 256, 0 = none (Uhrig et al. 2017).
+def read_annotated(path: Path, remedy: str = AGAIN) -> Float32[np.ndarray, "H W"]:
+    """KITTI's annotated depth, 16-bit PNG, metres = value / 256, 0 = none (Uhrig et al. 2017); ``remedy`` for other files.
 
     Raises:
       ConfigError: damaged, or not a 16-bit image.
@@ -123,7 +123,7 @@ def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
     try:
         return decode_depth(path).astype(np.float32) / 256
     except UnreadableFrame as error:
-        raise ConfigError(f"{path} is not a 16-bit grey PNG, or is incomplete: {AGAIN}") from error
+        raise ConfigError(f"{error} is not a 16-bit grey PNG, or is incomplete: {remedy}") from error
 
 
 class _GroundTruth:
