@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(flags: argparse.Namespace) -> None:
     """The job of the flags."""
     changes = {name: getattr(flags, name) for name in CHANGES}
-    diagnosed = diagnose_checkpoint(flags.checkpoint, flags.split, flags.which, flags.out, flags.max_frames, **changes)
+    with command_line.own_flags():
+        diagnosed = diagnose_checkpoint(flags.checkpoint, flags.split, flags.which, flags.out, flags.max_frames, **changes)
     print(*map(text, tables(diagnosed.diagnosis)), sep="\n\n")
     print("\nFindings:", *diagnosed.diagnosis.findings or ["none"], sep="\n  ")
     if flags.json is not None:

@@ -69,7 +69,8 @@ def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[st
             raise ConfigError(f"{config_flags[0]} is not a flag of --checkpoint, which has its own config: see --help")
         where = flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root
         files = flags.ground_truth_file, flags.allow_pickle, flags.split_dir
-        return evaluate_checkpoint(*where, flags.protocol, changes, *files)
+        with command_line.own_flags():
+            return evaluate_checkpoint(*where, flags.protocol, changes, *files)
     if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
         raise ConfigError("--predictions needs the data: set --config=configs/NAME.py:VARIANT")
     config = command_line.config_of(config_flags)
