@@ -277,6 +277,7 @@ def evaluate_checkpoint(
     ground_truth_file: str = "",
     allow_pickle: bool = False,
     split_dir: str = "",
+    cache_dir: str = "",
 ) -> Results:
     """Evaluates a trained model with the config of its checkpoint, or with changes, and writes scores and a report.
 
@@ -291,6 +292,7 @@ def evaluate_checkpoint(
       changes: further changed fields of ``EvalConfig``.
       ground_truth_file, allow_pickle: as in ``DataConfig``, if they differ from those of the run.
       split_dir: likewise, for the evaluated split.
+      cache_dir: folder of the frame cache, where that of the data set cannot be written.
 
     Raises:
       ConfigError: an unknown checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
@@ -298,7 +300,7 @@ def evaluate_checkpoint(
     if out is None and saved.is_name(directory):
         raise ConfigError(f"{directory} cannot hold results: choose a folder with --out")
     workdir = workdir_of(directory)
-    changed = data_root, protocol, changes, ground_truth_file, allow_pickle, split_dir
+    changed = data_root, protocol, changes, ground_truth_file, allow_pickle, split_dir, cache_dir
     restored, train_data, trained = restore(directory, which, *changed)
     config = restored.config
     hosts.require_same("the checkpoint or the protocol", (restored.step, to_dict(config)["eval"]))

@@ -94,7 +94,7 @@ def job(*errors: type[Exception]) -> Iterator[None]:
 
 OF_CHECKPOINT = {
     "--config.data.allow_pickle=True": "--allow_pickle",
-    **{f"--config.data.{name}": f"--{name}" for name in ("split_dir", "ground_truth_file")},
+    **{f"--config.data.{name}": f"--{name}" for name in ("split_dir", "cache_dir", "ground_truth_file")},
     "--config.data.root": "--data_root",
     "--config.eval.": "--",
 }
