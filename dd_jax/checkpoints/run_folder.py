@@ -215,12 +215,14 @@ def config_of(directory: str | pathlib.Path) -> Config:
     """
     folder = _folder(directory)
     steps = _existing_steps(folder)
-    for step in reversed(steps[1:]):
+
+    def read(step: int) -> Config:
+        return configs.from_dict(_read_about(folder / str(step))[0]["config"])
+
+    for step in reversed(steps):
         with contextlib.suppress(Damage):
-            return configs.from_dict(_read_about(folder / str(step))[0]["config"])
-    return _or_name_another(
-        folder, steps[0], steps, lambda step: configs.from_dict(_read_about(folder / str(step))[0]["config"]), ""
-    )
+            return read(step)
+    return _or_name_another(folder, steps[-1], steps, read, "")
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:
@@ -296,7 +298,7 @@ def _read_about(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     about, stored = metadata.custom_metadata, metadata.metadata.get("state")
     if not about:
         raise Damage("its metadata are missing or cannot be read")
-    if "config" not in about:
+    if not {"config", checksums.PARTS} & {*about}:
         raise ConfigError(f"{path} is a checkpoint that dd_jax did not write")
     if not stored:
         raise Damage("its arrays are missing or cannot be read")

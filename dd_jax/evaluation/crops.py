@@ -51,12 +51,8 @@ IN_USE = {
 }
 
 
-def named(size: tuple[int, int], whole: tuple[int, int]) -> tuple[str, Crop] | None:
-    """The crop :data:`IN_USE` that cuts images of the size ``whole`` to ``size``, both (rows, columns); None if none does."""
-    if size == whole:
-        return None
-    for name, crop_of in IN_USE.items():
-        region = crop_of(whole)
-        if all(edges.start >= 0 and edges.stop - edges.start == length for edges, length in zip(region, size)):
-            return name, region
-    return None
+def named(size: tuple[int, int], whole: tuple[int, int]) -> dict[str, Crop]:
+    """Those of :data:`IN_USE` that cut images of the size ``whole`` to ``size``, both (rows, columns)."""
+    found = {} if size == whole else {name: crop_of(whole) for name, crop_of in IN_USE.items()}
+    lengths = {name: tuple(edges.stop - max(edges.start, 0) for edges in region) for name, region in found.items()}
+    return {name: region for name, region in found.items() if lengths[name] == size}

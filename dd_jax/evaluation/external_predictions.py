@@ -157,12 +157,12 @@ def check_view(
     """
     (height, width), (rows, columns) = inverse_depth.shape, truth.shape
     sizes = f"the prediction for {where} has {height} x {width} pixels, its ground truth {rows} x {columns}"
-    crop = crops.named(inverse_depth.shape, truth.shape)
-    if crop is not None:
-        name, (v, u) = crop
+    found = crops.named(inverse_depth.shape, truth.shape)
+    if found:
+        places = [f"[{v.start}:{v.stop}, {u.start}:{u.stop}] ({name})" for name, (v, u) in found.items()]
         raise ConfigError(
-            f"{sizes}: that is the size of {name}: write each map into [{v.start}:{v.stop}, {u.start}:{u.stop}] of a map of the "
-            "whole image, any positive number elsewhere, and score only what lies inside (--crop)"
+            f"{sizes}, which is the size of a crop: write each map to its place in a map of the whole image, "
+            f"{' or '.join(places)}, any positive number elsewhere, and score only what lies inside (--crop)"
         )
     if width == columns and height != rows:
         raise ConfigError(f"{sizes}: both must show the same part of the image")

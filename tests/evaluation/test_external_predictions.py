@@ -187,24 +187,28 @@ def test_map_of_other_proportions_raises():
 
 
 @pytest.mark.parametrize(
-    ("size", "whole", "name", "place"),
+    ("size", "whole", "places"),
     [
-        ((352, 1216), (375, 1242), "KITTI's benchmark crop", "[23:375, 13:1229]"),
-        ((352, 1216), (370, 1226), "KITTI's benchmark crop", "[18:370, 5:1221]"),
-        ((218, 1153), (375, 1242), "the crop of Garg et al.", "[153:371, 44:1197]"),
-        ((512, 1664), (768, 2048), "ManyDepth's crop of Cityscapes", "[256:768, 192:1856]"),
+        ((352, 1216), (375, 1242), "[23:375, 13:1229] (KITTI's benchmark crop)"),
+        ((352, 1216), (370, 1226), "[18:370, 5:1221] (KITTI's benchmark crop)"),
+        (
+            (218, 1153),
+            (375, 1242),
+            "[153:371, 44:1197] (the crop of Garg et al.) or [124:342, 44:1197] (the crop of Eigen et al.)",
+        ),
+        ((512, 1664), (768, 2048), "[256:768, 192:1856] (ManyDepth's crop of Cityscapes)"),
     ],
 )
-def test_map_of_a_crop_in_use_is_named_and_fits_where_it_says(size, whole, name, place):
+def test_map_of_a_crop_in_use_is_named_and_fits_where_it_says(size, whole, places):
     truth, cropped = np.ones(whole, np.float32), np.full(size, 0.5, np.float32)
     with pytest.raises(ConfigError) as error:
         check_view(cropped, truth, "a", (192, 640))
-    assert f"that is the size of {name}: write each map into {place} of a map of the whole image" in str(error.value)
-    _, region = crops.named(size, whole)
-    filled = np.ones(whole, np.float32)
-    filled[region] = cropped
-    check_view(filled, truth, "a", (192, 640))
-    assert crops.named(whole, whole) is None
+    assert f"is the size of a crop: write each map to its place in a map of the whole image, {places}," in str(error.value)
+    for region in crops.named(size, whole).values():
+        filled = np.ones(whole, np.float32)
+        filled[region] = cropped
+        check_view(filled, truth, "a", (192, 640))
+    assert not crops.named(whole, whole)
 
 
 @pytest.mark.parametrize("kind", ["depth", "disparity"])
