@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dd_jax.checkpoints import comparison, imagenet, run_folder, saved
-from dd_jax.config import Config, ConfigError, to_dict
+from dd_jax.config import Config, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
 from dd_jax.evaluate import evaluate, networks_of
@@ -218,11 +218,7 @@ def initialise_networks(config: Config, state: TrainState) -> TrainState:
       ConfigError: it has other networks, or neither teacher nor pose network.
     """
     place = config.train.init_from
-    try:
-        restored = saved.restore(place)
-    except run_folder.DamagedCheckpoint as error:
-        remedy = "" if error.whole is None else f": delete {error.path} to start from {error.whole}"
-        raise ConfigError(f"--config.train.init_from: {error.found}{remedy}") from error
+    restored = saved.restore_start("--config.train.init_from", place)
     found = restored.state
     trees = {}
     for name in ("params", "batch_stats"):

@@ -89,6 +89,19 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
     return restored
 
 
+def restore_start(flag: str, place: str | Path) -> Restored:
+    """:func:`restore` for a command whose ``flag`` names the model to start from, but no checkpoint of it.
+
+    Raises:
+      ConfigError: as :func:`restore`.
+    """
+    try:
+        return restore(place)
+    except run_folder.DamagedCheckpoint as error:
+        remedy = "" if error.whole is None else f": delete {error.path} to start from {error.whole}"
+        raise ConfigError(f"{flag}: {error.found}{remedy}") from error
+
+
 def config_of(folder: Path) -> Config:
     """The config of a run or of a saved model in a local folder; the arrays are not read.
 
