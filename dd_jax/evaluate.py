@@ -103,7 +103,8 @@ def evaluate(
                 if truth is None:
                     return {}
                 if EXTERNAL in own:
-                    external_predictions.check_view(own[EXTERNAL], truth.depth, source.name(index))
+                    trained = config.data.height, config.data.width
+                    external_predictions.check_view(own[EXTERNAL], truth.depth, source.name(index), trained)
                 return image_scores(own, baselines, truth, batch.K[position], config)
 
             scores = list(pool.map(measure, range(len(real))))
@@ -211,6 +212,8 @@ def scale_factor(disp: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"], co
     match config.eval.scaling:
         case "given":
             return config.eval.scale
+        case "none":
+            return 1.0
         case "camera_height":
             trained = config.data.height, config.data.width
             fx, fy, cx, cy = (float(K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -274,6 +277,7 @@ def evaluate_checkpoint(
     ground_truth_file: str = "",
     allow_pickle: bool = False,
     split_dir: str = "",
+    cache_dir: str = "",
 ) -> Results:
     """Evaluates a trained model with the config of its checkpoint, or with changes, and writes scores and a report.
 
@@ -288,6 +292,7 @@ def evaluate_checkpoint(
       changes: further changed fields of ``EvalConfig``.
       ground_truth_file, allow_pickle: as in ``DataConfig``, if they differ from those of the run.
       split_dir: likewise, for the evaluated split.
+      cache_dir: folder of the frame cache, where that of the data set cannot be written.
 
     Raises:
       ConfigError: an unknown checkpoint or protocol, data that cannot be read, or an ``out`` that cannot be written.
@@ -295,7 +300,7 @@ def evaluate_checkpoint(
     if out is None and saved.is_name(directory):
         raise ConfigError(f"{directory} cannot hold results: choose a folder with --out")
     workdir = workdir_of(directory)
-    changed = data_root, protocol, changes, ground_truth_file, allow_pickle, split_dir
+    changed = data_root, protocol, changes, ground_truth_file, allow_pickle, split_dir, cache_dir
     restored, train_data, trained = restore(directory, which, *changed)
     config = restored.config
     hosts.require_same("the checkpoint or the protocol", (restored.step, to_dict(config)["eval"]))
@@ -344,15 +349,21 @@ def evaluate_predictions(
       out: gets the files; default: a folder of the same name plus ``_scores``.
 
     Raises:
-      ConfigError: data that cannot be read, or incomplete predictions.
+      ConfigError: data that cannot be read, or predictions that are incomplete or evidently of the other ``kind``.
     """
-    validate(config)
+    used = Config(data=config.data, eval=config.eval)
+    used.domd.enabled = False  # no network is: masks are optional
+    validate(used)
     place = Path(place).resolve()
     out = place.with_name(f"{place.stem}_scores") if out is None else out
     source = open_split(config.data, split)
     names = [source.name(index) for index in range(len(source))]
     external = external_predictions.open_predictions(place, names, kind, source.out_of_order)
     make_folder(out)
+    few = evenly_spaced_indices(len(source), 8)
+    external_predictions.check_kind(
+        external, lambda index: source.ground_truth(index, config.eval.ground_truth), few, kind, config.eval
+    )
     results = evaluate(
         lambda batch: None,
         source,

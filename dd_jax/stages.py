@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from dd_jax.checkpoints import run_folder, saved
+from dd_jax.checkpoints import comparison, run_folder, saved
 from dd_jax.config import Config, ConfigError, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.diagnosis.checkpoint import diagnose_checkpoint
@@ -186,7 +186,7 @@ def _measure(stage: Stage) -> None:
 def _check(stage: Stage, superseded: bool) -> None:
     """Checks that a stage is of this config, and does not need steps that it cannot get any more."""
     stored = saved.config_of(stage.folder)
-    run_folder.check_config(to_dict(stored), stage.config, stage.folder)
+    comparison.check_config(to_dict(stored), stage.config, stage.folder)
     if stored.optim.steps < stage.config.optim.steps and (superseded or saved.is_saved(stage.folder)):
         raise ConfigError(
             f"{stage.folder} was finished after {stored.optim.steps} steps, and a later stage or only its networks are left: "

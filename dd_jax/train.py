@@ -1,6 +1,7 @@
 """The training job: data, steps, logs, validation, checkpoints; resumes an existing run."""
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.checkpoints import imagenet, run_folder, saved
+from dd_jax.checkpoints import comparison, imagenet, run_folder, saved
 from dd_jax.config import Config, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
@@ -20,6 +21,8 @@ from dd_jax.networks import model as networks
 from dd_jax.report import Logger, NoLogger
 from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Metrics, TrainState
+
+log = logging.getLogger(__name__)
 
 AHEAD = 2
 """Steps that may be in flight: enough to keep the device busy, few enough for their batches to fit into its memory."""
@@ -53,10 +56,11 @@ def train(
     require_same_run(config, train_source, val_source)
     host_batches = train_batches(train_source, config, jax.process_count(), jax.process_index())
     state = create_state(config)
+    samples = train_source.fingerprint()
     newest = run_folder.newest(workdir)
     hosts.require_same("the newest checkpoint in --workdir", newest)
     if newest is not None:
-        restored = run_folder.restore(workdir, parallel.replicate(state, devices), config)
+        restored = resume(workdir, parallel.replicate(state, devices), config, samples)
         state = restored.state
         host_batches.set_state(restored.data)
     else:
@@ -72,7 +76,7 @@ def train(
     steps: dict[bool, parallel.Step] = {}
     with (
         hosts.StopSignal() if stop is None else contextlib.nullcontext(stop) as stop,
-        run_folder.Writer(workdir, config) as writer,
+        run_folder.Writer(workdir, config, samples) as writer,
         Logger(workdir, config.optim.steps, start, config.data.batch_size) if hosts.primary() else NoLogger() as logger,
     ):
         if start:
@@ -116,6 +120,24 @@ def train(
                 logger.message(f"stopped at step {step} and saved: the same command resumes")
                 break
     return state
+
+
+def resume(workdir: Path, state: TrainState, config: Config, samples: dict[str, Any]) -> run_folder.Restored:
+    """The newest checkpoint, or with ``train.skip_damaged`` the newest whole one; damaged ones are then moved away.
+
+    Raises:
+      ConfigError: as :func:`run_folder.restore`.
+    """
+    while True:
+        try:
+            return run_folder.restore(workdir, state, config, samples)
+        except run_folder.DamagedCheckpoint as error:
+            if not config.train.skip_damaged or error.whole is None:
+                raise
+            hosts.require_same("the damaged checkpoint", error.path.name)
+            if hosts.primary():
+                log.warning("%s: moved to %s", error.found, run_folder.set_aside(error.path))
+            hosts.gather(None)  # until it is moved
 
 
 LOCAL_FIELDS = ("root", "split_dir", "cache_dir", "threads", "ground_truth_file")
@@ -196,7 +218,7 @@ def initialise_networks(config: Config, state: TrainState) -> TrainState:
       ConfigError: it has other networks, or neither teacher nor pose network.
     """
     place = config.train.init_from
-    restored = saved.restore(place)
+    restored = saved.restore_start("--config.train.init_from", place)
     found = restored.state
     trees = {}
     for name in ("params", "batch_stats"):
@@ -205,7 +227,7 @@ def initialise_networks(config: Config, state: TrainState) -> TrainState:
             stored = stored | {"student": _with_fusion(stored["student"], wanted["student"])}
         common = ({"teacher", "pose"} | stored.keys()) & wanted.keys()
         part = [{key: tree[key] for key in common if key in tree} for tree in (stored, wanted)]
-        run_folder.check_tree(*part, place, to_dict(restored.config))
+        comparison.check_tree(*part, place, to_dict(restored.config))
         trees[name] = wanted | part[0]
     if "student" in state.params and config.train.init_student == "teacher":
         for name, tree in trees.items():

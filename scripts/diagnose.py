@@ -17,7 +17,7 @@ from dd_jax.diagnosis.checkpoint import diagnose_checkpoint
 from dd_jax.diagnosis.tables import tables, text
 from dd_jax.runtime import command_line, compilation_cache, files
 
-CHANGES = ("data_root", "split_dir", "protocol", "ground_truth_file", "allow_pickle")
+CHANGES = ("data_root", "split_dir", "cache_dir", "protocol", "ground_truth_file", "allow_pickle")
 """Flags that change the config of the checkpoint, as in evaluate.py."""
 
 
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--which", default="best", help="best | latest | a step")
     parser.add_argument("--data_root", default="", help="folder of the data set, if it differs from that of the run")
     parser.add_argument("--split_dir", default="", help="folder with the lists of the split, if it differs from that of the run")
+    parser.add_argument("--cache_dir", default="", help="folder of the frame cache; default: that of the run, or in the data set")
     parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: that of the config")
     parser.add_argument("--ground_truth_file", default="", help="of a KITTI split, for the protocol's ground_truth=file")
     parser.add_argument("--allow_pickle", action="store_true", help="allow pickled objects in that file, which may run code")
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(flags: argparse.Namespace) -> None:
     """The job of the flags."""
     changes = {name: getattr(flags, name) for name in CHANGES}
-    diagnosed = diagnose_checkpoint(flags.checkpoint, flags.split, flags.which, flags.out, flags.max_frames, **changes)
+    with command_line.own_flags():
+        diagnosed = diagnose_checkpoint(flags.checkpoint, flags.split, flags.which, flags.out, flags.max_frames, **changes)
     print(*map(text, tables(diagnosed.diagnosis)), sep="\n\n")
     print("\nFindings:", *diagnosed.diagnosis.findings or ["none"], sep="\n  ")
     if flags.json is not None:

@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", default=None, help="folder for results; default: that of the run, or next to the predictions")
     parser.add_argument("--data_root", default="", help="folder of the data set, if it differs from that of the run")
     parser.add_argument("--split_dir", default="", help="folder with the lists of the split: the order of unnamed files")
+    parser.add_argument("--cache_dir", default="", help="folder of the frame cache; default: that of the run, or in the data set")
     parser.add_argument("--protocol", default="", help=f"{' | '.join(protocols.PROTOCOLS)}; default: that of the config")
     parser.add_argument("--ground_truth_file", default="", help="of a KITTI split, for --ground_truth=file; default: of the run")
     parser.add_argument("--allow_pickle", action="store_true", help="allow pickled objects in that file, which may run code")
@@ -68,14 +69,16 @@ def measure(flags: argparse.Namespace, config_flags: list[str], changes: dict[st
         if config_flags:
             raise ConfigError(f"{config_flags[0]} is not a flag of --checkpoint, which has its own config: see --help")
         where = flags.checkpoint, flags.split, flags.which, flags.out, flags.data_root
-        files = flags.ground_truth_file, flags.allow_pickle, flags.split_dir
-        return evaluate_checkpoint(*where, flags.protocol, changes, *files)
+        files = flags.ground_truth_file, flags.allow_pickle, flags.split_dir, flags.cache_dir
+        with command_line.own_flags():
+            return evaluate_checkpoint(*where, flags.protocol, changes, *files)
     if not any(flag.partition("=")[0] == "--config" for flag in config_flags):
         raise ConfigError("--predictions needs the data: set --config=configs/NAME.py:VARIANT")
     config = command_line.config_of(config_flags)
     if flags.data_root:
         config.data.root = flags.data_root
     config.data.split_dir = flags.split_dir or config.data.split_dir
+    config.data.cache_dir = flags.cache_dir or config.data.cache_dir
     config.data.ground_truth_file = flags.ground_truth_file or config.data.ground_truth_file
     config.data.allow_pickle = flags.allow_pickle or config.data.allow_pickle
     config.eval = protocols.choose(config.eval, flags.protocol, changes)

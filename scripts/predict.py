@@ -40,6 +40,14 @@ def frames(text: str) -> slice:
     return slice(*(int(word) if word else None for word in text.split(":")))
 
 
+def factor(text: str) -> float | None:
+    """A number; ``none``, as for networks whose unit is the metre, is that of the default."""
+    try:
+        return None if text == "none" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a factor, or none") from error
+
+
 def speed(text: str) -> float | str:
     """A number, or ``oxts``."""
     try:
@@ -88,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     camera.add_argument("--fov", type=float, help="horizontal field of view in degrees")
     group = parser.add_argument_group("metric scale, by one of")
     metres = group.add_mutually_exclusive_group()
-    metres.add_argument("--scale", type=float, help="factor on the depth")
+    metres.add_argument("--scale", "--scaling", type=factor, help="factor on the depth, or none: the unit of the networks")
     metres.add_argument("--camera-height", type=float, help="height of the camera above the road in metres; KITTI: 1.65")
     metres.add_argument("--speed", type=speed, help="of the car in metres per second, or oxts: as measured in a KITTI drive")
     metres.add_argument("--truth", type=Path, help="folder with ground-truth depth, NAME.npy or 16-bit NAME.png: median scaling")

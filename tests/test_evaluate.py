@@ -143,7 +143,7 @@ def test_non_finite_prediction_raises():
 
 
 def test_checkpoint_evaluated_without_config_file(tmp_path, monkeypatch):
-    """Config and networks come from the checkpoint; ``data_root`` replaces the folder of the training."""
+    """Config and networks come from the checkpoint; ``data_root`` and ``cache_dir`` replace the folders of the training."""
     source = FakeSource(3)
     cfg = settings()
     state = TrainState(
@@ -153,12 +153,12 @@ def test_checkpoint_evaluated_without_config_file(tmp_path, monkeypatch):
         writer.save(state, {}, score=0.1)
     opened = []
     for name in ("open_split", "list_split"):
-        monkeypatch.setattr(evaluate, name, lambda data, split: (opened.append((data.root, split)), source)[1])
+        monkeypatch.setattr(evaluate, name, lambda data, split: (opened.append((data.root, data.cache_dir, split)), source)[1])
     monkeypatch.setattr(
         compiled_steps, "compile_predict_step", lambda config, devices: lambda state, images: oracle(source)(images)
     )
-    results = evaluate.evaluate_checkpoint(tmp_path / "checkpoints", out=tmp_path / "out", data_root="/here")
-    assert opened == [("/here", "test"), ("/here", "train")]
+    results = evaluate.evaluate_checkpoint(tmp_path / "checkpoints", out=tmp_path / "out", data_root="/here", cache_dir="/cache")
+    assert opened == [("/here", "/cache", "test"), ("/here", "/cache", "train")]
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == tiny.as_written(results.metrics)
     page = (tmp_path / "out" / "report.html").read_text()

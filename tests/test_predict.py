@@ -350,6 +350,9 @@ def test_script_says_if_no_frame_is_a_step_before(main, folder, tmp_path, capsys
 def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatch):
     tiny.share_compiled_prediction(monkeypatch)
     arguments = [str(folder), f"--checkpoint={given}", f"--out={tmp_path / 'out'}", "--intrinsics=120,120,74.5,44.5", "--viewer"]
+    for none in ("--scale=none", "--scaling=none"):  # the unit of the networks, as without
+        main([*arguments, "--frames=1:4", "--save=npy", none, f"--out={tmp_path / 'unit'}"])
+    assert "scale" not in json.loads((tmp_path / "unit" / SETTINGS).read_text())
     main([*arguments, "--frames=1:4", "--save=npy,trajectory", "--camera-height=1.5", f"--masks={folder}"])
     printed = capsys.readouterr().out
     assert "drive: 3 frames of 150 x 90; camera: as given" in printed and "3 frames, 3 predicted now" in printed
@@ -369,6 +372,7 @@ def test_script_prints_summary(main, given, folder, tmp_path, capsys, monkeypatc
         (["--frames=5"], "'5' must be START:END or START:END:STEP"),
         (["--fov=500"], "error: --fov=500 must lie between 0 and 180 degrees"),
         (["--save=npy,exr"], "error: 'exr' is not one of the formats"),
+        (["--scaling=metres"], "'metres': give a factor, or none"),
         (["--scale=-1"], "error: scale must be a positive number: it is -1.0"),
         (["--speed=oxts"], "error: --speed=oxts is for KITTI drives"),
         (["--scale=1e300"], "error: scale is 1e+300: it must lie between 1e-30 and 1e+30"),

@@ -61,7 +61,7 @@ def digest_of(base: str) -> str:
 
 @functools.cache
 def _base(place: str) -> tuple[dict, str]:
-    restored = saved.restore(place)
+    restored = saved.restore_start("--base", place)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((restored.state.params, restored.state.batch_stats, restored.state.depth_range)):
         digest.update(np.ascontiguousarray(leaf).tobytes())

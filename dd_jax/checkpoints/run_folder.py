@@ -1,38 +1,49 @@
 """Saving and restoring runs; the only module that uses Orbax (its v1 API).
 
 One checkpoint is one folder, committed by one rename: the train state, the position of the data iterator, the config, package
-versions and the score on the validation split. Only complete folders are read, so a run killed while saving loses nothing else.
+versions, what identifies the training data and the score on the validation split. Only complete folders are read, so a run killed
+while saving loses nothing else. Bytes that changed since are found by their checksums (``checksums``).
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
 import json
+import logging
 import math
 import pathlib
 import platform
+import shutil
 import subprocess
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 import dd_jax
 from dd_jax import config as configs
+from dd_jax.checkpoints import checksums, comparison
+from dd_jax.checkpoints.checksums import Damage
 from dd_jax.config import Config, ConfigError
 from dd_jax.types import TrainState
+
+T = TypeVar("T")
 
 SCORE = "abs_rel"
 """Metric that defines "best": the lowest one on the validation split."""
 
-MAY_DIFFER = {
-    "optim.steps", "optim.max_nonfinite",
-    "train.backend", "train.remat", "train.log_every", "train.eval_every", "train.eval_frames", "train.checkpoint_every",
-    "train.keep", "train.init_from", "train.init_encoders", "eval.batch_size",
-    "data.root", "data.split_dir", "data.cache_dir", "data.threads", "data.max_unreadable",
-    "data.ground_truth_file", "data.allow_pickle",
-}  # fmt: skip
-"""Config fields that do not change the numbers of a resumed run."""
+
+class DamagedCheckpoint(ConfigError):
+    """A checkpoint that is not as it was saved.
+
+    ``found`` says which and how, ``path`` is its folder, ``whole`` the step of another one that is whole, None if there is none.
+    """
+
+    def __init__(self, message: str, found: str = "", path: pathlib.Path = pathlib.Path(), whole: int | None = None):
+        super().__init__(message)
+        self.found, self.path, self.whole = found, path, whole
 
 
 @dataclasses.dataclass
@@ -48,14 +59,17 @@ class Restored:
 
 
 class Writer:
-    """Keeps the newest ``config.train.keep`` checkpoints of a run and the best one; saves in the background."""
+    """Keeps the newest ``config.train.keep`` checkpoints of a run and the best one; saves in the background.
 
-    def __init__(self, workdir: str | pathlib.Path, config: Config):
+    ``samples`` identifies the training data, see ``TripletSource.fingerprint``.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, config: Config, samples: dict[str, Any] | None = None):
         policies = ocp.training.preservation_policies
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[SCORE], reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
-        self._config = configs.to_dict(config)
+        self._about = {"config": configs.to_dict(config), "versions": versions(), "samples": samples}
         self._checkpointer = ocp.training.Checkpointer(
             _absolute(workdir) / "checkpoints",
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.train.keep), best]),
@@ -76,13 +90,13 @@ class Writer:
         if step in self.steps:
             return False
         score = float(score) if score is not None and math.isfinite(score) else None
-        about = {"config": self._config, "versions": versions(), "data": data, "score": score}
+        about = {**self._about, "data": data, "score": score}
         about["integer_keys"] = any(isinstance(key, int) for key in _dict_keys(tree))
         self._checkpointer.save_checkpointables_async(
             step,
             {"state": tree},
             metrics=None if score is None else {SCORE: score},
-            custom_metadata=json.loads(json.dumps(about)),
+            custom_metadata=checksums.add(json.loads(json.dumps(about)), tree, comparison.by_path(tree)),
             force=True,
         )
         return True
@@ -112,26 +126,41 @@ def newest(directory: str | pathlib.Path) -> int | None:
     return max(_steps(_folder(directory)), default=None)
 
 
-def restore(directory: str | pathlib.Path, abstract_state: TrainState | dict[str, Any], config: Config | None = None) -> Restored:
+def restore(
+    directory: str | pathlib.Path,
+    abstract_state: TrainState | dict[str, Any],
+    config: Config | None = None,
+    samples: dict[str, Any] | None = None,
+) -> Restored:
     """The newest checkpoint, bit for bit, to resume training.
 
     Args:
       directory: the workdir of a run, or its ``checkpoints`` folder.
       abstract_state: a fresh state, or a dict of its fields, with arrays or shapes as leaves; leaves with a sharding keep
         it, the others go to the first device. The number of devices that wrote the checkpoint does not matter.
-      config: of the resuming run; every field that changes a number must be the same (:data:`MAY_DIFFER` lists the rest).
+      config: of the resuming run; every field that changes a number must be the same (``comparison.MAY_DIFFER`` lists the rest).
+      samples: of the resuming run, see :class:`Writer`; must be the same, unless ``config.train.other_data``.
 
     Raises:
-      ConfigError: no checkpoint, another config, or other networks than those of ``abstract_state``.
+      DamagedCheckpoint: the newest one is damaged, or the score of another, which a resumed run reads too.
+      ConfigError: no checkpoint, another config, other data, or other networks than those of ``abstract_state``.
     """
-    with _reader(directory) as reader:
-        metadata, about = _read_about(reader, "latest")
+    folder = _folder(directory)
+    steps, wanted = _existing_steps(folder), _as_dict(abstract_state)
+
+    def read(step: int) -> Restored:
+        path = folder / str(step)
+        about, stored = _read_about(path)
         if config is not None:
-            check_config(about["config"], config, metadata.path)
-        wanted = _as_dict(abstract_state)
-        check_tree(metadata.metadata["state"], wanted, metadata.path, about["config"])
-        state = reader.load_checkpointables(metadata.step, {"state": jax.tree.map(_where_wanted, wanted)})["state"]
-    return _restored(state, metadata, about)
+            comparison.check_config(about["config"], config, path)
+            comparison.check_samples(about.get("samples"), samples, config, path)
+        comparison.check_tree(stored, wanted, path, about["config"])
+        return _restored(_load(path, jax.tree.map(_where_wanted, wanted), about), step, about)
+
+    remedy = "--config.train.skip_damaged=True"
+    for step in steps:
+        _or_name_another(folder, step, steps, lambda step: _score(folder / str(step)), remedy)
+    return _or_name_another(folder, steps[-1], steps, read, remedy)
 
 
 def restore_params(directory: str | pathlib.Path, which: str | int = "best", expected: dict[str, Any] | None = None) -> Restored:
@@ -143,29 +172,65 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
       expected: ``{"params": ..., "batch_stats": ...}`` that the stored networks must match.
 
     Raises:
+      DamagedCheckpoint: it is damaged, or another one so that the best is unknown.
       ConfigError: no such checkpoint, or other networks than expected.
     """
-    with _reader(directory) as reader:
-        metadata, about = _read_about(reader, which)
-        stored = metadata.metadata["state"]
+    folder = _folder(directory)
+    steps = _existing_steps(folder)
+
+    def read(step: int) -> Restored:
+        about, stored = _read_about(folder / str(step))
         for name, tree in (expected or {}).items():
-            check_tree({name: stored[name]}, {name: tree}, metadata.path, about["config"])
-        abstract = jax.tree.map(_on_one_device, stored, is_leaf=_is_array)
-        abstract["opt_state"] = jax.tree.map(lambda _: ocp.PLACEHOLDER, stored["opt_state"], is_leaf=_is_array)
-        state = reader.load_checkpointables(metadata.step, {"state": abstract})["state"]
-    if about["integer_keys"]:
-        state = _restore_integer_keys(state)
-    return _restored(state | {"opt_state": None}, metadata, about)
+            comparison.check_tree({name: stored[name]}, {name: tree}, folder / str(step), about["config"])
+        abstract = jax.tree.map(_on_one_device, stored, is_leaf=comparison.is_array)
+        abstract["opt_state"] = jax.tree.map(lambda _: ocp.PLACEHOLDER, stored["opt_state"], is_leaf=comparison.is_array)
+        state = _load(folder / str(step), abstract, about)
+        if about["integer_keys"]:
+            state = _restore_integer_keys(state)
+        return _restored(state | {"opt_state": None}, step, about)
+
+    def score(step: int) -> float:
+        path = folder / str(step)
+        return math.inf if _score(path) is None else _read_about(path)[0]["score"]
+
+    remedy = "--which={step}"
+    if which == "best":
+        scores = {step: _or_name_another(folder, step, steps, score, remedy) for step in steps}
+        chosen = min(steps, key=lambda step: (scores[step], -step))
+    elif which == "latest":
+        chosen = steps[-1]
+    elif str(which).isdigit() and int(which) in steps:
+        chosen = int(which)
+    else:
+        raise ConfigError(f"no checkpoint {which!r} in {folder}: it has the steps {steps}, 'best' and 'latest'")
+    return _or_name_another(folder, chosen, steps, read, remedy)
 
 
 def config_of(directory: str | pathlib.Path) -> Config:
-    """The config of the newest checkpoint; the arrays are not read.
+    """The config of the newest checkpoint of which it can be read; no arrays are.
 
     Raises:
+      DamagedCheckpoint: all are damaged.
       ConfigError: no checkpoint.
     """
-    with _reader(directory) as reader:
-        return configs.from_dict(_read_about(reader, "latest")[1]["config"])
+    folder = _folder(directory)
+    steps = _existing_steps(folder)
+
+    def read(step: int) -> Config:
+        return configs.from_dict(_read_about(folder / str(step))[0]["config"])
+
+    for step in reversed(steps):
+        with contextlib.suppress(Damage):
+            return read(step)
+    return _or_name_another(folder, steps[-1], steps, read, "")
+
+
+def set_aside(path: pathlib.Path) -> pathlib.Path:
+    """Moves a damaged checkpoint out of its run's ``checkpoints``, to the folder ``damaged`` beside it; returns the new place."""
+    target = path.parents[1] / "damaged" / path.name
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    return path.rename(target)
 
 
 @functools.cache
@@ -196,44 +261,100 @@ def _steps(folder: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
-def _reader(directory: str | pathlib.Path) -> ocp.training.Checkpointer:
-    folder = _folder(directory)
-    if not _steps(folder):
+def _existing_steps(folder: pathlib.Path) -> list[int]:
+    steps = _steps(folder)
+    if not steps:
         raise ConfigError(f"no checkpoint in {folder}: name the folder of a run that saved at least one")
-    return ocp.training.Checkpointer(folder)
+    return steps
 
 
-def _read_about(reader: ocp.training.Checkpointer, which: str | int) -> tuple[Any, dict[str, Any]]:
-    """Orbax's metadata of the chosen checkpoint, and ours."""
-    found = {checkpoint.step: (checkpoint.metrics or {}).get(SCORE) for checkpoint in reader.checkpoints}
-    scored = [step for step, score in found.items() if score is not None]
-    if which == "best" and scored:
-        step = min(scored, key=lambda s: (found[s], -s))
-    elif which in ("best", "latest"):
-        step = max(found)
-    elif str(which).isdigit() and int(which) in found:
-        step = int(which)
-    else:
-        raise ConfigError(f"no checkpoint {which!r} in {reader.directory}: it has the steps {sorted(found)}, 'best' and 'latest'")
-    metadata = reader.checkpointables_metadata(step)
-    about = metadata.custom_metadata
-    if not about or "config" not in about or "state" not in metadata.metadata:
-        raise ConfigError(f"{reader.directory / str(step)} is a checkpoint that dd_jax did not write")
-    return metadata, about
+def _or_name_another(folder: pathlib.Path, step: int, steps: Sequence[int], read: Callable[[int], T], remedy: str) -> T:
+    """``read(step)``; if that is damaged, an error that names the newest of the other ``steps`` that can be read."""
+    try:
+        return read(step)
+    except Damage as damage:
+        whole = None
+        for other in sorted(set(steps) - {step}, reverse=True):
+            with contextlib.suppress(Damage):
+                read(other)
+                whole = other
+                break
+        path, found = folder / str(step), f"checkpoint {step} in {folder} is damaged ({damage})"
+        helps = ", and no other one is whole: copy the run again, or train in an empty --workdir"
+        if whole is not None:
+            helps = f": go on from {whole} with {remedy.format(step=whole)}, or delete {path}"
+        raise DamagedCheckpoint(found + helps, found, path, whole) from damage
 
 
-def _restored(state: dict[str, Any], metadata: Any, about: dict[str, Any]) -> Restored:
+def _read_about(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Our metadata of a checkpoint, and the tree of its arrays as Orbax describes it, both verified.
+
+    Raises:
+      Damage: they cannot be read, or are not those saved.
+      ConfigError: dd_jax did not write it.
+    """
+    with _any_error_is_damage("its metadata cannot be read"):
+        metadata = ocp.checkpointables_metadata(path)
+    about, stored = metadata.custom_metadata, metadata.metadata.get("state")
+    if not about:
+        raise Damage("its metadata are missing or cannot be read")
+    if not {"config", checksums.PARTS} & {*about}:
+        raise ConfigError(f"{path} is a checkpoint that dd_jax did not write")
+    if not stored:
+        raise Damage("its arrays are missing or cannot be read")
+    checksums.verify_about(about, comparison.by_path(stored))
+    if _score(path) != about["score"]:
+        raise Damage("its score is not the one saved")
+    return about, stored
+
+
+def _score(path: pathlib.Path) -> float | None:
+    """The score of a checkpoint where Orbax keeps it, to choose the best one; None if it has none.
+
+    Raises:
+      Damage: it cannot be read, which would also stop a run that continues.
+    """
+    file = path / "metrics" / "metrics"
+    with _any_error_is_damage("its score cannot be read"):
+        return float(json.loads(file.read_text())[SCORE]) if file.exists() else None
+
+
+def _load(path: pathlib.Path, abstract: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """The arrays, verified; raises Damage."""
+    with _any_error_is_damage("its arrays cannot be read"):
+        state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+    checksums.verify(about, {name: part for name, part in state.items() if not _is_left_out(part)})
+    return state
+
+
+@contextlib.contextmanager
+def _any_error_is_damage(what: str) -> Iterator[None]:
+    """Orbax and TensorStore raise anything for damaged files, and log their content; lack of memory is none of it."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        raise Damage(what) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _is_left_out(part: Any) -> bool:
+    return any(leaf is ocp.PLACEHOLDER for leaf in jax.tree.leaves(part))
+
+
+def _restored(state: dict[str, Any], step: int, about: dict[str, Any]) -> Restored:
     config = configs.from_dict(about["config"])
-    return Restored(TrainState(**state), about["data"], metadata.step, about["score"], config, about["versions"])
+    return Restored(TrainState(**state), about["data"], step, about["score"], config, about["versions"])
 
 
 def _as_dict(state: TrainState | dict[str, Any]) -> dict[str, Any]:
     """The plain tree that is stored: the format does not depend on our classes."""
     return state if isinstance(state, dict) else {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-
-
-def _is_array(x: Any) -> bool:
-    return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
 def _on_one_device(x: Any) -> jax.ShapeDtypeStruct:
@@ -244,59 +365,6 @@ def _where_wanted(x: Any) -> jax.ShapeDtypeStruct:
     """Placement by the caller, not by the checkpoint: its devices may not exist here."""
     sharding = getattr(x, "sharding", None)
     return _on_one_device(x) if sharding is None else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-
-def _by_path(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_array)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(x.shape), str(x.dtype)) for path, x in leaves}
-
-
-def differences(stored: Any, wanted: Any) -> str:
-    """The first few key paths that only one tree has, or whose arrays differ in shape or type; empty if all agree."""
-    there, here = _by_path(stored), _by_path(wanted)
-    different = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
-    named = [f"{key} is {_shape(there.get(key))} there and {_shape(here.get(key))} here" for key in different[:3]]
-    return "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
-
-
-def check_tree(stored: Any, wanted: Any, path: Any, config: dict[str, Any]) -> None:
-    """Compares the key paths, shapes and types of the checkpoint ``path``, trained with ``config``, with those wanted.
-
-    Raises:
-      ConfigError: they differ; names the first few, and the flags they were made with.
-    """
-    different = differences(stored, wanted)
-    if different:
-        flags = " ".join(f"--config.model.{key}={value}" for key, value in config["model"].items())
-        raise ConfigError(
-            f"the checkpoint {path} holds other arrays: {different}. It was made with {flags} "
-            f"--config.cost_volume.bins={config['cost_volume']['bins']}: pass the same, or train in an empty --workdir"
-        )
-
-
-def _shape(entry: tuple[tuple[int, ...], str] | None) -> str:
-    return "absent" if entry is None else f"{entry[1]}{list(entry[0])}"
-
-
-def check_config(stored: dict[str, Any], config: Config, path: Any) -> None:
-    """Compares the config of the checkpoint ``path`` with another, except for the fields :data:`MAY_DIFFER`.
-
-    Raises:
-      ConfigError: they differ; names the fields, and the flags that make them equal.
-    """
-    there, here = _flatten(configs.to_dict(configs.from_dict(stored))), _flatten(configs.to_dict(config))
-    different = [key for key in here if key not in MAY_DIFFER and there[key] != here[key]]
-    if different:
-        fields = "; ".join(f"{key} was {there[key]!r} and is {here[key]!r}" for key in different)
-        flags = " ".join(f"--config.{key}={there[key]}" for key in different)
-        raise ConfigError(f"{path} was trained with another config: {fields}. Pass {flags}, or train in an empty --workdir")
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _dict_keys(tree: Any) -> list[Any]:

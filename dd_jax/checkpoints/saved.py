@@ -7,6 +7,7 @@ JSON holds the config of the networks and the origin of the weights. An evaluate
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dd_jax import config as configs
-from dd_jax.checkpoints import hub, model_card, run_folder
+from dd_jax.checkpoints import comparison, hub, model_card, run_folder
 from dd_jax.checkpoints.run_folder import Restored
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
@@ -84,8 +85,21 @@ def restore(place: str | Path, which: str | int = "best", expected: dict[str, An
         raise ConfigError(f"{place} is a single model, of step {restored.step}: which={which!r} is for the checkpoints of a run")
     if expected is not None:
         stored = {name: getattr(restored.state, name) for name in expected}
-        run_folder.check_tree(stored, expected, place, configs.to_dict(restored.config))
+        comparison.check_tree(stored, expected, place, configs.to_dict(restored.config))
     return restored
+
+
+def restore_start(flag: str, place: str | Path) -> Restored:
+    """:func:`restore` for a command whose ``flag`` names the model to start from, but no checkpoint of it.
+
+    Raises:
+      ConfigError: as :func:`restore`.
+    """
+    try:
+        return restore(place)
+    except run_folder.DamagedCheckpoint as error:
+        remedy = "" if error.whole is None else f": delete {error.path} to start from {error.whole}"
+        raise ConfigError(f"{flag}: {error.found}{remedy}") from error
 
 
 def config_of(folder: Path) -> Config:
@@ -115,18 +129,19 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
     if (folder / "checkpoints").is_dir() or folder.name == "checkpoints":
         raise ConfigError(f"{folder} is the folder of a run, whose checkpoints would be hidden: name another folder")
     config = _without_paths(restored.config)
+    arrays = {key: np.ascontiguousarray(value) for key, value in _arrays(restored.state).items()}
+    if half:
+        arrays = {key: _halved(key, value) for key, value in arrays.items()}
+    data = save(arrays, metadata={"format": "dd_jax"})
+    sha256 = hashlib.sha256(data).hexdigest()
     about = {
         "format": FORMAT,
         "step": restored.step,
         "score": restored.score,
         "versions": restored.versions,
         "config": configs.to_dict(config),
+        "sha256": sha256,  # of the weights
     }
-    arrays = {key: np.ascontiguousarray(value) for key, value in _arrays(restored.state).items()}
-    if half:
-        arrays = {key: _halved(key, value) for key, value in arrays.items()}
-    data = save(arrays, metadata={"format": "dd_jax"})
-    sha256 = hashlib.sha256(data).hexdigest()
     described = dataclasses.replace(restored, config=config)
     try:
         there = (folder / CARD).read_text(errors="replace") if (folder / CARD).is_file() else ""
@@ -171,10 +186,10 @@ def read(folder: Path) -> Restored:
     """
     about = _read_about(folder / ABOUT)
     config = _config_of(about, folder / ABOUT)
-    arrays = _read_arrays(folder / WEIGHTS)
+    arrays, sha256 = _read_arrays(folder / WEIGHTS)
     params, batch_stats = jax.eval_shape(lambda: networks.initialise(config, 0))
     wanted = {"params": params, "batch_stats": batch_stats, "depth_range": jax.ShapeDtypeStruct((2,), jnp.float32)}
-    different = run_folder.differences(arrays, _flat(wanted))
+    different = comparison.differences(arrays, _flat(wanted))
     if different:
         raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of {ABOUT} in its folder: {different}")
     damaged = [key for key in _flat(wanted) if not np.isfinite(arrays[key]).all()]
@@ -183,6 +198,12 @@ def read(folder: Path) -> Restored:
     near, far = arrays["depth_range"]
     if not 0 < near < far:
         raise ConfigError(f"{folder / WEIGHTS} has the depth range {near:g} to {far:g}: it is damaged")
+    known = about.get("sha256") or _digest_on_card(folder / CARD) or sha256
+    if sha256 != known:
+        raise ConfigError(
+            f"{folder / WEIGHTS} is damaged or another file (its SHA-256 begins with {sha256[:8]} and should with {known[:8]}): "
+            "copy the folder again"
+        )
     leaves = [jnp.asarray(arrays[key]) for key in _flat(wanted)]
     tree = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
     state = TrainState(step=jnp.asarray(about["step"], jnp.int32), opt_state=None, **tree)
@@ -270,9 +291,19 @@ def _config_of(about: dict[str, Any], path: Path) -> Config:
     return config
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _digest_on_card(path: Path) -> str | None:
+    """SHA-256 of the weights on a model card, for models of versions that wrote it nowhere else; None if there is none."""
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    found = re.search(rf"{re.escape(model_card.DIGEST)}[^0-9a-f]*([0-9a-f]{{64}})", text)
+    return found and found[1]
+
+
+def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of a file, and its SHA-256."""
     try:
-        arrays = load(path.read_bytes())
-        return {key: value.astype(np.float32) if value.dtype == np.float16 else value for key, value in arrays.items()}
+        data = path.read_bytes()
+        arrays = load(data)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ConfigError(f"{path} is missing, cut off or damaged ({error}): copy it again") from error
+    found = {key: value.astype(np.float32) if value.dtype == np.float16 else value for key, value in arrays.items()}
+    return found, hashlib.sha256(data).hexdigest()

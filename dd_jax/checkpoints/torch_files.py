@@ -22,6 +22,9 @@ WRAPPERS = ("state_dict", "model")
 """Entries under which training frameworks keep the state dict among other data."""
 
 
+WRAPPED = re.compile(r"(?<![^.])(module|_orig_mod)\.")
+
+
 def read(path: Path) -> dict[str, np.ndarray]:
     """State dict of one file: arrays and numbers under PyTorch's names and in its layout.
 
@@ -102,10 +105,12 @@ def _as_array(value: Any, where: str) -> np.ndarray:
 
 
 def _without_wrapper(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the prefix ``module.`` of PyTorch's training on several devices."""
-    if state and all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    """Without the names that ``DataParallel`` (module) and ``torch.compile`` (_orig_mod) put before those of a wrapped network.
+
+    Only some of the entries have them if a part of the model was wrapped, or if sizes were added to the state dict.
+    """
+    found = {WRAPPED.sub("", key): value for key, value in state.items()}
+    return found if len(found) == len(state) else state
 
 
 def _first_line(error: Exception) -> str:

@@ -57,6 +57,8 @@ def describe(config: EvalConfig) -> str:
             scaling = f"scaled per image by the ratio of medians (of an even count: {config.median})"
         case "given":
             scaling = f"multiplied by {config.scale:g}"
+        case "none":
+            scaling = "taken as metres"
         case _:
             pitch = f", looking down by {config.camera_pitch:g} degrees" if config.camera_pitch else ""
             scaling = f"scaled per image so that the camera is {config.camera_height:g} m above the road{pitch}"

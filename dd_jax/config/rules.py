@@ -75,7 +75,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     one_of("eval.median", config.eval.median, ("average", "lower"))
     one_of("eval.ground_truth", config.eval.ground_truth, ("velodyne", "annotated", "file"))
     one_of("eval.object_masks", config.eval.object_masks, ("native", "network"))
-    one_of("eval.scaling", config.eval.scaling, ("median", "given", "camera_height"))
+    one_of("eval.scaling", config.eval.scaling, ("median", "given", "none", "camera_height"))
 
     for flag, size in (("height", data.height), ("width", data.width)):
         require(

@@ -168,6 +168,8 @@ class TrainConfig:
     eval_frames: int = 0  # validation frames, evenly spaced; 0 = all
     checkpoint_every: int = 1_000
     keep: int = 2  # newest checkpoints kept, in addition to the best on val
+    skip_damaged: bool = False  # continue from the newest whole checkpoint; damaged ones are moved to WORKDIR/damaged
+    other_data: bool = False  # continue although the training data are not those that the checkpoint was trained on
     init_from: str = ""  # trained model to start from: folder of a run or of model.save, or hf://owner/name
     init_student: str = "fresh"  # "fresh" (where init_from has none) | "teacher" (always a copy of it, blind to the lookup frame)
     init_encoders: str = ""  # ImageNet weights for the encoders: PyTorch files of ResNets or hf://owner/name, separated by
@@ -185,7 +187,7 @@ class EvalConfig:
     ground_truth: str = "velodyne"  # "velodyne" (scan) | "annotated" (depth PNG; exact if synthetic) | "file" (of data)
     far_truth: bool = False  # score ground truth beyond max_depth too; predictions are clamped anyway
     object_masks: str = "native"  # for scores by region: as stored ("native") | resized to training size first ("network")
-    scaling: str = "median"  # to metres: "median" (ratio per image) | "given" (scale) | "camera_height" (above the road)
+    scaling: str = "median"  # to metres: "median" (ratio per image) | "given" (scale) | "none" (they are) | "camera_height"
     scale: float = 1.0  # for "given": 1 = predictions are in metres, 5.4 = stereo networks of Monodepth2
     camera_height: float = 1.65  # for "camera_height", in metres; default: KITTI
     camera_pitch: float = 0.0  # for "camera_height": degrees by which the camera looks down

@@ -237,7 +237,9 @@ def decode_depth(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
     """
     values = _decode(source, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2 or values.dtype != np.uint16:
-        raise UnreadableFrame(_name(source))
+        raise UnreadableFrame(
+            f"{_name(source)} ({8 * values.itemsize} bits per value, {'grey' if values.ndim == 2 else 'colour'})"
+        )
     return values
 
 
@@ -385,10 +387,18 @@ def object_mask(root: Path, path: str, shape: tuple[int, int], mask_format: str 
     """Mask for evaluation at the ground truth's size, from ``path`` or the same with ``.npy``; None if there is no file.
 
     Raises:
-      ConfigError: the file cannot be decoded.
+      ConfigError: the file cannot be decoded, or has other proportions than ``shape``.
     """
     found = next((file for file in (root / path, (root / path).with_suffix(".npy")) if file.is_file()), None)
+    if found is None:
+        return None
     try:
-        return None if found is None else resize_mask(decode_mask(found, mask_format), *shape)
+        mask = decode_mask(found, mask_format)
     except UnreadableFrame as error:
         raise ConfigError(f"the object mask {error} cannot be decoded: write it again, or delete it") from error
+    if not same_proportions(mask.shape, shape):
+        raise ConfigError(
+            f"the object mask {found} has {mask.shape[1]} x {mask.shape[0]} pixels, other proportions than its image of "
+            f"{shape[1]} x {shape[0]}: write it for the image as viewers show it, turned by its EXIF orientation, or delete it"
+        )
+    return resize_mask(mask, *shape)

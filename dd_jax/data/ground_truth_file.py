@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
+from PIL import Image
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import published_order
-from dd_jax.data.frames import Listing
+from dd_jax.data.frames import Listing, same_proportions
 
 Depth = Float32[np.ndarray, "H W"]
 
@@ -113,6 +114,27 @@ def of_split(config: DataConfig, part: str, names: list[str], out_of_order: str)
         )
     data = functools.cache(lambda: _load(path, "data", dtype.hasobject))
     return lambda index: _sound(data()[index], path, f"data[{index}]")
+
+
+def checked_view(depth: Depth, image: Path) -> Depth:
+    """``depth``, if it shows the whole of its image; images may have been resized, and unreadable ones are reported elsewhere.
+
+    Raises:
+      ConfigError: it has other proportions, or it is smaller and not to scale, as KITTI's benchmark crop of 352 x 1216 is.
+    """
+    try:
+        with Image.open(image) as file:
+            size = file.height, file.width
+    except OSError:
+        return depth
+    (rows, columns), (height, width) = depth.shape, size
+    to_scale = abs(rows * width / (columns * height) - 1) < 0.01
+    if not same_proportions(depth.shape, size) or (rows < height and columns < width and not to_scale):
+        raise ConfigError(
+            f"the ground truth of {image} has {rows} x {columns} pixels and its image {height} x {width}: it shows another part "
+            "of it; take depth of the whole image, 0 where it is unknown"
+        )
+    return depth
 
 
 def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:

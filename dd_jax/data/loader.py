@@ -6,6 +6,7 @@ samples.
 """
 
 import dataclasses
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,19 @@ class TripletSource:
         """The sample's line in the split file."""
         return self._listing.names[self._kept[index]]
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies these samples, for checkpoints: their number, the first and the last, digests of names and file sizes.
+
+        Neither the place of the files nor their dates count, so that a data set may be moved.
+        """
+        names = [self.name(index) for index in range(len(self))]
+        files = self._listing.files
+        sizes = [[file.image, file.stamp[0], file.mask_stamp[0], file.prior_stamp[0]] for file in files]
+        digests = {
+            kind: hashlib.sha256(repr(found).encode()).hexdigest()[:16] for kind, found in (("names", names), ("sizes", sizes))
+        }
+        return {"samples": len(names), "first": names[0], "last": names[-1], **digests}
+
 
 def open_split(config: DataConfig, split: str) -> TripletSource:
     """Samples of "train", "val" or "test"; decodes frames missing from the cache.
@@ -105,6 +119,10 @@ def open_split(config: DataConfig, split: str) -> TripletSource:
     else:
         listing = list_split(config, split)
     require_priors(listing, config)
+    if split == "train" and config.masks == "files" and listing.stored is None and not any(file.mask for file in listing.files):
+        log.warning(
+            "none of the %d frames below %s has an object mask of its name: all count as without", len(listing.files), config.root
+        )
     warn_of_misfits(listing.misfits)
     if store is not None and store.size is not None:  # a store at training size replaces the cache
         frames, readable = store, store.readable
@@ -146,7 +164,7 @@ def require_priors(listing: Listing, config: DataConfig) -> None:
     if bare:
         raise ConfigError(
             f"{len(bare)} of {len(targets)} training frames below {config.root} have no prior depth, the first is {bare[0]}: "
-            "write it beside them, or set --config.data.priors=none"
+            "write it with scripts/make_prior_depth.py, or train without, if no loss needs it: --config.data.priors=none"
         )
 
 

@@ -43,5 +43,5 @@ def refuse_other(out_of_order: str, what: str, instead: str) -> None:
         raise ConfigError(
             f"{what} follows the lines of the published {out_of_order}, but the frames here have another order: copy that list "
             "from the splits folder of the public ManyDepth repository to ROOT/splits, or name its folder with "
-            f"--split_dir or --config.data.split_dir (and rebuild a store with it); or {instead}"
+            f"--config.data.split_dir (and rebuild a store with it); or {instead}"
         )

@@ -15,14 +15,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
-from dd_jax.config import ConfigError
+from dd_jax.config import ConfigError, EvalConfig
 from dd_jax.data import published_order
+from dd_jax.data.frames import GroundTruth, same_proportions
 from dd_jax.data.kitti.raw import read_annotated
+from dd_jax.evaluation import crops, metrics
 
 KINDS = ("depth", "disparity")
 SUFFIXES = (".npy", ".png")
 WIDTHS = (4, 6, 10)
 """Digits of a position in a file name."""
+
+ENOUGH, OPPOSITE = 100, -0.5
+"""Fewest pixels with ground truth for a correlation; mean correlation below which depth and disparity are mixed up."""
 
 InverseDepth = Callable[[int], Float32[np.ndarray, "h w"]]
 """1 / depth of a sample of the split, in the unit of the predictor."""
@@ -102,7 +107,9 @@ def _example(names: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> np.ndarray:
-    return _load(path) if path.suffix.lower() == ".npy" else read_annotated(path)
+    if path.suffix.lower() == ".npy":
+        return _load(path)
+    return read_annotated(path, "write 256 x the values in 16 bits there, or the values themselves into an .npy")
 
 
 def _load(path: Path) -> np.ndarray:
@@ -137,15 +144,59 @@ def _checked(values: np.ndarray, kind: str, where: str) -> Float32[np.ndarray, "
     return 1 / values if kind == "depth" else values
 
 
-def check_view(inverse_depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"], where: str) -> None:
-    """Checks that a map does not show another part of the image: the same width as the ground truth, but another height.
+def check_view(
+    inverse_depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"], where: str, trained: tuple[int, int]
+) -> None:
+    """Checks that a map shows the same part of the image as the ground truth.
+
+    Args:
+      trained: (height, width) of ``config.data``; a network may see the whole image at other proportions.
 
     Raises:
-      ConfigError: it does.
+      ConfigError: it has the size of a crop in use, the same width but another height, or other proportions.
     """
     (height, width), (rows, columns) = inverse_depth.shape, truth.shape
-    if width == columns and height != rows:
+    sizes = f"the prediction for {where} has {height} x {width} pixels, its ground truth {rows} x {columns}"
+    found = crops.named(inverse_depth.shape, truth.shape)
+    if found:
+        places = [f"[{v.start}:{v.stop}, {u.start}:{u.stop}] ({name})" for name, (v, u) in found.items()]
         raise ConfigError(
-            f"the prediction for {where} has {height} x {width} pixels, its ground truth {rows} x {columns}: "
-            "both must show the same part of the image"
+            f"{sizes}, which is the size of a crop: write each map to its place in a map of the whole image, "
+            f"{' or '.join(places)}, any positive number elsewhere, and score only what lies inside (--crop)"
+        )
+    if width == columns and height != rows:
+        raise ConfigError(f"{sizes}: both must show the same part of the image")
+    if not any(same_proportions(inverse_depth.shape, other) for other in (truth.shape, trained)):
+        raise ConfigError(
+            f"{sizes}, other proportions: predict the whole image; if a network saw all of it at other proportions, say so by "
+            "--config.data.height and --config.data.width"
+        )
+
+
+def check_kind(
+    predictions: InverseDepth,
+    truth_of: Callable[[int], GroundTruth | None],
+    samples: Sequence[int],
+    kind: str,
+    config: EvalConfig,
+) -> None:
+    """Checks for a few samples that predicted and true depth rise together, in logarithms.
+
+    Raises:
+      ConfigError: one falls where the other rises, so that the maps are the other one of :data:`KINDS`.
+    """
+    found = []
+    for index in samples:
+        truth = truth_of(index)
+        valid = np.zeros(()) if truth is None else metrics.valid_pixels(truth.depth, config)
+        if valid.sum() >= ENOUGH:
+            predicted = metrics.depth_at(predictions(index), valid.shape, config)[valid]
+            pair = np.log(predicted), np.log(truth.depth[valid])
+            if min(map(np.ptp, pair)) > 0:
+                found.append(np.corrcoef(*pair)[0, 1])
+    if found and np.mean(found) < OPPOSITE:
+        other = KINDS[1 - KINDS.index(kind)]
+        raise ConfigError(
+            f"--predictions_are={kind} is wrong: the predicted depth falls where the true depth rises (correlation "
+            f"{np.mean(found):.2f} over {len(found)} images): set --predictions_are={other}"
         )

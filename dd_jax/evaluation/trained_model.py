@@ -26,6 +26,7 @@ def restore(
     ground_truth_file: str = "",
     allow_pickle: bool = False,
     split_dir: str = "",
+    cache_dir: str = "",
 ) -> tuple[Restored, DataConfig, EvalConfig]:
     """A trained model with a changed config, the data of its training split, and the protocol of its training.
 
@@ -38,6 +39,7 @@ def restore(
     config = restored.config
     if data_root:
         config.data.root, config.data.cache_dir = data_root, ""
+    config.data.cache_dir = cache_dir or config.data.cache_dir
     config.data.ground_truth_file = ground_truth_file or config.data.ground_truth_file
     config.data.allow_pickle = allow_pickle or config.data.allow_pickle
     train_data = dataclasses.replace(config.data, priors="none")  # the training split, with the lists of the run

@@ -20,6 +20,7 @@ from dd_jax.data.kitti.raw import read_annotated
 from dd_jax.data.recordings import Recording, find_pictures, recording_of
 from dd_jax.data.video_camera import Intrinsics
 from dd_jax.data.video_reader import FASTEST, Image
+from dd_jax.inference.beside import require_names
 from dd_jax.runtime.file_order import in_order, stamps_of
 from dd_jax.runtime.files import natural_key
 
@@ -31,6 +32,9 @@ RATE = 10.0
 
 GAP = 1.5
 """Intervals longer than this many usual ones are gaps."""
+
+MAPS = (".npy", ".png")
+"""Suffixes of masks and ground truth."""
 
 FORWARD_SPEED = 8
 """Column of KITTI's oxts files with the forward speed in m/s."""
@@ -158,10 +162,13 @@ def masks_of(source: Source, folder: Path | None) -> Callable[[int], Bool[np.nda
     """The object mask of a frame, ``NAME.png`` or ``NAME.npy`` in ``folder`` (default: a drive's); None if there is no file.
 
     Raises:
-      ConfigError: no such folder; the returned function also raises for a mask that cannot be decoded.
+      ConfigError: no such folder, or none of its files has a frame's name; the returned function also raises for a mask that
+        cannot be decoded or has other proportions than the frame.
     """
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"--masks={folder} is not a folder")
+    if folder is not None:
+        require_names(folder, source.names, MAPS, "masks", "--masks", "they count as frames without objects")
     folder = source.mask_folder if folder is None else folder
     if folder is None or not folder.is_dir():
         return lambda place: None
@@ -172,29 +179,36 @@ def truths_of(source: Source, folder: Path) -> Iterator[np.ndarray | None]:
     """Ground-truth depth of the frames, ``NAME.npy`` in metres or KITTI's 16-bit ``NAME.png``; None if there is no file.
 
     Raises:
-      ConfigError: no such folder, or a file that cannot be read.
+      ConfigError: no such folder, none of its files has a frame's name, or a file that cannot be read or shows another part of
+        the frame.
     """
     if not folder.is_dir():
         raise ConfigError(f"--truth={folder} is not a folder")
-    return (_truth(folder, name) for name in source.names)
+    require_names(folder, source.names, MAPS, "maps", "--truth", "they take the median scale of the frames so far")
+    return (_truth(folder, name, source.size) for name in source.names)
 
 
-def speeds_of(source: Source) -> list[float]:
-    """Speed in m/s at each frame, from the ``oxts`` files of a KITTI drive.
+def speeds_of(source: Source) -> list[float | None]:
+    """Speed in m/s at each frame, from the ``oxts`` files of a KITTI drive; None if there is no file.
 
     Raises:
-      ConfigError: not a drive, or no such files.
+      ConfigError: not a drive, no file at all, or one without speed.
     """
     if source.drive is None:
         raise ConfigError("--speed=oxts is for KITTI drives: give the speed in metres per second")
-    speeds = []
-    for name in source.names:
-        path = source.drive / "oxts" / "data" / f"{name}.txt"
-        try:
-            speeds.append(float(path.read_text().split()[FORWARD_SPEED]))
-        except (OSError, ValueError, IndexError) as error:
-            raise ConfigError(f"{path} has no speed in column {FORWARD_SPEED + 1}: give --speed in m/s") from error
-    return speeds
+    folder = source.drive / "oxts" / "data"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} does not exist: unpack the oxts files of the drive there, or give --speed in m/s")
+    instead = "--speed=oxts and give the speed in m/s"
+    require_names(folder, source.names, (".txt",), "oxts files", instead, "they take the median scale of the frames so far")
+    return [_speed(folder / f"{name}.txt") for name in source.names]
+
+
+def _speed(path: Path) -> float | None:
+    try:
+        return float(path.read_text().split()[FORWARD_SPEED]) if path.is_file() else None
+    except (OSError, ValueError, IndexError) as error:
+        raise ConfigError(f"{path} has no speed in column {FORWARD_SPEED + 1}: remove it, or give --speed in m/s") from error
 
 
 def _video(path: Path, chosen: slice, intrinsics: Intrinsics | None, fov: float | None, rate: float | None) -> Source:
@@ -255,14 +269,23 @@ def _decode(path: Path) -> Image:
         raise ConfigError(f"the image {error} is damaged or cut off: replace or remove it, then run this again") from error
 
 
-def _truth(folder: Path, name: str) -> np.ndarray | None:
-    array, png = folder / f"{name}.npy", folder / f"{name}.png"
-    if array.is_file():
+def _truth(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray | None:
+    path = next((path for path in (folder / f"{name}{suffix}" for suffix in MAPS) if path.is_file()), None)
+    if path is None:
+        return None
+    if path.suffix == ".png":
+        truth = read_annotated(path, "write 256 x the metres in 16 bits there, or metres into an .npy")
+    else:
         try:
-            return np.asarray(load_array(array))
+            truth = np.asarray(load_array(path))
         except UnreadableFrame as error:
-            raise ConfigError(f"{array} is not a complete array") from error
-    return read_annotated(png) if png.is_file() else None
+            raise ConfigError(f"{path} is not a complete array") from error
+    if truth.ndim == 2 and truth.size and not frames.same_proportions(truth.shape, size):
+        raise ConfigError(
+            f"{path} has {truth.shape[1]} x {truth.shape[0]} pixels, other proportions than its frame of {size[1]} x {size[0]}: "
+            "write it for the whole frame, with 0 where the depth is unknown"
+        )
+    return truth
 
 
 def _given_camera(

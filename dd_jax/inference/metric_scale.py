@@ -61,7 +61,7 @@ class Speed:
     ``seconds``, the time of each frame, replaces ``rate`` where frames do not come at regular intervals.
     """
 
-    metres_per_second: float | Iterable[float]
+    metres_per_second: float | Iterable[float | None]  # None: not known
     rate: float  # frames per second
     seconds: Iterable[float] | None = None
 
@@ -194,7 +194,7 @@ def missing(scale: Scale) -> str:
     """What a frame without a factor lacks, as the second half of a sentence."""
     if isinstance(scale, Speed):
         return f"Speed needs two frames between which the camera moves, at {STANDING:g} m/s or more"
-    return "Median needs ground truth with pixels in the range and crop of the evaluation (model.config.eval)"
+    return "Median needs ground truth with pixels in the range and crop of the evaluation (model.config.eval), in metres"
 
 
 def _one_per_frame(values: Iterable, sentence: str) -> Iterator:

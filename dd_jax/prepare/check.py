@@ -272,7 +272,8 @@ def _masks(seen: dict[FrameFile, Inspection], needed: bool, report: Report) -> N
     report.statistics["frames without mask file"] = len(without)
     if not shares:
         (report.problems if needed else report.notes).append(
-            "no frame has a readable mask: make masks with scripts/make_masks.py, or set --config.data.masks=none"
+            "no frame has a readable mask: make masks with scripts/make_masks.py, or train without: "
+            "--config.data.masks=none --config.domd.enabled=False --config.cost_volume.occlusion=none"
         )
         return
     report.statistics["object pixels"] = {

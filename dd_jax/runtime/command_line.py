@@ -92,6 +92,27 @@ def job(*errors: type[Exception]) -> Iterator[None]:
         sys.exit(f"error: {error.filename} cannot be read or written ({error.strerror}): choose another file or folder")
 
 
+OF_CHECKPOINT = {
+    "--config.data.allow_pickle=True": "--allow_pickle",
+    **{f"--config.data.{name}": f"--{name}" for name in ("split_dir", "cache_dir", "ground_truth_file")},
+    "--config.data.root": "--data_root",
+    "--config.eval.": "--",
+}
+"""Flag of a config's field -> flag of the scripts that take the config of a checkpoint."""
+
+
+@contextlib.contextmanager
+def own_flags() -> Iterator[None]:
+    """Errors name the flags of a script without ``--config`` (:data:`OF_CHECKPOINT`)."""
+    try:
+        yield
+    except ConfigError as error:
+        message = str(error)
+        for field, own in OF_CHECKPOINT.items():
+            message = message.replace(field, own)
+        raise ConfigError(message) from error
+
+
 def config_of(arguments: Sequence[str]) -> Config:
     """The config given by these arguments (without the program name); raises as :func:`parse`."""
     values, arguments = flags.FlagValues(), ["", *arguments]

@@ -11,53 +11,12 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+import small_runs
+from small_runs import assert_same, config_with_keep, make_state, save_steps
 
-from dd_jax.checkpoints import run_folder
+from dd_jax.checkpoints import comparison, run_folder
 from dd_jax.config import Config, ConfigError
-from dd_jax.types import TrainState
-
-TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.piecewise_constant_schedule(1e-3, {10: 0.1})))
-
-
-def make_state(step: int, width: int = 4) -> TrainState:
-    """Every array is a function of the step, with values that any rounding would change."""
-    rng = np.random.default_rng(step)
-    params = {
-        "teacher": {"convs": {0: {"kernel": rng.normal(size=(3, 3, 2, width))}, 10: {"bias": rng.normal(size=width)}}},
-        "pose": {"scale": rng.normal(size=())},
-    }
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
-    opt_state = jax.tree.map(lambda x: x + jnp.asarray(0.1 * step, x.dtype), TX.init(params))
-    return TrainState(
-        step=jnp.int32(step),
-        params=params,
-        batch_stats={"teacher": {"mean": jnp.full(width, 1 / 3)}, "pose": {}},
-        opt_state=opt_state,
-        depth_range=jnp.array([0.1, 10.0 + step]),
-    )
-
-
-def config_with_keep(keep: int) -> Config:
-    config = Config()
-    config.train.keep = keep
-    return config
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
-
-
-def save_steps(directory, scores, config):
-    with run_folder.Writer(directory, config) as writer:
-        for step, score in scores.items():
-            assert writer.save(make_state(step), {"next_index": step}, score)
-        writer.wait()
-        return writer.steps
 
 
 def test_restore_bit_for_bit(tmp_path):
@@ -179,8 +138,8 @@ def test_resume_with_another_config_raises(tmp_path):
 
 
 def test_fields_that_may_differ_exist():
-    known = run_folder._flatten(Config().__dict__ | {k: v.__dict__ for k, v in Config().__dict__.items() if k != "name"})
-    assert set(known) >= run_folder.MAY_DIFFER
+    known = comparison.flatten(Config().__dict__ | {k: v.__dict__ for k, v in Config().__dict__.items() if k != "name"})
+    assert set(known) >= comparison.MAY_DIFFER
 
 
 def test_partial_checkpoint_is_ignored_then_removed(tmp_path):
@@ -208,8 +167,10 @@ spec.loader.exec_module(helpers)
 
 
 def program_with_helpers(body: str, workdir: pathlib.Path) -> str:
-    """Code for another process, with the functions of this file as ``helpers``."""
-    return (LOAD_HELPERS + body).format(root=str(pathlib.Path(__file__).parents[2]), tests=__file__, workdir=str(workdir))
+    """Code for another process, with the functions of ``small_runs`` as ``helpers``."""
+    return (LOAD_HELPERS + body).format(
+        root=str(pathlib.Path(__file__).parents[2]), tests=small_runs.__file__, workdir=str(workdir)
+    )
 
 
 SAVE_FOREVER = """

@@ -150,6 +150,24 @@ def test_invalid_values_raise(folder, key, value, message):
         saved.read(folder)
 
 
+def test_weights_with_flipped_bits_raise(model, folder):
+    """By the digest in config.json, or on the card of a model that an earlier version wrote."""
+    weights = folder / saved.WEIGHTS
+    data = bytearray(weights.read_bytes())
+    data[-200] ^= 1
+    weights.write_bytes(bytes(data))
+    message = (
+        r"model.safetensors is damaged or another file \(its SHA-256 begins with \w{8} and should with \w{8}\): copy the folder"
+    )
+    with pytest.raises(ConfigError, match=message):
+        saved.read(folder)
+    change(folder / saved.ABOUT, lambda about: about.pop("sha256"))
+    with pytest.raises(ConfigError, match=message):
+        saved.read(folder)
+    (folder / saved.CARD).unlink()
+    assert saved.digest(saved.read(folder)) != saved.digest(model)  # nothing tells
+
+
 def test_saving_into_a_run_folder_raises(model, tmp_path):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     for place in ("run", "run/checkpoints"):

@@ -29,11 +29,20 @@ def test_safetensors(tmp_path):
     assert_same(torch_files.read(tmp_path / "a.safetensors"))
 
 
-def test_module_prefix_is_removed(tmp_path):
-    save_file({f"module.{key}": value for key, value in ARRAYS.items()}, tmp_path / "a.safetensors")
-    assert_same(torch_files.read(tmp_path / "a.safetensors"))
-    save_file({"module.a": ARRAYS["height"], "b": ARRAYS["height"]}, tmp_path / "a.safetensors")
-    assert_same(torch_files.read(tmp_path / "a.safetensors"), {"module.a": 64, "b": 64})
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefix_of_a_wrapped_network_is_removed(tmp_path, prefix):
+    """Also where numbers such as the image size were added without it, and where a part of the network was wrapped."""
+    for wrapped in (
+        {f"{prefix}{key}": value for key, value in ARRAYS.items()},
+        {f"{prefix}{key}" if value.ndim else key: value for key, value in ARRAYS.items()},
+    ):
+        save_file(wrapped, tmp_path / "a.safetensors")
+        assert_same(torch_files.read(tmp_path / "a.safetensors"))
+    one = ARRAYS["height"]
+    save_file({f"encoder.{prefix}a": one, "submodule.b": one}, tmp_path / "a.safetensors")
+    assert_same(torch_files.read(tmp_path / "a.safetensors"), {"encoder.a": 64, "submodule.b": 64})
+    save_file({f"{prefix}a": one, "a": one}, tmp_path / "a.safetensors")
+    assert_same(torch_files.read(tmp_path / "a.safetensors"), {f"{prefix}a": 64, "a": 64})
 
 
 def test_damaged_safetensors(tmp_path):

@@ -48,6 +48,7 @@ def test_frame_steps_share_no_frame_by_mistake(kitti_tree):
 
 def test_finished_cache_reused(kitti_tree, decoded, caplog):
     tree = kitti_tree()
+    tree.add_mask(3)
     images = open_split(tree.config, "train")[3].images
     decoded.clear()
     np.testing.assert_array_equal(open_split(tree.config, "train")[3].images, images)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dd_jax.config import ConfigError
 from dd_jax.data import ground_truth_file
@@ -215,6 +216,33 @@ def test_export_is_compressed(tree):
             assert info.compress_type == zipfile.ZIP_DEFLATED
         maps = [info for info in archive.infolist() if info.filename.startswith("depth")]
         assert len(maps) == 3 and all(info.compress_size < info.file_size / 2 for info in maps)
+
+
+@pytest.mark.parametrize(
+    ("truth", "image", "fits"),
+    [
+        ((375, 1242), (375, 1242), True),
+        ((375, 1242), (192, 640), True),  # resized images
+        ((375, 1242), (320, 1024), True),
+        ((188, 621), (375, 1242), True),  # depth at half the size
+        ((352, 1216), (352, 1216), True),  # images cut as their depth
+        ((352, 1216), (375, 1242), False),
+        ((218, 1153), (375, 1242), False),
+        ((1024, 2048), (768, 2048), False),
+    ],
+)
+def test_truth_of_another_part_of_the_image_is_refused(tmp_path, truth, image, fits):
+    depth, path = np.ones(truth, np.float32), tmp_path / "0.png"
+    assert ground_truth_file.checked_view(depth, path) is depth  # no image: its loader says so
+    Image.new("L", image[::-1]).save(path)
+    if fits:
+        assert ground_truth_file.checked_view(depth, path) is depth
+        return
+    sizes = "{} x {} pixels and its image {} x {}".format(*truth, *image)
+    with pytest.raises(
+        ConfigError, match=rf"the ground truth of .*0.png has {sizes}: it shows another part of it; take depth of"
+    ):
+        ground_truth_file.checked_view(depth, path)
 
 
 def test_no_ground_truth_file(tree):

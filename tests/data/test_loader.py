@@ -187,7 +187,14 @@ def test_training_leaves_out_samples_without_both_neighbours(tree, caplog):
         train_batches(source, tree.experiment())
 
 
+def test_masks_that_match_no_frame_are_said(tree, caplog):
+    tree.add_mask(99)
+    open_split(tree.config, "train")
+    assert f"none of the 7 frames below {tree.root} has an object mask of its name: all count as without" in caplog.text
+
+
 def test_default_step_trains_on_all_samples(tree, caplog):
+    tree.config.masks = "none"
     source = open_split(tree.config, "train")
     assert {*frame_numbers(source, take(train_batches(source, tree.experiment()), 7))} == {*range(7)}
     assert caplog.text == ""

@@ -3,9 +3,12 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+import tiny
 
 from dd_jax.config import ConfigError
-from dd_jax.evaluation.external_predictions import check_view, open_predictions
+from dd_jax.data.frames import GroundTruth
+from dd_jax.evaluation import crops
+from dd_jax.evaluation.external_predictions import check_kind, check_view, open_predictions
 
 KITTI = [f"2011_09_26/2011_09_26_drive_0002_sync {frame} l" for frame in (69, 54, 42)]
 CITYSCAPES = [f"munich munich_000000_{frame:06d}" for frame in (19, 29, 39)]
@@ -121,7 +124,11 @@ def test_png_with_missing_values_raises(tmp_path):
     cv2.imwrite(str(tmp_path / "out" / "0000.png"), gaps)
     assert "9 of 54 values are zero or negative" in refusal(tmp_path / "out", KITTI[:1], ask=0)
     cv2.imwrite(str(tmp_path / "out" / "0000.png"), gaps.astype(np.uint8))
-    assert "is not a 16-bit grey PNG" in refusal(tmp_path / "out", KITTI[:1], ask=0)
+    said = refusal(tmp_path / "out", KITTI[:1], ask=0)
+    assert "0000.png (8 bits per value, grey) is not a 16-bit grey PNG" in said and "KITTI" not in said
+    assert said.endswith("write 256 x the values in 16 bits there, or the values themselves into an .npy")
+    cv2.imwrite(str(tmp_path / "out" / "0000.png"), (MAPS[0] * 256).astype(np.uint16))  # as it says
+    np.testing.assert_allclose(open_predictions(tmp_path / "out", KITTI[:1], "depth")(0), 1 / MAPS[0], rtol=2e-3)
 
 
 class Trap:
@@ -161,8 +168,63 @@ def test_wrong_shapes_raise(tmp_path):
 
 
 def test_map_of_another_part_of_the_image_raises():
-    truth = np.zeros((48, 128), np.float32)
-    check_view(np.ones((48, 128), np.float32), truth, "a")
-    check_view(np.ones((12, 40), np.float32), truth, "a")
-    with pytest.raises(ConfigError, match="prediction for a has 64 x 128 pixels, its ground truth 48 x 128"):
-        check_view(np.ones((64, 128), np.float32), truth, "a")
+    truth, trained = np.zeros((48, 128), np.float32), (64, 192)
+    for fits in ((48, 128), (12, 32), (96, 256), (64, 192), (32, 96)):
+        check_view(np.ones(fits, np.float32), truth, "a", trained)
+    with pytest.raises(ConfigError, match="prediction for a has 64 x 128 pixels, its ground truth 48 x 128: both must show"):
+        check_view(np.ones((64, 128), np.float32), truth, "a", trained)
+
+
+def test_map_of_other_proportions_raises():
+    """As of the whole Cityscapes frame, whose lower rows are not evaluated; a network may see all of it squashed."""
+    truth, squashed = np.zeros((48, 128), np.float32), np.ones((64, 128 + 8), np.float32)
+    message = (
+        "a has 64 x 136 pixels, its ground truth 48 x 128, other proportions: .* --config.data.height and --config.data.width"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_view(squashed, truth, "a", (64, 192))
+    check_view(squashed, truth, "a", (64, 128))  # as it says
+
+
+@pytest.mark.parametrize(
+    ("size", "whole", "places"),
+    [
+        ((352, 1216), (375, 1242), "[23:375, 13:1229] (KITTI's benchmark crop)"),
+        ((352, 1216), (370, 1226), "[18:370, 5:1221] (KITTI's benchmark crop)"),
+        (
+            (218, 1153),
+            (375, 1242),
+            "[153:371, 44:1197] (the crop of Garg et al.) or [124:342, 44:1197] (the crop of Eigen et al.)",
+        ),
+        ((512, 1664), (768, 2048), "[256:768, 192:1856] (ManyDepth's crop of Cityscapes)"),
+    ],
+)
+def test_map_of_a_crop_in_use_is_named_and_fits_where_it_says(size, whole, places):
+    truth, cropped = np.ones(whole, np.float32), np.full(size, 0.5, np.float32)
+    with pytest.raises(ConfigError) as error:
+        check_view(cropped, truth, "a", (192, 640))
+    assert f"is the size of a crop: write each map to its place in a map of the whole image, {places}," in str(error.value)
+    for region in crops.named(size, whole).values():
+        filled = np.ones(whole, np.float32)
+        filled[region] = cropped
+        check_view(filled, truth, "a", (192, 640))
+    assert not crops.named(whole, whole)
+
+
+@pytest.mark.parametrize("kind", ["depth", "disparity"])
+def test_depth_given_as_disparity_is_refused_and_the_reverse(kind):
+    settings = tiny.config(eval={"crop": "none"}).eval
+    depths = RNG.uniform(2, 60, (4, 24, 36)).astype(np.float32)
+    noisy = 1 / (depths * RNG.uniform(0.7, 1.4, depths.shape).astype(np.float32))
+
+    def truth_of(index):
+        return None if index == 3 else GroundTruth(depths[index])
+
+    check_kind(lambda index: noisy[index], truth_of, range(4), kind, settings)
+    other = {"depth": "disparity", "disparity": "depth"}[kind]
+    message = rf"--predictions_are={kind} is wrong: .* \(correlation -0.9\d over 3 images\): set --predictions_are={other}"
+    with pytest.raises(ConfigError, match=message):
+        check_kind(lambda index: 1 / noisy[index], truth_of, range(4), kind, settings)
+    for unrelated in (np.ones((4, 24, 36), np.float32), RNG.permuted(noisy, axis=2)):  # a bad network is not refused
+        check_kind(lambda index, maps=unrelated: maps[index], truth_of, range(4), kind, settings)
+    check_kind(lambda index: 1 / noisy[index], lambda index: None, range(4), kind, settings)

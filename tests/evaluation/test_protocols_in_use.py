@@ -13,7 +13,7 @@ from tiny import HEIGHT, WIDTH, config
 from dd_jax import evaluate
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
-from dd_jax.config.protocols import protocol
+from dd_jax.config.protocols import describe, protocol
 from dd_jax.config.rules import validate
 from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import open_split
@@ -30,6 +30,14 @@ def test_given_scale_replaces_median_scaling():
     assert results.scales["mean_map"]["median"] == 1.0  # it is in metres
     wrong = evaluate.evaluate(oracle(source), source, settings(scaling="given", scale=33.0), ("student",))
     assert wrong.metrics["student"]["all"]["abs_rel"] == pytest.approx(0.1, rel=1e-4)
+
+
+def test_metric_predictions_are_taken_as_they_are():
+    source = FakeSource(5)
+    results = evaluate.evaluate(oracle(source, factor=1.0), source, settings(scaling="none", scale=30.0), ("student",))
+    assert results.metrics["student"]["all"]["abs_rel"] == pytest.approx(0, abs=1e-5)
+    assert results.scales["student"] == {"median": 1.0, "relative_std": 0.0}
+    assert "and taken as metres" in describe(settings(scaling="none").eval)
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (2 * HEIGHT, 3 * WIDTH)])
@@ -65,7 +73,7 @@ def test_object_masks_at_network_size():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("scaling", "mean", "eval.scaling='mean' is not one of 'median', 'given', 'camera_height'"),
+        ("scaling", "mean", "eval.scaling='mean' is not one of 'median', 'given', 'none', 'camera_height'"),
         ("object_masks", "half", "eval.object_masks='half' is not one of 'native', 'network'"),
         ("scale", 0.0, "eval.scale=0.0 must be positive"),
         ("camera_height", -1.65, "eval.camera_height=-1.65 must be positive"),

@@ -202,5 +202,87 @@ def test_unreadable_inputs_raise(folder, tmp_path):
 def test_drive_without_speed_raises(drive, tmp_path):
     source = inputs.open_source([str(drive)], chosen=slice(0, 2))
     elsewhere = inputs.dataclasses.replace(source, drive=tmp_path)
-    with pytest.raises(ConfigError, match=r"oxts/data/0000000000.txt has no speed in column 9: give --speed in m/s"):
+    with pytest.raises(ConfigError, match=r"oxts/data does not exist: unpack the oxts files .*, or give --speed in m/s"):
         inputs.speeds_of(elsewhere)
+    (tmp_path / "oxts/data").mkdir(parents=True)
+    (tmp_path / "oxts/data/0000000007.txt").write_text("0 " * 30)
+    with pytest.raises(ConfigError, match=r"none of the 1 oxts files in .* has a frame's name: .* needs 0000000000.txt"):
+        inputs.speeds_of(elsewhere)
+    (tmp_path / "oxts/data/0000000000.txt").write_text("0 1 2")
+    with pytest.raises(
+        ConfigError, match=r"oxts/data/0000000000.txt has no speed in column 9: remove it, or give --speed in m/s"
+    ):
+        inputs.speeds_of(elsewhere)
+
+
+def test_frame_without_oxts_file_has_no_speed_and_is_counted(drive, tmp_path, caplog):
+    source = inputs.open_source([str(drive)], chosen=slice(0, 3))
+    complete = inputs.speeds_of(source)
+    assert not caplog.records
+    folder = tmp_path / "oxts/data"
+    folder.mkdir(parents=True)
+    for name in (source.names[0], source.names[2]):
+        (folder / f"{name}.txt").write_text((drive / f"oxts/data/{name}.txt").read_text())
+    assert inputs.speeds_of(inputs.dataclasses.replace(source, drive=tmp_path)) == [complete[0], None, complete[2]]
+    assert "1 of 3 frames have no file in" in caplog.text and "the first is 0000000001: they take the median scale" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["f{}_mask.png", "f{:06d}.png", "f{}.jpg"])
+def test_masks_and_truth_that_match_no_frame_are_refused(folder, tmp_path, name):
+    source = inputs.open_source([str(folder)])
+    (tmp_path / "more").mkdir()
+    for flag, function, kind in (("--masks", inputs.masks_of, "masks"), ("--truth", inputs.truths_of, "maps")):
+        with pytest.raises(
+            ConfigError, match=rf"more has no {kind}: the first frame needs f0.npy or f0.png: .* leave out {flag}"
+        ):
+            function(source, tmp_path / "more")
+    for place in range(12):
+        cv2.imwrite(str(tmp_path / "more" / name.format(place)), np.zeros((48, 80), np.uint8))
+    for flag, function, kind in (("--masks", inputs.masks_of, "masks"), ("--truth", inputs.truths_of, "maps")):
+        with pytest.raises(ConfigError) as error:
+            function(source, tmp_path / "more")
+        said = (
+            f"none of the 12 {kind} in {tmp_path / 'more'} has a frame's name: the first is {name.format(0)}, and the first frame"
+        )
+        assert said in str(error.value) and str(error.value).endswith(f"f0.npy or f0.png: name them so, or leave out {flag}")
+    (tmp_path / "more" / name.format(0)).rename(tmp_path / "more/f0.png")  # as it says
+    inputs.masks_of(source, tmp_path / "more")
+
+
+def test_missing_masks_are_counted(folder, tmp_path, caplog):
+    source = inputs.open_source([str(folder)])
+    (tmp_path / "more").mkdir()
+    np.save(tmp_path / "more/f1.npy", np.eye(48, 80))
+    inputs.masks_of(source, tmp_path / "more")
+    assert "11 of 12 frames have no file in" in caplog.text and "the first is f0: they count as frames without" in caplog.text
+
+
+def test_masks_and_truth_of_other_proportions_are_refused(tmp_path):
+    """Masks of the stored orientation, beside pictures that EXIF turns."""
+    upright(tmp_path / "0.jpg", 48, 80)
+    source = inputs.open_source([str(tmp_path)])
+    (tmp_path / "more").mkdir()
+    np.save(tmp_path / "more/0.npy", np.eye(48, 80))
+    with pytest.raises(
+        ConfigError, match=r"the object mask .*0.npy has 80 x 48 pixels, other proportions than its image of 48 x 80"
+    ):
+        inputs.masks_of(source, tmp_path / "more")(0)
+    with pytest.raises(ConfigError, match=r"0.npy has 80 x 48 pixels, other proportions than its frame of 48 x 80: write it for"):
+        next(inputs.truths_of(source, tmp_path / "more"))
+    np.save(tmp_path / "more/0.npy", np.eye(160, 96))  # as it says; of another size
+    assert inputs.masks_of(source, tmp_path / "more")(0).shape == (80, 48)
+    assert next(inputs.truths_of(source, tmp_path / "more")).shape == (160, 96)
+
+
+def test_truth_in_eight_bits_says_what_helps_here(folder, tmp_path):
+    source = inputs.open_source([str(folder)], chosen=slice(0, 1))
+    (tmp_path / "more").mkdir()
+    truth = np.full((48, 80), 20, np.uint8)
+    cv2.imwrite(str(tmp_path / "more/f0.png"), truth)
+    message = (
+        r"f0.png \(8 bits per value, grey\) is not a 16-bit grey PNG, or is incomplete: write 256 x the metres in 16 bits there,"
+    )
+    with pytest.raises(ConfigError, match=message):
+        next(inputs.truths_of(source, tmp_path / "more"))
+    cv2.imwrite(str(tmp_path / "more/f0.png"), truth.astype(np.uint16) * 256)  # as it says
+    assert next(inputs.truths_of(source, tmp_path / "more")).max() == 20

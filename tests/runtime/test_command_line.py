@@ -33,6 +33,15 @@ def test_invalid_flags_raise_one_sentence(arguments, message, monkeypatch):
     assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
 
 
+def test_scripts_without_config_name_their_own_flags():
+    told = "set --config.data.allow_pickle=True, --config.data.root=X or --config.data.split_dir, not --config.eval.crop='a'"
+    with (
+        pytest.raises(ConfigError, match="set --allow_pickle, --data_root=X or --split_dir, not --crop='a'"),
+        command_line.own_flags(),
+    ):
+        raise ConfigError(told)
+
+
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_flags_set_fields(monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -96,7 +96,8 @@ def list_split(config: DataConfig, split: str) -> Listing:
 
     names = splits.lines(entries)
     out_of_order = published_order.other_order(names) if config.split else ""  # custom lists define their own order
-    truth = _GroundTruth(root, entries, ground_truth_file.of_split(config, split, names, out_of_order), config.mask_format)
+    from_file = ground_truth_file.of_split(config, split, names, out_of_order)
+    truth = _GroundTruth(root, entries, from_file, config.mask_format, [root / files[row[1]].image for row in triplets])
     return Listing(
         root=root,
         files=files,
@@ -126,8 +127,8 @@ def read_scan(path: Path) -> Float32[np.ndarray, "n 4"]:
     return points
 
 
-def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
-    """KITTI's annotated depth, 16-bit PNG, metres = value / 256, 0 = none (Uhrig et al. 2017).
+def read_annotated(path: Path, remedy: str = AGAIN) -> Float32[np.ndarray, "H W"]:
+    """KITTI's annotated depth, 16-bit PNG, metres = value / 256, 0 = none (Uhrig et al. 2017); ``remedy`` for other files.
 
     Raises:
       ConfigError: damaged, or not a 16-bit image.
@@ -135,16 +136,21 @@ def read_annotated(path: Path) -> Float32[np.ndarray, "H W"]:
     try:
         return decode_depth(path).astype(np.float32) / 256
     except UnreadableFrame as error:
-        raise ConfigError(f"{path} is not a 16-bit grey PNG, or is incomplete: {AGAIN}") from error
+        raise ConfigError(f"{error} is not a 16-bit grey PNG, or is incomplete: {remedy}") from error
 
 
 class _GroundTruth:
-    """Ground truth of the target frames of ``entries`` and its files."""
+    """Ground truth of the target frames of ``entries``, whose ``images`` it must show as a whole, and its files."""
 
     def __init__(
-        self, root: Path, entries: list[Entry], from_file: Callable[[int], Float32[np.ndarray, "H W"] | None], mask_format: str
+        self,
+        root: Path,
+        entries: list[Entry],
+        from_file: Callable[[int], Float32[np.ndarray, "H W"] | None],
+        mask_format: str,
+        images: list[Path],
     ):
-        self.root, self.entries, self.from_file, self.mask_format = root, entries, from_file, mask_format
+        self.root, self.entries, self.from_file, self.mask_format, self.images = root, entries, from_file, mask_format, images
         self.texts = functools.cache(self._texts)
 
     def _texts(self, date: str, camera: int) -> tuple[str, str]:
@@ -182,9 +188,10 @@ class _GroundTruth:
     def depth(self, index: int, kind: str) -> Float32[np.ndarray, "H W"] | None:
         """Depth of a kind, without masks."""
         if kind == "file":
-            return self.from_file(index)
+            depth = self.from_file(index)
+            return depth if depth is None else ground_truth_file.checked_view(depth, self.images[index])
         folder, _, camera = self.entries[index]
         found = next((path for path in self._measured(index)[kind] if path.is_file()), None)
         if found is None or kind == "annotated":
-            return None if found is None else read_annotated(found)
+            return None if found is None else ground_truth_file.checked_view(read_annotated(found), self.images[index])
         return depth_map(*self.texts(folder.split("/")[0], camera), read_scan(found), camera)

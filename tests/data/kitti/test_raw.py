@@ -162,7 +162,7 @@ def test_annotated_ground_truth_in_every_layout(kitti_tree, place):
     path = tree.root / place.format(folder=tree.folder, drive=tree.folder.split("/")[1])
     path = path / "proj_depth/groundtruth/image_02/0000000001.png"
     path.parent.mkdir(parents=True)
-    values = np.random.default_rng(0).integers(0, 20_000, (40, 70)).astype(np.uint16)
+    values = np.random.default_rng(0).integers(0, 20_000, (40, 80)).astype(np.uint16)
     cv2.imwrite(str(path), values)
     truth = open_split(tree.config, "test").ground_truth(1, "annotated")
     np.testing.assert_array_equal(truth.depth, (values / 256).astype(np.float32))
@@ -178,7 +178,9 @@ def test_masks_resized_to_ground_truth(kitti_tree):
     truth = open_split(tree.config, "test").ground_truth(1, "annotated")
     np.testing.assert_array_equal(truth.dynamic, np.kron(mask, np.ones((2, 2), bool)))
     cv2.imwrite(str(path), np.full((64, 128), 25, np.uint8))
-    with pytest.raises(ConfigError, match=r"0000000001.png is not a 16-bit"):
+    with pytest.raises(
+        ConfigError, match=r"0000000001.png \(8 bits per value, grey\) is not a 16-bit grey PNG, or is incomplete: unpack KITTI"
+    ):
         open_split(tree.config, "test").ground_truth(1, "annotated")
 
 
