@@ -303,14 +303,10 @@ def _complete(source: Path | bytes) -> bytes:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise UnreadableFrame(_name(source)) from error
-    tail = data[-1024:]
-    complete = b"IEND" in tail if data.startswith(picture_faults.PNG) else bool(data)
-    if data.startswith(picture_faults.JPEG) and picture_faults.JPEG_END not in tail:
-        data += picture_faults.JPEG_END  # all that is missing, or it stands before other data
-        complete = not picture_faults.jpeg_damage(data)
-    if not complete:
+    whole = picture_faults.completed(data)
+    if whole is None:
         raise UnreadableFrame(_name(source))
-    return data
+    return whole
 
 
 def _name(source: Path | bytes) -> str:

@@ -37,6 +37,17 @@ def jpeg_damage(data: bytes) -> str:
     return ""
 
 
+def completed(data: bytes) -> bytes | None:
+    """An image's bytes, with the end mark of a JPEG where it stands before other data or is all that is missing; None: cut off."""
+    tail = data[-1024:]
+    if data.startswith(PNG) and b"IEND" not in tail:
+        return None
+    if data.startswith(JPEG) and JPEG_END not in tail:
+        data += JPEG_END
+        return None if jpeg_damage(data) else data
+    return data or None
+
+
 def brightest(image: Image) -> int:
     """Largest value, of 255."""
     return int(image.max())
