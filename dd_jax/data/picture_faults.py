@@ -38,7 +38,7 @@ def jpeg_damage(data: bytes) -> str:
 
 
 def completed(data: bytes) -> bytes | None:
-    """An image's bytes, with the end mark of a JPEG where it stands before other data or is all that is missing; None: cut off."""
+    """An image's bytes, with a JPEG's end mark where that stands before other data or is all that is missing; None: cut off."""
     tail = data[-1024:]
     if data.startswith(PNG) and b"IEND" not in tail:
         return None
