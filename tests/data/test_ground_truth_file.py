@@ -73,7 +73,7 @@ def test_export_deterministic(tree):
 
 def test_gt_depths_read_in_list_order(tree):
     """Images of several sizes give an array of objects, images of one size a plain array."""
-    wanted = [np.full(size, value, np.float32) for value, size in ((1, (4, 6)), (2, (5, 6)), (3, (4, 6)))]
+    wanted = [np.full(size, value, np.float32) for value, size in ((1, (16, 32)), (2, (32, 64)), (3, (16, 32)))]
     data = np.empty(3, object)
     data[:] = wanted
     out = tree.root / "gt_depths.npz"
@@ -85,7 +85,7 @@ def test_gt_depths_read_in_list_order(tree):
     assert truths(use(tree, out, allow_pickle=True), "file", "val") == [None] * 5
     np.savez_compressed(out, data=np.stack([wanted[0], wanted[2], wanted[0]]))
     for one, value in zip(truths(use(tree, out), "file"), (1, 3, 1)):
-        np.testing.assert_array_equal(one.depth, np.full((4, 6), value))
+        np.testing.assert_array_equal(one.depth, np.full((16, 32), value))
 
 
 def test_object_file_matches_monodepth2(tree):
