@@ -158,7 +158,7 @@ def pose_limit(found: Diagnosis) -> str | None:
         return None
     return (
         f"With true poses the cheapest depth bin is much better (median error {_against(true, predicted)}): the poses limit the "
-        "student. Refine them by image alignment (model.pose_refinement=5)."
+        "student. Refine them by image alignment (model.pose_refinement=5), with more iterations if they are refined already."
     )
 
 
