@@ -106,12 +106,11 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
     )
     require(
         config.eval.ground_truth != "file" or data.ground_truth_file != "",
-        "--config.eval.ground_truth=file needs a file: set --config.data.ground_truth_file "
-        "(evaluate.py, diagnose.py: --ground_truth_file)",
+        "--config.eval.ground_truth=file needs a file: set --config.data.ground_truth_file",
     )
     require(
         data.root != "",
-        "--config.data.root is empty: set it to the folder of the data set (evaluate.py, diagnose.py: --data_root)",
+        "--config.data.root is empty: set it to the folder of the data set",
     )
     require(data.threads > 0, f"--config.data.threads={data.threads} must be positive")
     for name in ("flip", "jitter", "brightness", "contrast", "saturation"):

@@ -72,7 +72,7 @@ def undistort(
 def _read(path: Path, size: tuple[int, int] | None = None) -> video_camera.Image:
     """A picture, of the ``size`` (height, width) of the others."""
     try:
-        image = frames.decode_image(path)
+        image = frames.decode_whole_image(path)
     except frames.UnreadableFrame as error:
         raise ConfigError(f"the image {error} is damaged or cut off: replace or remove it, then run this again") from error
     if size not in (None, image.shape[:2]):

@@ -140,7 +140,7 @@ def test_bundled_model_gets_a_report_only_where_told(found, drives, script, tmp_
     ("flags", "message"),
     [
         (["--checkpoint=nowhere"], "nowhere is not a folder"),
-        (["--checkpoint=rendered"], "--config.data.root is empty"),
+        (["--checkpoint=rendered"], "--data_root is empty"),
         (["--checkpoint=rendered", "--max_frames=0"], "0 must be an integer of at least 1"),
         ([], "--checkpoint"),
     ],
