@@ -60,7 +60,7 @@ VARIANTS = {
         log_every=20,
         checkpoint_every=100,
         eval_frames=32,
-        stages={"student": Size(128, 416, 2, 4, 300, 4e-4)},
+        stages={"student": Size(128, 416, 2, 4, 500, 4e-4)},
         start="rendered",
     ),
     "tiny": Variant(
