@@ -8,6 +8,7 @@ while saving loses nothing else. Bytes that changed since are found by their che
 import contextlib
 import dataclasses
 import functools
+import gc
 import importlib.metadata
 import json
 import logging
@@ -16,6 +17,8 @@ import pathlib
 import platform
 import shutil
 import subprocess
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -330,17 +333,31 @@ def _load(path: pathlib.Path, abstract: dict[str, Any], about: dict[str, Any]) -
 @contextlib.contextmanager
 def _any_error_is_damage(what: str) -> Iterator[None]:
     """Orbax and TensorStore raise anything for damaged files, and log their content; lack of memory is none of it."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
+        _discard(error)
         raise Damage(what) from error
     finally:
-        logger.setLevel(level)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
+def _discard(error: BaseException | None) -> None:
+    """Collects the other tasks that failed in Orbax, each of which would otherwise report that later."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _is_left_out(part: Any) -> bool:

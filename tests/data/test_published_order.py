@@ -65,7 +65,7 @@ def test_published_list_is_in_order(published):
 def test_gt_depths_need_published_list(pictures, published):
     """Entry i is the depth of line i."""
     with_file = {"ground_truth_file": str(pictures / "gt_depths.npz")}
-    message = rf"gt_depths.npz has no names: it follows the lines of the published {EIGEN}.*to ROOT/splits.*--split_dir"
+    message = rf"gt_depths.npz has no names: it follows the lines of the published {EIGEN}.*to ROOT/splits.*split_dir"
     with pytest.raises(ConfigError, match=message):
         list_split(settings(pictures, **with_file), "test")
     folder, lines = published

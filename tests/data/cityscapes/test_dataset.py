@@ -75,7 +75,7 @@ def test_camera_independent_of_image_size(dump, size):
     np.testing.assert_allclose(sample.K[1], [0, 1132.5 * sy, 257 * sy - 0.5], rtol=1e-6)
 
 
-@pytest.mark.parametrize("width, rows", [(416, 171), (832, 341), (640, 320), (512, 256), (896, 448), (2048, 1024)])
+@pytest.mark.parametrize("width, rows", [(416, 171), (832, 340), (640, 320), (512, 256), (896, 448), (2048, 1024)])
 def test_triplets_with_cameras_of_their_own_size_are_refused(dump, width, rows):
     """SfMLearner's script writes _cam.txt in pixels of the size that it was given."""
     data = dump()
