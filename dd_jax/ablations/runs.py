@@ -135,7 +135,9 @@ class Programs:
         self.stopping = False
 
     def run(self, command: Sequence[str | Path], environment: dict[str, str], log: TextIO) -> int:
-        """The exit status of a command, which writes to ``log``."""
+        """The exit status of a command, which writes to ``log``; after a signal to stop none is started."""
+        if self.stopping:
+            return -signal.SIGTERM
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self._running.add(process)
         if self.stopping:  # the signal may have come before the process was registered
