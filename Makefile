@@ -11,7 +11,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.installed  ## a student on the bundled teacher: render, train, evaluate, diagnose, report: TIME on two CPU cores
+demo: $(VENV)/.installed  ## a student on the bundled teacher: render, train, evaluate, diagnose: 10 minutes on two CPU cores
 	$(BIN)/python scripts/train_stages.py --recipe=configs/recipe.py:demo/dynamic_depth --workdir=$(DEMO) --data_root=data/demo --render=demo
 
 predict: $(VENV)/.installed  ## depth of a rendered drive by the bundled model: half a minute after installation
