@@ -11,7 +11,8 @@
 | cityscapes   | 192x512, ResNet-18                                        | needs a GPU                |
 | folder       | 64x192, published width, own frames, no masks (DOMD off)  | not measured               |
 
-For rendered drives, ``configs/recipe.py`` trains better, in stages: a student trained like ``synthetic`` ignored its lookup frame.
+For rendered drives, ``configs/recipe.py`` trains better, in stages: a student trained like ``synthetic`` ignored its lookup
+frame.
 
 Published abs_rel: KITTI (Eigen, raw ground truth) 0.096, Cityscapes 0.103. Ours: not run.
 """
