@@ -28,30 +28,31 @@ DYNAMIC = MANY | {
     "cost_volume.aggregate": "min",
     "loss.occlusion_rule": "switch",
 }
+GROUND = DYNAMIC | {"domd.depth": "ground"}
 TRAINED_TEACHER = {"optim.freeze_step": -1, "model.pose_refinement": 0}
 """For terms that train teacher or pose network, which are fixed in the other rows; refined poses would not train them."""
 
 ROWS = {
     "many_depth": Row("ManyDepth", MANY),
     "dynamic_depth": Row("DynamicDepth", DYNAMIC, "many_depth", published=0.1073),
-    "dynamic_ground": Row("DynamicDepth, objects on the ground", DYNAMIC | {"domd.depth": "ground"}, "many_depth"),
-    # The poster's additions that train the student.
-    "normal_l1": Row("L1 normal", DYNAMIC | {"loss.normal_l1": 1.0}, "dynamic_depth", published=0.1134),
-    "normals": Row("L1 + ranking", DYNAMIC | {"loss.normal_l1": 1.0, "loss.normal_rank": 1.0}, "dynamic_depth", published=0.1125),
+    "dynamic_ground": Row("DynamicDepth, objects on the ground", GROUND, "many_depth"),
+    # The poster's additions that train the student, where DOMD works.
+    "normal_l1": Row("L1 normal", GROUND | {"loss.normal_l1": 1.0}, "dynamic_ground", published=0.1134),
+    "normals": Row("L1 + ranking", GROUND | {"loss.normal_l1": 1.0, "loss.normal_rank": 1.0}, "dynamic_ground", published=0.1125),
     "normals_weighted": Row(
-        "L1 + ranking (weighted)", DYNAMIC | {"loss.normal_l1": 0.1, "loss.normal_rank": 0.1}, "dynamic_depth", published=0.1075
+        "L1 + ranking (weighted)", GROUND | {"loss.normal_l1": 0.1, "loss.normal_rank": 0.1}, "dynamic_ground", published=0.1075
     ),
-    "mask_less": Row("more dynamic, less loss", DYNAMIC | {"loss.mask_weight": "less"}, "dynamic_depth", published=0.1056),
-    "mask_more": Row("more dynamic, more loss", DYNAMIC | {"loss.mask_weight": "more"}, "dynamic_depth", published=0.1088),
+    "mask_less": Row("more dynamic, less loss", GROUND | {"loss.mask_weight": "less"}, "dynamic_ground", published=0.1056),
+    "mask_more": Row("more dynamic, more loss", GROUND | {"loss.mask_weight": "more"}, "dynamic_ground", published=0.1088),
     # Holes of the lookup frame in the cost volume; DynamicDepth pools features.
-    "fill_none": Row("holes not filled", DYNAMIC | {"cost_volume.occlusion": "none"}, "dynamic_depth"),
-    "fill_one": Row("holes set to one", DYNAMIC | {"cost_volume.occlusion": "set_one"}, "dynamic_depth"),
-    "fill_cost": Row("costs filled", DYNAMIC | {"cost_volume.occlusion": "cost_fill"}, "dynamic_depth"),
-    "next_frame": Row("next frame too", DYNAMIC | {"cost_volume.future_frame": True}, "dynamic_depth"),
+    "fill_none": Row("holes not filled", GROUND | {"cost_volume.occlusion": "none"}, "dynamic_ground"),
+    "fill_one": Row("holes set to one", GROUND | {"cost_volume.occlusion": "set_one"}, "dynamic_ground"),
+    "fill_cost": Row("costs filled", GROUND | {"cost_volume.occlusion": "cost_fill"}, "dynamic_ground"),
+    "next_frame": Row("next frame too", GROUND | {"cost_volume.future_frame": True}, "dynamic_ground"),
     # Teacher and pose network train too.
-    "dynamic_trained": Row("DynamicDepth, teacher and pose trained", DYNAMIC | TRAINED_TEACHER, "dynamic_depth"),
-    "pose_cycle": Row("pose cycle", DYNAMIC | TRAINED_TEACHER | {"loss.pose_cycle": 0.1}, "dynamic_trained", published=0.1066),
-    "flow_net": Row("flow network", DYNAMIC | TRAINED_TEACHER | {"model.flow": True}, "dynamic_trained", published=0.1091),
+    "dynamic_trained": Row("DynamicDepth, teacher and pose trained", GROUND | TRAINED_TEACHER, "dynamic_ground"),
+    "pose_cycle": Row("pose cycle", GROUND | TRAINED_TEACHER | {"loss.pose_cycle": 0.1}, "dynamic_trained", published=0.1066),
+    "flow_net": Row("flow network", GROUND | TRAINED_TEACHER | {"model.flow": True}, "dynamic_trained", published=0.1091),
     "many_trained": Row("ManyDepth, teacher and pose trained", MANY | TRAINED_TEACHER, "many_depth"),
     "ds_depth": Row(
         "DS-Depth",
