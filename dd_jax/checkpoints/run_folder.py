@@ -8,18 +8,14 @@ while saving loses nothing else. Bytes that changed since are found by their che
 import contextlib
 import dataclasses
 import functools
-import gc
 import importlib.metadata
 import json
-import logging
 import math
 import pathlib
 import platform
 import shutil
 import subprocess
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -29,6 +25,7 @@ import dd_jax
 from dd_jax import config as configs
 from dd_jax.checkpoints import checksums, comparison
 from dd_jax.checkpoints.checksums import Damage
+from dd_jax.checkpoints.failed_reads import any_error_is_damage
 from dd_jax.config import Config, ConfigError
 from dd_jax.types import TrainState
 
@@ -296,7 +293,7 @@ def _read_about(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
       Damage: they cannot be read, or are not those saved.
       ConfigError: dd_jax did not write it.
     """
-    with _any_error_is_damage("its metadata cannot be read"):
+    with any_error_is_damage("its metadata cannot be read"):
         metadata = ocp.checkpointables_metadata(path)
     about, stored = metadata.custom_metadata, metadata.metadata.get("state")
     if not about:
@@ -318,46 +315,16 @@ def _score(path: pathlib.Path) -> float | None:
       Damage: it cannot be read, which would also stop a run that continues.
     """
     file = path / "metrics" / "metrics"
-    with _any_error_is_damage("its score cannot be read"):
+    with any_error_is_damage("its score cannot be read"):
         return float(json.loads(file.read_text())[SCORE]) if file.exists() else None
 
 
 def _load(path: pathlib.Path, abstract: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """The arrays, verified; raises Damage."""
-    with _any_error_is_damage("its arrays cannot be read"):
+    with any_error_is_damage("its arrays cannot be read"):
         state = ocp.load_checkpointables(path, {"state": abstract})["state"]
     checksums.verify(about, {name: part for name, part in state.items() if not _is_left_out(part)})
     return state
-
-
-@contextlib.contextmanager
-def _any_error_is_damage(what: str) -> Iterator[None]:
-    """Orbax and TensorStore raise anything for damaged files, and log their content; lack of memory is none of it."""
-    loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except (MemoryError, jax.errors.JaxRuntimeError):
-        raise
-    except Exception as error:
-        _discard(error)
-        raise Damage(what) from error
-    finally:
-        for logger, level in loggers.items():
-            logger.setLevel(level)
-
-
-def _discard(error: BaseException | None) -> None:
-    """Collects the other tasks that failed in Orbax, each of which would otherwise report that later."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
 
 
 def _is_left_out(part: Any) -> bool:
