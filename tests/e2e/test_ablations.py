@@ -86,7 +86,7 @@ def test_one_number_of_steps_and_one_base_for_all_rows(run_ablations, planned, o
     )
     assert (code, said) == (None, "")
     assert [(run.row, run.seed) for run in planned] == [
-        (row, seed) for seed in (0, 1) for row in ("many_depth", "dynamic_depth", "normal_l1")
+        (row, seed) for seed in (0, 1) for row in ("many_depth", "dynamic_ground", "normal_l1")
     ]
     assert {(run.config.optim.steps, run.config.optim.decay_steps, run.config.train.init_from) for run in planned} == {
         (8, 6, "rendered")
