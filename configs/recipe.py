@@ -4,7 +4,8 @@
         --data_root=data/large --render=large
 
 ``VARIANT`` or ``VARIANT/SYSTEM``: ``rendered`` is for rendered drives of 128x416; ``demo`` (``make demo``) is a short last stage,
-with teacher and pose network of the bundled model; ``tiny`` is for tests. The systems are those of :data:`SYSTEMS`, many_depth by
+with teacher and pose network of the bundled model; ``real`` continues the
+bundled model on recorded drives of at least 10 frames/s (docs/real_streets.md); ``tiny`` is for tests. The systems are those of :data:`SYSTEMS`, many_depth by
 default; dynamic_depth continues it, monodepth2 ends with the teacher.
 """
 
@@ -61,6 +62,18 @@ VARIANTS = {
         checkpoint_every=100,
         eval_frames=32,
         stages={"student": Size(128, 416, 2, 4, 500, 4e-4)},
+        start="rendered",
+    ),
+    "real": Variant(
+        width=24,
+        bins=64,
+        log_every=20,
+        checkpoint_every=100,
+        eval_frames=0,
+        stages={
+            "teacher_large": Size(128, 416, 1, 4, 600, 2e-4),
+            "student": Size(128, 416, 1, 4, 600, 2e-4),
+        },
         start="rendered",
     ),
     "tiny": Variant(

@@ -165,10 +165,11 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         and volume.static_probability + volume.zero_pose_probability <= 1,
         "--config.cost_volume.static_probability and zero_pose_probability must not be negative and add up to at most 1",
     )
-    one_of("domd.depth", config.domd.depth, ("teacher", "ground"))
+    one_of("domd.depth", config.domd.depth, ("teacher", "ground", "ground_or_border"))
     require(
         config.domd.depth == "teacher" or (config.domd.enabled and model.student),
-        "--config.domd.depth=ground has no effect without DOMD: set --config.domd.enabled=True with a student, or teacher",
+        f"--config.domd.depth={config.domd.depth} has no effect without DOMD: "
+        "set --config.domd.enabled=True with a student, or teacher",
     )
     require(config.domd.upscale >= 1, f"--config.domd.upscale={config.domd.upscale} must be at least 1")
     require(

@@ -89,7 +89,8 @@ class CostVolumeConfig:
 @dataclasses.dataclass
 class DomdConfig:
     enabled: bool = True
-    depth: str = "teacher"  # of objects: the "teacher"'s (DynamicDepth) | that of the "ground" below them
+    depth: str = "teacher"  # of objects: the "teacher"'s (DynamicDepth) | that of the "ground" below them | "ground_or_border":
+    # of objects that the lower border cuts, that at the border
     upscale: int = 3  # sub-pixel density of the forward splat
     exclude_from_loss: bool = False  # disentangle objects in the lookup frame only
 

@@ -15,12 +15,16 @@ from dd_jax.geometry.splat import splat_coords
 from dd_jax.types import TARGET, Batch, Disentangled, frames_at
 
 
-def on_the_ground(depth: Float[Array, "*s b h w"], objects: Bool[Array, "b h w"]) -> Float[Array, "*s b h w"]:
-    """``depth`` with that of the nearest pixel below, outside of objects, at every object pixel: objects stand on the ground.
+def object_depth(depth: Float[Array, "*s b h w"], objects: Bool[Array, "b h w"], source: str) -> Float[Array, "*s b h w"]:
+    """``depth``, at object pixels from ``source`` (``config.domd.depth``).
 
-    Objects that reach the lower border of the image keep their depth. Source: the prior of Moon et al., "From-Ground-To-Objects"
-    (CVPR 2024), which trains a network with it; here it replaces what the teacher has learnt of moving objects.
+    "teacher" changes nothing. With "ground" and "ground_or_border" an object pixel gets the depth of the nearest pixel below it
+    that belongs to no object: objects stand on the ground. Where the lower border cuts the object, "ground" keeps the depth and
+    "ground_or_border" takes that of the lowest row. Source: the prior of Moon et al., "From-Ground-To-Objects" (CVPR 2024),
+    which trains a network with it; here it replaces what the teacher has learnt of moving objects.
     """
+    if source == "teacher":
+        return depth
     known, found, height, shift = ~objects, depth, depth.shape[-2], 1
     while shift < height:  # the nearest known row of the next 2, 4, 8, ...
         below_known, below_found = (jnp.concatenate([x[..., shift:, :], x[..., :shift, :]], axis=-2) for x in (known, found))
@@ -28,7 +32,7 @@ def on_the_ground(depth: Float[Array, "*s b h w"], objects: Bool[Array, "b h w"]
         found = jnp.where(known, found, below_found)
         known |= below_known
         shift *= 2
-    return jnp.where(known, found, depth)
+    return jnp.where(known, found, depth[..., -1:, :] if source == "ground_or_border" else depth)
 
 
 def disentangle(
@@ -46,7 +50,7 @@ def disentangle(
       batch: augmented (``inputs`` is filled).
       frames: positions of the sources on the frame axis of ``batch``, previous first.
       lookups: number of frames, from the first, that the cost volume matches with (colour-jittered).
-      depth: of the whole target frame, the teacher's or :func:`on_the_ground`; nearer static surfaces occlude objects.
+      depth: of the whole target frame, with objects at their :func:`object_depth`; nearer static surfaces occlude objects.
       T_source_from_target: poses of ``frames``, in the same order.
       apply_to_lookup: samples whose lookup frames are disentangled; the others keep them, without holes.
 

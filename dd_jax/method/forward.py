@@ -44,7 +44,7 @@ def forward(model: Networks, batch: Batch, depth_range: Float[Array, "2"], confi
     disentangled, holes, lookups = None, None, frames_at(batch.inputs, frames[:n])
     if config.domd.enabled:
         with jax.named_scope("domd"):
-            placed = domd.on_the_ground(depth, batch.masks[:, TARGET]) if config.domd.depth == "ground" else depth
+            placed = domd.object_depth(depth, batch.masks[:, TARGET], config.domd.depth)
             disentangled = domd.disentangle(batch, frames, n, placed, sg(T), ~augmented, config.domd)
         lookups, holes = disentangled.lookups, disentangled.lookup_holes[:, :, ::4, ::4].astype(jnp.float32)
     lookups = jnp.where(static[:, None, None, None, None], batch.inputs[:, TARGET, None], lookups)

@@ -20,7 +20,7 @@ from dd_jax.losses.normals import Surfaces, normal_l1, normal_ranking
 from dd_jax.losses.photometric import Target, photometric_mean, reprojection_error
 from dd_jax.losses.sc_depth import ValidComparisons, mean_inconsistency, mean_photometric, static_weight, valid_planes
 from dd_jax.losses.smoothness import EdgeWeights, edge_weights, flow_smoothness, image_pyramid, smoothness
-from dd_jax.method.domd import on_the_ground
+from dd_jax.method.domd import object_depth
 from dd_jax.method.poses import forward_backward_poses
 from dd_jax.method.sc_depth import compare_frames
 from dd_jax.method.view_synthesis import full_size_depths, normals_of, predict_offsets, synthesize
@@ -150,8 +150,8 @@ class LossInputs:
     @functools.cached_property
     def guide_depths(self) -> Float[Array, "s b h w"]:
         """What the student follows where matching fails: the teacher's depth, of objects that of DOMD."""
-        if self.config.domd.enabled and self.config.domd.depth == "ground":
-            return on_the_ground(sg(self.teacher_depths), self.objects)
+        if self.config.domd.enabled and self.config.domd.depth != "teacher":
+            return object_depth(sg(self.teacher_depths), self.objects, self.config.domd.depth)
         return self.teacher_depths
 
     @functools.cached_property

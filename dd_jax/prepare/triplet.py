@@ -11,7 +11,7 @@ TILE_WIDTH = 640
 """Pixels; wider frames are reduced to this width."""
 
 
-def tiles(previous: Image, target: Image, following: Image, name: str) -> list[Image]:
+def tiles(previous: Image, target: Image, following: Image, name: str) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """Six labelled tiles of three frames of one size.
 
     They include the previous frame aligned to the target by the best homography, and the differences before and after alignment.

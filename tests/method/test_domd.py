@@ -143,21 +143,22 @@ def test_no_gradient_passes(batch, depth, poses):
     assert not any(np.any(g) for g in gradients)
 
 
-def test_objects_stand_on_the_ground_below_them():
+@pytest.mark.parametrize("source", ["ground", "ground_or_border"])
+def test_objects_stand_on_the_ground_below_them(source):
     rng = np.random.default_rng(1)
     depth, objects = rng.random((3, 2, 24, 32), np.float32), rng.random((2, 24, 32)) < 0.8
     objects[0, -9:, :5] = True
-    found = np.asarray(jax.jit(domd.on_the_ground)(depth, objects))
+    found = np.asarray(jax.jit(domd.object_depth, static_argnums=2)(depth, objects, source))
     for sample, y, x in np.ndindex(objects.shape):
         below = np.flatnonzero(~objects[sample, y:, x])  # the first one is the pixel itself outside of objects
-        row = y + below[0] if below.size else y
+        row = y + below[0] if below.size else y if source == "ground" else -1
         np.testing.assert_array_equal(found[:, sample, y, x], depth[:, sample, row, x])
 
 
 def test_ground_decides_where_an_object_is_rendered(batch, depth, poses):
     """The teacher sees the wall through the object; its feet are at depth 4, so it moves by three columns, not one."""
     ground = depth.at[:, *OBJECT].set(10.0).at[:, 16:].set(4.0)
-    placed = domd.on_the_ground(ground, batch.masks[:, 1])
+    placed = domd.object_depth(ground, batch.masks[:, 1], "ground")
     np.testing.assert_array_equal(placed[:, *OBJECT], 4.0)
     target = np.asarray(batch.images)[:, 1][:, *OBJECT]
     right, wrong = (np.asarray(run(batch, depths, poses).images)[:, 0, *STATIC] for depths in (placed, ground))
