@@ -4,9 +4,9 @@
         --data_root=data/large --render=large
 
 ``VARIANT`` or ``VARIANT/SYSTEM``: ``rendered`` is for rendered drives of 128x416; ``demo`` (``make demo``) is a short last stage,
-with teacher and pose network of the bundled model; ``real`` continues the bundled model on recorded drives (docs/real_streets.md);
-``tiny`` is for tests. The systems are those of :data:`SYSTEMS`, many_depth by default; dynamic_depth continues it, monodepth2 ends
-with the teacher.
+with teacher and pose network of the bundled model; ``real`` continues the bundled model on recorded drives
+(docs/real_streets.md); ``tiny`` is for tests. The systems are those of :data:`SYSTEMS`, many_depth by default; dynamic_depth
+continues it, monodepth2 ends with the teacher.
 """
 
 import dataclasses
