@@ -38,6 +38,7 @@ class Variant:
     eval_frames: int
     stages: dict[str, Size]
     start: str = ""  # trained model from which the first stage starts
+    object_depth: str = "ground"  # domd.depth of DynamicDepth
 
 
 VARIANTS = {
@@ -75,6 +76,7 @@ VARIANTS = {
             "student": Size(128, 416, 1, 4, 600, 2e-4),
         },
         start="rendered",
+        object_depth="ground_or_border",
     ),
     "tiny": Variant(
         width=8,
@@ -147,7 +149,6 @@ def _student(config: Config) -> Config:
     volume.window = 7 if frozen else 1  # DS-Depth's costs have a window already, that of SSIM
     volume.static_probability = volume.zero_pose_probability = 0.1
     config.loss.consistency, config.loss.consistency_of = 0.3, "log"
-    config.domd.depth = "ground" if config.domd.enabled else "teacher"
     config.model.pose_refinement = 5 if frozen else 0
     config.optim.freeze_step = 0 if frozen else -1
     return config
@@ -158,6 +159,7 @@ def _set_size(config: Config, variant: Variant, size: Size) -> None:
     data.height, data.width, data.frame_step, data.batch_size = size.height, size.width, size.frame_step, size.batch_size
     config.model.width, config.model.translation_scale, config.loss.pyramid = variant.width, 0.1, True
     config.cost_volume.bins, config.cost_volume.range_percentile = variant.bins, 1.0
+    config.domd.depth = variant.object_depth if config.domd.enabled else "teacher"
     optim.steps, optim.learning_rate = size.steps, size.learning_rate
     optim.decay_steps, optim.rate_on_freeze = max(1, 17 * size.steps // 20), "keep"
     train.log_every, train.checkpoint_every, train.eval_frames = variant.log_every, variant.checkpoint_every, variant.eval_frames
