@@ -177,8 +177,8 @@ def test_failed_run_hands_back_and_names_its_flags(finished, drives, monkeypatch
     ("place", "changes", "message"),
     [
         (".old", [], "recipe.py.old does not exist"),
-        (":huge", [], "rendered, demo, tiny and one of many_depth"),
-        (":tiny/sc_depth", [], "rendered, demo, tiny and one of many_depth"),
+        (":huge", [], "rendered, demo, real, tiny and one of many_depth"),
+        (":tiny/sc_depth", [], "rendered, demo, real, tiny and one of many_depth"),
         (":demo/monodepth2", [], "demo trains a student only, which monodepth2 has not"),
         (":tiny", ["pose.optim.steps=3"], "with a stage of poses, teacher, teacher_large, student, all"),
         (":tiny", ["poses.optim.steps"], "must be STAGE.SECTION.FIELD=VALUE"),
