@@ -179,7 +179,9 @@ def _giga(value: float | None) -> str:
 
 
 def _traffic(collectives: Collectives | None) -> str:
-    return "-" if collectives is None else f"{collectives.count}, {collectives.bytes / 2**20:,.1f} MiB"
+    if collectives is None:
+        return "-"
+    return f"{collectives.count}, {collectives.bytes / 2**20:,.1f} MiB, {collectives.overlapped} overlapped"
 
 
 def _before_and_after(needs: Needs, kind: str) -> str:

@@ -18,6 +18,9 @@ COMBINERS = {"add": "add", "minimum": "min", "maximum": "max", "multiply": "mul"
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 
+COMPUTATIONS = ("fusion", "custom-call", "convolution", "dot", "while", "conditional", "scatter", "sort", "reduce")
+"""Operations that take a device's time, in a compiled program."""
+
 ITEM_BYTES = {"pred": 1, "bf16": 2, "s8": 1, "u8": 1, "c64": 8, "c128": 16} | {
     f"{kind}{8 * size}": size for kind in "fsu" for size in (2, 4, 8)
 }
@@ -31,6 +34,7 @@ class Collectives:
 
     count: int
     bytes: int  # of the results on each device, whatever the network topology transfers
+    overlapped: int = 0  # of them, how many run while the device computes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +79,25 @@ def by_kind(found: dict[tuple[str, str], int]) -> dict[str, int]:
 
 
 def collectives_of(hlo: str) -> dict[str, Collectives]:
-    """Collectives in the text of a compiled module, by kind; those in loops separately (``all-reduce in loops``)."""
+    """Collectives in the text of a compiled module, by kind; those in loops separately (``all-reduce in loops``).
+
+    An asynchronous one is overlapped if the schedule, which is the order of the text, has computations between start and end.
+    """
     found: dict[str, Collectives] = {}
-    pattern = re.compile(rf" = (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
+    pattern = re.compile(rf"(%?\S+) = (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
+    computes = re.compile(rf" (?:{'|'.join(COMPUTATIONS)})\(")
+    running: dict[str, str] = {}  # names of the started ones -> kinds
     for line in hlo.splitlines():
         match = pattern.search(line)
         if not match:
+            if computes.search(line):
+                for kind in running.values():
+                    found[kind] = dataclasses.replace(found[kind], overlapped=found[kind].overlapped + 1)
+                running = {}
+            elif done := re.search(r"-done\((%?[^\s,)]+)", line):
+                running.pop(done[1], None)
             continue
-        result, kind, start = match.groups()
+        variable, result, kind, start = match.groups()
         name = re.search(r'op_name="([^"]*)"', line)
         if name and "/while/" in name[1]:
             kind += " in loops"
@@ -90,7 +105,9 @@ def collectives_of(hlo: str) -> dict[str, Collectives]:
         # The asynchronous form, except of the all-reduce, returns its operand in addition to the result.
         size = max(sizes) if start and not kind.startswith("all-reduce") else sum(sizes)
         before = found.get(kind, Collectives(0, 0))
-        found[kind] = Collectives(before.count + 1, before.bytes + size)
+        found[kind] = Collectives(before.count + 1, before.bytes + size, before.overlapped)
+        if start:
+            running[variable] = kind
     return found
 
 

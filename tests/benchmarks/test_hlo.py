@@ -128,6 +128,24 @@ def test_collectives_in_tpu_syntax(line, found):
     assert hlo.collectives_of(line) == found
 
 
+SCHEDULE = """
+  %a = f32[4]{0} all-reduce-start(%x), to_apply=%sum
+  %b = f32[2]{0} all-reduce-start(%y), to_apply=%sum
+  %bitcast.1 = f32[2]{0} bitcast(%z)
+  %c = f32[2]{0} all-reduce-done(%b)
+  %f = f32[4]{0} fusion(%z), kind=kLoop, calls=%computation
+  %g = f32[4]{0} custom-call(%f), custom_call_target="conv"
+  %d = f32[4]{0} all-reduce-done(%a)
+  %h = f32[4]{0} all-reduce(%g), to_apply=%sum
+  %i = f32[4]{0} fusion(%h), kind=kLoop, calls=%computation
+"""
+
+
+def test_overlapped_if_computations_stand_between_start_and_end():
+    """The first of two started ones runs during a fusion, the second only during a bitcast, and the last one is synchronous."""
+    assert hlo.collectives_of(SCHEDULE) == {"all-reduce": Collectives(3, 16 + 8 + 16, overlapped=1)}
+
+
 ARRAYS = [jnp.zeros((3, 5)), jnp.zeros((2,), bool), jnp.zeros((), jnp.bfloat16), jnp.zeros(4, jnp.uint16)]
 
 
