@@ -49,8 +49,8 @@ class Instruction:
 def operations(hlo: str) -> dict[tuple[str, str], int]:
     """Number of :data:`OPERATIONS` in a program by kind and source line; scatters with their combiner, as ``scatter-add``.
 
-    The source is the innermost line of this package (``method/cost_volume.py:101``), "" where the program has none; the
-    gradient of an operation has the line of the operation.
+    The source is the innermost line of this package and the line of another file that calls it (``geometry/sampling.py:23 from
+    method/domd.py:65``), "" where the program has none; the gradient of an operation has the line of the operation.
     """
     computations, entry = _computations(hlo)
     lines = _source_lines(hlo)
@@ -60,10 +60,12 @@ def operations(hlo: str) -> dict[tuple[str, str], int]:
         if name not in found:
             own: collections.Counter = collections.Counter()
             for instruction in computations[name]:
+                line = lines.get(instruction.frame, "")
                 if instruction.opcode in OPERATIONS:
-                    own[_kind(instruction, computations), lines.get(instruction.frame, "")] += 1
+                    own[_kind(instruction, computations), line] += 1
                 for called in instruction.called:
-                    own += count(called)
+                    for (kind, source), number in count(called).items():
+                        own[kind, source or line] += number
             found[name] = own
         return found[name]
 
@@ -146,7 +148,7 @@ def _computations(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def _source_lines(hlo: str) -> dict[int, str]:
-    """The innermost line of this package in every stack frame of the program's tables; frames without one are missing."""
+    """The source, as :func:`operations` gives it, of the stack frames in the program's tables that have one."""
 
     def rows(title: str) -> dict[int, str]:
         section = re.search(rf"^{title}\n((?:\d+ .*\n)+)", hlo, re.MULTILINE)
@@ -155,17 +157,19 @@ def _source_lines(hlo: str) -> dict[int, str]:
     def numbers(row: str) -> list[int]:
         return [int(number) for number in re.findall(r"=(\d+)", row)]
 
-    files, places = rows("FileNames"), rows("FileLocations")
-    frames = {frame: numbers(row) for frame, row in rows("StackFrames").items()}
-    lines = {}
-    for frame in frames:
-        at = frame
-        while at:
-            place, parent = frames[at]
-            file, _, line = numbers(places[place])[:3]
-            path = files[file].strip('"')
-            if path.startswith(PACKAGE):
-                lines[frame] = f"{path.removeprefix(PACKAGE)[1:]}:{line}"
-                break
-            at = parent - 1  # parents are numbered from 2
-    return lines
+    files = {number: name.strip('"') for number, name in rows("FileNames").items()}
+    places = {number: numbers(row) for number, row in rows("FileLocations").items()}
+    frames = {number: numbers(row) for number, row in rows("StackFrames").items()}
+
+    def source(frame: int) -> str:
+        lines = []  # of this package, one per file
+        while frame and len(lines) < 2:
+            place, parent = frames[frame]
+            file, _, line = places[place][:3]
+            inside = files[file].removeprefix(f"{PACKAGE}/")
+            if inside != files[file] and not (lines and lines[0].startswith(f"{inside}:")):
+                lines.append(f"{inside}:{line}")
+            frame = parent - 1  # parents are numbered from 2
+        return " from ".join(lines)
+
+    return {frame: found for frame in frames if (found := source(frame))}

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from dd_jax.benchmarks import hlo
 from dd_jax.benchmarks.hlo import Collectives
 from dd_jax.geometry import splat
+from dd_jax.losses.normals import relative_normal_error
 
 INDICES = jnp.array([3, 0, 3])
 
@@ -65,6 +67,20 @@ def test_source_is_innermost_line_of_the_package():
     found = hlo.operations(text)
     sources = [source for kind, source in found if kind.startswith("scatter")]
     assert sources and all(source.startswith("geometry/splat.py:") for source in sources)
+
+
+def test_source_of_called_computation_is_that_of_the_caller():
+    """``take_along_axis`` is compiled as a function of its own, whose lines are not of this package."""
+    loss = lambda normals, chain: jnp.sum(relative_normal_error(normals, 2 * normals, chain))  # noqa: E731
+    found = hlo.operations(given(jax.grad(loss), jnp.ones((1, 4, 4, 3)), jnp.zeros((1, 4, 2), int)))
+    sources = [source for kind, source in found if kind == "scatter-add"]
+    assert sources and all(source.startswith("losses/normals.py:") for source in sources)
+
+
+def test_source_names_the_calling_file_too():
+    text = given(splat.forward_warp, jnp.ones((1, 4, 6, 3)), jnp.ones((1, 4, 6)), jnp.eye(4)[None], jnp.eye(3)[None])
+    sources = [source for kind, source in hlo.operations(text) if kind == "gather"]
+    assert sources and all(re.fullmatch(r"geometry/sampling.py:\d+ from geometry/splat.py:\d+", source) for source in sources)
 
 
 def test_source_outside_the_package_is_empty():
