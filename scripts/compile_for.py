@@ -27,7 +27,9 @@ from dd_jax.benchmarks import compile_for
 from dd_jax.runtime import command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:kitti", "what to train")
-TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x4"], "KIND:SHAPE of the devices, or cpu; several separated by commas")
+TOPOLOGY = flags.DEFINE_list(
+    "topology", ["v5e:2x4"], "KIND:SHAPE of the devices, cpu or cpu:DEVICES; several separated by commas"
+)
 COMPILE = flags.DEFINE_boolean("compile", True, "compile the program; otherwise only its slow operations are counted")
 BATCH = flags.DEFINE_integer("batch_per_device", 12, "samples per device and step")
 FROZEN = flags.DEFINE_boolean("frozen", False, "the step after optim.freeze_step, in which teacher and pose are fixed")

@@ -43,14 +43,14 @@ CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 def devices_of(topology: str) -> list[jax.Device]:
     """Devices of ``KIND:SHAPE``: a TPU's kind and grid (``v5e:2x4``), or a GPU's and machines x cards (``h100:8``, ``a100:2x8``);
-    for ``cpu`` the local device.
+    for ``cpu`` the local device, for ``cpu:8`` eight virtual ones.
 
     Raises:
       ConfigError: no compiler for the kind, or an unknown topology.
     """
-    if topology == "cpu":
-        return jax.devices("cpu")[:1]
     kind, _, shape = topology.partition(":")
+    if kind == "cpu":
+        return _cpus(shape)
     return _gpus(kind, shape) if kind in GPUS else _tpus(topology)
 
 
@@ -85,6 +85,16 @@ dnn_version_info {{ major: 9 minor: 10 }}
 runtime_version {{ major: 12 minor: 9 }}
 device_description_str: "{gpu.name}"
 """
+
+
+def _cpus(shape: str) -> list[jax.Device]:
+    if not re.fullmatch(r"|[1-9]\d*", shape):
+        raise ConfigError(f"--topology=cpu:{shape} is invalid: use cpu, or cpu:DEVICES as cpu:8")
+    number, devices = int(shape or 1), jax.devices("cpu")
+    if number > len(devices):
+        flag = f"XLA_FLAGS=--xla_force_host_platform_device_count={number}"
+        raise ConfigError(f"--topology=cpu:{number} needs {number} virtual devices, not {len(devices)}: set {flag}")
+    return devices[:number]
 
 
 def _gpus(kind: str, shape: str) -> list[jax.Device]:

@@ -6,8 +6,17 @@ from dd_jax.benchmarks.topologies import GPUS
 from dd_jax.config import ConfigError
 
 
-def test_cpu_is_the_local_device():
-    assert topologies.devices_of("cpu") == jax.devices("cpu")[:1]
+def test_cpu_is_the_local_device_or_virtual_ones():
+    assert topologies.devices_of("cpu") == topologies.devices_of("cpu:1") == jax.devices("cpu")[:1]
+    assert topologies.devices_of("cpu:4") == jax.devices("cpu")[:4]
+
+
+def test_missing_virtual_devices_raise():
+    message = "--topology=cpu:1000 needs 1000 virtual devices, not .*: set XLA_FLAGS=--xla_force_host_platform_device_count=1000"
+    with pytest.raises(ConfigError, match=message):
+        topologies.devices_of("cpu:1000")
+    with pytest.raises(ConfigError, match="--topology=cpu:2x2 is invalid: use cpu, or cpu:DEVICES as cpu:8"):
+        topologies.devices_of("cpu:2x2")
 
 
 @pytest.mark.parametrize(
