@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 OPERATIONS = ("scatter", "select-and-scatter", "gather", "sort", "while", "conditional", "transpose", "copy", "copy-start")
-"""Operations that are slow on accelerators, or passes over memory. ``select-and-scatter``, the gradient of a maximum over
-windows, becomes a scatter-add on GPUs."""
+"""Operations that are slow on accelerators, or passes over memory. ``select-and-scatter`` is the gradient of a maximum over
+windows."""
 
 COMBINERS = {"add": "add", "minimum": "min", "maximum": "max", "multiply": "mul", "and": "and", "or": "or"}
 """How a scatter combines values at one place, by operation; without one of these it keeps the last: ``set``."""
