@@ -162,14 +162,14 @@ def _source_lines(hlo: str) -> dict[int, str]:
     frames = {number: numbers(row) for number, row in rows("StackFrames").items()}
 
     def source(frame: int) -> str:
-        lines = []  # of this package, one per file
+        lines: dict[str, int] = {}  # of two files of this package; benchmarks/ only asks for the program
         while frame and len(lines) < 2:
             place, parent = frames[frame]
             file, _, line = places[place][:3]
             inside = files[file].removeprefix(f"{PACKAGE}/")
-            if inside != files[file] and not (lines and lines[0].startswith(f"{inside}:")):
-                lines.append(f"{inside}:{line}")
+            if inside != files[file] and not inside.startswith("benchmarks/"):
+                lines.setdefault(inside, line)
             frame = parent - 1  # parents are numbered from 2
-        return " from ".join(lines)
+        return " from ".join(f"{file}:{line}" for file, line in lines.items())
 
     return {frame: found for frame in frames if (found := source(frame))}
