@@ -7,79 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from dd_jax.benchmarks import compile_for
-from dd_jax.benchmarks.compile_for import Collectives
+from dd_jax.benchmarks.hlo import Collectives
 from dd_jax.config import ConfigError
 from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.runtime import parallel
 
 NO_LIBTPU = "needs libtpu: pip install -e '.[tpu-aot]'"
-
-
-def compiled_on(devices, body, *arguments):
-    mesh = Mesh(np.array(devices), ("d",), axis_types=(AxisType.Auto,))
-    mapped = jax.shard_map(body, mesh=mesh, in_specs=PartitionSpec("d"), out_specs=PartitionSpec("d"), check_vma=False)
-    return jax.jit(mapped).lower(*arguments).compile()
-
-
-def test_collectives_of_compiled_module():
-    """Four devices with two of eight rows each: bytes of the result on one device."""
-
-    def body(x):
-        total = jax.lax.psum(x, "d")  # (2, 3): 24 bytes
-        everything = jax.lax.all_gather(x, "d")  # (4, 2, 3): 96 bytes
-        shifted = jax.lax.ppermute(x, "d", [(i, (i + 1) % 4) for i in range(4)])
-        return total + shifted + everything.sum(0)
-
-    text = compiled_on(jax.devices()[:4], body, jnp.ones((8, 3))).as_text()
-    assert compile_for.collectives(text) == {
-        "all-reduce": Collectives(1, 24),
-        "all-gather": Collectives(1, 96),
-        "collective-permute": Collectives(1, 24),
-    }
-
-
-def test_collectives_in_loops_counted_separately():
-    def body(x):
-        turn = lambda i, y: y + jax.lax.psum(y * i, "d")  # noqa: E731
-        return jax.lax.fori_loop(0, 100, turn, x) + jax.lax.psum(x[:1], "d")
-
-    found = compile_for.collectives(compiled_on(jax.devices()[:2], body, jnp.ones((8, 3))).as_text())
-    assert found == {"all-reduce": Collectives(1, 12), "all-reduce in loops": Collectives(1, 48)}
-
-
-def test_single_device_has_no_collectives():
-    assert compile_for.collectives(jax.jit(jnp.sin).lower(1.0).compile().as_text()) == {}
-
-
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        (
-            "  %a.1 = (f32[32]{0:T(128)S(1)}, /*index=1*/bf16[2,8]{1,0}) all-reduce(%x, %y), to_apply=%s",
-            {"all-reduce": Collectives(1, 128 + 32)},
-        ),
-        ("  %a.1 = f32[32]{0} all-reduce-start(%x), to_apply=%sum", {"all-reduce": Collectives(1, 128)}),
-        ("  %a.2 = f32[32]{0} all-reduce-done(%a.1)", {}),
-        ("  %g = (f32[2]{0}, f32[8]{0}) all-gather-start(%x), dimensions={0}", {"all-gather": Collectives(1, 32)}),
-        ("  %p = f32[] add(%all-reduce.1, %y)", {}),
-    ],
-)
-def test_collectives_in_tpu_syntax(line, found):
-    assert compile_for.collectives(line) == found
-
-
-ARRAYS = [jnp.zeros((3, 5)), jnp.zeros((2,), bool), jnp.zeros((), jnp.bfloat16), jnp.zeros(4, jnp.uint16)]
-
-
-@pytest.mark.parametrize("array", ARRAYS)
-def test_shape_bytes(array):
-    text = jax.jit(lambda x: x).lower(array).compile().as_text()
-    line = next(line for line in text.splitlines() if "parameter(0)" in line)
-    assert compile_for.shape_bytes(line.split(" parameter(")[0].split(" = ")[1]) == [array.nbytes]
 
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
@@ -91,10 +27,6 @@ def test_abstract_arguments_match_training(backend):
     assert kinds(batch) == kinds(given) and kinds(state) == kinds(create_state(config))
 
 
-def test_cpu_topology_is_local_device():
-    assert compile_for.topology_devices("cpu") == jax.devices("cpu")[:1]
-
-
 def teacher_only():
     return tiny.config(model={"student": False}, domd={"enabled": False}, optim={"freeze_step": -1})
 
@@ -103,7 +35,7 @@ def teacher_only():
 def small_step(monkeypatch):
     """Two CPU devices as the topology, and a step that adds the batch to a parameter."""
     devices = jax.devices()[:2]
-    monkeypatch.setattr(compile_for, "topology_devices", lambda topology: devices)
+    monkeypatch.setattr(compile_for, "devices_of", lambda topology: devices)
 
     def body(state, batch):
         total = jax.lax.psum(jnp.sum(batch.K), parallel.AXIS)
@@ -140,75 +72,91 @@ OUT_OF_MEMORY = [
 ]
 
 
+class FailingStep:
+    """A step that sorts, and whose compilation fails with ``message``."""
+
+    def __init__(self, message: str):
+        self.message = message
+
+    def lower(self, *_):
+        return self
+
+    def compiler_ir(self, dialect):
+        return jax.jit(jnp.sort).lower(jnp.ones(3)).compiler_ir(dialect)
+
+    def compile(self, options):
+        raise jax.errors.JaxRuntimeError(self.message)
+
+
 @pytest.mark.parametrize("message", OUT_OF_MEMORY)
 def test_out_of_memory_message_parsed(small_step, monkeypatch, message):
-
-    class Lowered:
-        def lower(self, *_):
-            return self
-
-        def compile(self):
-            raise jax.errors.JaxRuntimeError(message)
-
-    monkeypatch.setattr(compiled_steps, "compile_train_step", lambda *_: Lowered())
+    monkeypatch.setattr(compiled_steps, "compile_train_step", lambda *_: FailingStep(message))
     found = compile_for.needs(teacher_only(), "v5e:1x2", 3)
-    assert not found.fits and found.total_bytes == int(20.5 * compile_for.GIB) and found.flops is None
-    assert "| **fits** | **no** |" in compile_for.table([found]) and "| program | - |" in compile_for.table([found])
-    message = "INTERNAL: something else"
+    assert not found.fits and found.total_bytes == int(20.5 * 2**30) and found.flops is None
+    assert found.given == {"sort": 1} and found.compiled is None
+    assert "| **fits** | **no** |" in compile_for.table([found]) and "program" not in compile_for.table([found])
+    monkeypatch.setattr(compiled_steps, "compile_train_step", lambda *_: FailingStep("INTERNAL: something else"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         compile_for.needs(teacher_only(), "v5e:1x2", 3)
 
 
 @pytest.mark.parametrize(("hosts", "backend"), [([0, 0], "pmap"), ([0, 1], "jit")])
 def test_several_hosts_get_jit(monkeypatch, hosts, backend):
-    class Lowered:
-        def lower(self, *_):
-            return self
-
-        def compile(self):
-            raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY[0])
-
     config, compiled = teacher_only(), []
-    devices = [SimpleNamespace(process_index=host, device_kind="any") for host in hosts]
-    monkeypatch.setattr(compile_for, "topology_devices", lambda _: devices)
+    devices = [SimpleNamespace(process_index=host, device_kind="any", platform="tpu") for host in hosts]
+    monkeypatch.setattr(compile_for, "devices_of", lambda _: devices)
 
     def compile_train_step(config, *_):
         compiled.append(config.train.backend)
-        return Lowered()
+        return FailingStep(OUT_OF_MEMORY[0])
 
     monkeypatch.setattr(compiled_steps, "compile_train_step", compile_train_step)
     compile_for.needs(config, "v5e:1x2", 1)
     assert compiled == [backend]
 
 
+def test_operations_of_step_counted_with_their_sources(small_step, monkeypatch):
+    """Two scatters outside the package, which the CPU's compiler turns into loops."""
+
+    def body(state, batch):
+        twice = state.depth_range.at[jnp.array([0, 0])].add(1.0)
+        return state.replace(depth_range=twice.at[jnp.array([1, 1])].max(2.0)), {}
+
+    monkeypatch.setattr(compiled_steps, "compile_train_step", lambda *_: jax.pmap(body, in_axes=(None, 0), out_axes=None))
+    given = compile_for.needs(teacher_only(), "h100:2", 1, compiled=False)
+    assert given.scatters == [("scatter-add", "", 1), ("scatter-max", "", 1)]
+    assert given.given == {"scatter-add": 1, "scatter-max": 1}
+    assert (given.compiled, given.fits, given.total_bytes, given.compile_seconds) == (None,) * 4
+    compiled = compile_for.needs(teacher_only(), "h100:2", 1)
+    assert compiled.given == given.given and "scatter-add" not in compiled.compiled and compiled.compiled["while"] == 2
+    assert "| scatter-add, before and after the compiler | 1, - | 1, 0 |" in compile_for.table([given, compiled])
+    assert compile_for.scatter_list([given]).splitlines() == [f"1 scatter-{kind}: outside the package" for kind in ("add", "max")]
+
+
+def test_no_scatters_are_said_to_be_none():
+    assert compile_for.scatter_list([compile_for.Needs("cpu", 1, "cpu", 1, None, [], {})]) == "no scatter"
+
+
 def test_table_has_column_per_topology():
-    one = compile_for.Needs("v5e:2x4", 8, "TPU v5 lite", 96, True, 16 * compile_for.GIB, 3 * 2**20, 61.0, flops=2.5e9)
+    one = compile_for.Needs(
+        *("v5e:2x4", 8, "TPU v5 lite", 96, 16 * 2**30, [], {"sort": 2, "while": 1}),
+        **{"compiled": {"sort": 2, "copy": 7}, "fits": True, "total_bytes": 3 * 2**20, "compile_seconds": 61.0, "flops": 2.5e9},
+    )
     two = dataclasses.replace(one, topology="v5e:8x8", devices=64, collectives={"all-reduce": Collectives(104, 2**21)})
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in compile_for.table([one, two]).splitlines()]
     assert {len(line) for line in lines} == {3}
     rows = {line[0]: line[1:] for line in lines}
     assert rows["per device"] == ["v5e:2x4", "v5e:8x8"] and rows["devices"] == ["8 x TPU v5 lite", "64 x TPU v5 lite"]
     assert rows["**peak total**"] == ["**3 MiB**"] * 2 and rows["memory of the device"] == ["16,384 MiB"] * 2
-    assert rows["all-reduce"] == ["-", "104, 2.0 MiB"] and rows["GFLOP, loop bodies once"] == ["2.5", "2.5"]
-
-
-def test_missing_libtpu_raises(monkeypatch):
-    monkeypatch.setattr(compile_for.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs the package libtpu: pip install -e '\.\[tpu-aot\]'"):
-        compile_for.needs(tiny.config(), "v5e:2x4", 1)
+    assert rows["all-reduce"] == ["-", "104, 2.0 MiB, 0 overlapped"] and rows["GFLOP, loop bodies once"] == ["2.5", "2.5"]
+    slow = {name.split(",")[0]: cells for name, cells in rows.items() if "before and after" in name}
+    assert slow == {"copy": ["0, 7"] * 2, "sort": ["2, 2"] * 2, "while": ["1, 0"] * 2}
+    assert "outputs" not in rows and "GB accessed, loop bodies once" not in rows
 
 
 def test_nonpositive_batch_raises():
     with pytest.raises(ConfigError, match="--batch_per_device=0 must be positive: give the number of samples per device"):
         compile_for.needs(tiny.config(), "v5e:2x4", 0)
-
-
-@pytest.mark.parametrize("topology", ["v9:1x1", "v5e:3x5", "v5e", ""])
-def test_unknown_topology_raises(topology):
-    pytest.importorskip("libtpu", reason=NO_LIBTPU)
-    with pytest.raises(ConfigError, match=rf"--topology={topology} is invalid \(.*\): use for example v5e:2x4") as error:
-        compile_for.needs(tiny.config(), topology, 1)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.slow
@@ -218,5 +166,17 @@ def test_step_compiles_for_tpus():
     config = teacher_only()
     found = compile_for.needs(config, "v5e:2x2", 1)
     gradients = sum(x.size * 4 for x in jax.tree.leaves(compile_for.abstract_arguments(config, 4)[0].params))
-    assert (found.devices, found.batch_size, found.fits, found.memory_bytes) == (4, 4, True, 16 * compile_for.GIB)
+    assert (found.devices, found.batch_size, found.fits, found.memory_bytes) == (4, 4, True, 16 * 2**30)
     assert found.collectives["all-reduce"].bytes > gradients and np.isfinite(found.flops)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["h100:2", "a100:2x2"])
+def test_step_compiles_for_gpus(topology):
+    """Gradients are all-reduced, and the step fits; the compiler does not count operations for GPUs."""
+    pytest.importorskip("jax_cuda12_plugin", reason="needs the CUDA plugin: pip install -e '.[cuda-aot]'")
+    config = teacher_only()
+    found = compile_for.needs(config, topology, 1)
+    gradients = sum(x.size * 4 for x in jax.tree.leaves(compile_for.abstract_arguments(config, found.devices)[0].params))
+    assert found.devices == found.batch_size and found.fits and found.total_bytes > found.argument_bytes and found.flops is None
+    assert found.collectives["all-reduce"].bytes > gradients and found.compiled["copy"] > 0
