@@ -23,7 +23,7 @@ OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "pooling": {"chunks": ("cpu", "tpu"), "whole": ("gpu",)},  # method/occlusion_filling.py
     "jitter": {"samples": ("cpu",), "batch": ("gpu", "tpu")},  # method/augment.py
     "kernel_gradient": {"products": ("cpu",), "transpose": ("gpu", "tpu")},  # networks/layers.py
-    "upsampled_conv": {"folded": ("cpu", "tpu"), "plain": ("gpu",)},  # networks/layers.py
+    "upsampled_conv": {"folded": ("cpu", "gpu", "tpu"), "plain": ()},  # networks/layers.py
 }
 """Forms of every operation, and the backends that take each; a form without a backend is there to be measured."""
 
@@ -60,6 +60,8 @@ def choose(operation: str, forms: Mapping[str, Callable[..., T]], *arrays: jax.A
     default = _form_of(operation, "cpu")
     others = {platform: _form_of(operation, backend) for platform, backend in _PLATFORMS.items()}
     others = {platform: forms[form] for platform, form in others.items() if form != default}
+    if not others:
+        return forms[default](*arrays)
     return jax.lax.platform_dependent(*arrays, **others, default=forms[default])
 
 

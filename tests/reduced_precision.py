@@ -33,9 +33,10 @@ def products(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 
 
 def file_of(eqn: JaxprEqn) -> str:
-    """The file of the package that an operation, or the one it is a derivative of, is written in, relative to the package."""
+    """The file of the package that an operation is written in, relative to the package; empty if that is not known."""
     frames = eqn.source_info.traceback.frames
-    return next(str(Path(f.file_name).relative_to(PACKAGE)) for f in frames if Path(f.file_name).is_relative_to(PACKAGE))
+    files = (Path(frame.file_name) for frame in frames)
+    return next((str(file.relative_to(PACKAGE)) for file in files if file.is_relative_to(PACKAGE)), "")
 
 
 def as_tf32(function: Callable) -> Callable:

@@ -21,8 +21,10 @@ from dd_jax.method.view_synthesis import full_size_depth, full_size_depths
 from dd_jax.networks import model as networks
 from dd_jax.types import NEXT, PREVIOUS, TARGET
 
-DEFAULT = jax.default_matmul_precision("default")
-"""As users run; the tests' own default is "highest"."""
+
+def users_default():
+    """Products as users run them; the tests' own default is "highest"."""
+    return jax.default_matmul_precision("default")
 
 
 def everything():
@@ -38,22 +40,22 @@ def everything():
 
 
 def network_products(program):
-    """Those that follow the default, after the others were found to be exact."""
-    found = [(file_of(eqn), eqn) for eqn in products(program.jaxpr) if not is_exact(eqn)]
-    assert not {str(eqn.source_info.name_stack) for file, eqn in found if not file.startswith("networks/")}
-    return found
+    """Number of products that follow the default; all of them must be in networks."""
+    files = [file_of(eqn) for eqn in products(program.jaxpr) if not is_exact(eqn)]
+    assert not {file for file in files if not file.startswith("networks/")}
+    return len(files)
 
 
 @pytest.mark.parametrize("system", ["dynamic_depth", "many_depth", "monodepth2", "ds_depth", "sc_depth_v3", "everything"])
 def test_products_outside_of_networks_are_exact(system):
     config = everything() if system == "everything" else tiny.system(system)
     state, batch = jax.eval_shape(lambda: create_state(config)), tiny.batch_for(config)
-    with DEFAULT:
+    with users_default():
         step = jax.make_jaxpr(partial(train_step, config=config, axis=None, frozen=False))(state, batch)
         prediction = jax.make_jaxpr(partial(predict_step, config=config))(state, batch)
-    assert len(network_products(step)) > 3 * len(network_products(prediction)) - 20 > 60
+    assert network_products(step) > 2 * network_products(prediction) > 100
     if config.model.flow:
-        with DEFAULT:
+        with users_default():
             network_products(jax.make_jaxpr(partial(offsets_step, config=config))(state, batch))
 
 
@@ -67,7 +69,7 @@ def run():
         model = networks.merge(params, state.batch_stats, config, None, train=False)
         return forward(model, batch, state.depth_range, config, train=False)
 
-    with DEFAULT:
+    with users_default():
         exact, rounded = (jax.jit(function)(state.params, batch) for function in (outputs, as_tf32(outputs)))
     return config, batch, exact, rounded
 
@@ -94,7 +96,7 @@ def test_tf32_changes_nothing_after_the_networks(run):
             "losses": compute_losses(LossInputs(None, outputs, batch, config, None), loss_terms(config, False)),
         }
 
-    with DEFAULT:
+    with users_default():
         exact, rounded = (jax.jit(function)(outputs, batch) for function in (after, as_tf32(after)))
     jax.tree.map(np.testing.assert_array_equal, exact, rounded)
     np.testing.assert_allclose(exact["poses"], np.broadcast_to(np.eye(4), exact["poses"].shape), atol=1e-6)
@@ -104,7 +106,7 @@ def test_tf32_changes_nothing_after_the_networks(run):
 
 def test_simulation_rounds_products_that_ask_for_nothing():
     a, b = (jnp.asarray(np.random.default_rng(seed).random((4, 4), np.float32)) for seed in range(2))
-    with DEFAULT:
+    with users_default():
         rounded = as_tf32(lambda a, b: jax.lax.fori_loop(0, 1, lambda _, x: x @ b, a))(a, b)
     assert 1e-5 < np.max(np.abs(rounded - a @ b)) < 1e-2
     np.testing.assert_array_equal(as_tf32(partial(jnp.matmul, precision="highest"))(a, b), a @ b)
