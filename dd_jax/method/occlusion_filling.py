@@ -35,7 +35,7 @@ def pool_features(
     rim = occluded & seen & _dilate(~occluded, radius)
     around = jnp.array(list(itertools.product(range(-radius, radius + 1), repeat=3)), jnp.int32)
 
-    def fill(position, costs):
+    def fill(unique, position, costs):
         k, m, y, x = jnp.unravel_index(position, rim.shape)
 
         def visit(step, pooled):
@@ -45,9 +45,12 @@ def pool_features(
 
         none = jnp.zeros(jax.eval_shape(visible_features, k, m, y, x).shape)
         pooled = jax.lax.fori_loop(0, around.shape[0], visit, none)
-        return costs.at[position].set(cost_at(pooled, m, y, x), mode="drop")
+        return costs.at[position].set(cost_at(pooled, m, y, x), mode="drop", unique_indices=unique)
 
-    by_form = {"chunks": functools.partial(_in_chunks, fill), "whole": functools.partial(_as_a_whole, fill)}
+    by_form = {
+        "chunks": functools.partial(_in_chunks, functools.partial(fill, False)),
+        "whole": functools.partial(_as_a_whole, functools.partial(fill, True)),
+    }
     rank = jnp.cumsum(rim.ravel(), dtype=jnp.int32)
     return forms.choose("pooling", by_form, rim.ravel(), rank, costs.ravel()).reshape(costs.shape)
 
