@@ -35,7 +35,7 @@ def pool_features(
     rim = occluded & seen & _dilate(~occluded, radius)
     around = jnp.array(list(itertools.product(range(-radius, radius + 1), repeat=3)), jnp.int32)
 
-    def fill(unique, position, costs):
+    def pooled_costs(position):
         k, m, y, x = jnp.unravel_index(position, rim.shape)
 
         def visit(step, pooled):
@@ -45,30 +45,34 @@ def pool_features(
 
         none = jnp.zeros(jax.eval_shape(visible_features, k, m, y, x).shape)
         pooled = jax.lax.fori_loop(0, around.shape[0], visit, none)
-        return costs.at[position].set(cost_at(pooled, m, y, x), mode="drop", unique_indices=unique)
+        return cost_at(pooled, m, y, x)
 
-    by_form = {
-        "chunks": functools.partial(_in_chunks, functools.partial(fill, False)),
-        "whole": functools.partial(_as_a_whole, functools.partial(fill, True)),
-    }
+    by_form = {"chunks": functools.partial(_in_chunks, pooled_costs), "whole": functools.partial(_as_a_whole, pooled_costs)}
     rank = jnp.cumsum(rim.ravel(), dtype=jnp.int32)
     return forms.choose("pooling", by_form, rim.ravel(), rank, costs.ravel()).reshape(costs.shape)
 
 
-Fill = Callable[[Int32[Array, " p"], Float[Array, " n"]], Float[Array, " n"]]
-"""(positions, costs) -> costs, filled at these positions; positions from n on are ignored."""
-
-
-def _in_chunks(fill: Fill, rim: Bool[Array, " n"], rank: Int32[Array, " n"], costs: Float[Array, " n"]) -> Float[Array, " n"]:
-    """``fill`` at all positions of ``rim``; ``rank`` counts them."""
+def _in_chunks(
+    costs_at: Callable[[Int32[Array, " p"]], Float[Array, " p"]],
+    rim: Bool[Array, " n"],
+    rank: Int32[Array, " n"],
+    costs: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    """``costs``, with those of ``costs_at`` at all positions of ``rim``; ``rank`` counts them."""
 
     def one(chunk, costs):
-        return fill(jnp.searchsorted(rank, chunk * CHUNK + 1 + jnp.arange(CHUNK, dtype=jnp.int32)), costs)
+        position = jnp.searchsorted(rank, chunk * CHUNK + 1 + jnp.arange(CHUNK, dtype=jnp.int32))
+        return costs.at[position].set(costs_at(position), mode="drop")
 
     return jax.lax.fori_loop(0, (rank[-1] + CHUNK - 1) // CHUNK, one, costs)
 
 
-def _as_a_whole(fill: Fill, rim: Bool[Array, " n"], rank: Int32[Array, " n"], costs: Float[Array, " n"]) -> Float[Array, " n"]:
+def _as_a_whole(
+    costs_at: Callable[[Int32[Array, " p"]], Float[Array, " p"]],
+    rim: Bool[Array, " n"],
+    rank: Int32[Array, " n"],
+    costs: Float[Array, " n"],
+) -> Float[Array, " n"]:
     # Positions are listed once and not searched; a GPU waits for the host before each round of a loop of unknown length.
     size = min(WHOLE, rim.size)
     chunks = -(-rim.size // size)
@@ -77,7 +81,8 @@ def _as_a_whole(fill: Fill, rim: Bool[Array, " n"], rank: Int32[Array, " n"], co
     listed = none.at[jnp.where(rim, rank - 1, none.size + position)].set(position, mode="drop", unique_indices=True)
 
     def one(chunk, costs):
-        return fill(jax.lax.dynamic_slice(listed, (chunk * size,), (size,)), costs)
+        position = jax.lax.dynamic_slice(listed, (chunk * size,), (size,))
+        return costs.at[position].set(costs_at(position), mode="drop", unique_indices=True)
 
     return jax.lax.fori_loop(0, 1 if chunks == 1 else (rank[-1] + size - 1) // size, one, costs)
 
