@@ -77,7 +77,7 @@ VIEWS = {
     "many points in a cell": sideways(z=60.0),
     "holes": sideways(x=0.7, y=-0.3, z=-4.0),
     "out of view": sideways(x=500.0),
-    "behind the camera": sideways(z=-80.0),
+    "half behind the camera": sideways(z=-15.0),
 }
 
 
