@@ -123,8 +123,9 @@ def build(
 
 def over_bins(match: Callable[[Float[Array, ""]], T], bins: Float[Array, " k"]) -> T:
     """``match(depth)`` of every bin, stacked: in a loop over as many bins per round as the backend takes."""
-    rounds = {count: functools.partial(jax.lax.map, match, batch_size=int(count)) for count in forms.OPERATIONS["bins"]}
-    return forms.choose("bins", rounds | {"1": functools.partial(jax.lax.map, match)}, bins)
+    at_once = {form: None if form == "1" else int(form) for form in forms.OPERATIONS["bins"]}
+    by_form = {form: functools.partial(jax.lax.map, match, batch_size=count) for form, count in at_once.items()}
+    return forms.choose("bins", by_form, bins)
 
 
 def window_mean(costs: Float[Array, "*n h w"], seen: Bool[Array, "*n h w"], window: int) -> Float[Array, "*n h w"]:
