@@ -61,17 +61,18 @@ def test_products_outside_of_networks_are_exact(system):
 
 @pytest.fixture(scope="module")
 def run():
-    """DynamicDepth: config, augmented batch, networks, and their outputs in float32 and with TF32."""
+    """DynamicDepth: config, augmented batch, networks, and outputs of the forward pass in float32 and with TF32."""
     config = tiny.config(**tiny.SHARP)
-    state, batch = create_state(config), augment(tiny.batch(2), config.augment, train=True)
+    state, batch = create_state(config), augment(jax.device_put(tiny.batch(2)), config.augment, train=False)
 
-    def outputs(params, batch):
-        model = networks.merge(params, state.batch_stats, config, None, train=False)
+    model = networks.merge(state.params, state.batch_stats, config, None, train=False)
+
+    def outputs(batch):
         return forward(model, batch, state.depth_range, config, train=False)
 
     with users_default():
-        exact, rounded = (jax.jit(function)(state.params, batch) for function in (outputs, as_tf32(outputs)))
-    return config, batch, exact, rounded
+        exact, rounded = (jax.jit(function)(batch) for function in (outputs, as_tf32(outputs)))
+    return config, batch, model, exact, rounded
 
 
 def test_tf32_changes_the_outputs_of_networks(run):
@@ -83,7 +84,7 @@ def test_tf32_changes_the_outputs_of_networks(run):
 
 def test_tf32_changes_nothing_after_the_networks(run):
     """Poses, projections, DOMD, refinement and losses from the same outputs of networks."""
-    config, batch, _, outputs = run
+    config, batch, model, _, outputs = run
 
     def after(outputs, batch):
         T, size = outputs.T_source_from_target, batch.images.shape[2:4]
@@ -93,7 +94,7 @@ def test_tf32_changes_nothing_after_the_networks(run):
             "projections": warp.reproject(full_size_depths(outputs.student.disps, config.model), batch.K, jnp.moveaxis(T, 1, 0)),
             "domd": disentangle(batch, (PREVIOUS, NEXT), 1, depth, T, jnp.ones(2, bool), config.domd),
             "refined": refine_poses(T[:, 0], depth, batch.images[:, TARGET], batch.images[:, PREVIOUS], batch.K, 2),
-            "losses": compute_losses(LossInputs(None, outputs, batch, config, None), loss_terms(config, False)),
+            "losses": compute_losses(LossInputs(model, outputs, batch, config, None), loss_terms(config, False)),
         }
 
     with users_default():
