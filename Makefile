@@ -29,8 +29,8 @@ test-prepare: $(VENV)/.installed  ## tests that need PyTorch, which it installs:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,prepare]'
 	$(BIN)/python -m pytest tests/prepare tests/checkpoints/test_torch_files.py tests/checkpoints/test_published.py
 
-parity: $(VENV)/.installed  ## against a folder of golden arrays: make parity GOLDEN=DIR
-	$(BIN)/python -m pytest tests/parity -n 2 --dist worksteal --golden $(GOLDEN)
+parity: $(VENV)/.installed  ## against a folder of golden arrays, in float32 on every backend: make parity GOLDEN=DIR
+	JAX_DEFAULT_MATMUL_PRECISION=highest $(BIN)/python -m pytest tests/parity -n 2 --dist worksteal --golden $(GOLDEN)
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

@@ -1,4 +1,4 @@
-"""Settings of all tests: the CPU as eight devices, and the ledger of the parity tests."""
+"""Settings of all tests: the CPU as eight devices, products in float32, and the ledger of the parity tests."""
 
 import importlib.metadata
 import os
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # tolerances are for float32, not the default everywhere
 # Tests compile much and compute little: compilation is three times as fast with these flags, the code slower.
 FLAGS = [
     "--xla_force_host_platform_device_count=8",

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dd_jax"
 
 LAYERS = [
-    ["config", "types", "geometry", "report"],
+    ["config", "types", "forms", "geometry", "report"],
     ["runtime"],
     ["networks", "losses"],
     ["method", "data", "checkpoints"],

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable
+from importlib import import_module
 
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +63,25 @@ def batch(samples: int = 4, seed: int = 0, frames: int = 3) -> Batch:
         exists=np.ones((samples, frames), bool),
         seed=rng.integers(2**32, size=samples, dtype=np.uint32),
     )
+
+
+def system(name: str) -> Config:
+    """The config of a system's demo in ``configs``, at this size."""
+    result = import_module(f"configs.{name}").get_config("demo")
+    result.data.height, result.data.width, result.data.batch_size = HEIGHT, WIDTH, 2
+    result.model.width = result.cost_volume.bins = 8
+    result.loss.normal_anchors = 64
+    result.optim.learning_rate = 1e-3
+    return result
+
+
+def batch_for(config: Config) -> Batch:
+    """:func:`batch` with what the system reads: ``prior`` is a road that recedes."""
+    result = batch(config.data.batch_size)
+    if config.data.priors == "none":
+        return result
+    rows = np.arange(1, HEIGHT + 1, dtype=np.uint16)[:, None]
+    return result.replace(prior=np.broadcast_to(400 * rows, (config.data.batch_size, HEIGHT, WIDTH)))
 
 
 def restored(config: Config) -> run_folder.Restored:

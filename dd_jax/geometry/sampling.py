@@ -1,11 +1,14 @@
 """Bilinear sampling at pixel coordinates, equal to ``torch.nn.functional.grid_sample(align_corners=True)``."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
+
+from dd_jax import forms
 
 
 @jax.custom_vjp
@@ -67,9 +70,8 @@ def _steps(shape: tuple[Any, ...]) -> tuple[int, int, int, int]:
 
 def _with_corners(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
     """``use([v00, v01, v10, v11], *others)``: an elementwise function of the values at each cell's corners, (*s, b, p, q, c)."""
-    return jax.lax.platform_dependent(
-        image, corner, *others, tpu=lambda *arrays: rows_of_cells(use, *arrays), default=lambda *arrays: _one_by_one(use, *arrays)
-    )
+    by_form = {"corners": functools.partial(_one_by_one, use), "rows": functools.partial(_rows_of_cells, use)}
+    return forms.choose("sampling", by_form, image, corner, *others)
 
 
 def _one_by_one(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
@@ -83,12 +85,10 @@ LANES = 128
 """Lanes of a TPU's vector registers."""
 
 
-def rows_of_cells(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
-    """The form for TPUs: one gather per cell, from rows that hold its four corners.
-
-    For each index a TPU reads 8 x 128 numbers if the gathered rows are 128 long, and 8 x 128 for *every* number of a row
-    if they are shorter. Such rows take memory, so images are processed one after another.
-    """
+def _rows_of_cells(use: Callable[..., jax.Array], image: jax.Array, corner: jax.Array, *others: jax.Array) -> jax.Array:
+    # One gather per cell, from rows that hold its four corners. For each index a TPU reads 8 x 128 numbers if the gathered rows
+    # are 128 long, and 8 x 128 for *every* number of a row if they are shorter. Such rows take memory, so images are processed
+    # one after another.
     steps, channels, axis = _steps(image.shape), image.shape[-1], corner.ndim - 3
 
     def one(arrays: tuple[jax.Array, ...]) -> jax.Array:

@@ -1,9 +1,12 @@
 """Forward warp: renders an image into another camera through its depth, with a z-buffer."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int32
 
+from dd_jax import forms
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.se3 import invert_pose
 from dd_jax.geometry.warp import pixel_rays, plane_motion
@@ -54,11 +57,22 @@ def splat_depth(
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # also False for NaN
     row, column = (jnp.where(inside, x, 0.0).astype(jnp.int32) for x in (v, u))
     cell = jnp.where(inside, row * width + column, height * width).reshape(batch, -1)
-    empty = jnp.full((batch, height * width + 1), jnp.inf)
-    nearest = jax.vmap(lambda cells, cell, z: cells.at[cell].min(z, mode="promise_in_bounds"))(empty, cell, z.reshape(batch, -1))
-    nearest = nearest[:, :-1].reshape(depth.shape)
+    by_form = {"min": functools.partial(_minima, height * width), "max": functools.partial(_negated_maxima, height * width)}
+    nearest = forms.choose("z_buffer", by_form, cell, z.reshape(batch, -1)).reshape(depth.shape)
     hit = jnp.isfinite(nearest)
     return jnp.where(hit, nearest, 0.0), hit
+
+
+def _minima(cells: int, cell: Int32[Array, "b p"], z: Float[Array, "b p"]) -> Float[Array, "b _"]:
+    """Smallest ``z`` of each cell, infinite where there is none; points outside have the cell number ``cells``."""
+    empty = jnp.full((len(cell), cells + 1), jnp.inf)
+    return jax.vmap(lambda nearest, cell, z: nearest.at[cell].min(z, mode="promise_in_bounds"))(empty, cell, z)[:, :-1]
+
+
+def _negated_maxima(cells: int, cell: Int32[Array, "b p"], z: Float[Array, "b p"]) -> Float[Array, "b _"]:
+    # A GPU has atomic maxima of floats, not minima; and points outside do not meet in one cell, for which they would wait.
+    empty = jnp.full((len(cell), cells), -jnp.inf)
+    return -jax.vmap(lambda nearest, cell, z: nearest.at[cell].max(-z, mode="drop"))(empty, cell, z)
 
 
 def splat_points(

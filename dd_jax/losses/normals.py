@@ -74,7 +74,7 @@ def find_edges(
 ) -> tuple[Edges, Edges]:
     """Edges of the luminance and of the normals, without depth edges."""
     ends = depth_edges(depth, axis)
-    gx, gy = sobel(image @ jnp.array(_LUMINANCE, image.dtype))
+    gx, gy = sobel(jnp.matmul(image, jnp.array(_LUMINANCE, image.dtype), precision="highest"))
     image_edges = edges_from(gx, gy)
 
     gx, gy = sobel(jnp.moveaxis(normals, -1, 0))

@@ -56,10 +56,9 @@ def compare(
 
 
 def best_source(pairs: Comparison) -> Comparison:
-    """Per pixel the valid comparison (first axis) with the smallest colour difference."""
-    colour = jnp.where(pairs.valid, pairs.colour, jnp.inf)
-    winner = jnp.argmin(colour, axis=0)[None]
-    return jax.tree.map(lambda x: jnp.take_along_axis(x, winner, axis=0)[0], pairs)
+    """Per pixel the valid one of two comparisons (first axis) with the smallest colour difference."""
+    first, second = jnp.where(pairs.valid, pairs.colour, jnp.inf)
+    return jax.tree.map(lambda x: jnp.where(second < first, x[1], x[0]), pairs)  # indexing has a scatter as gradient
 
 
 @struct.dataclass

@@ -5,11 +5,14 @@ absolute difference of the features found there. Nothing in here carries a gradi
 """
 
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from dd_jax import forms
 from dd_jax.config import CostVolumeConfig
 from dd_jax.geometry.camera import divide
 from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_zeros, reduce_image
@@ -18,6 +21,8 @@ from dd_jax.losses import ssim
 from dd_jax.method.occlusion_filling import fill_costs, pool_features
 from dd_jax.runtime import reduce
 from dd_jax.types import CostVolume
+
+T = TypeVar("T")
 
 CONTRAST_RADIUS = 4
 """Of the surroundings by which colours are normalised, in pixels at a quarter of the image size."""
@@ -98,7 +103,7 @@ def build(
         bins=bins,
         config=config,
     )
-    costs, occluded, seen = jax.lax.map(sweep.match, jnp.arange(bins.shape[0], dtype=jnp.int32))
+    costs, occluded, seen = over_bins(sweep.match, bins)
     if fill == "feature_pool":
         features = functools.partial(sweep.visible_features, occluded)
         costs = pool_features(costs, occluded, seen, features, sweep.cost_at, config.pool_radius)
@@ -114,6 +119,13 @@ def build(
     else:
         costs = jnp.min(jnp.where(seen, costs, jnp.inf), axis=2)
     return fill_unobserved(costs, observed, bins)
+
+
+def over_bins(match: Callable[[Float[Array, ""]], T], bins: Float[Array, " k"]) -> T:
+    """``match(depth)`` of every bin, stacked: in a loop over as many bins per round as the backend takes."""
+    at_once = {form: None if form == "1" else int(form) for form in forms.OPERATIONS["bins"]}
+    by_form = {form: functools.partial(jax.lax.map, match, batch_size=count) for form, count in at_once.items()}
+    return forms.choose("bins", by_form, bins)
 
 
 def window_mean(costs: Float[Array, "*n h w"], seen: Bool[Array, "*n h w"], window: int) -> Float[Array, "*n h w"]:
@@ -156,10 +168,10 @@ class _Sweep:
         homography, self.shift = plane_motion(K, T)
         self.rays = jnp.stack(pixel_rays(homography, *target.shape[1:3]), axis=-1)  # (m, h, w, 3), shared by all bins
 
-    def match(self, k):
-        """Costs, occlusion and visibility of bin ``k``: (m, h, w) each. Occluded features count as 0 (set_one: as 1)."""
+    def match(self, depth):
+        """Costs, occlusion and visibility at a depth: (m, h, w) each. Occluded features count as 0 (set_one: as 1)."""
         height, width = self.target.shape[1:3]
-        points = self.bins[k] * self.rays + self.shift[:, None, None]
+        points = depth * self.rays + self.shift[:, None, None]
         coords = divide(points[..., 0], points[..., 1], points[..., 2])
         u, v = jnp.arange(width), jnp.arange(height)[:, None]
         margin = self.config.margin

@@ -10,6 +10,7 @@ from dd_jax.geometry.sampling import sample_border, sample_zeros
 from dd_jax.geometry.se3 import invert_pose
 from dd_jax.geometry.warp import pixel_rays, plane_motion, reproject
 from dd_jax.losses import ssim
+from dd_jax.method.cost_volume import over_bins
 from dd_jax.networks.model import Networks
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, CostVolume
 
@@ -80,7 +81,7 @@ def build_cost_volume(
         similar = jnp.stack([jnp.mean(ssim.distance(one, reference, 1), axis=-1) for one in warped])
         return config.cost_ssim * similar + (1 - config.cost_ssim) * nearest, seen
 
-    costs, seen = jax.lax.map(match, bins)  # (k, 2, b, h, w)
+    costs, seen = over_bins(match, bins)  # (k, 2, b, h, w)
     seen = seen & present[:, None, None]
     largest = jnp.max(jnp.where(seen, costs, 0.0), axis=0)
     costs = jnp.where(seen, costs, largest)

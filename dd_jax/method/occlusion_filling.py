@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int32
 
-POOL_CHUNK = 2048
-"""Occluded positions that are filled at a time."""
+from dd_jax import forms
+
+CHUNK, WHOLE = 2048, 2**18
+"""Occluded positions that are filled at a time, in small chunks and in as few as possible."""
 
 
 def pool_features(
@@ -28,14 +30,12 @@ def pool_features(
       radius: of the neighbourhood, over bins, rows and columns.
 
     Occluded features without visible neighbours stay 0, so only a thin rim of every hole needs work: its positions are
-    counted, searched and filled in chunks. Without holes this costs next to nothing.
+    counted, found and filled in chunks. Without holes this costs next to nothing.
     """
     rim = occluded & seen & _dilate(~occluded, radius)
-    rank = jnp.cumsum(rim.ravel(), dtype=jnp.int32)
     around = jnp.array(list(itertools.product(range(-radius, radius + 1), repeat=3)), jnp.int32)
 
-    def fill(chunk, costs):
-        position = jnp.searchsorted(rank, chunk * POOL_CHUNK + 1 + jnp.arange(POOL_CHUNK, dtype=jnp.int32))
+    def pooled_costs(position):
         k, m, y, x = jnp.unravel_index(position, rim.shape)
 
         def visit(step, pooled):
@@ -45,10 +45,46 @@ def pool_features(
 
         none = jnp.zeros(jax.eval_shape(visible_features, k, m, y, x).shape)
         pooled = jax.lax.fori_loop(0, around.shape[0], visit, none)
-        return costs.at[position].set(cost_at(pooled, m, y, x), mode="drop")
+        return cost_at(pooled, m, y, x)
 
-    chunks = (rank[-1] + POOL_CHUNK - 1) // POOL_CHUNK
-    return jax.lax.fori_loop(0, chunks, fill, costs.ravel()).reshape(costs.shape)
+    by_form = {"chunks": functools.partial(_in_chunks, pooled_costs), "whole": functools.partial(_as_a_whole, pooled_costs)}
+    rank = jnp.cumsum(rim.ravel(), dtype=jnp.int32)
+    return forms.choose("pooling", by_form, rim.ravel(), rank, costs.ravel()).reshape(costs.shape)
+
+
+def _in_chunks(
+    costs_at: Callable[[Int32[Array, " p"]], Float[Array, " p"]],
+    rim: Bool[Array, " n"],
+    rank: Int32[Array, " n"],
+    costs: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    """``costs``, with those of ``costs_at`` at all positions of ``rim``; ``rank`` counts them."""
+
+    def one(chunk, costs):
+        position = jnp.searchsorted(rank, chunk * CHUNK + 1 + jnp.arange(CHUNK, dtype=jnp.int32))
+        return costs.at[position].set(costs_at(position), mode="drop")
+
+    return jax.lax.fori_loop(0, (rank[-1] + CHUNK - 1) // CHUNK, one, costs)
+
+
+def _as_a_whole(
+    costs_at: Callable[[Int32[Array, " p"]], Float[Array, " p"]],
+    rim: Bool[Array, " n"],
+    rank: Int32[Array, " n"],
+    costs: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    # Positions are listed once and not searched; a GPU waits for the host before each round of a loop of unknown length.
+    size = min(WHOLE, rim.size)
+    chunks = -(-rim.size // size)
+    position = jnp.arange(rim.size, dtype=jnp.int32)
+    none = rim.size + jnp.arange(chunks * size, dtype=jnp.int32)  # positions beyond the volume, all different
+    listed = none.at[jnp.where(rim, rank - 1, none.size + position)].set(position, mode="drop", unique_indices=True)
+
+    def one(chunk, costs):
+        position = jax.lax.dynamic_slice(listed, (chunk * size,), (size,))
+        return costs.at[position].set(costs_at(position), mode="drop", unique_indices=True)
+
+    return jax.lax.fori_loop(0, 1 if chunks == 1 else (rank[-1] + size - 1) // size, one, costs)
 
 
 def fill_costs(

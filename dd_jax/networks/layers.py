@@ -14,6 +14,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from dd_jax import forms
 from dd_jax.runtime import reduce
 
 BN_EPS = 1e-5
@@ -124,7 +125,7 @@ def _conv_backward(stride: int, padding: int, saved: tuple, grad: jax.Array) -> 
     def by_convolution(x: jax.Array, grad: jax.Array, padding: int) -> jax.Array:
         return jax.linear_transpose(lambda kernel: _xla_conv(x, kernel, stride, padding), kernel)(grad)[0]
 
-    def on_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
+    def products(x: jax.Array, grad: jax.Array) -> jax.Array:
         # The plain transpose convolves with a kernel as large as the image, 2 to 20 times slower than the forward pass. Eigen is
         # fast if the padding is explicit and the stride is 1; otherwise one matrix product per kernel row is.
         x = _zero_pad(x, padding)
@@ -133,11 +134,11 @@ def _conv_backward(stride: int, padding: int, saved: tuple, grad: jax.Array) -> 
         rows = [_row(x, i, size, stride, grad.shape).reshape(-1, size * inputs) for i in range(size)]
         return jnp.stack([row.T @ grad.reshape(-1, outputs) for row in rows]).reshape(kernel.shape)
 
-    def on_accelerator(x: jax.Array, grad: jax.Array) -> jax.Array:
+    def transpose(x: jax.Array, grad: jax.Array) -> jax.Array:
         return by_convolution(x, grad, padding)
 
     (grad_x,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride, padding), x)(grad)
-    return grad_x, jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=on_accelerator)
+    return grad_x, forms.choose("kernel_gradient", {"products": products, "transpose": transpose}, x, grad)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -159,18 +160,46 @@ FOLD = np.einsum("pyr,qxc->yxpqrc", _FOLD_AXIS, _FOLD_AXIS).reshape(16, 9)
 
 
 def upsampled_conv(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "b 2*h 2*w o"]:
-    """``conv(reflect_pad(upsample(x)), kernel)`` with nearest up-sampling by two, in 4/9 of the products.
+    """``conv(reflect_pad(upsample(x)), kernel)`` with nearest up-sampling by two."""
+    return checkpoint_name(_upsampled_conv(x.astype(kernel.dtype), kernel), CONVOLUTIONS)
 
-    A 3x3 window on the up-sampled image covers 2x2 different pixels, so the nine taps fold into four, differently for even
-    and odd rows and columns: four kernels at the corners of the small image. Reflection of the large image equals edge padding
-    of the small one.
-    """
+
+@jax.custom_vjp
+def _upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return forms.choose("upsampled_conv", _UPSAMPLED, x, kernel)
+
+
+def _upsampled_forward(x: jax.Array, kernel: jax.Array) -> tuple:
+    return _upsampled_conv(x, kernel), (x, kernel)
+
+
+def _upsampled_backward(saved: tuple, grad: jax.Array) -> tuple:
+    def transposed(form: Callable) -> Callable:
+        return lambda x, kernel, grad: jax.vjp(form, x, kernel)[1](grad)
+
+    return forms.choose("upsampled_conv", {name: transposed(form) for name, form in _UPSAMPLED.items()}, *saved, grad)
+
+
+_upsampled_conv.defvjp(_upsampled_forward, _upsampled_backward)
+
+
+def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _conv(reflect_pad(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)), kernel, 1, 0)
+
+
+def _folded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # In 4/9 of the products: a 3x3 window on the up-sampled image covers 2x2 different pixels, so the nine taps fold into four,
+    # differently for even and odd rows and columns: four kernels at the corners of the small image. Reflection of the large
+    # image equals edge padding of the small one.
     b, h, w, inputs = x.shape
     outputs = kernel.shape[3]
     folded = jnp.dot(FOLD, kernel.reshape(9, -1), precision="highest").reshape(2, 2, 2, 2, inputs, outputs)
     folded = folded.transpose(0, 1, 4, 2, 3, 5).reshape(2, 2, inputs, 4 * outputs).astype(kernel.dtype)
-    corners = conv(edge_pad(x), folded, 1, 0).reshape(b, h + 1, w + 1, 2, 2, outputs)
+    corners = _conv(edge_pad(x), folded, 1, 0).reshape(b, h + 1, w + 1, 2, 2, outputs)
     return corners.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h + 2, 2 * w + 2, outputs)[:, 1:-1, 1:-1]
+
+
+_UPSAMPLED = {"folded": _folded, "plain": _plain}
 
 
 class ConvBN(nnx.Module):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dd_jax import forms
 from dd_jax.geometry import se3, splat
 
 K = jnp.array([[[20.0, 0.0, 15.5], [0.0, 20.0, 11.5], [0.0, 0.0, 1.0]]])
@@ -69,6 +70,38 @@ def test_points_just_outside_are_dropped():
     assert np.all(np.asarray(hit)[:, :-1, :-1]) and not np.any(np.asarray(hit)[:, -1]) and not np.any(np.asarray(hit)[..., -1])
     near, hit = splat.splat_depth(depth.at[:, :, 0].set(5.0), sideways(x=-0.25), K, 1)
     assert np.all(np.asarray(near)[np.asarray(hit)] == 10.0)  # the first column left the image and hides nothing
+
+
+VIEWS = {
+    "as it is": sideways(),
+    "many points in a cell": sideways(z=60.0),
+    "holes": sideways(x=0.7, y=-0.3, z=-4.0),
+    "out of view": sideways(x=500.0),
+    "half behind the camera": sideways(z=-15.0),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_forms_of_the_z_buffer_are_equal_bit_by_bit(view):
+    rng = np.random.default_rng(1)
+    depth = np.stack([rng.uniform(1, 30, (24, 32)), np.full((24, 32), 7.0), rng.choice([4.0, 9.0], (24, 32))])  # with ties
+    depth[0, 5, 5] = np.nan
+    arguments = jnp.asarray(depth, jnp.float32), jnp.tile(VIEWS[view], (3, 1, 1)), jnp.tile(K, (3, 1, 1))
+    splatted = jax.jit(lambda *arguments: splat.splat_depth(*arguments, 3))
+    nearest, hit = splatted(*arguments)
+    with forms.use(z_buffer="max"):
+        other_nearest, other_hit = splatted(*arguments)
+    assert np.any(hit) == (view != "out of view")
+    np.testing.assert_array_equal(hit, other_hit)
+    np.testing.assert_array_equal(nearest, other_nearest)
+
+
+def test_a_gpu_gets_maxima_without_a_cell_for_points_outside():
+    depth = jnp.full((1, 24, 32), 10.0)
+    traced = jax.jit(lambda depth: splat.splat_depth(depth, sideways(), K, 1)).trace(depth)
+    for platform, cells in {"cpu": 24 * 32 + 1, "cuda": 24 * 32, "tpu": 24 * 32 + 1}.items():
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count('"stablehlo.scatter"') == 1 and f"tensor<1x{cells}xf32>" in text
 
 
 def test_upscaling_closes_gaps():

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from skimage.color import hsv2rgb, rgb2hsv
 
+from dd_jax import forms
 from dd_jax.config import AugmentConfig
 from dd_jax.method.augment import augment, jitter
 from dd_jax.types import Batch
@@ -62,7 +63,8 @@ def reference_jitter(frames, draws, config):
     return x
 
 
-def test_jitter_equals_torchvision_in_all_24_orders():
+@pytest.mark.parametrize("form", forms.OPERATIONS["jitter"])
+def test_jitter_equals_torchvision_in_all_24_orders(form):
     rng = np.random.default_rng(0)
     images = rng.random((24, 2, H, W, 3), dtype=np.float32)
     images[:, :, :2] = np.round(images[:, :, :2])  # pure colours and greys: ties in the hue, clamping
@@ -71,10 +73,26 @@ def test_jitter_equals_torchvision_in_all_24_orders():
     draws[:, 0] = 0
     draws[:, 5:] = np.array(list(itertools.permutations((0.1, 0.3, 0.5, 0.9))))
     config = AugmentConfig(brightness=0.5, contrast=0.6, saturation=0.9, hue=0.4)
-    result = np.asarray(jax.jit(lambda images, draws: jitter(images, draws, config))(images, draws))
+    with forms.use(jitter=form):
+        result = np.asarray(jax.jit(lambda images, draws: jitter(images, draws, config))(images, draws))
     for sample in range(24):
         expected = reference_jitter(images[sample], draws[sample], config)
         np.testing.assert_allclose(result[sample], expected, atol=2e-5, err_msg=f"order {draws[sample, 5:]}")
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+def test_forms_of_the_jitter_are_equal(probability):
+    rng = np.random.default_rng(1)
+    images, draws = rng.random((6, 3, H, W, 3), np.float32), rng.random((6, 9), np.float32)
+    images[0], images[1, :, :, :2] = 0, 0.5  # black, and grey: hue without meaning
+    config = AugmentConfig(jitter=probability)
+    colours = jax.jit(lambda images, draws: jitter(images, draws, config))
+    found = np.asarray(colours(images, draws))
+    with forms.use(jitter="batch"):
+        other = np.asarray(colours(images, draws))
+    np.testing.assert_allclose(other, found, atol=1e-6)
+    kept = draws[:, 0] >= probability
+    np.testing.assert_array_equal(other[kept], images[kept])
 
 
 def test_evaluation_only_scales():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from skimage.data import stereo_motorcycle
 
+from dd_jax import forms
 from dd_jax.config import CostVolumeConfig
 from dd_jax.geometry import sampling, se3, warp
 from dd_jax.method import cost_volume, occlusion_filling
@@ -226,11 +227,36 @@ def test_occluded_features(scene, mode, radius):
 def test_pooling_does_not_depend_on_the_chunk_size(scene, monkeypatch):
     one = first_frame(scene)
     whole = build(one, holes_of(one), occlusion="feature_pool")
-    monkeypatch.setattr(occlusion_filling, "POOL_CHUNK", 7)
-    config = CostVolumeConfig(bins=len(BINS))
-    arguments = (*one, jnp.ones((2, 1), bool), holes_of(one), jnp.tile(K, (2, 1, 1)), BINS)
-    chunked = jax.jit(lambda *args: cost_volume.build(*args, config))(*arguments)
-    np.testing.assert_allclose(chunked.costs, whole.costs, atol=1e-6)
+    for name, form, size in [("CHUNK", "chunks", 7), ("WHOLE", "whole", 7), ("WHOLE", "whole", 2000)]:
+        monkeypatch.setattr(occlusion_filling, name, size)
+        compiled.cache_clear()
+        with forms.use(pooling=form):
+            chunked = build(one, holes_of(one), occlusion="feature_pool")
+        np.testing.assert_allclose(chunked.costs, whole.costs, atol=1e-6)
+
+
+@pytest.mark.parametrize("holes", ["some", "none", "all"])
+@pytest.mark.parametrize("radius", [1, 2])
+def test_forms_of_the_pooling_are_equal(scene, holes, radius):
+    one = first_frame(scene)
+    known = {"some": holes_of(one), "none": jnp.zeros(one[1].shape[:-1]), "all": jnp.ones(one[1].shape[:-1])}[holes]
+    volumes = []
+    for form in forms.OPERATIONS["pooling"]:
+        with forms.use(pooling=form):
+            volumes.append(build(one, known, occlusion="feature_pool", pool_radius=radius))
+    for a, b in zip(*map(jax.tree.leaves, volumes), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", forms.OPERATIONS["bins"])
+@pytest.mark.parametrize("bins", [5, 16, 20])
+def test_bins_per_round_change_nothing(scene, form, bins):
+    depths = jnp.linspace(1.0, 12.0, bins)
+    alone = build(scene, holes_of(scene), bins=depths, occlusion="feature_pool")
+    with forms.use(bins=form):
+        volume = build(scene, holes_of(scene), bins=depths, occlusion="feature_pool")
+    for a, b in zip(jax.tree.leaves(volume), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_export_of_mapped_samples_equals_batch(scene):

@@ -1,7 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dd_jax import forms
 from dd_jax.config import DsDepthConfig
 from dd_jax.method import ds_depth
 
@@ -45,6 +47,15 @@ def test_moving_point_matches_at_its_depth_along_the_flow():
     np.testing.assert_allclose(found.costs[0][..., 1][inside][5:10], 0, atol=1e-5)
     blind = build(target, lookup, T, jnp.zeros((1, H, W, 2)))
     assert (blind.lowest[0][inside] != 1 / 2).mean() > 0.5
+
+
+@pytest.mark.parametrize("form", forms.OPERATIONS["bins"])
+def test_bins_per_round_change_nothing(form):
+    arguments = features(), features(1), sideways(0.4), jnp.full((1, H, W, 2), 0.3)
+    with forms.use(bins=form):
+        volume = build(*arguments)
+    for a, b in zip(jax.tree.leaves(volume), jax.tree.leaves(build(*arguments)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_complete_volume_replaces_incomplete_one():

@@ -1,7 +1,5 @@
 """Every system of ``configs`` trains: a few real steps on a fixed batch."""
 
-from importlib import import_module
-
 import jax
 import numpy as np
 import pytest
@@ -43,34 +41,15 @@ NETWORKS = {system: {"teacher", "pose"} | ({"student"} if terms >= TWO_FRAMES el
 NETWORKS["ds_depth"] |= {"flow"}
 
 
-def small(system):
-    """The config of a system's demo at the size of ``tiny``."""
-    config = import_module(f"configs.{system}").get_config("demo")
-    config.data.height, config.data.width, config.data.batch_size = tiny.HEIGHT, tiny.WIDTH, 2
-    config.model.width = config.cost_volume.bins = 8
-    config.loss.normal_anchors = 64
-    config.optim.learning_rate = 1e-3
-    return config
-
-
-def fixed_batch(config):
-    """Two textured samples, one with a moving object; ``prior`` where the system reads it: a road that recedes."""
-    batch = tiny.batch(config.data.batch_size)
-    if config.data.priors == "none":
-        return batch
-    rows = np.arange(1, tiny.HEIGHT + 1, dtype=np.uint16)[:, None]
-    return batch.replace(prior=np.broadcast_to(400 * rows, (config.data.batch_size, tiny.HEIGHT, tiny.WIDTH)))
-
-
 @pytest.mark.parametrize(
     "system", [pytest.param(system, marks=pytest.mark.slow if system in ELSEWHERE else ()) for system in TERMS]
 )
 def test_few_steps_reduce_the_loss_and_move_every_network(system):
-    config, device = small(system), jax.devices()[:1]
+    config, device = tiny.system(system), jax.devices()[:1]
     validate(config)
     before = jax.tree.map(np.array, create_state(config))
     state, step = parallel.replicate(before, device), compiled_steps.compile_train_step(config, False, device)
-    batch, history = parallel.shard_batch(fixed_batch(config), config, device), []
+    batch, history = parallel.shard_batch(tiny.batch_for(config), config, device), []
     for _ in range(STEPS):
         state, metrics = step(state, batch)
         history.append(jax.device_get(metrics))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dd_jax import forms
 from dd_jax.networks import layers
 from dd_jax.networks.layers import BatchNorm, Conv, ConvBN, Draws
 
@@ -27,7 +28,8 @@ def naive_conv(x, kernel, stride, padding):
 @pytest.mark.parametrize(
     ("size", "stride", "padding", "outputs"), [(3, 1, 1, 5), (3, 1, 0, 1), (3, 2, 1, 5), (7, 2, 3, 5), (2, 1, 0, 5), (1, 2, 0, 5)]
 )
-def test_convolution_and_its_gradients(size, stride, padding, outputs):
+@pytest.mark.parametrize("form", forms.OPERATIONS["kernel_gradient"])
+def test_convolution_and_its_gradients(form, size, stride, padding, outputs):
     x, kernel = random(2, 8, 10, 4), random(size, size, 4, outputs, seed=1)
     y = layers.conv(x, kernel, stride, padding)
     np.testing.assert_allclose(y, naive_conv(x, kernel, stride, padding), atol=1e-4)
@@ -40,7 +42,8 @@ def test_convolution_and_its_gradients(size, stride, padding, outputs):
             x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    ours = jax.grad(objective(lambda x, kernel: layers.conv(x, kernel, stride, padding)), (0, 1))(x, kernel)
+    with forms.use(kernel_gradient=form):
+        ours = jax.grad(objective(lambda x, kernel: layers.conv(x, kernel, stride, padding)), (0, 1))(x, kernel)
     for a, b in zip(ours, jax.grad(objective(plain), (0, 1))(x, kernel)):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
@@ -61,8 +64,9 @@ def test_padding_and_its_gradient(pad, mode, shape):
     assert np.count_nonzero(back) == 1
 
 
+@pytest.mark.parametrize("form", forms.OPERATIONS["upsampled_conv"])
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 1, 2, 2)])
-def test_upsampled_conv_equals_upsample_pad_convolve(shape):
+def test_upsampled_conv_equals_upsample_pad_convolve(shape, form):
     x, kernel = random(*shape), random(3, 3, shape[-1], 4, seed=1)
 
     def step_by_step(x, kernel):
@@ -70,11 +74,13 @@ def test_upsampled_conv_equals_upsample_pad_convolve(shape):
         return layers.conv(jnp.pad(up, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"), kernel, 1, 0)
 
     expected, pullback = jax.vjp(step_by_step, x, kernel)
-    value, our_pullback = jax.vjp(layers.upsampled_conv, x, kernel)
-    np.testing.assert_allclose(value, expected, atol=1e-5)
     g = random(*expected.shape, seed=2)
-    for ours, theirs in zip(our_pullback(g), pullback(g)):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    with forms.use(upsampled_conv=form):
+        value, our_pullback = jax.vjp(layers.upsampled_conv, x, kernel)
+        ours = our_pullback(g)
+    np.testing.assert_allclose(value, expected, atol=1e-5)
+    for a, b in zip(ours, pullback(g)):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_max_pool_pads_with_minus_infinity():
