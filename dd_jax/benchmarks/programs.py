@@ -22,7 +22,7 @@ class Program(NamedTuple):
 
 
 def training_step(config: Config, devices: list[jax.Device]) -> Program:
-    """A step of ``data.batch_size`` samples, divided over the devices; with ``optim.freeze_step=0`` the one of fixed teacher and pose."""
+    """A step of ``data.batch_size`` samples, divided over the devices; teacher and pose are fixed if ``optim.freeze_step=0``."""
     state = parallel.replicate(train_step.create_state(config), devices)
     batch = parallel.shard_batch(random_batch(config.data, config.data.batch_size), config, devices)
     start = time.perf_counter()

@@ -1,6 +1,6 @@
 """The process of one measurement: rows and finally a state as lines of JSON on stdout.
 
-    python -m dd_jax.benchmarks.accelerator.child MODULE:FUNCTION < TASK
+python -m dd_jax.benchmarks.accelerator.child MODULE:FUNCTION < TASK
 """
 
 import importlib

@@ -93,7 +93,8 @@ def difference(first: list[np.ndarray], second: list[np.ndarray]) -> Row:
     ]
     if not different:
         return {"same_bits": True}
-    return {"same_bits": False, "different_arrays": len(different), "arrays": len(first), "largest_relative_difference": max(different)}
+    count = {"same_bits": False, "different_arrays": len(different), "arrays": len(first)}
+    return count | {"largest_relative_difference": max(different)}
 
 
 def main(config: str, workdir: str) -> None:

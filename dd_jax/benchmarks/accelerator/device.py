@@ -11,7 +11,10 @@ import jax
 from dd_jax.benchmarks.accelerator.task import Row, Task
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DEFAULT_MATMUL_PRECISION", "XLA_PYTHON_CLIENT_MEM_FRACTION", "CUDA_VISIBLE_DEVICES")
+VARIABLES = (
+    "XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS", "JAX_DEFAULT_MATMUL_PRECISION", "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "CUDA_VISIBLE_DEVICES", "DD_JAX_FORMS",
+)  # fmt: skip
 
 
 def describe(task: Task) -> Iterator[Row]:
@@ -21,7 +24,8 @@ def describe(task: Task) -> Iterator[Row]:
     memory = device.memory_stats() or {}
     yield row | ({"usable_bytes": memory["bytes_limit"]} if "bytes_limit" in memory else {})
     yield {"what": "backend", "note": " ".join(device.client.platform_version.split())}
-    yield {"what": "versions", "python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    yield {"what": "versions", "python": platform.python_version()} | versions
     yield {"what": "host", "cores": cores(), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
     yield {"what": "environment"} | {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if driver := nvidia_driver():

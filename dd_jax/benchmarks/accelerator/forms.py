@@ -59,7 +59,7 @@ def operations(config: Config) -> dict[str, Operation]:
     """Functions that contain one operation each, with arguments as in a step of ``data.batch_size`` samples."""
     batch = jax.device_put(random_batch(config.data, config.data.batch_size))
     images = batch.images.astype(jnp.float32) / 255
-    b, _, h, w, _ = images.shape
+    b = len(images)
     depth = 5.0 + 4.0 * images[:, TARGET, :, :, 0]
     T = jnp.tile(jnp.eye(4).at[:3, 3].set(jnp.array([0.05, 0.0, -0.4])), (b, 1, 1))
     coords, _, _ = splat.splat_coords(depth, T, batch.K, 1)

@@ -28,7 +28,8 @@ def measure(task: Task) -> Iterator[Row]:
     alone = {}
     for threads in sorted({2, cores()}):
         alone[threads] = seconds_per_batch(source, with_threads(config, threads))
-        yield {"what": f"loader, {threads} threads", "images_per_second": images / alone[threads], "batch_seconds": alone[threads]}
+        row = {"what": f"loader, {threads} threads", "images_per_second": images / alone[threads]}
+        yield row | {"batch_seconds": alone[threads]}
     device = jax.local_devices()[:1]
     program = programs.training_step(config, device)
     step = programs.seconds_per_run(program)
@@ -44,8 +45,8 @@ def on_rendered_drives(task: Task) -> Config:
     root = task.folder / "drives"
     synthetic.make(root, "tiny", progress=False)
     data = dataclasses.replace(
-        task.config.data, source="kitti", root=str(root), split="", split_dir="", intrinsics="calib", masks="files", priors="none",
-        frame_step=1, cache_dir="", mask_format="binary",
+        task.config.data, source="kitti", root=str(root), split="", split_dir="", intrinsics="calib", masks="files",
+        priors="none", frame_step=1, cache_dir="", mask_format="binary",
     )  # fmt: skip
     return dataclasses.replace(task.config, data=data)
 

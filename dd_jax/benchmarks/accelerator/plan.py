@@ -58,14 +58,13 @@ def chosen(names: Sequence[str]) -> tuple[Measurement, ...]:
 def seconds_for_first(left: float, minutes: Sequence[float]) -> float | None:
     """Seconds for the first of the measurements that need so many minutes, if so many seconds are left; None if it does not fit.
 
-    The measurements that fit one after another share all that is left.
+    Those that fit, in their order, share all that is left.
     """
-    fitting = 0.0
+    fitting: list[float] = []
     for needed in minutes:
-        if 60 * (fitting + needed) > left:
-            break
-        fitting += needed
-    return left * minutes[0] / fitting if fitting else None
+        if 60 * (sum(fitting) + needed) <= left:
+            fitting.append(needed)
+    return left * minutes[0] / sum(fitting) if 60 * minutes[0] <= left else None
 
 
 TINY_TIME = 0.2

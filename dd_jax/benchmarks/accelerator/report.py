@@ -20,7 +20,7 @@ def figure(name: str, value: Any) -> str:
         return str(value)
     if isinstance(value, list):
         more = [f"and {len(value) - LISTED} more"] if len(value) > LISTED else []
-        return f"{words}: " + "; ".join([*value[:LISTED], *more])
+        return f"{words}: " + "; ".join(map(str, [*value[:LISTED], *more]))
     if name.endswith("_per_second"):
         return f"{value:.4g} {words.removesuffix(' per second')}/s"
     if name.endswith("_seconds"):
@@ -43,5 +43,5 @@ def markdown(report: dict[str, Any]) -> str:
         if found["state"] != "done":
             rows.append(["", found["state"]])
         for place, cells in enumerate(rows):
-            lines.append(" | ".join(["|" if place else f"| {name}", *(cell.replace("|", "/") for cell in cells)]) + " |")
+            lines.append(f"| {' | '.join(['' if place else name, *(cell.replace('|', '/') for cell in cells)])} |")
     return "\n".join(lines) + "\n"

@@ -34,7 +34,9 @@ class Interrupted(BaseException):
     """SIGTERM."""
 
 
-def run(config: Config, measurements: Sequence[Measurement], minutes: float, out: Path, command: str, **sizes: Any) -> dict[str, Any]:
+def run(
+    config: Config, measurements: Sequence[Measurement], minutes: float, out: Path, command: str, **sizes: Any
+) -> dict[str, Any]:
     """Measures for so many minutes at most; returns what is in the file ``out``.
 
     ``out`` has all results so far at any time, the same name with ``.md`` the table, with ``.log`` what the processes print.
@@ -87,8 +89,9 @@ def run(config: Config, measurements: Sequence[Measurement], minutes: float, out
                 save()
                 say(minutes, end, f"{measurement.name}: {result['state']}")
         except (Interrupted, KeyboardInterrupt):
+            unfinished = {"running": INTERRUPTED, "waiting": f"not run: {INTERRUPTED}"}
             for result in found["measurements"].values():
-                result["state"] = {"running": INTERRUPTED, "waiting": f"not run: {INTERRUPTED}"}.get(result["state"], result["state"])
+                result["state"] = unfinished.get(result["state"], result["state"])
             save()
     return found
 

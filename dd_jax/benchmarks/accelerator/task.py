@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from dd_jax.config import Config, from_dict, to_dict
 
 Row = dict[str, Any]
@@ -84,7 +82,7 @@ def attempts(task: Task, trials: Iterable[tuple[str, Callable[[], Row]]], until_
 
 def out_of_memory(error: Exception) -> bool:
     """Whether the compiler or the device says so."""
-    return isinstance(error, MemoryError) or (isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def sentence(error: Exception) -> str:

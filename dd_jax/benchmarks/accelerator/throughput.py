@@ -57,7 +57,7 @@ def free_bytes() -> float:
     if not MEMINFO.exists():
         return float("inf")
     line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    return 1024 * int(line.split()[1])
+    return 1024.0 * int(line.split()[1])
 
 
 def with_batch(config: Config, size: int, devices: int = 1) -> Config:
@@ -113,4 +113,5 @@ def devices(task: Task) -> Iterator[Row]:
         row = {"images_per_second": images / seconds[count], "run_seconds": seconds[count]}
         return row | ({"efficiency_share": seconds[1] / seconds[count]} if 1 in seconds else {})
 
-    yield from attempts(task, ((f"{count} x {local[0].device_kind}", lambda count=count: measure(count)) for count in (1, len(local))))
+    trials = ((f"{count} x {local[0].device_kind}", lambda count=count: measure(count)) for count in (1, len(local)))
+    yield from attempts(task, trials)
