@@ -31,10 +31,11 @@ OUT = flags.DEFINE_string("out", "accelerator.json", "JSON file for the figures;
 
 
 def main() -> None:
-    config, sizes = CONFIG.value, {"batch_sizes": batch_sizes()}
-    measurements = plan.chosen(ONLY.value)
+    config, measurements, sizes = CONFIG.value, plan.chosen(ONLY.value), {}
     if TINY.value:
         config, measurements, sizes = plan.tiny(config, measurements)
+    if BATCHES.value:
+        sizes["batch_sizes"] = batch_sizes()
     command = " ".join(["python", *sys.argv])
     found = run.run(config, measurements, MINUTES.value, Path(OUT.value), command, **sizes)
     print(f"\n{report.markdown(found)}\n{OUT.value} has all figures")

@@ -26,7 +26,8 @@ def figure(name: str, value: Any) -> str:
     if name.endswith("_seconds"):
         return f"{words.removesuffix(' seconds')} {value:.3g} s"
     if name.endswith("_bytes"):
-        return f"{words.removesuffix(' bytes')} {value / 2**30:.2f} GiB"
+        size = f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
+        return f"{words.removesuffix(' bytes')} {size}"
     if name.endswith("_share"):
         return f"{words.removesuffix(' share')} {value:.1%}"
     if isinstance(value, float):

@@ -48,8 +48,8 @@ def figures(program: programs.Program, images: int) -> Row:
     seconds = programs.seconds_per_run(program)
     row = {"images_per_second": images / seconds, "run_seconds": seconds, "compile_seconds": program.compile_seconds}
     memory = device.memory_stats() or {}
-    row |= {"compiler_bytes": compiler}
-    return row | ({"device_bytes": memory["peak_bytes_in_use"]} if "peak_bytes_in_use" in memory else {})
+    row |= {"peak_by_compiler_bytes": compiler}
+    return row | ({"peak_on_device_bytes": memory["peak_bytes_in_use"]} if "peak_bytes_in_use" in memory else {})
 
 
 def free_bytes() -> float:
@@ -94,7 +94,8 @@ def memory(task: Task) -> Iterator[Row]:
         changed = options.changed(config, option) if option else config
         validate(changed)
         program = programs.training_step(changed, jax.local_devices()[:1])
-        return {"compiler_bytes": programs.compiler_peak_bytes(program.compiled), "compile_seconds": program.compile_seconds}
+        peak = programs.compiler_peak_bytes(program.compiled)
+        return {"peak_by_compiler_bytes": peak, "compile_seconds": program.compile_seconds}
 
     trials = ((option or f"as configured, batch {size}", lambda option=option: measure(option)) for option in MEMORY_OPTIONS)
     return attempts(task, trials)

@@ -8,7 +8,8 @@ from dd_jax.benchmarks.accelerator import report
     [
         ("images_per_second", 1234.5, "1234 images/s"),
         ("compile_seconds", 12.34, "compile 12.3 s"),
-        ("device_bytes", 3 * 2**29, "device 1.50 GiB"),
+        ("peak_on_device_bytes", 3 * 2**29, "peak on device 1.50 GiB"),
+        ("memory_bytes", 3 * 2**19, "memory 2 MiB"),
         ("waiting_for_batches_share", 0.0625, "waiting for batches 6.2%"),
         ("ratio", 1.23456, "ratio 1.23"),
         ("same_bits", True, "same bits True"),
