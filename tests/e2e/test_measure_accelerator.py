@@ -37,7 +37,7 @@ def test_devices_and_predictions_are_measured(tmp_path):
         ("--only=speed", "--only=speed is unknown: choose from device, tests, step_float32"),
         ("--batches=4,2", "--batches=4,2 must be positive integers in ascending order"),
         ("--batches=0", "--batches=0 must be positive integers"),
-        ("--minutes=-1", "--minutes: "),
+        ("--minutes=-1", "--minutes=-1: -1.0 is not a non-negative number"),
     ],
 )
 def test_wrong_flag_is_one_sentence(tmp_path, flag, message):
