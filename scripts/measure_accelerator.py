@@ -51,7 +51,7 @@ def batch_sizes() -> tuple[int, ...]:
     """
     words = BATCHES.value
     sizes = tuple(int(word) for word in words if word.isdecimal())
-    if len(sizes) < len(words) or list(sizes) != sorted({*sizes, *sizes[:1]} - {0}):
+    if len(sizes) < len(words) or list(sizes) != sorted(set(sizes) - {0}):
         raise ConfigError(f"--batches={','.join(words)} must be positive integers in ascending order")
     return sizes
 

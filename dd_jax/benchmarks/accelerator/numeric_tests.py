@@ -48,7 +48,8 @@ def outcomes(folders: tuple[str, ...], precision: str, seconds: float, processes
         command += ["-n", str(processes)]
     environment = os.environ | {"COLUMNS": "300", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     environment.setdefault("JAX_PLATFORMS", "")  # the tests' own default is the CPU
-    environment.pop("JAX_DEFAULT_MATMUL_PRECISION", None)
+    for name in ("JAX_DEFAULT_MATMUL_PRECISION", "JAX_COMPILATION_CACHE_DIR"):
+        environment.pop(name, None)
     if precision != "default":
         environment["JAX_DEFAULT_MATMUL_PRECISION"] = precision
     command += [f"tests/{folder}" for folder in folders]

@@ -51,7 +51,7 @@ def run(
     validate(config, 1)
     if out.suffix != ".json" or out.exists():
         raise ConfigError(f"--out={out} {'exists' if out.exists() else 'must end with .json'}: choose another file")
-    end = time.time() + 60 * minutes
+    end = time.monotonic() + 60 * minutes
     found = {
         "command": command,
         "config": f"{config.name}, {config.data.height}x{config.data.width}",
@@ -70,7 +70,7 @@ def run(
         try:
             for place, measurement in enumerate(measurements):
                 result = found["measurements"][measurement.name]
-                started = time.time()
+                started = time.monotonic()
                 seconds = seconds_for_first(end - started, [later.minutes for later in measurements[place:]])
                 if seconds is None:
                     result["state"] = NO_TIME
@@ -85,7 +85,7 @@ def run(
                         say(minutes, end, f"{name}: {row['what']}: {report.text_of(row)}")
 
                     result["state"] = measured(measurement, task, record, log)
-                result["seconds"] = time.time() - started
+                result["seconds"] = time.monotonic() - started
                 save()
                 say(minutes, end, f"{measurement.name}: {result['state']}")
         except (Interrupted, KeyboardInterrupt):
@@ -162,7 +162,7 @@ def platform(found: dict[str, Any]) -> str:
 
 def say(minutes: float, end: float, text: str) -> None:
     """One line of progress, with the time since the start."""
-    spent = 60 * minutes - (end - time.time())
+    spent = 60 * minutes - (end - time.monotonic())
     print(f"[{int(spent) // 60:2d}:{int(spent) % 60:02d}] {text}", flush=True)
 
 

@@ -23,7 +23,7 @@ class Task:
     Attributes:
       folder: for files; all measurements of a run share it.
       platform: of the devices, as JAX calls it ("cpu", "gpu", "tpu"); "" for the first measurement, which finds out.
-      deadline: the process is killed at this ``time.time()``.
+      deadline: the process is killed at this ``time.monotonic()``, which all processes of a machine share.
       batch_sizes: to measure, ascending; empty: from one sample per microbatch on, doubled until memory ends.
       test_folders: below ``tests/``.
     """
@@ -37,7 +37,7 @@ class Task:
 
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self.deadline - time.time()
+        return self.deadline - time.monotonic()
 
     def sizes(self) -> Iterable[int]:
         """Batch sizes to measure."""
@@ -69,12 +69,12 @@ def attempts(task: Task, trials: Iterable[tuple[str, Callable[[], Row]]], until_
         if task.left() < longest * (1.5 if until_failure else 1.0):
             row = {"note": NO_TIME}
         else:
-            start = time.time()
+            start = time.monotonic()
             try:
                 row = measure()
             except Exception as error:
                 row = {"note": "out of memory" if out_of_memory(error) else f"failed: {sentence(error)}"}
-            longest = max(longest, time.time() - start)
+            longest = max(longest, time.monotonic() - start)
         yield {"what": what} | row
         if until_failure and "note" in row:
             return
