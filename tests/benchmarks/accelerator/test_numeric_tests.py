@@ -1,3 +1,6 @@
+import subprocess
+import time
+
 import pytest
 import tiny
 
@@ -39,30 +42,45 @@ def test_outcomes_are_counted_and_failures_named(lines):
     }
 
 
-FAILING = """
-import os, time
+TESTS = """
+import os, pathlib, time
+
+PRECISION = os.environ.get("JAX_DEFAULT_MATMUL_PRECISION")
 
 def test_quick(): pass
 
-def test_precision(): assert os.environ.get("JAX_DEFAULT_MATMUL_PRECISION") == "highest"
+def test_precision(): assert PRECISION == "highest"
 
-def test_endless(): time.sleep(600 if os.environ.get("JAX_DEFAULT_MATMUL_PRECISION") else 0)
+def test_endless():
+    if PRECISION:
+        pathlib.Path("endless").touch()
+        time.sleep(600)
 """
 
 
 @pytest.fixture
 def other_tests(tmp_path, monkeypatch):
+    """Tests of which the last never ends with the highest precision; then, their time is over once it has begun."""
+
+    class Popen(subprocess.Popen):
+        def communicate(self, timeout=None):
+            while timeout is not None and self.poll() is None:
+                if (tmp_path / "endless").exists():
+                    (tmp_path / "endless").unlink()
+                    raise subprocess.TimeoutExpired(self.args, timeout)
+                time.sleep(0.05)
+            return super().communicate()
+
     folder = tmp_path / "tests" / "losses"
     folder.mkdir(parents=True)
-    (folder / "test_ssim.py").write_text(FAILING)
+    (folder / "test_ssim.py").write_text(TESTS)
     monkeypatch.setattr(numeric_tests, "ROOT", tmp_path)
     monkeypatch.setattr(numeric_tests, "cores", lambda: 1)
+    monkeypatch.setattr(subprocess, "Popen", Popen)
     monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "bfloat16")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
 
-def test_both_precisions_run_until_their_time_is_over(tmp_path, other_tests, monkeypatch):
-    monkeypatch.setattr(Task, "left", lambda self: 2 * 8 + numeric_tests.ENDING)
+def test_both_precisions_run_until_their_time_is_over(tmp_path, other_tests):
     task = Task(tiny.config(), tmp_path, "cpu", 0.0, test_folders=(("losses",),))
     highest, default = numeric_tests.run(task)
     assert highest["what"] == "losses; highest precision" and default["what"] == "losses; default precision"
