@@ -50,15 +50,15 @@ def prediction(config: Config, state: TrainState, batch_size: int) -> Program:
     return Program(lambda: compiled(state, batch), compiled, time.perf_counter() - start)
 
 
-def seconds_per_run(program: Program, budget: float = 2.0) -> float:
+def seconds_per_run(run: Callable[[], Any], budget: float = 2.0) -> float:
     """Mean time of runs that are queued, as in training, until about ``budget`` seconds are spent."""
-    jax.block_until_ready(program.run())  # the first one also loads the program
+    jax.block_until_ready(run())  # the first one also loads the program
     start = time.perf_counter()
-    jax.block_until_ready(program.run())
+    jax.block_until_ready(run())
     count = max(1, min(100, int(budget / (time.perf_counter() - start))))
     start = time.perf_counter()
     for _ in range(count):
-        result = program.run()
+        result = run()
     jax.block_until_ready(result)
     return (time.perf_counter() - start) / count
 

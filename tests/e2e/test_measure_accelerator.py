@@ -55,6 +55,6 @@ def test_all_measurements_succeed(tmp_path):
     assert all("note" not in row for name in rows if name != "device" for row in rows[name].values())
     assert [row["passed"] > 0 == row["failed"] for row in rows["tests"].values()] == [True, True]
     assert all(row["same_bits"] for row in rows["continuing"].values())
-    assert sum(row["step_share"] for row in rows["parts"].values()) == pytest.approx(1)
+    assert sum(row["of_step_share"] for row in rows["parts"].values()) == pytest.approx(1)
     assert rows["memory"]["train.microbatches=4"]["peak_by_compiler_bytes"] > 0
     assert list(rows["devices"]) == ["1 x cpu", "8 x cpu"]

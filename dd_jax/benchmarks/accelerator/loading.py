@@ -32,7 +32,7 @@ def measure(task: Task) -> Iterator[Row]:
         yield row | {"batch_seconds": alone[threads]}
     device = jax.local_devices()[:1]
     program = programs.training_step(config, device)
-    step = programs.seconds_per_run(program)
+    step = programs.seconds_per_run(program.run)
     yield {"what": f"step, batch {images}", "images_per_second": images / step, "step_seconds": step}
     config = with_threads(config, min(alone, key=alone.get))
     together, waiting = seconds_together(source, config, program, max(3, int(SECONDS / max(step, min(alone.values())))))

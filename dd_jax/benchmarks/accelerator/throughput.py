@@ -45,7 +45,7 @@ def figures(program: programs.Program, images: int) -> Row:
     device, compiler = jax.local_devices()[0], programs.compiler_peak_bytes(program.compiled)
     if device.platform == "cpu" and compiler > free_bytes():
         raise MemoryError
-    seconds = programs.seconds_per_run(program)
+    seconds = programs.seconds_per_run(program.run)
     row = {"images_per_second": images / seconds, "run_seconds": seconds, "compile_seconds": program.compile_seconds}
     memory = device.memory_stats() or {}
     row |= {"peak_by_compiler_bytes": compiler}
@@ -74,7 +74,7 @@ def step_parts(task: Task) -> Iterator[Row]:
     found = parts.measure(program.compiled, program.run, PROFILED_STEPS)
     for part in found:
         seconds = {"forward_seconds": part.forward_seconds, "backward_seconds": part.backward_seconds}
-        yield {"what": part.name} | seconds | {"step_share": part.of_step}
+        yield {"what": part.name} | seconds | {"of_step_share": part.of_step}
     if not found:
         yield {"what": "parts", "note": "the profiler records no instructions on this device"}
 
@@ -110,7 +110,8 @@ def devices(task: Task) -> Iterator[Row]:
 
     def measure(count: int) -> Row:
         images = count * task.config.data.batch_size
-        seconds[count] = programs.seconds_per_run(programs.training_step(with_batch(task.config, images, count), local[:count]))
+        program = programs.training_step(with_batch(task.config, images, count), local[:count])
+        seconds[count] = programs.seconds_per_run(program.run)
         row = {"images_per_second": images / seconds[count], "run_seconds": seconds[count]}
         return row | ({"efficiency_share": seconds[1] / seconds[count]} if 1 in seconds else {})
 

@@ -1,3 +1,5 @@
+import time
+
 import jax
 import pytest
 import tiny
@@ -33,7 +35,7 @@ def test_rows_compare_all_forms_with_the_chosen_one(tmp_path, monkeypatch):
 
     def training_step(config, devices):
         taken.append(forms.choose("z_buffer", {"min": lambda x: "min", "max": lambda x: "max"}, jax.numpy.zeros(())))
-        return programs.Program(lambda: 1.0, None, 1.0)
+        return programs.Program(lambda: time.sleep(0.01), None, 1.0)
 
     monkeypatch.setenv(forms.VARIABLE, "z_buffer=min")
     monkeypatch.setattr(programs, "training_step", training_step)
