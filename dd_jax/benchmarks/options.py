@@ -1,19 +1,16 @@
 """Time of a training step with other options, in alternation with the config as it is."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from dd_jax.benchmarks import step
+from dd_jax.benchmarks import programs, step
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
-from dd_jax.data.random_batch import random_batch
-from dd_jax.method import compiled_steps, train_step
-from dd_jax.runtime import command_line, parallel
+from dd_jax.runtime import command_line
 
 AS_CONFIGURED = "as configured"
 
@@ -32,15 +29,15 @@ def benchmark(config: Config, variants: Sequence[str], batch_size: int, repeats:
     configs = {AS_CONFIGURED: config} | {variant: changed(config, variant) for variant in variants}
     for variant in configs.values():
         validate(variant, 1)
-    compiled = {name: prepare(variant) for name, variant in configs.items()}
-    rounds = step.alternate({name: run for name, (run, _) in compiled.items()}, repeats)
+    compiled = {name: programs.training_step(variant, jax.local_devices()[:1]) for name, variant in configs.items()}
+    rounds = step.alternate({name: program.run for name, program in compiled.items()}, repeats)
     result = {
         name: {
             "step_seconds": float(np.median(rounds[name])),
             "ratio": step.ratio(rounds, name, AS_CONFIGURED),
-            "compile_seconds": seconds,
+            "compile_seconds": program.compile_seconds,
         }
-        for name, (_, seconds) in compiled.items()
+        for name, program in compiled.items()
     }
     data = config.data
     print(f"{config.name}: {data.height}x{data.width}, batch {batch_size}, median of {repeats}")
@@ -63,20 +60,3 @@ def changed(config: Config, variant: str) -> Config:
             raise ConfigError(f"--against={variant} must be SECTION.FIELD=VALUE, several separated by commas")
         config = command_line.with_field(config, field, value)
     return config
-
-
-def prepare(config: Config) -> tuple[Callable[[], Any], float]:
-    """A function that takes one step, and the seconds that its compilation took."""
-    devices = jax.local_devices()[:1]
-    state = parallel.replicate(train_step.create_state(config), devices)
-    batch = parallel.shard_batch(random_batch(config.data, config.data.batch_size), config, devices)
-    start = time.perf_counter()
-    compiled = compiled_steps.compile_train_step(config, config.optim.freeze_step == 0, devices).lower(state, batch).compile()
-    seconds = time.perf_counter() - start
-
-    def run() -> Any:
-        nonlocal state
-        state, metrics = compiled(state, batch)
-        return metrics
-
-    return run, seconds

@@ -100,13 +100,22 @@ def trace(run: Callable[[], Any], repeats: int) -> list[Interval]:
                 result = run()
             jax.block_until_ready(result)
         (path,) = Path(folder).rglob("*.xplane.pb")
-        events = [event for plane in ProfileData.from_file(str(path)).planes for line in plane.lines for event in line.events]
+        return intervals_in(ProfileData.from_file(str(path)).planes)
+
+
+def intervals_in(planes: Iterable[Any]) -> list[Interval]:
+    """Instructions in a profile; with planes of accelerators only theirs, as the host's then have the launches of the same."""
+    planes = list(planes)
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
     instructions, ends = [], {}
-    for event in events:
+    for event in (event for plane in devices or planes for line in plane.lines for event in line.events):
         stats = dict(event.stats)
-        if "hlo_op" in stats:
+        name = stats.get("hlo_op")
+        if name is None and devices and (named := re.match(r"%?([\w.-]+)", event.name)):  # TPU: the text of its HLO
+            name = named[1]
+        if name is not None:
             start = event.start_ns
-            instructions.append((stats["hlo_op"], start, start + event.duration_ns, stats.get("_p")))
+            instructions.append((name, start, start + event.duration_ns, stats.get("_p")))
         elif event.name.startswith("end: "):  # CPU: the event above may end when the work has been handed to other threads
             ends[stats.get("_c")] = event.start_ns
     return [(name, start / 1e9, max(end, ends.get(key, end)) / 1e9) for name, start, end, key in instructions]

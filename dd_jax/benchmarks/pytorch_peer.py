@@ -29,10 +29,10 @@ def check(config: Config) -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
-        raise ConfigError(f"--peer compares with ManyDepth in PyTorch and needs {names}: pip install -e '.[peer]'")
+        raise ConfigError(f"comparing with ManyDepth in PyTorch needs {names}: pip install -e '.[peer]'")
     if not config.model.student or config.model.width != 64:
         raise ConfigError(
-            "--peer compares with ManyDepth's published networks: set --config.model.student=True and --config.model.width=64"
+            "ManyDepth in PyTorch has the published networks only: set --config.model.student=True and --config.model.width=64"
         )
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
-from dd_jax.benchmarks import memory, parts, pytorch_peer
+from dd_jax.benchmarks import memory, parts, programs, pytorch_peer
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
 from dd_jax.data.random_batch import random_batch
-from dd_jax.method import compiled_steps, predict_step, train_step
+from dd_jax.method import compiled_steps, train_step
 from dd_jax.networks import model as networks
 from dd_jax.runtime import parallel
 from dd_jax.types import TARGET, Batch, TrainState
@@ -199,9 +199,8 @@ def memory_of(step: jax.stages.Compiled, state: TrainState, batch: Batch, device
 
     The resident peak is measured on CPUs, the peak on the device on accelerators.
     """
-    computed = step.memory_analysis()
     peaks: dict[str, int | None] = {
-        "compiler_peak_bytes": computed.temp_size_in_bytes + computed.argument_size_in_bytes,
+        "compiler_peak_bytes": programs.compiler_peak_bytes(step),
         "peak_resident_bytes": None,
         "peak_device_bytes": None,
     }
@@ -215,27 +214,23 @@ def memory_of(step: jax.stages.Compiled, state: TrainState, batch: Batch, device
 
 def measure_inference(config: Config, state: TrainState, repeats: int, peer: Callable[[], Any] | None = None) -> dict[str, Any]:
     """Milliseconds for one frame: the whole model (poses, teacher, DOMD, student), and the teacher alone."""
-    batch = jax.device_put(random_batch(config.data, 1, 3 if config.cost_volume.future_frame else 2))
-    network = "student" if config.model.student else "teacher"
+    image = jax.device_put(random_batch(config.data, 1).images[:, TARGET])
 
-    def predict(state: TrainState, batch: Batch) -> jax.Array:
-        return getattr(predict_step.predict_step(state, batch, config), network)
-
-    def teacher(state: TrainState, batch: Batch) -> jax.Array:
+    def teacher(state: TrainState, image: UInt8[Array, "1 h w 3"]) -> jax.Array:
         model = networks.merge(state.params, state.batch_stats, config, None, train=False)
-        return model.teacher(batch.images[:, 1].astype(np.float32) / 255)[0]
+        return model.teacher(image.astype(np.float32) / 255)[0]
 
-    runs, compile_seconds = {}, {}
-    for name, function in {"model": predict, "teacher": teacher}.items():
-        start = time.perf_counter()
-        compiled = jax.jit(function).lower(state, batch).compile()
-        compile_seconds[name] = time.perf_counter() - start
-        runs[name] = lambda compiled=compiled: compiled(state, batch)
+    model = programs.prediction(config, state, 1)
+    start = time.perf_counter()
+    compiled = jax.jit(teacher).lower(state, image).compile()
+    compile_seconds = {"model": model.compile_seconds, "teacher": time.perf_counter() - start}
+    runs = {"model": model.run, "teacher": lambda: compiled(state, image)}
     if peer is not None:
         runs["peer"] = peer
     rounds = alternate(runs, repeats)
     milliseconds = {name: 1000 * float(np.median(times)) for name, times in rounds.items()}
     print(f"\ninference of one frame, median of {repeats}")
+    network = "student" if config.model.student else "teacher"
     for name, seconds in compile_seconds.items():
         label = f"{network} of {config.name}" if name == "model" else "teacher alone"
         print(f"{label:32} {milliseconds[name]:9.1f} ms   compiled in {seconds:.0f} s")

@@ -5,6 +5,7 @@ import pytest
 import tiny
 
 from dd_jax.benchmarks import options
+from dd_jax.benchmarks.programs import Program
 from dd_jax.config import ConfigError
 
 
@@ -25,10 +26,11 @@ def test_invalid_variant_raises(variant, message):
 def test_variants_run_in_alternation_with_the_config_as_it_is(monkeypatch, capsys):
     order = []
 
-    def prepare(config):
-        return lambda: order.append((config.loss.scales, config.loss.pyramid, config.data.batch_size)), 2.0
+    def training_step(config, devices):
+        run = lambda: order.append((config.loss.scales, config.loss.pyramid, config.data.batch_size))  # noqa: E731
+        return Program(run, None, 2.0)
 
-    monkeypatch.setattr(options, "prepare", prepare)
+    monkeypatch.setattr(options.programs, "training_step", training_step)
     result = options.benchmark(tiny.config(), ["loss.scales=1", "loss.scales=2,loss.pyramid=true"], 3, 2)
     assert order == [(4, False, 3), (1, False, 3), (2, True, 3)] * 3
     assert list(result) == ["as configured", "loss.scales=1", "loss.scales=2,loss.pyramid=true"]

@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,21 @@ def test_control_flow_time_not_counted(measured):
     hlo, _ = measured
     loops = set(re.findall(r"%([\w.-]+) = .* while\(", hlo))
     assert loops and not loops & parts.instruction_scopes(hlo).keys()
+
+
+def profile(plane, *events):
+    """A plane with events (name, start in ns, duration, stats) in one line."""
+    events = [SimpleNamespace(name=name, start_ns=start, duration_ns=time, stats=stats) for name, start, time, stats in events]
+    return SimpleNamespace(name=plane, lines=[SimpleNamespace(events=events)])
+
+
+def test_launches_by_the_host_are_not_counted_on_accelerators():
+    op = [("hlo_op", "fusion.1")]
+    host = profile("/host:CPU", ("cuLaunchKernel", 0, 9e9, op))
+    gpu = profile("/device:GPU:0", ("loop_fusion_1", 1e9, 2e9, op))
+    tpu = profile("/device:TPU:0", ("%fusion.1 = f32[8]{0} fusion(%x)", 1e9, 2e9, []))
+    assert parts.intervals_in([host, gpu]) == parts.intervals_in([host, tpu]) == [("fusion.1", 1.0, 3.0)]
+    assert parts.intervals_in([host]) == [("fusion.1", 0.0, 9.0)]
 
 
 def test_device_without_instruction_events(monkeypatch):

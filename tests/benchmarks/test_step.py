@@ -45,7 +45,7 @@ def test_peer_table_has_versions(monkeypatch):
     [
         ({"devices": 9}, "--devices=9 exceeds the 8 available devices"),
         ({"devices": 2}, r"--config\.data\.batch_size=3 is global and must be divisible by the 2 devices"),
-        ({"peer": True}, "--peer compares with ManyDepth in PyTorch and needs torch, torchvision, manydepth: pip install"),
+        ({"peer": True}, "comparing with ManyDepth in PyTorch needs torch, torchvision, manydepth: pip install"),
     ],
 )
 def test_invalid_settings_raise(arguments, message, monkeypatch):

@@ -49,6 +49,7 @@ SMALLER = {
     "prepare_tfds": DATA,
     "evaluate": DATA,
     "run_ablations": "--rows=many_depth --seeds=1 --steps=2",
+    "measure_accelerator": "--tiny --only=device",
     "benchmark": f"{NETWORKS} --config.data.height=64 --config.data.width=96 --repeats=1",
     "export_ground_truth": "--split=",
 }
