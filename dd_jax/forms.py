@@ -23,6 +23,7 @@ OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "pooling": {"chunks": ("cpu", "tpu"), "whole": ("gpu",)},  # method/occlusion_filling.py
     "jitter": {"samples": ("cpu",), "batch": ("gpu", "tpu")},  # method/augment.py
     "kernel_gradient": {"products": ("cpu",), "transpose": ("gpu", "tpu")},  # networks/layers.py
+    "strided_product": {"product": ("cpu", "tpu"), "convolution": ("gpu",)},  # networks/layers.py
     "upsampled_conv": {"folded": ("cpu", "gpu", "tpu"), "plain": ()},  # networks/layers.py
 }
 """Forms of every operation, and the backends that take each; a form without a backend is there to be measured."""

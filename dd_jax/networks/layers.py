@@ -101,7 +101,12 @@ def plus(x: Float[Array, "*b c"], bias: Float[Array, " c"]) -> Float[Array, "*b 
 def conv(x: Float[Array, "b h w i"], kernel: Float[Array, "s s i o"], stride: int, padding: int) -> Float[Array, "b h2 w2 o"]:
     """Cross-correlation with ``padding`` zeros on every side; XLA's "SAME" would shift stride-2 features by a pixel."""
     x = x.astype(kernel.dtype)
-    y = x[:, ::stride, ::stride] @ kernel[0, 0] if kernel.shape[:2] == (1, 1) else _conv(x, kernel, stride, padding)
+    if kernel.shape[:2] != (1, 1):
+        y = _conv(x, kernel, stride, padding)
+    elif stride == 1:
+        y = x @ kernel[0, 0]
+    else:
+        y = _strided_product(stride)(x, kernel)
     return checkpoint_name(y, CONVOLUTIONS)
 
 
@@ -144,6 +149,30 @@ def _conv_backward(stride: int, padding: int, saved: tuple, grad: jax.Array) -> 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
+def _with_forms(operation: str, by_form: dict[str, Callable[..., jax.Array]]) -> Callable[..., jax.Array]:
+    """A function of an image and a kernel, which takes the form of the backend forward and backward."""
+
+    def transposed(form: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
+        return lambda x, kernel, grad: jax.vjp(form, x, kernel)[1](grad)
+
+    backward = {name: transposed(form) for name, form in by_form.items()}
+    apply = jax.custom_vjp(lambda x, kernel: forms.choose(operation, by_form, x, kernel))
+    apply.defvjp(
+        lambda x, kernel: (apply(x, kernel), (x, kernel)), lambda saved, grad: forms.choose(operation, backward, *saved, grad)
+    )
+    return apply
+
+
+@functools.cache
+def _strided_product(stride: int) -> Callable[..., jax.Array]:
+    """Convolution with a kernel of one pixel. The compiler of jaxlib 0.10.2 for GPUs aborts on the product of a strided slice."""
+    by_form = {
+        "product": lambda x, kernel: x[:, ::stride, ::stride] @ kernel[0, 0],
+        "convolution": lambda x, kernel: _conv(x, kernel, stride, 0),
+    }
+    return _with_forms("strided_product", by_form)
+
+
 def _zero_pad(x: jax.Array, border: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)))
 
@@ -164,25 +193,6 @@ def upsampled_conv(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) 
     return checkpoint_name(_upsampled_conv(x.astype(kernel.dtype), kernel), CONVOLUTIONS)
 
 
-@jax.custom_vjp
-def _upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return forms.choose("upsampled_conv", _UPSAMPLED, x, kernel)
-
-
-def _upsampled_forward(x: jax.Array, kernel: jax.Array) -> tuple:
-    return _upsampled_conv(x, kernel), (x, kernel)
-
-
-def _upsampled_backward(saved: tuple, grad: jax.Array) -> tuple:
-    def transposed(form: Callable) -> Callable:
-        return lambda x, kernel, grad: jax.vjp(form, x, kernel)[1](grad)
-
-    return forms.choose("upsampled_conv", {name: transposed(form) for name, form in _UPSAMPLED.items()}, *saved, grad)
-
-
-_upsampled_conv.defvjp(_upsampled_forward, _upsampled_backward)
-
-
 def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _conv(reflect_pad(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)), kernel, 1, 0)
 
@@ -199,7 +209,7 @@ def _folded(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return corners.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h + 2, 2 * w + 2, outputs)[:, 1:-1, 1:-1]
 
 
-_UPSAMPLED = {"folded": _folded, "plain": _plain}
+_upsampled_conv = _with_forms("upsampled_conv", {"folded": _folded, "plain": _plain})
 
 
 class ConvBN(nnx.Module):

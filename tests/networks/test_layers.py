@@ -83,6 +83,18 @@ def test_upsampled_conv_equals_upsample_pad_convolve(shape, form):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("form", forms.OPERATIONS["strided_product"])
+def test_strided_kernel_of_one_pixel_equals_a_product_of_every_second_pixel(form):
+    x, kernel, g = random(2, 5, 8, 3), random(1, 1, 3, 4, seed=1), random(2, 3, 4, 4, seed=2)
+    expected, pullback = jax.vjp(lambda x, kernel: x[:, ::2, ::2] @ kernel[0, 0], x, kernel)
+    with forms.use(strided_product=form):
+        value, our_pullback = jax.vjp(lambda x, kernel: layers.conv(x, kernel, 2, 0), x, kernel)
+        ours = our_pullback(g)
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+    for a, b in zip(ours, pullback(g)):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_max_pool_pads_with_minus_infinity():
     x = -1 - jnp.abs(random(2, 6, 8, 3))  # zero padding would win against negative values
     expected = np.full((2, 3, 4, 3), -np.inf, np.float32)
