@@ -78,22 +78,23 @@ SYSTEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_step_is_the_same_with_the_forms_of_every_backend(system):
     config = tiny.config(**(tiny.SHARP | SYSTEMS[system]))
     config.data.batch_size = 2
     state, batch = train_step.create_state(config), tiny.batch(2)
 
-    def losses_and_gradients(params):
+    def losses_and_gradients(params, batch):
         loss = lambda params: train_step.loss_fn(params, state, batch, config, None, False)  # noqa: E731
         gradients, (losses, *_) = jax.grad(loss, has_aux=True)(params)
         return losses, gradients
 
     compute = jax.jit(losses_and_gradients)
-    losses, gradients = compute(state.params)
+    losses, gradients = compute(state.params, batch)
     for backend in ("gpu", "tpu"):
         with forms.use(backend):
-            other_losses, other_gradients = compute(state.params)
+            other_losses, other_gradients = compute(state.params, batch)
         for name, value in losses.items():
             np.testing.assert_allclose(other_losses[name], value, rtol=1e-4, err_msg=f"{backend}: {name}")
         for name in gradients:

@@ -21,9 +21,6 @@ from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.types import Batch, TrainState
 
-GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
-"""The compiler of jaxlib 0.10.2 aborts without it: docs/compile_for.md."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
@@ -85,7 +82,7 @@ def needs(config: Config, topology: str, batch_per_device: int, frozen: bool = F
         return Needs(**known)
     start = time.perf_counter()
     try:
-        program = lowered.compile(GPU_OPTIONS if devices[0].platform == "gpu" else None)
+        program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         total = requested_bytes(str(error))
         if total is None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax import forms
 from dd_jax.benchmarks import programs, step
 from dd_jax.benchmarks.accelerator.task import Row, Task, attempts
 from dd_jax.config import Config
@@ -33,8 +34,6 @@ Operation = tuple[Callable[..., Any], tuple[Any, ...]]
 
 def measure(task: Task) -> Iterator[Row]:
     """A row for each operation on arrays of the config's size, then for the step with the forms of every backend."""
-    from dd_jax import forms
-
     def alone(operation: str, call: Operation) -> Row:
         def compiled(**form: str) -> Callable[[], Any]:
             with forms.use(**form):
@@ -97,5 +96,6 @@ def operations(config: Config) -> dict[str, Operation]:
         "bins": volume(None),
         "jitter": (lambda *arrays: augment.jitter(*arrays, config.augment), (images, draws)),
         "kernel_gradient": (gradients(lambda x, kernel: layers.conv(x, kernel, 1, 1)), (features[:, 0], kernel)),
+        "strided_product": (gradients(lambda x, kernel: layers.conv(x, kernel, 2, 0)), (features[:, 0], kernel[:1, :1])),
         "upsampled_conv": (gradients(layers.upsampled_conv), (features[:, 0], kernel)),
     }

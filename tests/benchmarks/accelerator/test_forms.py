@@ -4,11 +4,10 @@ import jax
 import pytest
 import tiny
 
+from dd_jax import forms
 from dd_jax.benchmarks import programs
 from dd_jax.benchmarks.accelerator import forms as measured
 from dd_jax.benchmarks.accelerator.task import Task
-
-forms = pytest.importorskip("dd_jax.forms")
 
 
 @pytest.fixture(scope="module")
