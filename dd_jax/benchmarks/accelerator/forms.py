@@ -34,6 +34,7 @@ Operation = tuple[Callable[..., Any], tuple[Any, ...]]
 
 def measure(task: Task) -> Iterator[Row]:
     """A row for each operation on arrays of the config's size, then for the step with the forms of every backend."""
+
     def alone(operation: str, call: Operation) -> Row:
         def compiled(**form: str) -> Callable[[], Any]:
             with forms.use(**form):
