@@ -162,12 +162,12 @@ def _source_lines(hlo: str) -> dict[int, str]:
     frames = {number: numbers(row) for number, row in rows("StackFrames").items()}
 
     def source(frame: int) -> str:
-        lines: dict[str, int] = {}  # of two files of this package; benchmarks/ only asks for the program
+        lines: dict[str, int] = {}  # of two files of this package; benchmarks/ only asks for the program, forms.py for a form
         while frame and len(lines) < 2:
             place, parent = frames[frame]
             file, _, line = places[place][:3]
             inside = files[file].removeprefix(f"{PACKAGE}/")
-            if inside != files[file] and not inside.startswith("benchmarks/"):
+            if inside != files[file] and not inside.startswith(("benchmarks/", "forms.py")):
                 lines.setdefault(inside, line)
             frame = parent - 1  # parents are numbered from 2
         return " from ".join(f"{file}:{line}" for file, line in lines.items())

@@ -84,7 +84,7 @@ class FailingStep:
     def compiler_ir(self, dialect):
         return jax.jit(jnp.sort).lower(jnp.ones(3)).compiler_ir(dialect)
 
-    def compile(self, options):
+    def compile(self):
         raise jax.errors.JaxRuntimeError(self.message)
 
 
