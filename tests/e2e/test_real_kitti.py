@@ -27,9 +27,10 @@ DRIVE = "2011_09_26/2011_09_26_drive_0060_sync"
 pytestmark = pytest.mark.skipif(not SAMPLE, reason="KITTI_SAMPLE names no folder of real KITTI frames")
 
 
-def make_config(steps: int) -> Config:
+def make_config(steps: int, cache: Path) -> Config:
+    """The folder itself stays as it is: frames of training size go to ``cache``."""
     config = tiny.config(
-        data={"root": SAMPLE, "masks": "none"},
+        data={"root": SAMPLE, "masks": "none", "cache_dir": str(cache)},
         optim={"steps": steps, "freeze_step": -1},
         train={"log_every": 1, "eval_every": 0, "checkpoint_every": 2},
     )
@@ -62,13 +63,13 @@ def trained(tmp_path_factory):
     """Two steps, continued for two more; and four without interruption."""
     folder = tmp_path_factory.mktemp("real")
     device = jax.devices()[:1]
-    train(make_config(2), folder / "run", device)
-    continued = train(make_config(4), folder / "run", device)
-    return folder / "run", continued, train(make_config(4), folder / "uninterrupted", device)
+    train(make_config(2, folder), folder / "run", device)
+    continued = train(make_config(4, folder), folder / "run", device)
+    return folder / "run", continued, train(make_config(4, folder), folder / "uninterrupted", device)
 
 
-def test_data_set_is_good():
-    report = check(make_config(1), progress=False)
+def test_data_set_is_good(tmp_path):
+    report = check(make_config(1, tmp_path), progress=False)
     assert report.problems == [] and report.statistics["samples"] == {"train": 116, "val": 22, "test": 7}
 
 
@@ -117,6 +118,6 @@ def test_seven_metrics_and_pixel_counts_equal_a_plain_evaluation(tmp_path):
         rows.append([np.mean(abs(t - p) / t), np.mean((t - p) ** 2 / t), *squares, *shares])
         pixels += t.size
     np.save(tmp_path / "depth.npy", np.stack(predictions))
-    found = evaluate_predictions(make_config(1), tmp_path / "depth.npy").metrics["predictions"]["all"]
+    found = evaluate_predictions(make_config(1, tmp_path), tmp_path / "depth.npy").metrics["predictions"]["all"]
     assert found["pixels"] == pixels and found["images"] == len(rows) == 7
     np.testing.assert_allclose([found[name] for name in metrics.ERRORS], np.mean(rows, axis=0), rtol=2e-5)
