@@ -8,8 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dd_jax"
 
 LAYERS = [
-    ["config", "types", "forms", "geometry", "report"],
-    ["runtime"],
+    ["types", "config", "runtime", "geometry", "report"],
     ["networks", "losses"],
     ["method", "data", "checkpoints"],
     ["evaluation", "prepare"],

@@ -167,7 +167,7 @@ def _source_lines(hlo: str) -> dict[int, str]:
             place, parent = frames[frame]
             file, _, line = places[place][:3]
             inside = files[file].removeprefix(f"{PACKAGE}/")
-            if inside != files[file] and not inside.startswith(("benchmarks/", "forms.py")):
+            if inside != files[file] and not inside.startswith(("benchmarks/", "runtime/forms.py")):
                 lines.setdefault(inside, line)
             frame = parent - 1  # parents are numbered from 2
         return " from ".join(f"{file}:{line}" for file, line in lines.items())

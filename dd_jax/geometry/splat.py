@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from dd_jax import forms
 from dd_jax.geometry.sampling import sample_zeros
 from dd_jax.geometry.se3 import invert_pose
 from dd_jax.geometry.warp import pixel_rays, plane_motion
+from dd_jax.runtime import forms
 
 _NEAREST = 1e-3
 """Smallest depth in the source camera; points behind the camera are clamped to it."""

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped, UInt16, UInt32
 
-from dd_jax import forms
 from dd_jax.config import AugmentConfig
 from dd_jax.geometry.camera import flip_intrinsics, zoom_intrinsics
+from dd_jax.runtime import forms
 from dd_jax.runtime.random_streams import RandomStream, stream_key
 from dd_jax.types import Batch
 

@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from dd_jax import forms
 from dd_jax.config import CostVolumeConfig
 from dd_jax.geometry.camera import divide
 from dd_jax.geometry.sampling import corner_weights, corners, interpolate, pad_zeros, reduce_image
 from dd_jax.geometry.warp import pixel_rays, plane_motion
 from dd_jax.losses import ssim
 from dd_jax.method.occlusion_filling import fill_costs, pool_features
-from dd_jax.runtime import reduce
+from dd_jax.runtime import forms, reduce
 from dd_jax.types import CostVolume
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from dd_jax import forms
+from dd_jax.runtime import forms
 
 CHUNK, WHOLE = 2048, 2**18
 """Occluded positions that are filled at a time, in small chunks and in as few as possible."""

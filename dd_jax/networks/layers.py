@@ -14,8 +14,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from dd_jax import forms
-from dd_jax.runtime import reduce
+from dd_jax.runtime import forms, reduce
 
 BN_EPS = 1e-5
 CONVOLUTIONS, STATISTICS = "convolutions", "statistics"

@@ -5,8 +5,8 @@ import pytest
 from jax.test_util import check_grads
 from scipy.ndimage import map_coordinates
 
-from dd_jax import forms
 from dd_jax.geometry import sampling
+from dd_jax.runtime import forms
 
 
 def scene(rng, height=7, width=9, channels=3, scale=1.3):

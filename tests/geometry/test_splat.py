@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import forms
 from dd_jax.geometry import se3, splat
+from dd_jax.runtime import forms
 
 K = jnp.array([[[20.0, 0.0, 15.5], [0.0, 20.0, 11.5], [0.0, 0.0, 1.0]]])
 forward_warp = functools.partial(jax.jit, static_argnums=4)(splat.forward_warp)

@@ -8,9 +8,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from skimage.color import hsv2rgb, rgb2hsv
 
-from dd_jax import forms
 from dd_jax.config import AugmentConfig
 from dd_jax.method.augment import augment, jitter
+from dd_jax.runtime import forms
 from dd_jax.types import Batch
 
 H, W = 8, 12

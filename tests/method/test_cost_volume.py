@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from skimage.data import stereo_motorcycle
 
-from dd_jax import forms
 from dd_jax.config import CostVolumeConfig
 from dd_jax.geometry import sampling, se3, warp
 from dd_jax.method import cost_volume, occlusion_filling
+from dd_jax.runtime import forms
 
 HEIGHT, WIDTH, CHANNELS = 12, 16, 5
 K = jnp.array([[[12.0, 0.0, 7.5], [0.0, 12.0, 5.5], [0.0, 0.0, 1.0]]])

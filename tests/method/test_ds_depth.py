@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import forms
 from dd_jax.config import DsDepthConfig
 from dd_jax.method import ds_depth
+from dd_jax.runtime import forms
 
 MARGIN = 2
 

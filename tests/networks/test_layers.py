@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dd_jax import forms
 from dd_jax.networks import layers
 from dd_jax.networks.layers import BatchNorm, Conv, ConvBN, Draws
+from dd_jax.runtime import forms
 
 AXIS = "devices"
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import forms
 from dd_jax.benchmarks import programs, step
 from dd_jax.benchmarks.accelerator.task import Row, Task, attempts
 from dd_jax.config import Config
@@ -17,6 +16,7 @@ from dd_jax.geometry import sampling, splat
 from dd_jax.geometry.camera import scale_intrinsics
 from dd_jax.method import augment, cost_volume
 from dd_jax.networks import layers
+from dd_jax.runtime import forms
 from dd_jax.types import TARGET
 
 REPEATS = 9

@@ -4,10 +4,10 @@ import jax
 import pytest
 import tiny
 
-from dd_jax import forms
 from dd_jax.benchmarks import programs
 from dd_jax.benchmarks.accelerator import forms as measured
 from dd_jax.benchmarks.accelerator.task import Task
+from dd_jax.runtime import forms
 
 
 @pytest.fixture(scope="module")

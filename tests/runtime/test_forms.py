@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import forms
 from dd_jax.config import ConfigError
 from dd_jax.method import train_step
+from dd_jax.runtime import forms
 
 ONE, TWO = jnp.float32(1), jnp.float32(2)
 
