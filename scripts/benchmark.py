@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one anothe
 
 from dd_jax.benchmarks import loader, options
 from dd_jax.benchmarks.step import benchmark
-from dd_jax.runtime import command_line
+from dd_jax.runtime import command_line, cpu_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dynamic_depth.py:cityscapes", "what to measure")
 BATCH = flags.DEFINE_integer("batch", None, "samples per step; default: 2, with --loader 12", lower_bound=1)
@@ -62,4 +62,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cpu_flags.restart_with_huge_pages()
     command_line.run(main)

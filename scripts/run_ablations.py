@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import dd_jax
 from dd_jax.ablations import comparison, plan, result, runs, table
 from dd_jax.config import Config, ConfigError
 from dd_jax.config.rules import validate
-from dd_jax.runtime import command_line
+from dd_jax.runtime import command_line, cpu_flags
 
 ROOT = Path(__file__).parents[1]
 
@@ -106,5 +106,6 @@ def planned(
 
 
 if __name__ == "__main__":
+    cpu_flags.restart_with_huge_pages()
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerators to the runs
     main()

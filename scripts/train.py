@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax.runtime import command_line, compilation_cache, hosts
+from dd_jax.runtime import command_line, compilation_cache, cpu_flags, hosts
 from dd_jax.train import TrainingError, train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
@@ -36,6 +36,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cpu_flags.restart_with_huge_pages()
     command_line.require("config", "workdir")
     compilation_cache.enable()
     with hosts.exit_without_barrier():

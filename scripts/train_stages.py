@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one anothe
 from dd_jax import stages
 from dd_jax.config import ConfigError
 from dd_jax.data.synthetic import PRESETS, make
-from dd_jax.runtime import command_line, compilation_cache, hosts
+from dd_jax.runtime import command_line, compilation_cache, cpu_flags, hosts
 from dd_jax.train import TrainingError
 
 
@@ -59,5 +59,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    cpu_flags.restart_with_huge_pages()
     compilation_cache.enable()
     main()

@@ -75,6 +75,7 @@ class Writer:
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.train.keep), best]),
             cleanup_tmp_directories=True,
         )
+        self._saving = None  # the checkpoint that is being written, if any
 
     def save(self, state: TrainState | dict[str, Any], data: Any, score: float | None = None) -> bool:
         """Starts saving; returns once the arrays are copied, False if this step is already on disk (validate before saving).
@@ -92,7 +93,8 @@ class Writer:
         score = float(score) if score is not None and math.isfinite(score) else None
         about = {**self._about, "data": data, "score": score}
         about["integer_keys"] = any(isinstance(key, int) for key in _dict_keys(tree))
-        self._checkpointer.save_checkpointables_async(
+        self.wait()
+        self._saving = self._checkpointer.save_checkpointables_async(
             step,
             {"state": tree},
             metrics=None if score is None else {SCORE: score},
@@ -108,10 +110,13 @@ class Writer:
 
     def wait(self) -> None:
         """Returns when everything is on disk; raises errors of the background thread."""
-        self._checkpointer.wait()
+        if self._saving is not None:  # Orbax keeps a thread and three file handles of a save until it is asked for the result
+            saving, self._saving = self._saving, None
+            saving.result()
 
     def close(self) -> None:
         """Finishes saving and closes the folder."""
+        self.wait()
         self._checkpointer.close()
 
     def __enter__(self) -> "Writer":

@@ -19,6 +19,7 @@ UNUSABLE = 1e6  # error of a source that must not win a minimum; finite, so that
 class Target:
     """The target frame as every network, scale and source is compared with it."""
 
+    image: Float[Array, "b h w 3"]
     statistics: ssim.Reference
     weights: Float[Array, " b"] | None = None  # of the samples' photometric errors; None: all equal
 
@@ -30,7 +31,7 @@ def reprojection_error(
     warped = views.warped
     if views.holes is not None and loss.occlusion_rule != "min":
         # SSIM windows around a hole reach into it. Filled with the target's own pixels, the hole adds no difference.
-        warped = jnp.where(views.holes[..., None], target.statistics.values.reshape(warped.shape[2:]), warped)
+        warped = jnp.where(views.holes[..., None], target.image, warped)
     if views.moved is None:
         error = photometric_error(warped, target.statistics, loss.ssim)
     else:
@@ -48,20 +49,14 @@ def photometric_mean(
     return reduce.masked_mean(error, mask, axis, dims=(1, 2, 3))
 
 
-def channel_mean(rows: Float[Array, "*n w3"]) -> Float[Array, "*n w"]:
-    """Mean over the three interleaved channels of rows of pixels."""
-    return (rows[..., 0::3] + rows[..., 1::3] + rows[..., 2::3]) * (1 / 3)
-
-
 def photometric_error(pred: Float[Array, "*n b h w 3"], target: ssim.Reference, ssim_share: float) -> Float[Array, "*n b h w"]:
     """``ssim_share`` * SSIM distance + (1 - ``ssim_share``) * absolute difference, averaged over channels (Monodepth2, eq. 3).
 
     The gradient goes to ``pred`` alone.
     """
-    rows = ssim.as_rows(pred)
     if ssim_share == 0:
-        return channel_mean(jnp.abs(rows - jax.lax.stop_gradient(target.values)))
-    return _mixed_error(rows, (target.values, target.mean, target.variance), ssim_share)
+        return _channel_mean(jnp.abs(jnp.moveaxis(pred, -1, -3) - _target_planes(target)))
+    return _mixed_error(pred, (target.values, target.mean, target.variance), ssim_share)
 
 
 def adaptive_error(
@@ -69,28 +64,36 @@ def adaptive_error(
 ) -> Float[Array, "*n b h w"]:
     """Mean SSIM distance of two views, and per channel the smaller of their absolute differences (DS-Depth, section 3.4)."""
     similar = (photometric_error(rigid, target, 1.0) + photometric_error(moved, target, 1.0)) / 2
-    rows = jax.lax.stop_gradient(target.values)
-    nearest = channel_mean(_smaller(jnp.abs(ssim.as_rows(rigid) - rows), jnp.abs(ssim.as_rows(moved) - rows)))
-    return ssim_share * similar + (1 - ssim_share) * nearest
+    nearest = _smaller(*(jnp.abs(jnp.moveaxis(view, -1, -3) - _target_planes(target)) for view in (rigid, moved)))
+    return ssim_share * similar + (1 - ssim_share) * _channel_mean(nearest)
+
+
+def _target_planes(target: ssim.Reference) -> Float[Array, "b 3 h w"]:
+    return jax.lax.stop_gradient(ssim.inside(target.values) + ssim.GREY)
+
+
+def _channel_mean(planes: Float[Array, "*n 3 h w"]) -> Float[Array, "*n h w"]:
+    return sum(planes[..., channel, :, :] for channel in range(3)) * (1 / 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mixed_error(rows: jax.Array, target: tuple[jax.Array, ...], ssim_share: float) -> jax.Array:
-    return _mixed_error_forward(rows, target, ssim_share)[0]
+def _mixed_error(pred: jax.Array, target: tuple[jax.Array, ...], ssim_share: float) -> jax.Array:
+    return _mixed_error_forward(pred, target, ssim_share)[0]
 
 
-def _mixed_error_forward(rows, target, ssim_share):
-    target = ssim.Reference(*target)
-    moments = ssim.moments(rows, target)
-    error = channel_mean(ssim_share * ssim.distance_of(moments, target) + (1 - ssim_share) * jnp.abs(rows - target.values))
-    return error, (rows, target, moments)
+def _mixed_error_forward(pred, target, ssim_share):
+    planes, target = ssim.planes(pred), ssim.Reference(*target)
+    similar = ssim.distance_of(ssim.moments(planes, target), target)
+    error = ssim_share * similar + (1 - ssim_share) * jnp.abs(ssim.inside(planes) - ssim.inside(target.values))
+    return _channel_mean(error), (planes, target)
 
 
 def _mixed_error_backward(ssim_share, residuals, gradient):
-    rows, target, moments = residuals
-    gradient = jnp.broadcast_to((gradient * (1 / 3))[..., None], (*gradient.shape, 3)).reshape(rows.shape)
-    by_ssim = ssim.distance_gradient(rows, moments, target, ssim_share * gradient)
-    return by_ssim + (1 - ssim_share) * gradient * jnp.sign(rows - target.values), None
+    planes, target = residuals
+    gradient = (gradient * (1 / 3))[..., None, :, :]
+    by_ssim = ssim.distance_gradient(planes, target, ssim_share * gradient)
+    difference = ssim.inside(planes) - ssim.inside(target.values)
+    return ssim.interleaved(by_ssim + (1 - ssim_share) * gradient * jnp.sign(difference)), None
 
 
 _mixed_error.defvjp(_mixed_error_forward, _mixed_error_backward)

@@ -1,21 +1,24 @@
 """Structural similarity (Wang et al. 2004) with a box window and reflected borders.
 
-There is one formula (:func:`factors`) and two layouts. :func:`reference` and :func:`moments` take RGB images as rows of ``w * 3``
-numbers and a 3x3 window: a shift by one pixel is a shift by three contiguous numbers, which vectorises. :func:`windowed` and
-:func:`distance` take any number of channels and any window.
+There is one formula (:func:`factors`) and two layouts. :func:`reference` and :func:`moments` take the padded :func:`planes` of
+RGB images and a 3x3 window: nine shifted slices of one array, which vectorise. :func:`windowed` and :func:`distance` take any
+number of channels and any window.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-_C1, _C2 = 0.01**2, 0.03**2
-_GREY = 0.5  # moments are taken of differences from mid-grey: those of values near 1 would lose ten times more digits
+from dd_jax.runtime import forms
 
-Moments = Float[Array, "3 ..."]
+_C1, _C2 = 0.01**2, 0.03**2
+GREY = 0.5  # moments are taken of differences from mid-grey: those of values near 1 would lose ten times more digits
+
+Moments = Float[Array, "3 ..."] | tuple[jax.Array, jax.Array, jax.Array]
 """Local means of the values, their squares and their products with the reference's, all less mid-grey."""
 
 
@@ -23,7 +26,7 @@ Moments = Float[Array, "3 ..."]
 class Reference:
     """One side of the comparison, computed once and used for every prediction."""
 
-    values: Float[Array, "..."]
+    values: Float[Array, "..."]  # as the predictions are given
     mean: Float[Array, "..."]  # less mid-grey
     variance: Float[Array, "..."]
 
@@ -31,7 +34,7 @@ class Reference:
 def factors(moments: Moments, reference: Reference) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Luminance and structure numerators, then their denominators: SSIM is n1 * n2 / (d1 * d2)."""
     mean, square, product = moments[0], moments[1], moments[2]
-    light, reference_light = mean + _GREY, reference.mean + _GREY
+    light, reference_light = mean + GREY, reference.mean + GREY
     return (
         2 * light * reference_light + _C1,
         2 * (product - mean * reference.mean) + _C2,
@@ -51,15 +54,15 @@ def distance_of(moments: Moments, reference: Reference) -> Float[Array, "..."]:
 
 def windowed(values: Float[Array, "b h w c"], radius: int) -> Reference:
     """Reference side with a square window of ``2 * radius + 1`` pixels."""
-    centred = values - _GREY
+    centred = values - GREY
     mean, square = _window_mean(jnp.stack([centred, centred * centred]), radius)
     return Reference(values, mean, square - mean * mean)
 
 
 def distance(x: Float[Array, "b h w c"], reference: Reference, radius: int) -> Float[Array, "b h w c"]:
     """(1 - SSIM) / 2 per channel, against :func:`windowed` with the same radius."""
-    x = x - _GREY
-    return distance_of(_window_mean(jnp.stack([x, x * x, x * (reference.values - _GREY)]), radius), reference)
+    x = x - GREY
+    return distance_of(_window_mean(jnp.stack([x, x * x, x * (reference.values - GREY)]), radius), reference)
 
 
 def _window_mean(x: Float[Array, "n b h w c"], radius: int) -> Float[Array, "n b h w c"]:
@@ -72,80 +75,117 @@ def _window_mean(x: Float[Array, "n b h w c"], radius: int) -> Float[Array, "n b
     return x / size**2
 
 
-# RGB images as rows, 3x3 window.
+# RGB images as planes, 3x3 window.
 
 
-def as_rows(image: Float[Array, "*n h w 3"]) -> Float[Array, "*n h w3"]:
-    """Pixels of a row side by side, channels interleaved."""
-    return image.reshape(*image.shape[:-2], -1)
-
-
-def reference(image: Float[Array, "b h w 3"]) -> Reference:
-    """Reference side of an RGB image, as rows (b, h, w * 3).
+def planes(image: Float[Array, "*n h w 3"]) -> Float[Array, "*n 3 h+2 w+2"]:
+    """One plane per channel, less mid-grey, with one pixel of reflection on each side.
 
     Raises:
       ValueError: an image with a side below 4 pixels.
     """
-    if min(image.shape[1:3]) < 4:
-        raise ValueError(f"SSIM needs images of at least 4x4 pixels, not {image.shape[1]}x{image.shape[2]}")
-    rows = as_rows(image)
-    mean, square = _box(jnp.stack([rows - _GREY, (rows - _GREY) ** 2]))
-    return Reference(rows, mean, square - mean * mean)
+    if min(image.shape[-3:-1]) < 4:
+        raise ValueError(f"SSIM needs images of at least 4x4 pixels, not {image.shape[-3]}x{image.shape[-2]}")
+    return _stored(lambda one: _reflect(jnp.moveaxis(one, -1, 0) - GREY), 3, image)
 
 
-def moments(rows: Float[Array, "*n b h w3"], reference: Reference) -> Moments:
-    """Moments of predicted rows, for :func:`factors`."""
-    rows = rows - _GREY
-    return _box(jnp.stack([rows, rows * rows, rows * (reference.values - _GREY)]))
+def inside(planes: Float[Array, "*n 3 h w"]) -> Float[Array, "*n 3 h-2 w-2"]:
+    """The planes without their border."""
+    return planes[..., 1:-1, 1:-1]
+
+
+def reference(image: Float[Array, "b h w 3"]) -> Reference:
+    """Reference side of an RGB image, as :func:`planes`; mean and variance have no border."""
+    values = planes(image)
+    mean, square = _box(values), _box(values * values)
+    return Reference(values, mean, square - mean * mean)
+
+
+def moments(planes: Float[Array, "*n b 3 _ _"], reference: Reference) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Moments of predicted :func:`planes`, (*n, b, 3, h, w) each, for :func:`factors`."""
+    return _box(planes), _box(planes * planes), _box(planes * reference.values)
 
 
 def distance_gradient(
-    rows: Float[Array, "*n b h w3"], moments: Moments, reference: Reference, gradient: Float[Array, "*n b h w3"]
-) -> Float[Array, "*n b h w3"]:
-    """Gradient of :func:`distance_of` with respect to the predicted ``rows``, for an incoming ``gradient``.
+    planes: Float[Array, "*n b 3 _ _"], reference: Reference, gradient: Float[Array, "*n b #3 h w"]
+) -> Float[Array, "*n b 3 h w"]:
+    """Gradient of :func:`distance_of` with respect to the predicted planes, for an incoming ``gradient``.
 
     Written out because automatic differentiation turns each of the many slices into a padded copy of the whole array: three
     times the compile time, 1.5 times the run time and twice the memory.
     """
-    mean = moments[0]
-    n1, n2, d1, d2 = factors(moments, reference)
-    scale = 1 / (d1 * d2)
-    value = n1 * n2 * scale
-    outer = jnp.where(jnp.abs(value) < 1, -0.5 * gradient, 0) * scale  # clipped elsewhere
-    by_light, by_shift = (reference.mean + _GREY) * n2 - (mean + _GREY) * value * d2, mean * value * d1 - reference.mean * n1
-    by_mean = 2 * outer * (by_light + by_shift)
-    by_square, by_product = -outer * value * d1, 2 * outer * n1
-    through = _box_transposed(jnp.stack([by_mean, by_square, by_product]))
-    return through[0] + 2 * (rows - _GREY) * through[1] + (reference.values - _GREY) * through[2]
+
+    def outer(planes: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
+        found = moments(planes, reference)
+        n1, n2, d1, d2 = factors(found, reference)
+        scale = 1 / (d1 * d2)
+        value = n1 * n2 * scale
+        return found[0], n1, n2, d1, d2, value, jnp.where(jnp.abs(value) < 1, -0.5 * gradient, 0) * scale  # clipped elsewhere
+
+    def by_mean(*arrays: jax.Array) -> jax.Array:
+        mean, n1, n2, d1, d2, value, outwards = outer(*arrays)
+        by_light, by_shift = (reference.mean + GREY) * n2 - (mean + GREY) * value * d2, mean * value * d1 - reference.mean * n1
+        return _surround(2 * outwards * (by_light + by_shift))
+
+    def by_square(*arrays: jax.Array) -> jax.Array:
+        _, _, _, d1, _, value, outwards = outer(*arrays)
+        return _surround(-outwards * value * d1)
+
+    def by_product(*arrays: jax.Array) -> jax.Array:
+        _, n1, *_, outwards = outer(*arrays)
+        return _surround(2 * outwards * n1)
+
+    through = [_box_transposed(_stored(part, 4, planes, gradient)) for part in (by_mean, by_square, by_product)]
+    return through[0] + 2 * inside(planes) * through[1] + inside(reference.values) * through[2]
 
 
-def _box(rows: jax.Array) -> jax.Array:
-    """3x3 mean of each channel of rows (..., h, w * 3)."""
-    return _sum3(_sum3(rows, rows.ndim - 1, 3), rows.ndim - 2, 1) * (1 / 9)
+def interleaved(planes: Float[Array, "*n 3 h w"]) -> Float[Array, "*n h w 3"]:
+    """The channels of a pixel side by side."""
+    return _stored(lambda one: jnp.moveaxis(one, 0, -1), 3, planes)
 
 
-def _box_transposed(g: jax.Array) -> jax.Array:
-    return _sum3_transposed(_sum3_transposed(g, g.ndim - 1, 3), g.ndim - 2, 1) * (1 / 9)
+def _stored(function: Callable[..., jax.Array], ndim: int, *arrays: jax.Array) -> jax.Array:
+    """``function`` of the last ``ndim`` axes of the first array, and of what belongs to them of the others.
+
+    On a CPU in a loop over the axes before, so that its results are stored: XLA would compute them again for each of the nine
+    pixels of the windows that they are in, ten times slower.
+    """
+    first = arrays[0].shape[:-ndim]
+    flat = [array.reshape(-1, *array.shape[len(first) :]) for array in arrays]
+
+    def loop(*flat: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda one: function(*one), flat)
+
+    result = forms.choose("windows", {"stored": loop, "fused": jax.vmap(function)}, *flat)
+    return result.reshape(*first, *result.shape[1:])
 
 
-def _sum3(x: jax.Array, axis: int, step: int) -> jax.Array:
-    """Sum over a pixel and its two neighbours, the border reflected."""
-    n, part = x.shape[axis] // step, functools.partial(_part, x, axis=axis, step=step)
-    first = part(0, 1) + 2 * part(1, 2)
-    inner = part(0, n - 2) + part(1, n - 1) + part(2, n)
-    last = part(n - 1, n) + 2 * part(n - 2, n - 1)
-    return jnp.concatenate([first, inner, last], axis)
+def _reflect(x: jax.Array) -> jax.Array:
+    x = jnp.concatenate([x[..., 1:2], x, x[..., -2:-1]], axis=-1)
+    return jnp.concatenate([x[..., 1:2, :], x, x[..., -2:-1, :]], axis=-2)
 
 
-def _sum3_transposed(g: jax.Array, axis: int, step: int) -> jax.Array:
-    n, part = g.shape[axis] // step, functools.partial(_part, g, axis=axis, step=step)
-    first = part(0, 1) + part(1, 2)
-    second = 2 * part(0, 1) + part(1, 2) + part(2, 3)
-    inner = part(1, n - 3) + part(2, n - 2) + part(3, n - 1)
-    before_last = part(n - 3, n - 2) + part(n - 2, n - 1) + 2 * part(n - 1, n)
-    last = part(n - 2, n - 1) + part(n - 1, n)
-    return jnp.concatenate([first, second, inner, before_last, last], axis)
+def _surround(x: jax.Array) -> jax.Array:
+    """One pixel of zeros on each side."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 1), (1, 1)])
 
 
-def _part(x: jax.Array, start: int, stop: int, axis: int, step: int) -> jax.Array:
-    return jax.lax.slice_in_dim(x, start * step, stop * step, axis=axis)
+def _box(padded: jax.Array) -> jax.Array:
+    """3x3 mean over the two last axes, without their border."""
+    return _sum3(_sum3(padded, padded.ndim - 2), padded.ndim - 1) * (1 / 9)
+
+
+def _box_transposed(padded: jax.Array) -> jax.Array:
+    """The transpose of :func:`_reflect` and :func:`_box`, of an array surrounded by zeros."""
+    for axis in (padded.ndim - 2, padded.ndim - 1):
+        n, part = padded.shape[axis] - 2, functools.partial(jax.lax.slice_in_dim, padded, axis=axis)
+        total = _sum3(padded, axis)
+        position = jax.lax.broadcasted_iota(jnp.int32, total.shape, axis)
+        padded = total + jnp.where(position == 1, part(1, 2), 0) + jnp.where(position == n - 2, part(n, n + 1), 0)
+    return padded * (1 / 9)
+
+
+def _sum3(x: jax.Array, axis: int) -> jax.Array:
+    """Sum over three neighbours, those of the border left out."""
+    n, part = x.shape[axis], functools.partial(jax.lax.slice_in_dim, x, axis=axis)
+    return part(0, n - 2) + part(1, n - 1) + part(2, n)

@@ -129,7 +129,8 @@ class LossInputs:
         """SSIM statistics of the target frame, and the weight of each sample."""
         loss = self.config.loss
         weights = None if loss.mask_weight == "off" else mask_weights(self.batch.masks, loss)
-        return Target(ssim.reference(self.batch.images[:, TARGET]), weights)
+        image = self.batch.images[:, TARGET]
+        return Target(image, ssim.reference(image), weights)
 
     @functools.cached_property
     def edges(self) -> EdgeWeights:

@@ -19,6 +19,7 @@ BACKENDS = ("cpu", "gpu", "tpu")
 OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "sampling": {"corners": ("cpu", "gpu"), "rows": ("tpu",)},  # geometry/sampling.py
     "z_buffer": {"min": ("cpu", "tpu"), "max": ("gpu",)},  # geometry/splat.py
+    "windows": {"stored": ("cpu",), "fused": ("gpu", "tpu")},  # losses/ssim.py
     "bins": {"1": ("cpu", "tpu"), "8": ("gpu",), "16": (), "96": ()},  # per round: method/cost_volume.py, ds_depth.py
     "pooling": {"chunks": ("cpu", "tpu"), "whole": ("gpu",)},  # method/occlusion_filling.py
     "jitter": {"samples": ("cpu",), "batch": ("gpu", "tpu")},  # method/augment.py

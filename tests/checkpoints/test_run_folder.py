@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -228,3 +229,17 @@ def test_other_number_of_devices(tmp_path):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
+def test_saving_again_and_again_keeps_no_thread_and_no_file_open(tmp_path):
+    def held() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    with run_folder.Writer(tmp_path, config_with_keep(1)) as writer:
+        counts = []
+        for step in range(1, 7):
+            writer.save(make_state(step), None)
+            writer.wait()
+            counts.append(held())
+    assert counts[-1] == counts[1]

@@ -88,7 +88,7 @@ def own_terms(fields, pyramid, exists, **known):
     """Our terms of one network: the student if its views are given, otherwise the teacher."""
     config = Config(loss=LossConfig(**dict(fields)))
     config.model.student = "student_views" in known
-    target, edges = Target(ssim.reference(pyramid[0])), edge_weights(pyramid)
+    target, edges = Target(pyramid[0], ssim.reference(pyramid[0])), edge_weights(pyramid)
     inputs = loss_inputs(config, target=target, edges=edges, exists=exists, **known)
     found = weighted_terms(inputs, terms_of(config, frozen=config.model.student))
     return {name.split("/")[1]: value for name, value in found.items()}

@@ -1,5 +1,6 @@
 import importlib.metadata
 import os
+import platform
 import subprocess
 import sys
 
@@ -43,3 +44,27 @@ def test_import_neither_sets_flags_nor_initialises_the_backend():
     )
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_command_starts_again_once_with_huge_pages_and_the_same_arguments(tmp_path):
+    (tmp_path / "offered").write_text("always [madvise] never")
+    program = (
+        "import os, pathlib, sys\n"
+        "from dd_jax.runtime import cpu_flags\n"
+        "cpu_flags.THP = pathlib.Path(sys.argv[1])\n"
+        "print('starts', flush=True)\n"
+        "cpu_flags.restart_with_huge_pages()\n"
+        "print(os.environ.get('GLIBC_TUNABLES'), *sys.argv[2:])\n"
+    )
+
+    def output(offered: str, **environment: str) -> list[str]:
+        command = [sys.executable, "-c", program, str(tmp_path / offered), "a b", "--c=d"]
+        everything = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"} | environment
+        return subprocess.run(command, env=everything, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    if platform.libc_ver()[0] == "glibc":
+        assert output("offered") == ["starts", "starts", "glibc.malloc.hugetlb=1 a b --c=d"]
+        others = "glibc.malloc.check=0"
+        assert output("offered", GLIBC_TUNABLES=others)[-1] == f"{others}:glibc.malloc.hugetlb=1 a b --c=d"
+    assert output("offered", GLIBC_TUNABLES="glibc.malloc.hugetlb=0") == ["starts", "glibc.malloc.hugetlb=0 a b --c=d"]
+    assert output("absent") == ["starts", "None a b --c=d"]
