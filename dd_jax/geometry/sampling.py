@@ -17,8 +17,23 @@ def sample_border(image: Float[Array, "b h w c"], coords: Float[Array, "*s b p q
 
     Leading axes ``s`` of ``coords`` sample the same images again. Non-finite coordinates give non-finite values.
     """
+    return _scale_by_scale(_sample, image, coords)
+
+
+def _sample(image: jax.Array, coords: jax.Array) -> jax.Array:
     corner, fx, fy = corners(image.shape, coords)
     return interpolate(image, corner, corner_weights(fx, fy))
+
+
+def _scale_by_scale(function: Callable[..., jax.Array], image: jax.Array, *arrays: jax.Array) -> jax.Array:
+    """``function(image, *arrays)``, on a CPU in a loop over the first axis ``s`` of ``arrays``; see ``forms.image_by_image``."""
+    if arrays[0].ndim == 4:
+        return function(image, *arrays)
+
+    def loop(image: jax.Array, *arrays: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda one: function(image, *one), arrays)
+
+    return forms.choose("images", {"loop": loop, "batch": function}, image, *arrays)
 
 
 def sample_zeros(image: Float[Array, "b h w c"], coords: Float[Array, "*s b p q 2"]) -> Float[Array, "*s b p q c"]:
@@ -125,9 +140,13 @@ def _sample_backward(residuals, gradient):
     for step, weight in zip(_steps(image.shape), corner_weights(fx, fy), strict=True):
         to_image = add(to_image, corner + step, gradient * weight[..., None])
 
-    slopes = _with_corners(_slopes, image, corner, fx, fy, gradient)
+    return to_image.reshape(image.shape), _scale_by_scale(_gradient_of_coords, image, coords, gradient)
+
+
+def _gradient_of_coords(image, coords, gradient):
+    slopes = _with_corners(_slopes, image, *corners(image.shape, coords), gradient)
     limits = jnp.array([image.shape[2] - 1, image.shape[1] - 1], coords.dtype)
-    return to_image.reshape(image.shape), jnp.where((coords > 0) & (coords < limits), slopes, 0.0)
+    return jnp.where((coords > 0) & (coords < limits), slopes, 0.0)
 
 
 def _slopes(values, fx, fy, gradient):

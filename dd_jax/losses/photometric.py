@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from dd_jax.config import LossConfig
 from dd_jax.losses import ssim
-from dd_jax.runtime import reduce
+from dd_jax.runtime import forms, reduce
 from dd_jax.types import Views
 
 UNUSABLE = 1e6  # error of a source that must not win a minimum; finite, so that gradients stay finite
@@ -83,17 +83,23 @@ def _mixed_error(pred: jax.Array, target: tuple[jax.Array, ...], ssim_share: flo
 
 def _mixed_error_forward(pred, target, ssim_share):
     planes, target = ssim.planes(pred), ssim.Reference(*target)
-    similar = ssim.distance_of(ssim.moments(planes, target), target)
-    error = ssim_share * similar + (1 - ssim_share) * jnp.abs(ssim.inside(planes) - ssim.inside(target.values))
-    return _channel_mean(error), (planes, target)
+
+    def error(planes):
+        similar = ssim.distance_of(ssim.moments(planes, target), target)
+        return _channel_mean(ssim_share * similar + (1 - ssim_share) * jnp.abs(ssim.inside(planes) - ssim.inside(target.values)))
+
+    return forms.image_by_image(error, 4, planes), (planes, target)
 
 
 def _mixed_error_backward(ssim_share, residuals, gradient):
     planes, target = residuals
     gradient = (gradient * (1 / 3))[..., None, :, :]
-    by_ssim = ssim.distance_gradient(planes, target, ssim_share * gradient)
-    difference = ssim.inside(planes) - ssim.inside(target.values)
-    return ssim.interleaved(by_ssim + (1 - ssim_share) * gradient * jnp.sign(difference)), None
+
+    def of_difference(planes, gradient):
+        return (1 - ssim_share) * gradient * jnp.sign(ssim.inside(planes) - ssim.inside(target.values))
+
+    by_difference = forms.image_by_image(of_difference, 4, planes, gradient)
+    return ssim.interleaved(ssim.distance_gradient(planes, target, ssim_share * gradient) + by_difference), None
 
 
 _mixed_error.defvjp(_mixed_error_forward, _mixed_error_backward)
@@ -115,8 +121,8 @@ def combine_sources(
     use_holes = holes is not None and loss.occlusion_rule != "min"
     usable = present & ~holes if use_holes else present
     if loss.source_reduce == "min":
-        candidates = jnp.where(usable, errors, UNUSABLE)
-        error = functools.reduce(_smaller, jnp.unstack(candidates, axis=-4))
+        chosen = _smallest(jax.lax.stop_gradient(jnp.where(usable, errors, UNUSABLE)))
+        error = jnp.sum(jnp.where(chosen, errors, 0), axis=-4)
     else:
         count = jnp.maximum(jnp.sum(usable, axis=-4), 1)
         error = jnp.sum(jnp.where(usable, errors, 0), axis=-4) / count
@@ -125,6 +131,16 @@ def combine_sources(
     else:
         seen = jnp.any(usable, axis=-4)
     return jnp.where(seen, error, 0), seen
+
+
+def _smallest(candidates: Float[Array, "*n f b h w"]) -> Bool[Array, "*n f b h w"]:
+    """Where each source is the first that has the smallest value. The gradient of a minimum would be a concatenation."""
+    best, *others = jnp.unstack(candidates, axis=-4)
+    winner = jnp.zeros(best.shape, jnp.int32)
+    for index, other in enumerate(others, 1):
+        closer = other < best
+        best, winner = jnp.where(closer, other, best), jnp.where(closer, index, winner)
+    return jnp.expand_dims(winner, -4) == jnp.arange(1 + len(others))[:, None, None, None]
 
 
 def _smaller(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ number of channels and any window.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +85,7 @@ def planes(image: Float[Array, "*n h w 3"]) -> Float[Array, "*n 3 h+2 w+2"]:
     """
     if min(image.shape[-3:-1]) < 4:
         raise ValueError(f"SSIM needs images of at least 4x4 pixels, not {image.shape[-3]}x{image.shape[-2]}")
-    return _stored(lambda one: _reflect(jnp.moveaxis(one, -1, 0) - GREY), 3, image)
+    return forms.image_by_image(lambda one: _reflect(jnp.moveaxis(one, -1, 0) - GREY), 3, image)
 
 
 def inside(planes: Float[Array, "*n 3 h w"]) -> Float[Array, "*n 3 h-2 w-2"]:
@@ -135,29 +134,13 @@ def distance_gradient(
         _, n1, *_, outwards = outer(*arrays)
         return _surround(2 * outwards * n1)
 
-    through = [_box_transposed(_stored(part, 4, planes, gradient)) for part in (by_mean, by_square, by_product)]
+    through = [_box_transposed(forms.image_by_image(part, 4, planes, gradient)) for part in (by_mean, by_square, by_product)]
     return through[0] + 2 * inside(planes) * through[1] + inside(reference.values) * through[2]
 
 
 def interleaved(planes: Float[Array, "*n 3 h w"]) -> Float[Array, "*n h w 3"]:
     """The channels of a pixel side by side."""
-    return _stored(lambda one: jnp.moveaxis(one, 0, -1), 3, planes)
-
-
-def _stored(function: Callable[..., jax.Array], ndim: int, *arrays: jax.Array) -> jax.Array:
-    """``function`` of the last ``ndim`` axes of the first array, and of what belongs to them of the others.
-
-    On a CPU in a loop over the axes before, so that its results are stored: XLA would compute them again for each of the nine
-    pixels of the windows that they are in, ten times slower.
-    """
-    first = arrays[0].shape[:-ndim]
-    flat = [array.reshape(-1, *array.shape[len(first) :]) for array in arrays]
-
-    def loop(*flat: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda one: function(*one), flat)
-
-    result = forms.choose("windows", {"stored": loop, "fused": jax.vmap(function)}, *flat)
-    return result.reshape(*first, *result.shape[1:])
+    return forms.image_by_image(lambda one: jnp.moveaxis(one, 0, -1), 3, planes)
 
 
 def _reflect(x: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ from dd_jax.method.poses import forward_backward_poses
 from dd_jax.method.sc_depth import compare_frames
 from dd_jax.method.view_synthesis import full_size_depths, normals_of, predict_offsets, synthesize
 from dd_jax.networks.model import Networks
+from dd_jax.runtime import forms
 from dd_jax.runtime.random_streams import RandomStream, stream_key
 from dd_jax.types import NEXT, PREVIOUS, TARGET, Batch, Outputs, Views, frames_at
 
@@ -302,4 +303,4 @@ def distillation(disps: tuple[Float[Array, "b _ _"], ...], axis: str | None) -> 
 
 def tie_break_noise(seed: UInt32[Array, " b"], size: tuple[int, int], strength: float) -> Float[Array, "b h w"]:
     """Normal noise that breaks ties between equal errors of the auto-mask, a function of each sample's seed."""
-    return strength * jax.vmap(lambda s: jax.random.normal(stream_key(s, RandomStream.TIE_BREAK), size))(seed)
+    return strength * forms.image_by_image(lambda s: jax.random.normal(stream_key(s, RandomStream.TIE_BREAK), size), 0, seed)

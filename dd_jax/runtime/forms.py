@@ -17,9 +17,9 @@ from dd_jax.config import ConfigError
 BACKENDS = ("cpu", "gpu", "tpu")
 
 OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "images": {"loop": ("cpu",), "batch": ("gpu", "tpu")},  # image_by_image, below; geometry/sampling.py
     "sampling": {"corners": ("cpu", "gpu"), "rows": ("tpu",)},  # geometry/sampling.py
     "z_buffer": {"min": ("cpu", "tpu"), "max": ("gpu",)},  # geometry/splat.py
-    "windows": {"stored": ("cpu",), "fused": ("gpu", "tpu")},  # losses/ssim.py
     "bins": {"1": ("cpu", "tpu"), "8": ("gpu",), "16": (), "96": ()},  # per round: method/cost_volume.py, ds_depth.py
     "pooling": {"chunks": ("cpu", "tpu"), "whole": ("gpu",)},  # method/occlusion_filling.py
     "jitter": {"samples": ("cpu",), "batch": ("gpu", "tpu")},  # method/augment.py
@@ -65,6 +65,22 @@ def choose(operation: str, forms: Mapping[str, Callable[..., T]], *arrays: jax.A
     if not others:
         return forms[default](*arrays)
     return jax.lax.platform_dependent(*arrays, **others, default=forms[default])
+
+
+def image_by_image(function: Callable[..., jax.Array], ndim: int, *arrays: jax.Array) -> jax.Array:
+    """``function`` of the last ``ndim`` axes of the first array, for all axes before, which all arrays share.
+
+    On a CPU in a loop, which stores what it computes. Without one, XLA merges the function with what its values are used for and
+    computes each value again for every use: nine times where a window of 3x3 pixels is summed.
+    """
+    first = arrays[0].shape[: arrays[0].ndim - ndim]
+    flat = [array.reshape(-1, *array.shape[len(first) :]) for array in arrays]
+
+    def loop(*flat: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda one: function(*one), flat)
+
+    result = choose("images", {"loop": loop, "batch": jax.vmap(function)}, *flat)
+    return result.reshape(*first, *result.shape[1:])
 
 
 def _form_of(operation: str, backend: str) -> str:

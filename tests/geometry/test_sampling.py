@@ -81,10 +81,11 @@ def test_forms_are_equal(shape, sample):
 
     value_and_gradient = jax.jit(jax.value_and_grad(lambda coords: jnp.sum(jnp.square(sample(image, coords)))))
     value, gradient = value_and_gradient(coords)
-    with forms.use(sampling="rows"):
-        other_value, other_gradient = value_and_gradient(coords)
-    np.testing.assert_allclose(value, other_value, rtol=1e-6)
-    np.testing.assert_allclose(gradient, other_gradient, rtol=1e-5, atol=1e-5)
+    for other in ({"sampling": "rows"}, {"images": "batch"}):
+        with forms.use(**other):
+            other_value, other_gradient = value_and_gradient(coords)
+        np.testing.assert_allclose(value, other_value, rtol=1e-6)
+        np.testing.assert_allclose(gradient, other_gradient, rtol=1e-5, atol=1e-5)
 
 
 def test_tpu_form_gathers_each_cell_once():

@@ -7,6 +7,7 @@ from jax.test_util import check_grads
 from dd_jax.config import LossConfig
 from dd_jax.losses import photometric, ssim
 from dd_jax.losses.photometric import combine_sources
+from dd_jax.runtime import forms
 
 # Compiled as a whole, which is much faster than compiling each operation.
 photometric_error = jax.jit(photometric.photometric_error, static_argnums=2)
@@ -135,3 +136,16 @@ def test_adaptive_error_is_at_most_the_mean_of_both_errors():
     np.testing.assert_allclose(photometric.adaptive_error(one, one, target, 0.85), usual, atol=1e-6)
     mean = (usual + photometric.photometric_error(two, target, 0.85)) / 2
     assert (photometric.adaptive_error(one, two, target, 0.85) <= mean + 1e-6).all()
+
+
+@pytest.mark.parametrize("sources", [1, 3])
+def test_forms_are_equal(sources):
+    pred, target, weights = noise(30, sources, 2, 9, 12, 3), noise(31, 2, 9, 12, 3), noise(32, sources, 2, 9, 12)
+
+    def values(form):
+        with forms.use(images=form):
+            error = jax.jit(lambda pred: photometric.photometric_error(pred, ssim.reference(target), 0.85))
+            return error(pred), jax.jit(jax.grad(lambda pred: jnp.sum(weights * error(pred))))(pred)
+
+    for looped, batched in zip(values("loop"), values("batch"), strict=True):
+        np.testing.assert_allclose(looped, batched, atol=2e-6)

@@ -14,10 +14,12 @@ from dd_jax.config import Config
 from dd_jax.data.random_batch import random_batch
 from dd_jax.geometry import sampling, splat
 from dd_jax.geometry.camera import scale_intrinsics
+from dd_jax.losses import ssim
+from dd_jax.losses.photometric import photometric_error
 from dd_jax.method import augment, cost_volume
 from dd_jax.networks import layers
 from dd_jax.runtime import forms
-from dd_jax.types import TARGET
+from dd_jax.types import NEXT, PREVIOUS, TARGET
 
 REPEATS = 9
 LEAST = 0.05
@@ -90,7 +92,12 @@ def operations(config: Config) -> dict[str, Operation]:
         arrays = features[:, 0], features[:, 1:], T[:, None], present, holes, K, bins
         return lambda *arrays: cost_volume.build(*arrays, config.cost_volume), arrays
 
+    def photometric(views: jax.Array, target: jax.Array) -> jax.Array:
+        return jnp.mean(photometric_error(views, ssim.reference(target), config.loss.ssim))
+
+    views = jnp.stack([images[:, PREVIOUS], images[:, NEXT]])
     return {
+        "images": (jax.grad(photometric), (views, images[:, TARGET])),
         "sampling": (jax.grad(lambda coords, image: jnp.sum(sampling.sample_border(image, coords) ** 2)), (coords, images[:, 0])),
         "z_buffer": (lambda *arrays: splat.splat_depth(*arrays, config.domd.upscale), (depth, T, batch.K)),
         "pooling": volume(holes),
