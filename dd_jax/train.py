@@ -14,11 +14,12 @@ from dd_jax.checkpoints import comparison, imagenet, run_folder, saved, skipped_
 from dd_jax.config import Config, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, sample_names, train_batches
+from dd_jax.diagnosis.alarms import Alarms
 from dd_jax.evaluate import evaluate, networks_of
 from dd_jax.method import compiled_steps, optimizer, signs
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
-from dd_jax.report import Logger, NoLogger
+from dd_jax.report import Logger, NoLogger, read_history
 from dd_jax.runtime import hosts, parallel
 from dd_jax.types import Batch, Metrics, TrainState
 
@@ -86,13 +87,13 @@ def train(
         if start:
             logger.message(f"resuming {workdir} from step {start}")
         guard = NonFiniteGuard(workdir, config, train_source, logger.message)
+        alarms = Alarms(config, read_history(workdir) if hosts.primary() else ())
         in_flight: InFlight = deque()
         window: list[tuple[int, Metrics]] = []  # steps since the last log record; still on the device
         closed: list[tuple[int, Metrics]] = []  # logged after the next step is dispatched, without waiting for the device
         for step in range(start + 1, config.optim.steps + 1):
             frozen = compiled_steps.frozen_at(config, step)
-            if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
-                state = state.replace(opt_state=optimizer.reset_network(state.opt_state, "student"))
+            state = before_step(state, config, step)
             if frozen not in steps:
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
                 shapes = batch_shapes(train_source, config)
@@ -104,7 +105,7 @@ def train(
             if len(in_flight) > AHEAD:
                 jax.block_until_ready(in_flight[0][-1])
                 guard.check(in_flight, state)
-            log_window(closed, logger)
+            log_window(closed, alarms, logger)
             closed = []
             window.append((step, metrics))
 
@@ -117,7 +118,7 @@ def train(
             if save_now:  # logged first: no window spans a checkpoint, so a resumed run logs the same records
                 while in_flight:
                     guard.check(in_flight, state)
-                log_window(closed, logger)
+                log_window(closed, alarms, logger)
                 closed = []
                 with logger.paused():
                     score = None
@@ -127,6 +128,13 @@ def train(
             if stopping:
                 logger.message(f"stopped at step {step} and saved: the same command resumes")
                 break
+    return state
+
+
+def before_step(state: TrainState, config: Config, step: int) -> TrainState:
+    """The state that a step starts from: with teacher and pose network fixed, the student's optimiser may start again."""
+    if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
+        return state.replace(opt_state=optimizer.reset_network(state.opt_state, "student"))
     return state
 
 
@@ -166,11 +174,13 @@ def require_same_run(config: Config, *sources: TripletSource) -> None:
         hosts.require_same("their samples", [[source.name(i) for i in range(len(source))] for source in sources])
 
 
-def log_window(window: list[tuple[int, Metrics]], logger: Logger) -> None:
-    """Fetches the metrics of consecutive steps and logs their mean as one record."""
+def log_window(window: list[tuple[int, Metrics]], alarms: Alarms, logger: Logger) -> None:
+    """Fetches the metrics of consecutive steps, logs their mean as one record, and the alarms that it raises or clears."""
     if window:
-        rows = [(step, jax.device_get(metrics)) for step, metrics in window]
-        logger.log(rows[-1][0], window_mean([values for _, values in rows]))
+        step, mean = window[-1][0], window_mean([jax.device_get(metrics) for _, metrics in window])
+        logger.log(step, mean)
+        for event in alarms.update(step, mean):
+            logger.alarm(step, event)
 
 
 def validation_score(

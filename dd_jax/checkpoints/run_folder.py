@@ -121,9 +121,12 @@ class Writer:
         self.close()
 
 
-def newest(directory: str | pathlib.Path) -> int | None:
-    """Step of the newest complete checkpoint in the folder (of a run, or its ``checkpoints``); None if there is none."""
-    return max(_steps(_folder(directory)), default=None)
+def newest(directory: str | pathlib.Path, before: float = math.inf) -> int | None:
+    """Step of the newest complete checkpoint in the folder (of a run, or its ``checkpoints``); None if there is none.
+
+    ``before``: of those before this step.
+    """
+    return max((step for step in _steps(_folder(directory)) if step < before), default=None)
 
 
 def restore(
@@ -131,6 +134,7 @@ def restore(
     abstract_state: TrainState | dict[str, Any],
     config: Config | None = None,
     samples: dict[str, Any] | None = None,
+    before: float = math.inf,
 ) -> Restored:
     """The newest checkpoint, bit for bit, to resume training.
 
@@ -140,13 +144,14 @@ def restore(
         it, the others go to the first device. The number of devices that wrote the checkpoint does not matter.
       config: of the resuming run; every field that changes a number must be the same (``comparison.MAY_DIFFER`` lists the rest).
       samples: of the resuming run, see :class:`Writer`; must be the same, unless ``config.train.other_data``.
+      before: the newest of those before this step.
 
     Raises:
       DamagedCheckpoint: the newest one is damaged, or the score of another, which a resumed run reads too.
       ConfigError: no checkpoint, another config, other data, or other networks than those of ``abstract_state``.
     """
     folder = _folder(directory)
-    steps, wanted = _existing_steps(folder), _as_dict(abstract_state)
+    steps, wanted = [step for step in _existing_steps(folder) if step < before], _as_dict(abstract_state)
 
     def read(step: int) -> Restored:
         path = folder / str(step)

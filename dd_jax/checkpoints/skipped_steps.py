@@ -1,6 +1,7 @@
 """Training steps that were skipped because they were not finite, on disk: the batch, and the networks to run it again.
 
-``WORKDIR/skipped/step_000123.safetensors``; a further process of the run writes its samples to ``step_000123.process1.safetensors``.
+``WORKDIR/skipped/step_000123.safetensors``; a further process of the run writes its samples to
+``step_000123.process1.safetensors``.
 """
 
 import contextlib

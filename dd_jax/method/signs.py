@@ -65,13 +65,17 @@ def motion(T: Float[Array, "b f 4 4"], disp: Float[Array, "b h w"], config: Mode
     """Size of the predicted motion, independent of the free scale of depth."""
     nearness = 1 / disp_to_depth(jnp.mean(disp, axis=(1, 2)), config.min_depth, config.max_depth)  # 1 / depth is linear in disp
     parallax = jnp.linalg.norm(T[..., :3, 3], axis=-1) * nearness[:, None]
-    skew = jnp.stack([T[..., i, j] - T[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))])
-    sine = jnp.minimum(jnp.linalg.norm(skew, axis=0) / 2, 1.0)
     return {
         "motion/parallax": jnp.mean(parallax),
         "motion/parallax_squared": jnp.mean(parallax**2),
-        "motion/rotation": jnp.mean(jnp.rad2deg(jnp.arcsin(sine))),
+        "motion/rotation": jnp.mean(rotation_degrees(T)),
     }
+
+
+def rotation_degrees(T: Float[Array, "*n 4 4"]) -> Float[Array, "*n"]:
+    """Angle of rotations below 90 degrees, exact for small ones."""
+    skew = jnp.stack([T[..., i, j] - T[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))])
+    return jnp.rad2deg(jnp.arcsin(jnp.minimum(jnp.linalg.norm(skew, axis=0) / 2, 1.0)))
 
 
 def visible(
