@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dd_jax.checkpoints import run_folder, skipped_steps
+from dd_jax.checkpoints import run_folder, saved, skipped_steps
 from dd_jax.config import Config, ConfigError
 from dd_jax.data.loader import open_split, prefetch, sample_names, train_batches
 from dd_jax.method import compiled_steps
@@ -20,6 +20,7 @@ from dd_jax.method.train_step import create_state, gradients
 from dd_jax.method.view_synthesis import full_size_depth
 from dd_jax.networks import model as networks
 from dd_jax.runtime import parallel
+from dd_jax.runtime.operations import first_nan
 from dd_jax.train import before_step, initialise_from
 from dd_jax.types import TARGET, Batch, Metrics, TrainState
 
@@ -40,7 +41,7 @@ class Step:
 class Examined:
     """One run of a step."""
 
-    losses: Metrics  # the terms and "total"
+    losses: dict[str, Float[np.ndarray, ""]]  # the terms and "total"
     norms: dict[str, Float[np.ndarray, ""]]  # of the gradient of each network
     finite: dict[str, Bool[np.ndarray, ""]]  # by path of the parameter: its whole gradient is finite
 
@@ -183,9 +184,26 @@ def offenders(step: Step, run: Callable[[Batch], Examined]) -> list[str]:
     return lines
 
 
-def report(step: Step) -> Iterator[str]:
-    """All findings, line by line, each as soon as it is known."""
+def not_finite(step: Step) -> list[str]:
+    """Arrays that the step gets that are not finite already."""
+    given = {f"{name} of the batch": value for name, value in vars(step.batch).items() if value is not None}
+    given |= {path: np.asarray(value) for path, value in saved.arrays_of(step.state).items()}
+    return [name for name, value in given.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+
+
+def first_operation(step: Step) -> str:
+    """The operation of the step, run one by one, that first gives a NaN."""
+    frozen = compiled_steps.frozen_at(step.config, step.number)
+    state = step.state.replace(opt_state=None)
+    found = first_nan(lambda state, batch: gradients(state, batch, step.config, None, frozen), state, step.batch)
+    return f"first operation with a NaN: {found or 'none'}"
+
+
+def report(step: Step, operations: bool = False) -> Iterator[str]:
+    """All findings, line by line, each as soon as it is known; ``operations``: also :func:`first_operation`."""
     yield from step.origin
+    if given := not_finite(step):
+        yield f"not finite from the start: {', '.join(given)}"
     run = examiner(step)
     found = run(step.batch)
     yield f"step {step.number}: {_verdict(found.bad)}"
@@ -196,6 +214,8 @@ def report(step: Step) -> Iterator[str]:
         bad = [path for path, finite in own.items() if not finite]
         if bad:
             yield f"first parameter whose gradient is not finite: {bad[0]} ({len(bad)} of the {len(own)} of {network})"
+    if operations:
+        yield first_operation(step)
     yield "samples:"
     yield from (f"  {line}" for line in describe(step))
     if found.bad:

@@ -84,8 +84,10 @@ def train(
         run_folder.Writer(workdir, config, samples) as writer,
         Logger(workdir, config.optim.steps, start, config.data.batch_size) if hosts.primary() else NoLogger() as logger,
     ):
-        if start:
-            logger.message(f"resuming {workdir} from step {start}")
+        if newest is not None:
+            there = {"config": to_dict(restored.config), "versions": restored.versions, "data": restored.samples}
+            here = {"config": to_dict(config), "versions": run_folder.versions(), "data": samples}
+            logger.message("\n  ".join([f"resuming {workdir} from step {start}", *comparison.changes(there, here)]))
         guard = NonFiniteGuard(workdir, config, train_source, logger.message)
         alarms = Alarms(config, read_history(workdir) if hosts.primary() else ())
         in_flight: InFlight = deque()
@@ -288,7 +290,7 @@ class NonFiniteGuard:
         self.in_a_row += 1
         values = jax.device_get(metrics)
         bad = [name for name in values if not np.isfinite(values[name]) and name.partition("/")[0] not in signs.GROUPS]
-        what = ", ".join(bad) or "the gradient"
+        what = ", ".join(sorted(bad, key=lambda name: name.startswith("grad_norm/"))) or "the gradient"
         self.report(f"step {step} skipped: {what} not finite{self.saved(step, batch, in_flight, state)}")
         if self.in_a_row > self.config.optim.max_nonfinite:
             raise TrainingError(

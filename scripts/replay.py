@@ -1,6 +1,6 @@
 """Runs a training step again, in one process on one device, and says what in it was not finite.
 
-    python scripts/replay.py --run=runs/kitti --step=123 [--exact] [--data_root=DIR]
+    python scripts/replay.py --run=runs/kitti --step=123 [--exact] [--operations] [--data_root=DIR]
     python scripts/replay.py --run=runs/kitti/skipped/step_000123.safetensors
 
 Prints every loss term, the gradient norm of every network, the first parameter whose gradient is not finite, the ranges of the
@@ -21,11 +21,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", required=True, type=Path, help="folder of a run, or a saved step in it")
     parser.add_argument("--step", type=command_line.positive, help="of training, from 1; not with a saved step")
     parser.add_argument("--exact", action="store_true", help="train up to the step again from the newest checkpoint before it")
+    parser.add_argument("--operations", action="store_true", help="find the first operation that gives a NaN: minutes more")
     parser.add_argument("--data_root", default="", help="folder of the data set, if it differs from that of the run")
     flags = parser.parse_args(arguments)
     with command_line.job(), command_line.own_flags():
         workdir, number = place(flags.run, flags.step)
-        for line in replay.report(replay.load(workdir, number, flags.exact, flags.data_root)):
+        for line in replay.report(replay.load(workdir, number, flags.exact, flags.data_root), flags.operations):
             print(line, flush=True)
 
 

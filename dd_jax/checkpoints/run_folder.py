@@ -56,6 +56,13 @@ class Restored:
     score: float | None  # abs_rel on the validation split, if evaluated
     config: Config
     versions: dict[str, str]
+    samples: dict[str, Any] | None = None  # what identifies the training data, if known
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the arrays depend on besides the config: versions, seed and training data."""
+        data = {} if self.samples is None else {"training data": comparison.describe_samples(self.samples)}
+        return self.versions | {"seed": str(self.config.train.seed)} | data
 
 
 class Writer:
@@ -240,16 +247,24 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of all packages that numbers depend on, and the git commit if the package is a checkout."""
+    """Versions of all packages that numbers depend on, and the git commit of the library."""
     found = {"python": platform.python_version(), "dd_jax": dd_jax.__version__}
-    for package in ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
         found[package] = importlib.metadata.version(package)
-    checkout = pathlib.Path(__file__).resolve().parents[2]
-    if (checkout / ".git").exists():
-        git = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        if git.returncode == 0:
-            found["git"] = git.stdout.strip()
-    return found
+    return found | {"git": commit(pathlib.Path(__file__).resolve().parents[2])}
+
+
+def commit(checkout: pathlib.Path) -> str:
+    """The commit of a checkout, with a + if files that git knows were changed since; "unknown" if it is none."""
+
+    def git(*arguments: str) -> str | None:
+        with contextlib.suppress(OSError):  # no git here
+            done = subprocess.run(["git", "-C", checkout, *arguments], capture_output=True, text=True, check=False)
+            return done.stdout.strip() if done.returncode == 0 else None
+        return None
+
+    head = git("rev-parse", "HEAD") if (checkout / ".git").exists() else None
+    return "unknown" if head is None else head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _absolute(directory: str | pathlib.Path) -> pathlib.Path:
@@ -338,7 +353,7 @@ def _is_left_out(part: Any) -> bool:
 
 def _restored(state: dict[str, Any], step: int, about: dict[str, Any]) -> Restored:
     config = configs.from_dict(about["config"])
-    return Restored(TrainState(**state), about["data"], step, about["score"], config, about["versions"])
+    return Restored(TrainState(**state), about["data"], step, about["score"], config, about["versions"], about.get("samples"))
 
 
 def _as_dict(state: TrainState | dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from dd_jax.diagnosis.findings import BINS_FOLLOW, COPIES_TEACHER, HARDLY_MOVES,
 PATIENCE = 100
 """Steps that a sign must last, without a window that lacks it."""
 
+WARM_UP = 1000
+"""Steps from untrained networks, in which only missing gradients count: otherwise these networks look like collapsed ones."""
+
 FLAT = 0.05
 """Standard deviation of an image's disparity over its mean, below which the depth is nearly constant."""
 
@@ -38,11 +41,12 @@ Window = Mapping[str, float]
 """Means of the metrics over the steps of a log window."""
 
 
-def symptoms(window: Window, config: Config) -> dict[str, str]:
-    """A sentence for each alarm that the window gives reason for."""
-    found = {}
-    for check in (flat_depth, pose_collapse, supervision, matching, no_gradient):
-        found |= check(window, config)
+def symptoms(step: int, window: Window, config: Config) -> dict[str, str]:
+    """A sentence for each alarm that the window that ends at ``step`` gives reason for."""
+    found = no_gradient(window, config)
+    if config.train.init_from or step > WARM_UP:
+        for check in (flat_depth, pose_collapse, supervision, matching):
+            found |= check(window, config)
     return found
 
 
@@ -113,7 +117,8 @@ def matching(window: Window, config: Config) -> dict[str, str]:
     elif (share := window["matching/at_border"] / counted) > AT_BORDER:
         found["matching at the border bins"] = (
             f"In {share:.0%} of the matched cells the cheapest bin is the first or the last: the depths lie outside the bins "
-            f"(metrics bins/near, bins/far), or the poses are wrong. If the poses are right, {BINS_FOLLOW}."
+            f"(metrics bins/near, bins/far), or the poses are wrong. If the poses are right, {BINS_FOLLOW}; "
+            "cost_volume.range_percentile narrows them."
         )
     elif (share := window["matching/contrast"] / counted) < CONTRAST:
         found["flat costs"] = (
@@ -160,7 +165,7 @@ class Alarms:
 
     def update(self, step: int, window: Window) -> list[dict[str, Any]]:
         """Alarms that begin or end with the window that ends at ``step``: "alarm", "state" (raised, cleared), "since", "text"."""
-        found, first = symptoms(window, self._config), self._last + 1
+        found, first = symptoms(step, window, self._config), self._last + 1
         self._last = step
         events = []
         for name in [name for name in self._since if name not in found]:

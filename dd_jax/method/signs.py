@@ -25,7 +25,7 @@ def signs(x: LossInputs, depth_range: Float[Array, "2"], frozen: bool) -> Metric
     """Metrics by name. Each is a mean over samples of all devices, so that parts of a batch and steps may be averaged further.
 
     ``disparity_spread/NETWORK``
-      standard deviation of an image's disparity over its mean.
+      standard deviation of an image's inverse depth over its mean.
     ``motion/parallax``, ``motion/parallax_squared``, ``motion/rotation``
       distance to the source frames over the harmonic mean depth, its square (spread over samples), and rotation in degrees.
     ``supervision/visible``, ``supervision/masked``, ``supervision/reliable``
@@ -47,7 +47,10 @@ def signs(x: LossInputs, depth_range: Float[Array, "2"], frozen: bool) -> Metric
         found["supervision/masked"] = 1 - jnp.mean(sg(x.planes.valid))
     elif config.loss.automask and not frozen:
         found["supervision/masked"] = 1 - jnp.mean(x.levels[0].teacher_errors[1][0], dtype=jnp.float32)
-    found |= {f"disparity_spread/{name}": jnp.mean(spread(disp)) for name, disp in disps.items()}
+    for name, disp in disps.items():
+        found[f"disparity_spread/{name}"] = jnp.mean(
+            spread(1 / disp_to_depth(disp, config.model.min_depth, config.model.max_depth))
+        )
     finest = next(reversed(disps.values()))
     found |= motion(sg(outputs.T_source_from_target), finest, config.model)
     shown = visible(finest, sg(outputs.T_source_from_target), x.batch.K, config.model) & exists[:, :, None, None]
@@ -56,9 +59,9 @@ def signs(x: LossInputs, depth_range: Float[Array, "2"], frozen: bool) -> Metric
     return dict(zip(found, means))
 
 
-def spread(disp: Float[Array, "b h w"]) -> Float[Array, " b"]:
+def spread(x: Float[Array, "b h w"]) -> Float[Array, " b"]:
     """Standard deviation over mean of every image."""
-    return jnp.std(disp, axis=(1, 2)) / jnp.mean(disp, axis=(1, 2))
+    return jnp.std(x, axis=(1, 2)) / jnp.mean(x, axis=(1, 2))
 
 
 def motion(T: Float[Array, "b f 4 4"], disp: Float[Array, "b h w"], config: ModelConfig) -> Metrics:

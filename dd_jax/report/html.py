@@ -98,7 +98,7 @@ def write_html(
       worst, best: the samples with the largest and the smallest abs_rel of the first predictor, most extreme first.
       facts: label -> value, shown at the top (speed, step, number of images).
       chapters: heading -> HTML, after the facts.
-      config, versions: of the run, collapsed.
+      config, versions: of the run, collapsed; further facts that its numbers depend on may be among the versions.
     """
     sections = {
         "Summary": _facts(facts or {}),
@@ -260,7 +260,7 @@ def _setup(config: Mapping[str, Any] | None, versions: Mapping[str, str] | None)
     parts = []
     if versions:
         rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in versions.items())
-        parts.append(f"<details><summary>versions</summary><table>{rows}</table></details>")
+        parts.append(f"<details><summary>versions, seed, data</summary><table>{rows}</table></details>")
     if config:
         text = escape(json.dumps(config, indent=2))
         parts.append(f"<details><summary>config, every field</summary><pre>{text}</pre></details>")

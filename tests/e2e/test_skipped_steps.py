@@ -56,7 +56,7 @@ def test_skipped_step_is_named_and_saved_with_its_batch(guard, state):
     while flying:
         guard.check(flying, state)
     again = f"; python scripts/replay.py --run={guard.workdir} --step=2 runs it again and says why"
-    assert guard.said[0] == f"step 2 skipped: single_frame/photometric, grad_norm/pose, total not finite{again}"
+    assert guard.said[0] == f"step 2 skipped: single_frame/photometric, total, grad_norm/pose not finite{again}"
     assert len(guard.said) == 2 and guard.in_a_row == 0
 
     second, third = (skipped_steps.read(guard.workdir, step) for step in (2, 3))
@@ -70,12 +70,14 @@ def test_skipped_step_is_named_and_saved_with_its_batch(guard, state):
 
 def test_few_steps_are_saved_and_many_in_a_row_end_the_run(guard, state):
     flying = in_flight(guard, -2, -3, -4, -5, -6)
-    message = r"5 steps in a row up to step 6 were not finite \(single_frame/photometric, .*total\): check the camera"
+    message = (
+        r"5 steps in a row up to step 6 were not finite \(single_frame/photometric, total, grad_norm/pose\): check the camera"
+    )
     with pytest.raises(TrainingError, match=message):
         while flying:
             guard.check(flying, state)
     assert sorted(path.name for path in (guard.workdir / "skipped").iterdir()) == [f"step_{n:06d}.safetensors" for n in (2, 3, 4)]
-    assert "replay.py" in guard.said[2] and guard.said[3].endswith("total not finite")
+    assert "replay.py" in guard.said[2] and guard.said[3].endswith("grad_norm/pose not finite")
     assert skipped_steps.has_room(guard.workdir, 3), "a repeated step replaces itself"
 
 
@@ -106,27 +108,33 @@ def test_shares_of_all_processes_make_the_batch(state, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bad", "together", "expected"),
+    ("fails", "expected"),
     [
-        ({2}, 9, ["sample 2 (c): alone it is not finite either (total)", "with it replaced by sample 0 the step is finite"]),
-        ({0, 1, 2, 3}, 9, ["every sample does it: the networks or a setting are the cause, not the data"]),
-        ({7}, 3, ["sample 1 (b): with the next sample in its place the step is finite"]),
-        ({7}, 2, ["no single sample does it: each is finite alone, and the step is not with any of them replaced"]),
+        (
+            lambda present: 2 in present,
+            ["sample 2 (c): alone it is not finite either (total)", "with it replaced by sample 0 the step is finite"],
+        ),
+        (lambda present: True, ["every sample does it: the networks or a setting are the cause, not the data"]),
+        (
+            lambda present: {0, 1} <= present,
+            [f"sample {i} ({name}): with the next sample in its place the step is finite" for i, name in enumerate("ab")],
+        ),
+        (
+            lambda present: len(present) > 2,
+            ["no single sample does it: each is finite alone, and the step is not with any of them replaced"],
+        ),
     ],
 )
-def test_sample_that_does_it_is_found(bad, together, expected):
-    """``bad`` samples do it alone, ``together`` different ones of which some are below 3 do it too."""
+def test_sample_that_does_it_is_found(fails, expected):
+    """``fails``: whether a batch with these samples is not finite."""
 
     def run(batch):
-        present = {int(sample) for sample in batch.seed}
-        several = len(present) >= together and {0, 1} <= present if together == 3 else len(present) >= together
-        fails = bool(present & bad) or several
-        return replay.Examined({"total": np.nan if fails else 1.0}, {}, {})
+        return replay.Examined({"total": np.array(np.nan if fails({*map(int, batch.seed)}) else 1.0)}, {}, {})
 
     batch = tiny.batch(4).replace(seed=np.arange(4, dtype=np.uint32))
-    step = replay.Step(1, None, batch, list("abcd"), tiny.config(), [])
-    found = replay.offenders(step, run)
-    assert [line for line in found if line in expected] == expected
+    nothing = TrainState(jnp.int32(0), {}, {}, None, jnp.zeros(2))
+    found = replay.offenders(replay.Step(1, nothing, batch, list("abcd"), tiny.config(), []), run)
+    assert found[-len(expected) :] == expected
 
 
 def config(root, steps):
@@ -151,11 +159,13 @@ def test_replay_finds_term_parameter_and_sample(monkeypatch, tmp_path):
     monkeypatch.setattr(TripletSource, "gather", gather)
     train(settings, tmp_path, ONE)
     step = replay.load(tmp_path, 4)
-    lines = list(replay.report(step))
-    assert "step 4: not finite" in lines[2] and "student/photometric nan" in lines[3]
+    lines = list(replay.report(step, operations=True))
+    assert lines[2] == "not finite from the start: K of the batch"
+    assert lines[3].startswith("step 4: not finite") and "student/photometric nan" in lines[4]
+    assert any(line.startswith("first operation with a NaN: ") and "(dd_jax/" in line for line in lines)
     assert any(line.startswith("first parameter whose gradient is not finite: pose/") for line in lines)
     guilty = [line for line in lines if "alone it is not finite" in line]
     assert [line.partition(":")[0] for line in guilty] == [f"  sample 2 ({name})"]
     assert lines[-1] == "  with it replaced by sample 0 the step is finite"
     exact = list(replay.report(replay.load(tmp_path, 4, exact=True)))
-    assert exact[2] == "the batch is the one saved when it was skipped" and "not finite" in exact[3] and exact[-1] == lines[-1]
+    assert exact[2] == "the batch is the one saved when it was skipped" and exact[4:] == lines[3:6] + lines[7:]
