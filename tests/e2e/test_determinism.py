@@ -1,0 +1,45 @@
+"""The same bits on a CPU: run after run, and with any number of threads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import hashlib, sys
+import jax, numpy as np
+from dd_jax.runtime import cpu_flags, parallel
+sys.path.insert(0, "tests")
+import tiny
+from dd_jax.method import compiled_steps
+from dd_jax.method.train_step import create_state
+
+cpu_flags.set_defaults()
+config, device = tiny.system(sys.argv[1]), jax.devices()[:1]
+state, step = parallel.replicate(create_state(config), device), compiled_steps.compile_train_step(config, False, device)
+for seed in range(3):
+    state, metrics = step(state, parallel.shard_batch(tiny.batch(config.data.batch_size, seed), config, device))
+digest = hashlib.sha256()
+for leaf in jax.tree.leaves((parallel.on_host(state), jax.device_get(metrics))):
+    digest.update(np.ascontiguousarray(leaf).tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["dynamic_depth", "ds_depth"])
+def test_three_steps_have_the_same_bits_with_any_number_of_threads(system):
+    """NPROC is the size of the thread pool of XLA's CPU backend, which by default is the number of cores."""
+
+    def bits(threads):
+        environment = os.environ | {"NPROC": str(threads), "PYTHONPATH": str(ROOT)}
+        run = subprocess.run([sys.executable, "-c", PROGRAM, system], env=environment, cwd=ROOT, capture_output=True, check=True)
+        return run.stdout
+
+    one = bits(1)
+    assert bits(1) == one
+    assert bits(2) == one and bits(7) == one
