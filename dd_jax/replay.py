@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from dd_jax.checkpoints import run_folder, saved, skipped_steps
 from dd_jax.config import Config, ConfigError
-from dd_jax.data.loader import open_split, prefetch, sample_names, train_batches
+from dd_jax.data.loader import TripletSource, open_split, prefetch, sample_names, train_batches
 from dd_jax.method import compiled_steps
 from dd_jax.method.augment import augment
 from dd_jax.method.forward import forward
@@ -80,19 +80,20 @@ def load(workdir: Path, number: int, exact: bool = False, data_root: str = "") -
         raise ConfigError(f"--step={number} is not a step of {workdir}, which has the steps 1 to {config.optim.steps}")
     if data_root:
         config.data.root, config.data.cache_dir = data_root, ""
-    state, batch, origin = _train_up_to(workdir, number, config)
+    source = open_split(config.data, "train")
+    state, batch, origin = _train_up_to(workdir, number, config, source)
     if found is not None and not found.shares:
         same = all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(found.batch), jax.tree.leaves(batch), strict=True))
         origin.append(
             f"the batch is {'the one' if same else 'NOT the one, by other data or another seed,'} saved when it was skipped"
         )
-    return Step(number, state, batch, sample_names(open_split(config.data, "train"), config, number), config, origin)
+    return Step(number, state, batch, sample_names(source, config, number), config, origin)
 
 
-def _train_up_to(workdir: Path, number: int, config: Config) -> tuple[TrainState, Batch, list[str]]:
+def _train_up_to(workdir: Path, number: int, config: Config, source: TripletSource) -> tuple[TrainState, Batch, list[str]]:
     """State before a step and its batch, by training from the newest checkpoint before it."""
     device = jax.local_devices()[:1]
-    batches = train_batches(open_split(config.data, "train"), config)
+    batches = train_batches(source, config)
     state, before = create_state(config), run_folder.newest(workdir, before=number)
     if before is None:
         state, done = initialise_from(config, state), 0

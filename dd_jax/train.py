@@ -71,6 +71,8 @@ def train(
     else:
         state = initialise_from(config, state)
         state = parallel.replicate(state, devices)
+        if hosts.primary():
+            skipped_steps.clear(workdir)
     start = int(state.step)
     host_batches.start_prefetch()  # decodes the first batches during the compilation
     batches = prefetch(host_batches, 2, lambda batch: parallel.shard_batch(batch, config, devices))

@@ -43,6 +43,12 @@ class SkippedStep:
     versions: dict[str, str]
 
 
+def clear(workdir: Path) -> None:
+    """Deletes the saved steps of a former run in the same folder."""
+    for path in (workdir / FOLDER).glob("step_*.safetensors"):
+        path.unlink()
+
+
 def has_room(workdir: Path, step: int) -> bool:
     """Whether another step may be saved; one that is repeated replaces itself."""
     return len({path.name.partition(".")[0] for path in (workdir / FOLDER).glob("step_*")} - {_name(step)}) < MOST

@@ -79,6 +79,8 @@ def test_few_steps_are_saved_and_many_in_a_row_end_the_run(guard, state):
     assert sorted(path.name for path in (guard.workdir / "skipped").iterdir()) == [f"step_{n:06d}.safetensors" for n in (2, 3, 4)]
     assert "replay.py" in guard.said[2] and guard.said[3].endswith("grad_norm/pose not finite")
     assert skipped_steps.has_room(guard.workdir, 3), "a repeated step replaces itself"
+    skipped_steps.clear(guard.workdir)
+    assert skipped_steps.read(guard.workdir, 2) is None and skipped_steps.has_room(guard.workdir, 9)
 
 
 def test_full_disk_does_not_end_the_run(guard, state, monkeypatch):
