@@ -137,15 +137,16 @@ def describe(step: Step) -> list[str]:
     frozen, config = compiled_steps.frozen_at(step.config, step.number), step.config
 
     @jax.jit
-    def run(state: TrainState, batch: Batch) -> tuple[dict[str, Array], Array]:
+    def run(state: TrainState, batch: Batch) -> tuple[dict[str, Array], Array, Array]:
         model = networks.merge(state.params, state.batch_stats, config, None, train=True, frozen=frozen)
         outputs = forward(model, augment(batch, config.augment, train=True), state.depth_range, config, train=True)
         disps = {"teacher": outputs.teacher_disps[0]} | ({} if outputs.student is None else {"student": outputs.student.disps[0]})
         size = batch.images.shape[2:4]
-        return {name: full_size_depth(disp, size, config.model) for name, disp in disps.items()}, outputs.T_source_from_target
+        depths = {name: full_size_depth(disp, size, config.model) for name, disp in disps.items()}
+        T = outputs.T_source_from_target
+        return depths, jnp.linalg.norm(T[..., :3, 3], axis=-1), rotation_degrees(T)
 
-    depths, T = jax.device_get(run(step.state.replace(opt_state=None), step.batch))
-    moved, turned = np.linalg.norm(T[..., :3, 3], axis=-1), np.asarray(rotation_degrees(T))
+    depths, moved, turned = jax.device_get(run(step.state.replace(opt_state=None), step.batch))
     lines = []
     for i, (images, K, exists) in enumerate(zip(step.batch.images, step.batch.K, step.batch.exists)):
         missing = [name for name, there in zip(("previous", "target", "next"), exists) if not there]
