@@ -27,6 +27,7 @@ from dd_jax.checkpoints import checksums, comparison
 from dd_jax.checkpoints.checksums import Damage
 from dd_jax.checkpoints.failed_reads import any_error_is_damage
 from dd_jax.config import Config, ConfigError
+from dd_jax.runtime import cpu_flags
 from dd_jax.types import TrainState
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ class Writer:
         self.close()
 
 
-def newest(directory: str | pathlib.Path, before: float = math.inf) -> int | None:
+def newest(directory: str | pathlib.Path, before: int | float = math.inf) -> int | None:
     """Step of the newest complete checkpoint in the folder (of a run, or its ``checkpoints``); None if there is none.
 
     ``before``: of those before this step.
@@ -141,7 +142,7 @@ def restore(
     abstract_state: TrainState | dict[str, Any],
     config: Config | None = None,
     samples: dict[str, Any] | None = None,
-    before: float = math.inf,
+    before: int | float = math.inf,
 ) -> Restored:
     """The newest checkpoint, bit for bit, to resume training.
 
@@ -247,11 +248,12 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of all packages that numbers depend on, and the git commit of the library."""
+    """Versions of all packages that numbers depend on, the git commit of the library and, on a CPU, the number of threads."""
     found = {"python": platform.python_version(), "dd_jax": dd_jax.__version__}
     for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
         found[package] = importlib.metadata.version(package)
-    return found | {"git": commit(pathlib.Path(__file__).resolve().parents[2])}
+    found["git"] = commit(pathlib.Path(__file__).resolve().parents[2])
+    return found | ({"cpu_threads": str(cpu_flags.threads())} if jax.default_backend() == "cpu" else {})
 
 
 def commit(checkout: pathlib.Path) -> str:

@@ -163,7 +163,11 @@ def test_replay_finds_term_parameter_and_sample(monkeypatch, tmp_path):
     step = replay.load(tmp_path, 4)
     lines = list(replay.report(step, operations=True))
     assert lines[2] == "not finite from the start: K of the batch"
-    assert lines[3].startswith("step 4: not finite") and "student/photometric nan" in lines[4]
+    assert lines[3] == "step 4: not finite (the gradient of pose, the gradient of student, the gradient of teacher)"
+    assert (
+        lines[4].startswith("loss terms: student/consistency 0.")
+        and lines[5] == "gradient norms: pose nan, student nan, teacher nan"
+    )
     assert any(line.startswith("first operation with a NaN: ") and "(dd_jax/" in line for line in lines)
     assert any(line.startswith("first parameter whose gradient is not finite: pose/") for line in lines)
     guilty = [line for line in lines if "alone it is not finite" in line]
