@@ -1,4 +1,4 @@
-"""Flags and threads of XLA's CPU backend; the job scripts set the flags, importing the library changes no environment variable."""
+"""Flags and threads of XLA's CPU backend; job scripts set the flags, importing the library changes no environment variable."""
 
 import importlib.metadata
 import os
