@@ -334,7 +334,7 @@ def evaluate_checkpoint(
     facts = {"checkpoint, step": f"{restored.step:,}"}
     if rates:
         facts["images / s, training"] = f"{np.median(rates):.1f}"
-    write_results(results, out, f"{config.name}: {split} split", config, facts, history, restored.versions)
+    write_results(results, out, f"{config.name}: {split} split", config, facts, history, restored.origin)
     return results
 
 

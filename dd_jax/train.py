@@ -10,22 +10,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.checkpoints import comparison, imagenet, run_folder, saved
+from dd_jax.checkpoints import comparison, imagenet, run_folder, saved, skipped_steps
 from dd_jax.config import Config, to_dict
 from dd_jax.config.rules import validate
-from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, train_batches
+from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, sample_names, train_batches
+from dd_jax.diagnosis.alarms import Alarms
 from dd_jax.evaluate import evaluate, networks_of
-from dd_jax.method import compiled_steps, optimizer
+from dd_jax.method import compiled_steps, optimizer, signs
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
-from dd_jax.report import Logger, NoLogger
+from dd_jax.report import Logger, NoLogger, read_history
 from dd_jax.runtime import hosts, parallel
-from dd_jax.types import Metrics, TrainState
+from dd_jax.types import Batch, Metrics, TrainState
 
 log = logging.getLogger(__name__)
 
 AHEAD = 2
 """Steps that may be in flight: enough to keep the device busy, few enough for their batches to fit into its memory."""
+
+
+InFlight = deque[tuple[int, Batch, Metrics]]
+"""Steps whose result is not known yet, with their batches, the oldest first."""
 
 
 class TrainingError(RuntimeError):
@@ -66,6 +71,8 @@ def train(
     else:
         state = initialise_from(config, state)
         state = parallel.replicate(state, devices)
+        if hosts.primary():
+            skipped_steps.clear(workdir)
     start = int(state.step)
     host_batches.start_prefetch()  # decodes the first batches during the compilation
     batches = prefetch(host_batches, 2, lambda batch: parallel.shard_batch(batch, config, devices))
@@ -79,26 +86,30 @@ def train(
         run_folder.Writer(workdir, config, samples) as writer,
         Logger(workdir, config.optim.steps, start, config.data.batch_size) if hosts.primary() else NoLogger() as logger,
     ):
-        if start:
-            logger.message(f"resuming {workdir} from step {start}")
-        guard = NonFiniteGuard(config.optim.max_nonfinite, logger.message)
-        in_flight: deque[Metrics] = deque(maxlen=AHEAD)
+        if newest is not None:
+            there = {"config": to_dict(restored.config), "versions": restored.versions, "data": restored.samples}
+            here = {"config": to_dict(config), "versions": run_folder.versions(), "data": samples}
+            logger.message("\n  ".join([f"resuming {workdir} from step {start}", *comparison.changes(there, here)]))
+        guard = NonFiniteGuard(workdir, config, train_source, logger.message)
+        alarms = Alarms(config, read_history(workdir) if hosts.primary() else ())
+        in_flight: InFlight = deque()
         window: list[tuple[int, Metrics]] = []  # steps since the last log record; still on the device
         closed: list[tuple[int, Metrics]] = []  # logged after the next step is dispatched, without waiting for the device
         for step in range(start + 1, config.optim.steps + 1):
-            frozen = 0 <= config.optim.freeze_step < step
-            if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
-                state = state.replace(opt_state=optimizer.reset_network(state.opt_state, "student"))
+            frozen = compiled_steps.frozen_at(config, step)
+            state = before_step(state, config, step)
             if frozen not in steps:
                 logger.message("compiling the step" + (" with teacher and pose fixed" if frozen else ""))
                 shapes = batch_shapes(train_source, config)
                 with logger.paused():
                     steps = {frozen: compiled_steps.compile_train_step_now(config, frozen, state, shapes, devices)}
-            state, metrics = steps[frozen](state, next(batches))
-            if len(in_flight) == AHEAD:
-                jax.block_until_ready(in_flight[0])
-            in_flight.append(metrics)
-            log_window(closed, guard, logger)
+            batch = next(batches)
+            state, metrics = steps[frozen](state, batch)
+            in_flight.append((step, batch, metrics))
+            if len(in_flight) > AHEAD:
+                jax.block_until_ready(in_flight[0][-1])
+                guard.check(in_flight, state)
+            log_window(closed, alarms, logger)
             closed = []
             window.append((step, metrics))
 
@@ -109,7 +120,9 @@ def train(
             if save_now or step % config.train.log_every == 0:
                 closed, window = window, []
             if save_now:  # logged first: no window spans a checkpoint, so a resumed run logs the same records
-                log_window(closed, guard, logger)
+                while in_flight:
+                    guard.check(in_flight, state)
+                log_window(closed, alarms, logger)
                 closed = []
                 with logger.paused():
                     score = None
@@ -119,6 +132,13 @@ def train(
             if stopping:
                 logger.message(f"stopped at step {step} and saved: the same command resumes")
                 break
+    return state
+
+
+def before_step(state: TrainState, config: Config, step: int) -> TrainState:
+    """The state that a step starts from: with teacher and pose network fixed, the student's optimiser may start again."""
+    if step == config.optim.freeze_step + 1 and config.optim.rate_on_freeze == "reset":
+        return state.replace(opt_state=optimizer.reset_network(state.opt_state, "student"))
     return state
 
 
@@ -158,12 +178,13 @@ def require_same_run(config: Config, *sources: TripletSource) -> None:
         hosts.require_same("their samples", [[source.name(i) for i in range(len(source))] for source in sources])
 
 
-def log_window(window: list[tuple[int, Metrics]], guard: "NonFiniteGuard", logger: Logger) -> None:
-    """Fetches the metrics of consecutive steps and logs their mean as one record."""
+def log_window(window: list[tuple[int, Metrics]], alarms: Alarms, logger: Logger) -> None:
+    """Fetches the metrics of consecutive steps, logs their mean as one record, and the alarms that it raises or clears."""
     if window:
-        rows = [(step, jax.device_get(metrics)) for step, metrics in window]
-        guard.check(rows)
-        logger.log(rows[-1][0], window_mean([values for _, values in rows]))
+        step, mean = window[-1][0], window_mean([jax.device_get(metrics) for _, metrics in window])
+        logger.log(step, mean)
+        for event in alarms.update(step, mean):
+            logger.alarm(step, event)
 
 
 def validation_score(
@@ -249,20 +270,52 @@ def window_mean(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 class NonFiniteGuard:
-    """Reports every skipped step with its non-finite loss terms; raises after too many in a row."""
+    """Reports and saves skipped steps; raises after too many in a row."""
 
-    def __init__(self, limit: int, report: Callable[[str], None]):
-        self.limit, self.in_a_row, self.report = limit, 0, report
+    def __init__(self, workdir: Path, config: Config, source: TripletSource, report: Callable[[str], None]):
+        self.workdir, self.config, self.source, self.report = workdir, config, source, report
+        self.in_a_row = 0
 
-    def check(self, rows: list[tuple[int, dict[str, Any]]]) -> None:
-        """Checks the metrics of consecutive steps; raises TrainingError."""
-        for step, values in rows:
-            self.in_a_row = self.in_a_row + 1 if values["skipped"] else 0
-            if self.in_a_row:
-                bad = [name for name, value in values.items() if not np.isfinite(value)]
-                self.report(f"step {step} skipped: {', '.join(bad) or 'the gradient'} not finite")
-            if self.in_a_row > self.limit:
-                raise TrainingError(
-                    f"{self.in_a_row} steps in a row up to step {step} were not finite ({', '.join(bad)}): "
-                    "check the camera intrinsics of the data, or lower --config.optim.learning_rate"
-                )
+    def check(self, in_flight: InFlight, state: TrainState) -> None:
+        """Takes the oldest step from those in flight, waits for it, and names what was not finite if it was skipped.
+
+        Args:
+          state: after the newest step; a skipped step has changed nothing in it but the counter.
+
+        Raises:
+          TrainingError: too many skipped steps in a row.
+        """
+        step, batch, metrics = in_flight.popleft()
+        if not jax.device_get(metrics["skipped"]):
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        values = jax.device_get(metrics)
+        bad = [name for name in values if not np.isfinite(values[name]) and name.partition("/")[0] not in signs.GROUPS]
+        what = ", ".join(sorted(bad, key=lambda name: name.startswith("grad_norm/"))) or "the gradient"
+        self.report(f"step {step} skipped: {what} not finite{self.saved(step, batch, in_flight, state)}")
+        if self.in_a_row > self.config.optim.max_nonfinite:
+            raise TrainingError(
+                f"{self.in_a_row} steps in a row up to step {step} were not finite ({what}): "
+                "check the camera intrinsics of the data, or lower --config.optim.learning_rate"
+            )
+
+    def saved(self, step: int, batch: Batch, later: InFlight, state: TrainState) -> str:
+        """Saves a step to run it again, if few are saved yet; says how to."""
+        if not skipped_steps.has_room(self.workdir, step):
+            return ""
+        updates = sum(1 - int(jax.device_get(metrics["skipped"])) for _, _, metrics in later)
+        try:
+            skipped_steps.write(
+                self.workdir,
+                step,
+                parallel.own_samples(batch, self.config),
+                sample_names(self.source, self.config, step),
+                parallel.on_host(state.replace(opt_state=None)) if hosts.primary() else None,
+                updates,
+                self.config,
+                (jax.process_index(), jax.process_count()),
+            )
+        except OSError as error:
+            return f"; it could not be saved ({error})"
+        return f"; python scripts/replay.py --run={self.workdir} --step={step} runs it again and says why"

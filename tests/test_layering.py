@@ -14,7 +14,7 @@ LAYERS = [
     ["evaluation", "prepare"],
     ["inference", "evaluate"],
     ["export", "diagnosis"],
-    ["train", "stages", "predict", "ablations", "benchmarks"],
+    ["train", "replay", "stages", "predict", "ablations", "benchmarks"],
 ]
 """A folder (or single module) imports from the rows above and from its own row, without cycles."""
 

@@ -80,12 +80,26 @@ def check_samples(stored: dict[str, Any] | None, here: dict[str, Any] | None, co
     """
     if None in (stored, here) or stored == here or config.train.other_data:
         return
-    there, now = (f"{found['samples']} samples from {found['first']!r} to {found['last']!r}" for found in (stored, here))
+    there, now = (describe_samples(found) for found in (stored, here))
     what = f"its {there}, here {now}" if stored["names"] != here["names"] else f"{there} have files of other sizes here"
     raise ConfigError(
         f"{path} was trained on other data than those of --config.data.root={config.data.root!r} ({what}): give the data set of "
         "the run, train in an empty --workdir, or go on with these data by --config.train.other_data=True"
     )
+
+
+def describe_samples(samples: dict[str, Any]) -> str:
+    """Training data in words; see ``TripletSource.fingerprint``."""
+    return f"{samples['samples']} samples from {samples['first']!r} to {samples['last']!r}"
+
+
+def changes(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Differences between the nested values of a checkpoint and those of the run that continues it, one entry each.
+
+    What only one of them knows, as versions before and after a new package, is no difference.
+    """
+    there, here = flatten(there), flatten(here)
+    return [f"{key} is {here[key]}, was {there[key]}" for key in there if key in here and there[key] != here[key]]
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -27,6 +27,7 @@ from dd_jax.checkpoints import checksums, comparison
 from dd_jax.checkpoints.checksums import Damage
 from dd_jax.checkpoints.failed_reads import any_error_is_damage
 from dd_jax.config import Config, ConfigError
+from dd_jax.runtime import cpu_flags
 from dd_jax.types import TrainState
 
 T = TypeVar("T")
@@ -56,6 +57,13 @@ class Restored:
     score: float | None  # abs_rel on the validation split, if evaluated
     config: Config
     versions: dict[str, str]
+    samples: dict[str, Any] | None = None  # what identifies the training data, if known
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the arrays depend on besides the config: versions, seed and training data."""
+        data = {} if self.samples is None else {"training data": comparison.describe_samples(self.samples)}
+        return self.versions | {"seed": str(self.config.train.seed)} | data
 
 
 class Writer:
@@ -126,9 +134,12 @@ class Writer:
         self.close()
 
 
-def newest(directory: str | pathlib.Path) -> int | None:
-    """Step of the newest complete checkpoint in the folder (of a run, or its ``checkpoints``); None if there is none."""
-    return max(_steps(_folder(directory)), default=None)
+def newest(directory: str | pathlib.Path, before: int | float = math.inf) -> int | None:
+    """Step of the newest complete checkpoint in the folder (of a run, or its ``checkpoints``); None if there is none.
+
+    ``before``: of those before this step.
+    """
+    return max((step for step in _steps(_folder(directory)) if step < before), default=None)
 
 
 def restore(
@@ -136,6 +147,7 @@ def restore(
     abstract_state: TrainState | dict[str, Any],
     config: Config | None = None,
     samples: dict[str, Any] | None = None,
+    before: int | float = math.inf,
 ) -> Restored:
     """The newest checkpoint, bit for bit, to resume training.
 
@@ -145,13 +157,14 @@ def restore(
         it, the others go to the first device. The number of devices that wrote the checkpoint does not matter.
       config: of the resuming run; every field that changes a number must be the same (``comparison.MAY_DIFFER`` lists the rest).
       samples: of the resuming run, see :class:`Writer`; must be the same, unless ``config.train.other_data``.
+      before: the newest of those before this step.
 
     Raises:
       DamagedCheckpoint: the newest one is damaged, or the score of another, which a resumed run reads too.
       ConfigError: no checkpoint, another config, other data, or other networks than those of ``abstract_state``.
     """
     folder = _folder(directory)
-    steps, wanted = _existing_steps(folder), _as_dict(abstract_state)
+    steps, wanted = [step for step in _existing_steps(folder) if step < before], _as_dict(abstract_state)
 
     def read(step: int) -> Restored:
         path = folder / str(step)
@@ -240,16 +253,25 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of all packages that numbers depend on, and the git commit if the package is a checkout."""
+    """Versions of all packages that numbers depend on, the git commit of the library and, on a CPU, the number of threads."""
     found = {"python": platform.python_version(), "dd_jax": dd_jax.__version__}
-    for package in ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
         found[package] = importlib.metadata.version(package)
-    checkout = pathlib.Path(__file__).resolve().parents[2]
-    if (checkout / ".git").exists():
-        git = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        if git.returncode == 0:
-            found["git"] = git.stdout.strip()
-    return found
+    found["git"] = commit(pathlib.Path(__file__).resolve().parents[2])
+    return found | ({"cpu_threads": str(cpu_flags.threads())} if jax.default_backend() == "cpu" else {})
+
+
+def commit(checkout: pathlib.Path) -> str:
+    """The commit of a checkout, with a + if files that git knows were changed since; "unknown" if it is none."""
+
+    def git(*arguments: str) -> str | None:
+        with contextlib.suppress(OSError):  # no git here
+            done = subprocess.run(["git", "-C", checkout, *arguments], capture_output=True, text=True, check=False)
+            return done.stdout.strip() if done.returncode == 0 else None
+        return None
+
+    head = git("rev-parse", "HEAD") if (checkout / ".git").exists() else None
+    return "unknown" if head is None else head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _absolute(directory: str | pathlib.Path) -> pathlib.Path:
@@ -338,7 +360,7 @@ def _is_left_out(part: Any) -> bool:
 
 def _restored(state: dict[str, Any], step: int, about: dict[str, Any]) -> Restored:
     config = configs.from_dict(about["config"])
-    return Restored(TrainState(**state), about["data"], step, about["score"], config, about["versions"])
+    return Restored(TrainState(**state), about["data"], step, about["score"], config, about["versions"], about.get("samples"))
 
 
 def _as_dict(state: TrainState | dict[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def write(folder: Path, restored: Restored, scores: model_card.Scores | None = N
     if (folder / "checkpoints").is_dir() or folder.name == "checkpoints":
         raise ConfigError(f"{folder} is the folder of a run, whose checkpoints would be hidden: name another folder")
     config = _without_paths(restored.config)
-    arrays = {key: np.ascontiguousarray(value) for key, value in _arrays(restored.state).items()}
+    arrays = {key: np.ascontiguousarray(value) for key, value in arrays_of(restored.state).items()}
     if half:
         arrays = {key: _halved(key, value) for key, value in arrays.items()}
     data = save(arrays, metadata={"format": "dd_jax"})
@@ -187,12 +187,8 @@ def read(folder: Path) -> Restored:
     about = _read_about(folder / ABOUT)
     config = _config_of(about, folder / ABOUT)
     arrays, sha256 = _read_arrays(folder / WEIGHTS)
-    params, batch_stats = jax.eval_shape(lambda: networks.initialise(config, 0))
-    wanted = {"params": params, "batch_stats": batch_stats, "depth_range": jax.ShapeDtypeStruct((2,), jnp.float32)}
-    different = comparison.differences(arrays, _flat(wanted))
-    if different:
-        raise ConfigError(f"{folder / WEIGHTS} does not hold the networks of {ABOUT} in its folder: {different}")
-    damaged = [key for key in _flat(wanted) if not np.isfinite(arrays[key]).all()]
+    state = state_from(arrays, config, about["step"], f"{folder / WEIGHTS} does not hold the networks of {ABOUT} in its folder")
+    damaged = [key for key in arrays_of(state) if not np.isfinite(arrays[key]).all()]
     if damaged:
         raise ConfigError(f"{folder / WEIGHTS} has values in {damaged[0]} that are not finite: it is damaged")
     near, far = arrays["depth_range"]
@@ -204,10 +200,23 @@ def read(folder: Path) -> Restored:
             f"{folder / WEIGHTS} is damaged or another file (its SHA-256 begins with {sha256[:8]} and should with {known[:8]}): "
             "copy the folder again"
         )
+    return Restored(state, None, about["step"], about["score"], config, about["versions"])
+
+
+def state_from(arrays: dict[str, np.ndarray], config: Config, step: int, otherwise: str) -> TrainState:
+    """Inverse of :func:`arrays_of`, without an optimiser state.
+
+    Raises:
+      ConfigError: the arrays are not those of the networks of the config; begins with ``otherwise``.
+    """
+    params, batch_stats = jax.eval_shape(lambda: networks.initialise(config, 0))
+    wanted = {"params": params, "batch_stats": batch_stats, "depth_range": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    different = comparison.differences(arrays, _flat(wanted))
+    if different:
+        raise ConfigError(f"{otherwise}: {different}")
     leaves = [jnp.asarray(arrays[key]) for key in _flat(wanted)]
     tree = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
-    state = TrainState(step=jnp.asarray(about["step"], jnp.int32), opt_state=None, **tree)
-    return Restored(state, None, about["step"], about["score"], config, about["versions"])
+    return TrainState(step=jnp.asarray(step, jnp.int32), opt_state=None, **tree)
 
 
 def _halved(key: str, value: np.ndarray) -> np.ndarray:
@@ -223,13 +232,14 @@ def _halved(key: str, value: np.ndarray) -> np.ndarray:
 def digest(restored: Restored) -> str:
     """SHA-256 of all that a prediction depends on: arrays and config. Equal for a checkpoint of a run and a saved copy of it."""
     found = hashlib.sha256(json.dumps(configs.to_dict(_without_paths(restored.config)), sort_keys=True).encode())
-    for key, value in sorted(_arrays(restored.state).items()):
+    for key, value in sorted(arrays_of(restored.state).items()):
         found.update(key.encode())
         found.update(np.ascontiguousarray(value).tobytes())
     return found.hexdigest()
 
 
-def _arrays(state: TrainState) -> dict[str, Any]:
+def arrays_of(state: TrainState) -> dict[str, Any]:
+    """Networks and depth range by path, ``params/teacher/encoder/...``."""
     return _flat({"params": state.params, "batch_stats": state.batch_stats, "depth_range": state.depth_range})
 
 

@@ -188,18 +188,32 @@ def train_batches(source: TripletSource, config: Config, num_processes: int = 1,
 
     used = _trainable(source, config.data.frame_step)
 
-    def draw(index: int, rng: np.random.Generator) -> tuple[int, np.uint32]:
-        return index, rng.integers(2**32, dtype=np.uint32)
-
     def load(samples: list[tuple[int, np.uint32]]) -> Batch:
         indices, seeds = zip(*samples[process * share : (process + 1) * share])
         return Batch(**source.gather(used[np.array(indices)]), seed=np.array(seeds, np.uint32))
 
-    # Indices are shuffled, not samples; all processes draw the same global batch and each loads its share.
-    stream = grain.MapDataset.range(len(used)).seed(config.train.seed).shuffle().repeat(None).random_map(draw)
-    stream = stream.batch(config.data.batch_size, drop_remainder=True, batch_fn=list).map(load)
+    stream = _drawn(len(used), config).map(load)
     threads = config.data.threads
     return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def _drawn(count: int, config: Config) -> grain.MapDataset:
+    """Position among ``count`` samples, and seed, of every sample of every global batch.
+
+    Indices are shuffled, not samples; all processes draw the same global batch and each loads its share.
+    """
+
+    def draw(index: int, rng: np.random.Generator) -> tuple[int, np.uint32]:
+        return index, rng.integers(2**32, dtype=np.uint32)
+
+    stream = grain.MapDataset.range(count).seed(config.train.seed).shuffle().repeat(None).random_map(draw)
+    return stream.batch(config.data.batch_size, drop_remainder=True, batch_fn=list)
+
+
+def sample_names(source: TripletSource, config: Config, step: int) -> list[str]:
+    """The samples of the global batch of a training step (from 1), as in the split file."""
+    used = _trainable(source, config.data.frame_step)
+    return [source.name(used[index]) for index, _ in _drawn(len(used), config)[step - 1]]
 
 
 def _trainable(source: TripletSource, step: int) -> Int[np.ndarray, " m"]:

@@ -1,4 +1,7 @@
-"""What the answers mean, and what to try: one sentence or two per finding."""
+"""What the answers mean, and what to try: one sentence or two per finding.
+
+Thresholds and remedies in capitals are also those of the alarms during training (``alarms.py``).
+"""
 
 from dd_jax.diagnosis.result import Diagnosis
 
@@ -28,6 +31,21 @@ MUCH_BETTER = 0.8
 
 UNINFORMATIVE = 2.0
 """Ratio of the errors of matching and teacher above which matching tells little."""
+
+POSES_FIRST = (
+    "train teacher and pose network on small images without auto-mask first (loss.automask=False, loss.pyramid=True, "
+    "model.translation_scale=0.1)"
+)
+BINS_FOLLOW = "the bins follow the teacher's nearest and farthest depth, so the teacher must learn these depths first"
+MARGIN_LOST = "The cells of cost_volume.margin at each border are always lost"
+COPIES_TEACHER = (
+    "elsewhere it learns to repeat its teacher. If poses and matching are good, lower cost_volume.static_probability and "
+    "cost_volume.zero_pose_probability"
+)
+HARDLY_MOVES = (
+    "most of the image hardly moves between frames. Use neighbours further apart (data.frame_step), or leave out frames in which "
+    "the car stands"
+)
 
 
 def findings(found: Diagnosis) -> tuple[str, ...]:
@@ -96,8 +114,7 @@ def speed(found: Diagnosis) -> str | None:
         return None
     return (
         f"The predicted speed does not follow the true one (correlation {correlation:.2f}), so the plane sweep compares the "
-        "wrong pixels: train teacher and pose network on small images without auto-mask first (loss.automask=False, "
-        "loss.pyramid=True, model.translation_scale=0.1), or refine the poses (model.pose_refinement)."
+        f"wrong pixels: {POSES_FIRST}, or refine the poses (model.pose_refinement)."
     )
 
 
@@ -133,10 +150,7 @@ def bins(found: Diagnosis) -> str | None:
         return None
     ranges = [name for name, row in found.by_range.items() if name != "all" and (row["outside_bins"] or 0) > 0.5]
     where = f", most of those in {', '.join(ranges)} m" if ranges else ""
-    return (
-        f"{share:.0%} of the true depths are outside the depth bins{where}: the bins follow the teacher's nearest and farthest "
-        "depth, so the teacher must learn these depths first."
-    )
+    return f"{share:.0%} of the true depths are outside the depth bins{where}: {BINS_FOLLOW}."
 
 
 def costs(found: Diagnosis) -> str | None:
@@ -146,7 +160,7 @@ def costs(found: Diagnosis) -> str | None:
         return None
     return (
         f"On {row['unused']:.0%} of the static cells the student reads no costs, because the lookup frame does not show them at "
-        f"every bin ({row['unobserved']:.0%}: at none). The cells of cost_volume.margin at each border are always lost."
+        f"every bin ({row['unobserved']:.0%}: at none). {MARGIN_LOST}."
     )
 
 
@@ -182,8 +196,7 @@ def reliable(found: Diagnosis) -> str | None:
         return None
     return (
         f"The photometric error trains the student on {share:.0%} of the pixels ({found.supervision['reliable']:.0%} without "
-        "matching augmentation); elsewhere it learns to repeat its teacher. If poses and matching are good, lower "
-        "cost_volume.static_probability and cost_volume.zero_pose_probability."
+        f"matching augmentation); {COPIES_TEACHER}."
     )
 
 
@@ -192,10 +205,7 @@ def auto_masked(found: Diagnosis) -> str | None:
     share = found.supervision and found.supervision["auto_masked"]
     if share is None or share <= MASKED:
         return None
-    return (
-        f"The auto-mask drops {share:.0%} of the pixels of the single-frame network: most of the image hardly moves between "
-        "frames. Use neighbours further apart (data.frame_step), or leave out frames in which the car stands."
-    )
+    return f"The auto-mask drops {share:.0%} of the pixels of the single-frame network: {HARDLY_MOVES}."
 
 
 def _against(first: float, second: float) -> str:

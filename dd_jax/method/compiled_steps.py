@@ -13,6 +13,11 @@ from dd_jax.runtime import parallel
 from dd_jax.types import Batch, Predictions, TrainState
 
 
+def frozen_at(config: Config, step: int) -> bool:
+    """Whether teacher and pose network are fixed in this training step."""
+    return 0 <= config.optim.freeze_step < step
+
+
 def step_of(config: Config, frozen: bool) -> parallel.Step:
     """The training step of ``config`` as ``parallel`` takes it; ``frozen``: teacher and pose network are fixed."""
     return partial(train_step, config=config, axis=parallel.AXIS, frozen=frozen)

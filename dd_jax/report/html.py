@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from dd_jax.report.curves import Series, line_chart
 
-LARGE_CHARTS = 24
+LARGE_CHARTS = 36
 """Largest number of charts of single metrics."""
 
 METRIC_NAMES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
@@ -98,10 +98,11 @@ def write_html(
       worst, best: the samples with the largest and the smallest abs_rel of the first predictor, most extreme first.
       facts: label -> value, shown at the top (speed, step, number of images).
       chapters: heading -> HTML, after the facts.
-      config, versions: of the run, collapsed.
+      config, versions: of the run, collapsed; further facts that its numbers depend on may be among the versions.
     """
     sections = {
         "Summary": _facts(facts or {}),
+        "Alarms": _alarms(history),
         **chapters,
         "Scores": _scores(results, protocol) if results else "",
         "Images": _images(panels or {}, bool(results)),
@@ -127,6 +128,19 @@ def write_html(
 def _facts(facts: Mapping[str, str]) -> str:
     cards = "".join(f'<div class="card"><b>{escape(str(v))}</b><span>{escape(k)}</span></div>' for k, v in facts.items())
     return f'<div class="cards">{cards}</div>' if cards else ""
+
+
+def _alarms(history: Sequence[Mapping[str, Any]]) -> str:
+    """The alarms of the training in their order, with the steps in which they held."""
+    events = [record for record in history if record["kind"] == "alarm"]
+    ends = {(record["alarm"], record["since"]): record["step"] for record in events if record["state"] == "cleared"}
+    items = []
+    for record in events:
+        if record["state"] == "raised":
+            end = ends.get((record["alarm"], record["since"]))
+            steps = f"steps {record['since']:,} to " + (f"{end:,}" if end else "the end")
+            items.append(f"<li><b>{escape(record['alarm'])}</b>, {steps}: {escape(record['text'])}</li>")
+    return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
 def _scores(results: Mapping[str, Mapping[str, Mapping[str, Any]]], protocol: str) -> str:
@@ -246,7 +260,7 @@ def _setup(config: Mapping[str, Any] | None, versions: Mapping[str, str] | None)
     parts = []
     if versions:
         rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in versions.items())
-        parts.append(f"<details><summary>versions</summary><table>{rows}</table></details>")
+        parts.append(f"<details><summary>versions, seed, data</summary><table>{rows}</table></details>")
     if config:
         text = escape(json.dumps(config, indent=2))
         parts.append(f"<details><summary>config, every field</summary><pre>{text}</pre></details>")

@@ -104,6 +104,11 @@ class Logger:
         scores = [f"{who} abs_rel {flat[f'{who}/all/abs_rel']:.4f}" for who in metrics if f"{who}/all/abs_rel" in flat]
         self.message(f"step {step}: validation {', '.join(scores) or 'without ground truth'}")
 
+    def alarm(self, step: int, event: Mapping[str, Any]) -> None:
+        """An alarm that begins or ends with the window up to ``step``, see ``diagnosis.alarms``."""
+        self._append({"step": step, "kind": "alarm"} | dict(event))
+        self.message(f"ALARM since step {event['since']}: {event['text']}" if event["state"] == "raised" else event["text"])
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Context of work that counts neither for speeds nor for the remaining time: compilation and validation."""
@@ -130,11 +135,14 @@ class Logger:
 
     def _write(self, kind: str, step: int, record: Mapping[str, int | float]) -> None:
         finite = {key: value if math.isfinite(value) else str(value) for key, value in record.items()}  # JSON has no NaN
-        self._history.write(json.dumps({"step": step, "kind": kind} | finite) + "\n")
-        self._history.flush()
+        self._append({"step": step, "kind": kind} | finite)
         if self._board is not None:
             for key, value in record.items():
                 self._board.add_scalar(f"{kind}/{key}", value, step)
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        self._history.write(json.dumps(record) + "\n")
+        self._history.flush()
 
 
 class NoLogger(Logger):
@@ -147,6 +155,9 @@ class NoLogger(Logger):
         """Nothing."""
 
     def log_validation(self, *_: object) -> None:
+        """Nothing."""
+
+    def alarm(self, *_: object) -> None:
         """Nothing."""
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Settings for XLA's CPU backend, made by the job scripts; importing the library changes nothing of the process."""
+"""Settings and threads of XLA's CPU backend; job scripts make the settings; importing the library changes nothing of the process."""
 
 import importlib.metadata
 import os
@@ -13,6 +13,17 @@ CPU_FLAGS = {
     "--xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",  # convolutions by YNN make a step 20 % slower
     "--xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",  # same speed, a third less memory for intermediates
 }
+
+
+def threads() -> int:
+    """Threads of XLA's CPU backend: ``NPROC``, or the number of cores that this process may use.
+
+    Sums are divided among them, so that the last bits depend on their number (docs/reliability.md).
+    """
+    given = os.environ.get("NPROC", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_defaults() -> None:

@@ -77,6 +77,17 @@ def shard_batch(batch: Batch, config: Config, devices: list[jax.Device] | None =
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
 
 
+def own_samples(batch: Batch, config: Config) -> Batch:
+    """This process's samples of a batch that :func:`shard_batch` divided, in NumPy and in their order."""
+
+    def own(x: jax.Array) -> np.ndarray:
+        shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        whole = np.concatenate([jax.device_get(shard.data) for shard in shards])
+        return whole.reshape(-1, *whole.shape[2:]) if config.train.backend == "pmap" else whole
+
+    return jax.tree.map(own, batch)
+
+
 def replicate(state: TrainState, devices: list[jax.Device] | None = None) -> TrainState:
     """Copies the state to every device; it must be the same in all processes, which is not checked."""
     everywhere, _ = _shardings(jax.local_devices() if devices is None else devices)

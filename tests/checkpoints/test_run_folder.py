@@ -36,6 +36,41 @@ def test_restore_bit_for_bit(tmp_path):
         assert restored.versions["jax"] == jax.__version__
 
 
+def test_newest_before_a_step(tmp_path):
+    save_steps(tmp_path, {1: 0.5, 2: 0.2, 6: 0.4}, config_with_keep(3))
+    assert [run_folder.newest(tmp_path, before) for before in (1, 2, 6, 9)] == [None, 1, 2, 6]
+    assert run_folder.restore(tmp_path, make_state(0), before=6).step == 2
+
+
+def test_origin_names_versions_seed_and_data(tmp_path):
+    config, samples = Config(), {"samples": 3, "first": "a 1", "last": "b 2", "names": "0a", "sizes": "0b"}
+    config.train.seed = 4
+    with run_folder.Writer(tmp_path, config, samples) as writer:
+        writer.save(make_state(1), None)
+    restored = run_folder.restore(tmp_path, make_state(0), config, samples)
+    assert restored.origin == run_folder.versions() | {"seed": "4", "training data": "3 samples from 'a 1' to 'b 2'"}
+
+
+def test_commit_of_a_changed_checkout_has_a_plus(tmp_path):
+    assert run_folder.commit(tmp_path) == "unknown"
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    file = tmp_path / "file"
+    file.write_text("1")
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    (tmp_path / "notes").write_text("not in git")
+    commit = run_folder.commit(tmp_path)
+    assert len(commit) == 40
+    file.write_text("2")
+    assert run_folder.commit(tmp_path) == commit + "+"
+
+
+def test_changes_are_those_of_values_that_both_know():
+    there = {"config": {"optim": {"steps": 3}, "name": "a"}, "versions": {"jax": "1", "old": "1"}, "data": None}
+    here = {"config": {"optim": {"steps": 4}, "name": "a"}, "versions": {"jax": "1", "new": "1"}, "data": {"samples": 1}}
+    assert comparison.changes(there, here) == ["config.optim.steps is 4, was 3"]
+
+
 def test_restore_params_keeps_integer_keys(tmp_path):
     save_steps(tmp_path, {3: None}, Config())
     restored = run_folder.restore_params(tmp_path)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dd_jax.config import ConfigError
-from dd_jax.data.loader import batch_shapes, eval_batches, open_split, prefetch, train_batches
+from dd_jax.data.loader import batch_shapes, eval_batches, open_split, prefetch, sample_names, train_batches
 
 
 @pytest.fixture
@@ -41,6 +41,13 @@ def test_batches_hold_samples_and_seeds(tree):
         np.testing.assert_array_equal(batch.images[place], sample.images)
         np.testing.assert_array_equal(batch.exists[place], sample.exists)
         np.testing.assert_array_equal(batch.K[place], sample.K)
+
+
+def test_names_of_the_samples_of_a_step(tree):
+    source = open_split(tree.config, "train")
+    for step, batch in enumerate(take(train_batches(source, tree.experiment()), 3), 1):
+        names = [source.name(index) for index in frame_numbers(source, [batch])]
+        assert sample_names(source, tree.experiment(), step) == names
 
 
 def test_batch_shapes(tree):

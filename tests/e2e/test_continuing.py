@@ -95,11 +95,18 @@ def test_run_that_starts_from_a_damaged_one_names_its_remedy(drives, tmp_path):
     initialise_from(second, create_state(second))
 
 
-def test_other_data_are_named_on_continuing(drives, tmp_path):
+def test_changes_are_named_and_other_data_refused_on_continuing(drives, tmp_path, capsys, monkeypatch):
     run(config(drives, 2), tmp_path / "run")
+    monkeypatch.setattr(run_folder, "versions", lambda plain=run_folder.versions: plain() | {"jax": "0.99"})
     moved = tmp_path / "moved"
     shutil.copytree(drives, moved, ignore=shutil.ignore_patterns(".cache"))
     assert int(run(config(moved, 4), tmp_path / "run").step) == 4  # the same data elsewhere
+    said = capsys.readouterr().err
+    start = said.index(f"resuming {tmp_path / 'run'} from step 2\n")
+    assert [line.partition(" is ")[0] for line in said[start:].splitlines()[1:4]] == [
+        "  config.data.root", "  config.optim.steps", "  versions.jax"
+    ]  # fmt: skip
+    assert f"\n  versions.jax is 0.99, was {jax.__version__}\n" in said
 
     image = next(path for path in sorted(moved.rglob("image_02/data/*.png")))
     cv2.imwrite(str(image), np.zeros_like(cv2.imread(str(image))))
@@ -110,6 +117,7 @@ def test_other_data_are_named_on_continuing(drives, tmp_path):
     with pytest.raises(ConfigError, match=refused.format(moved, sizes)):
         run(config(moved, 6), tmp_path / "run")
     assert int(run(config(moved, 6, other_data=True), tmp_path / "run").step) == 6  # as it says, and noted from now on
+    assert "\n  data.sizes is " in capsys.readouterr().err
     assert int(run(config(moved, 8), tmp_path / "run").step) == 8
 
     lists = moved / "splits/train_files.txt"

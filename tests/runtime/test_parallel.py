@@ -266,6 +266,13 @@ def test_single_process_owns_all_of_a_replicated_state():
     jax.tree.map(np.testing.assert_array_equal, parallel.on_host(own), initial_state("baseline"))
 
 
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_samples_of_a_divided_batch_come_back_in_order(backend):
+    config, batch = tiny.config(train={"backend": backend}), uneven_batch()
+    divided = parallel.shard_batch(batch, config, jax.devices()[:4])
+    jax.tree.map(np.testing.assert_array_equal, parallel.own_samples(divided, config), batch)
+
+
 def test_batch_shapes_are_those_of_the_loader():
     """The step is compiled for them before the first batch is there."""
     shapes = batch_shapes(Drives(SAMPLES), sharp_config("baseline"))
