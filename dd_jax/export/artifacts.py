@@ -297,7 +297,7 @@ def _signature(restored: Restored, out: Path, new: set[str]) -> dict[str, Any]:
 def _listed(folder: Path, digest: str | None = None) -> dict[str, Any]:
     """The files that a folder's signature describes; with ``digest``, only if they are of that model."""
     try:
-        signature = json.loads((folder / SIGNATURE).read_text())
+        signature = files.read_json(folder / SIGNATURE)
         known = signature["system"]["digest"], dict(signature["artifacts"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}

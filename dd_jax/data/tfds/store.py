@@ -6,7 +6,6 @@ works for any training size. ``STORE/NAME/store.json`` holds its settings and th
 
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ from jaxtyping import Bool, Float32, Int, UInt8, UInt16
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames, published_order
 from dd_jax.data.frames import DecodedFrame, FrameFile, GroundTruth, Listing, UnreadableFrame
+from dd_jax.data.splits import refuse_outside
 from dd_jax.data.tfds.builders import BUILDERS, KINDS, VERSION
+from dd_jax.runtime.files import read_json
 
 NOTE = "store.json"
 ENCODED = {name: tfds.decode.SkipDecoding() for name in ("image", "mask", "prior")}
@@ -26,6 +27,9 @@ CHUNK = 4096
 
 SINGLE_PIXEL = bytes((0, 0, 0, 1)) * 2
 """Width and height in the header of a PNG of one pixel."""
+
+LARGEST = 100_000
+"""Of the height and width of images."""
 
 KEYS = {"fingerprint", "settings", "shards", "splits", "unreadable"}
 SETTINGS = {"size", "reference", "depth", "source", "resize", "intrinsics", "masks", "priors"}
@@ -156,15 +160,39 @@ def read_note(folder: Path) -> dict[str, Any]:
       ConfigError: it cannot be read.
     """
     try:
-        note = json.loads((folder / NOTE).read_text())
+        note = read_json(folder / NOTE)
         missing = (KEYS - {*note}) or (SETTINGS - {*note["settings"]})
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
-        if not all(isinstance(note[key], dict) for key in ("settings", "shards", "splits")):
-            raise ValueError("settings, shards and splits must be objects")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        _check_types(note)
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{folder / NOTE} cannot be read ({error}): build the store again") from error
     return note
+
+
+def _check_types(note: dict[str, Any]) -> None:
+    """Raises ValueError or TypeError unless the values have the types of those that ``prepare.tfds_store`` writes."""
+    settings, shards = note["settings"], note["shards"]
+    if not all(isinstance(value, dict) for value in (settings, shards, note["splits"])):
+        raise ValueError("settings, shards and splits must be objects")
+    int(note["fingerprint"][:12], 16)
+    for name, size in shards.items():
+        refuse_outside(name, "shards")
+        if type(size) is not int:
+            raise ValueError(f"{name} must have a size in bytes")
+    sizes = [settings["reference"], *([] if settings["size"] is None else [settings["size"]])]
+    if any(len(size) != 2 or not all(type(side) is int and 0 < side < LARGEST for side in size) for size in sizes):
+        raise ValueError("size and reference must be height and width")
+    if not all(isinstance(settings[name], str) for name in SETTINGS - {"size", "reference", "depth"}):
+        raise ValueError("settings must be text")
+    lists = {
+        "unreadable": (note["unreadable"], int),
+        "depth": (settings["depth"], str),
+        "misfits": (note.get("misfits", []), str),
+    }
+    for name, (values, kind) in lists.items():
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise ValueError(f"{name} must be a list of {kind.__name__}")
 
 
 def check_shards(folder: Path, note: dict[str, Any]) -> None:
@@ -206,7 +234,7 @@ def damage_as_config_error(folder: Path) -> Iterator[None]:
     """Converts the libraries' exceptions about a damaged store to ConfigError."""
     try:
         yield
-    except (RuntimeError, OSError, ValueError, IndexError, KeyError) as error:
+    except Exception as error:  # ParseError of Protocol Buffers, errors of ArrayRecord, ...
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ConfigError(f"the store {folder} is damaged ({reason}): copy it again, or build it again") from error
 
