@@ -153,13 +153,13 @@ def load_onnx(path: str | Path) -> Run:
 
     path = Path(path)
     data = _read(path)
+    kinds = {"tensor(float)": "float32", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
     try:
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        ports = {port.name: Port(tuple(map(int, port.shape[1:])), kinds[port.type], "", "") for port in session.get_inputs()}
+        names = [port.name for port in session.get_outputs()]
     except Exception as error:  # onnxruntime has its own exception types
         raise ConfigError(f"{path} is cut off or not an ONNX file of scripts/export.py: copy or export it again") from error
-    kinds = {"tensor(float)": "float32", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
-    ports = {port.name: Port(tuple(port.shape[1:]), kinds[port.type], "", "") for port in session.get_inputs()}
-    names = [port.name for port in session.get_outputs()]
 
     def run(**inputs: np.ndarray) -> dict[str, np.ndarray]:
         check_inputs(inputs, ports)

@@ -24,18 +24,23 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def record(request):
-    """Collects the result of each reader, for ``--fuzz-report``."""
-    results, file = {}, request.config.getoption("--fuzz-report")
-    yield results
-    if file is not None:
-        about = {
-            "seed": request.config.getoption("--fuzz-seed"),
-            "commit": subprocess.run(
-                ["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-            ).stdout.strip(),
-            "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS},
-            "inputs": sum(result["inputs"] for result in results.values()),
-            "faults": sum(len(result["faults"]) for result in results.values()),
-        }
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text(json.dumps(about | {"readers": results}, indent=1) + "\n")
+    """A function that adds the result of a reader to ``--fuzz-report``."""
+    file, results = request.config.getoption("--fuzz-report"), {}
+    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS}
+
+    def add(name, result):
+        results[name] = result
+        if file is not None:
+            about = {
+                "seed": request.config.getoption("--fuzz-seed"),
+                "commit": commit,
+                "versions": versions,
+                "inputs": sum(result["inputs"] for result in results.values()),
+                "faults": sum(len(result["faults"]) for result in results.values()),
+                "readers": results,
+            }
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).write_text(json.dumps(about, indent=1) + "\n")
+
+    return add

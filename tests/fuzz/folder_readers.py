@@ -17,7 +17,7 @@ from reader import Reader, finite
 
 from dd_jax import predict
 from dd_jax.ablations import measure, result
-from dd_jax.checkpoints import run_folder, saved
+from dd_jax.checkpoints import model_card, run_folder, saved
 from dd_jax.config import Config, to_dict
 from dd_jax.data.tfds import builders, store
 from dd_jax.export import artifacts
@@ -181,7 +181,7 @@ FOLDERS = {
         saved.ABOUT, lambda path: [_json(ABOUT)], lambda path: saved.config_of(path.parent), lambda config: to_dict(config)
     ),
     "scores of a model": Reader(
-        saved.SCORES, lambda path: [_json(METRICS)], lambda path: saved.scores_of(path.parent), lambda found: found["teacher"]
+        saved.SCORES, lambda path: [_json(METRICS)], lambda path: saved.scores_of(path.parent), model_card.measured
     ),
     "saved model, config": _model(saved.ABOUT),
     "saved model, weights": _model(saved.WEIGHTS),

@@ -18,5 +18,5 @@ def test_no_variant_of_a_file_surprises(name, request, worker, record):
     option = request.config.getoption
     seconds = option("--fuzz-seconds") if readers.ALL[name].dear else float("inf")
     found = worker.campaign(name, option("--fuzz-seed"), option("--fuzz-count"), seconds)
-    record[name] = found
+    record(name, found)
     assert found["inputs"] and not found["faults"], found["faults"]

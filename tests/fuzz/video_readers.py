@@ -12,7 +12,7 @@ FORMATS = {
     "mp4": {"codec": "libx264", "g": "4", "bf": "2"},
     "webm": {"codec": "libvpx"},
     "avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
-    "ts": {"codec": "mpeg2video"},
+    "ts": {"codec": "libx264", "g": "3"},
 }
 
 

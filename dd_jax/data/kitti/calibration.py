@@ -40,7 +40,7 @@ def parse_calibration(text: str) -> dict[str, Float[np.ndarray, " n"] | str]:
 
 
 def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " n"] | str]:
-    """A calibration file; ``sizes`` are the required keys and their counts of finite numbers: 9 for a rotation, 12 for a projection.
+    """A calibration file; ``sizes`` are the required keys and their counts of finite numbers: 9 is a rotation, 12 a projection.
 
     Raises:
       ConfigError: the file or a value is absent, or a value has another count, is not finite, or is not an image size, a

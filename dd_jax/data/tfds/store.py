@@ -18,8 +18,8 @@ from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames, published_order
 from dd_jax.data.frames import DecodedFrame, FrameFile, GroundTruth, Listing, UnreadableFrame
 from dd_jax.data.splits import refuse_outside
-from dd_jax.data.tfds.builders import BUILDERS, KINDS, VERSION
-from dd_jax.runtime.files import read_json
+from dd_jax.data.tfds.builders import BUILDERS, KINDS, VERSION, features_of
+from dd_jax.runtime.files import read_json, stamp_of
 
 NOTE = "store.json"
 ENCODED = {name: tfds.decode.SkipDecoding() for name in ("image", "mask", "prior")}
@@ -50,20 +50,23 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
     if split not in note["splits"]:
         raise ConfigError(f"{folder} has no {split} split, only {', '.join(note['splits'])}: build it with --splits")
     with damage_as_config_error(folder):
-        records = tfds.builder_from_directory(folder / "triplets" / VERSION).as_data_source(split)
+        records = _records(folder, "triplets", split)
         samples = [sample for at in range(0, len(records), CHUNK) for sample in records.__getitems__(_upto(at, len(records)))]
-    positions = np.array([sample["frames"] for sample in samples], np.int64)
+        positions = np.array([sample["frames"] for sample in samples], np.int64)
+        K = np.stack([sample["K"] for sample in samples])
+        names = [sample["name"].decode() for sample in samples]
+        if positions.shape[1:] != (3,) or K.shape[1:] != (3, 3) or not np.isfinite(K).all():
+            raise ValueError("its samples are not triplets of frames with a camera")
     used, inverse = np.unique(positions[positions >= 0], return_inverse=True)
     triplets = np.full(positions.shape, frames.MISSING, np.int32)
     triplets[positions >= 0] = inverse
     stored = StoredFrames(folder, note, used, config)
-    names = [sample["name"].decode() for sample in samples]
     named = note["source"] == "cityscapes" or note.get("split", config.split) != ""
     listing = Listing(
         root=folder,
         files=[_file(note, position, config.priors == "files") for position in used.tolist()],
         triplets=triplets,
-        K=_cameras(np.stack([sample["K"] for sample in samples]), note, (config.height, config.width)),
+        K=_cameras(K, note, (config.height, config.width)),
         names=names,
         ground_truth=_ground_truth(folder, note, split),
         stored=stored.decode,
@@ -71,6 +74,14 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
         out_of_order=published_order.other_order(names) if named else "",
     )
     return listing, stored
+
+
+def _records(folder: Path, config: str, split: str, **options: Any) -> Any:
+    """The records of a split of one of the store's configs, with the fields that it must have."""
+    builder = tfds.builder_from_directory(folder / config / VERSION)
+    if {*builder.info.features} != {*features_of(config)}:
+        raise ValueError(f"its {config} have other fields")
+    return builder.as_data_source(split, **options)
 
 
 def _upto(start: int, total: int) -> list[int]:
@@ -83,8 +94,7 @@ class StoredFrames:
     def __init__(self, folder: Path, note: dict[str, Any], positions: Int[np.ndarray, " n"], config: DataConfig):
         self._folder, self._positions = folder, positions
         with damage_as_config_error(folder):
-            builder = tfds.builder_from_directory(folder / "frames" / VERSION)
-            self._records = builder.as_data_source("frames", decoders=ENCODED)
+            self._records = _records(folder, "frames", "frames", decoders=ENCODED)
         self.size = None if note["size"] is None else tuple(note["size"])  # None: the source's sizes
         self.readable: Bool[np.ndarray, " n"] = ~np.isin(positions, note["unreadable"])
         self._masks, self._priors = config.masks == "files", config.priors == "files"
@@ -199,7 +209,7 @@ def check_shards(folder: Path, note: dict[str, Any]) -> None:
     """Raises ConfigError if a shard is absent or has another size than when it was written."""
     for name, size in note["shards"].items():
         path = folder / name
-        found = path.stat().st_size if path.is_file() else 0
+        found, _ = stamp_of(path)
         if found != size:
             raise ConfigError(f"the shard {path} has {found} instead of {size} bytes: copy the store again, or build it again")
 
@@ -265,7 +275,7 @@ def _ground_truth(folder: Path, note: dict[str, Any], split: str) -> Callable[[i
 
     @functools.cache
     def records() -> Any:
-        return tfds.builder_from_directory(folder / "depth" / VERSION).as_data_source(split)
+        return _records(folder, "depth", split)
 
     def ground_truth(index: int, kind: str) -> GroundTruth | None:
         if kind not in KINDS:
