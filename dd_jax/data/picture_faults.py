@@ -19,6 +19,9 @@ JPEG, PNG, JPEG_END = b"\xff\xd8", b"\x89PNG", b"\xff\xd9"
 DEFLATE = 1032
 """Largest ratio of PNG's compression; the pixels of a JPEG of one colour are fewer per byte."""
 
+UNJUDGED = 1 << 24
+"""Pixels up to which the size of other formats is plausible: a WebP of one colour has a few dozen bytes."""
+
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """By the type of colour."""
 
@@ -38,20 +41,20 @@ ROWS = 64
 def size_is_plausible(data: bytes) -> bool:
     """Whether an image's bytes can hold as many pixels as its head claims; True where the head cannot be read.
 
-    Decoders allocate what the head claims before they find out. No byte of a PNG gives more than :data:`DEFLATE` bytes.
+    Decoders allocate what the head claims before they find out.
     """
     if data.startswith(PNG):  # its head has a fixed place
         width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
         return height * -(-width * sum(data[24:25]) * PNG_CHANNELS.get(sum(data[25:26]), 1) // 8) <= DEFLATE * len(data)
-    width = height = 0
+    width, height, most = 0, 0, DEFLATE * len(data)
     if data.startswith(JPEG):
         with contextlib.suppress(ValueError):
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
     else:
         quiet = warnings.catch_warnings(action="ignore")
         with quiet, contextlib.suppress(Exception), PillowImage.open(io.BytesIO(data)) as image:
-            width, height = image.size
-    return width * height <= DEFLATE * len(data)
+            (width, height), most = image.size, max(most, UNJUDGED)
+    return width * height <= most
 
 
 def jpeg_damage(data: bytes) -> str:
