@@ -24,6 +24,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError
+from dd_jax.data import arrays
 from dd_jax.data.picture_faults import PictureLog
 from dd_jax.inference import preprocess
 from dd_jax.inference.api import Model, check_batch_size
@@ -209,11 +210,16 @@ class Records:
         if not self._known[place]:
             return None
         try:
-            with np.load(io.BytesIO(self._files[place].read_bytes()), allow_pickle=False) as arrays:
-                pose = arrays.get("pose")
-                return Prediction(arrays["inverse_depth"], pose, str(arrays["network"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            with zipfile.ZipFile(self._files[place]) as archive:
+                inverse_depth, network = (arrays.load_member(archive, name) for name in ("inverse_depth", "network"))
+                pose = arrays.load_member(archive, "pose") if "pose.npy" in archive.namelist() else None
+            sound = inverse_depth.ndim == 2 and (pose is None or pose.shape == (4, 4)) and str(network) in ("student", "teacher")
+            floats = [array for array in (inverse_depth, pose) if array is not None]
+            if not sound or any(array.dtype != np.float32 or not np.isfinite(array).all() for array in floats):
+                raise arrays.DamagedArray(self._files[place].name)
+        except Exception as error:  # of damaged archives
             raise ConfigError(f"{self._files[place]} is damaged: delete it, then run this again") from error
+        return Prediction(inverse_depth, pose, str(network))
 
     def write(self, place: int, prediction: Prediction) -> None:
         """Saves one for a later run."""
@@ -253,7 +259,7 @@ def check_output_folder(out: Path, about: dict[str, Any], ahead: int) -> None:
         files.replace(path, json.dumps(about, indent=2) + "\n")
         return
     try:
-        known = dict(json.loads(path.read_text()))
+        known = dict(files.read_json(path))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read, so the settings of the files in {out} are unknown: {remedy}") from error
     differing = [name for name in {**about, **known} if known.get(name) != about.get(name)]
@@ -267,7 +273,8 @@ def check_output_folder(out: Path, about: dict[str, Any], ahead: int) -> None:
 
 def _changed_after_last_file(out: Path, known: Any, now: list[str], ahead: int) -> bool:
     """Whether the input differs from the known one only where no file exists yet, as when a damaged frame was replaced."""
-    if not isinstance(known, list) or any((out / place).exists() for places in OF_ALL.values() for place in places):
+    named = isinstance(known, list) and all(isinstance(entry, str) for entry in known)
+    if not named or any((out / place).exists() for places in OF_ALL.values() for place in places):
         return False
     same = next((place for place, (a, b) in enumerate(zip(known, now)) if a != b), min(len(known), len(now)))
     written = {path.stem for path in out.glob("*/*")}

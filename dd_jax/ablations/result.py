@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ class Scores:
             raise ValueError(f"it must have the predictors {', '.join(PREDICTORS)} with all regions and drives")
         if not set(self.counts) <= set(REGIONS):
             raise ValueError(f"its regions must be of {', '.join(REGIONS)}")
+        errors = [error for by_region in self.abs_rel.values() for drives in by_region.values() for error in drives.values()]
+        counts = [count for drives in self.counts.values() for count in drives.values()]
+        if not all(type(count) is int and count > 0 for count in counts) or not all(map(_is_number, errors)):
+            raise ValueError("its errors must be finite numbers, and its counts positive")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 @dataclasses.dataclass
@@ -61,12 +70,24 @@ def read(file: Path) -> Result | None:
     if not file.is_file():
         return None
     try:
-        values = json.loads(file.read_text())
+        values = files.read_json(file)
         return Result(**values | {"config": from_dict(values["config"]), "scores": Scores(**values["scores"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{file} is damaged, or of a version with other fields: delete it and run again, which repeats the evaluation"
         ) from error
+
+
+def read_scores(file: Path) -> Scores:
+    """The scores that ``measure`` wrote.
+
+    Raises:
+      ConfigError: the file is absent or damaged.
+    """
+    try:
+        return Scores(**files.read_json(file))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file} is absent or damaged: run again, which repeats the evaluation") from error
 
 
 def write(file: Path, result: Result) -> None:

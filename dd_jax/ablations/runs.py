@@ -7,7 +7,6 @@ not repeated.
 import dataclasses
 import fcntl
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dd_jax.ablations import measure, result
-from dd_jax.ablations.result import Result, Scores, computed
+from dd_jax.ablations.result import Result, computed
 from dd_jax.checkpoints.run_folder import versions
 from dd_jax.config import Config, ConfigError
 from dd_jax.report import read_history
@@ -207,7 +206,7 @@ def collect_result(run: Run) -> Result:
         base=run.base,
         versions=versions(),
         step_seconds=round(run.config.data.batch_size / float(np.median(rates)), 4) if rates else None,
-        scores=Scores(**json.loads((run.folder / measure.FILE).read_text())),
+        scores=result.read_scores(run.folder / measure.FILE),
     )
 
 

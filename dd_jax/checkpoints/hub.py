@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dd_jax.config import ConfigError
 
-ADDRESS = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+ADDRESS = re.compile(r"hf:/{1,2}(?P<name>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>(?!.*\.\.)\w[\w./-]*))?")
+"""Each name begins with a letter or digit, so that none is a way to another folder of the cache."""
 
 
 def is_address(place: str | Path) -> bool:

@@ -171,7 +171,7 @@ def scores_of(folder: Path) -> model_card.Scores | None:
     if not path.is_file():
         return None
     try:
-        scores = json.loads(path.read_text())
+        scores = files.read_json(path)
         model_card.measured(scores)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is not the result of an evaluation ({error!r}): evaluate again, or delete it") from error
@@ -259,7 +259,7 @@ def _without_paths(config: Config) -> Config:
 
 def _read_about(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_text())
+        about = files.read_json(path)
         kinds = {"format": int, "step": int, "score": (float, int, type(None)), "versions": dict, "config": dict}
         wrong = [name for name, kind in kinds.items() if isinstance(about[name], bool) or not isinstance(about[name], kind)]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,18 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """Invalid input; the message says what is wrong and which flag to change."""
+    """Invalid input; the message says what is wrong and which flag to change.
+
+    It may quote what a damaged file holds, so it is made one line of text, of at most :data:`LONGEST_MESSAGE` characters.
+    """
+
+    def __init__(self, message: str):
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+        half = LONGEST_MESSAGE // 2 - 5
+        super().__init__(shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:half]} [...] {shown[-half:]}")
+
+
+LONGEST_MESSAGE = 4000
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from dd_jax.config import ConfigError
 
 log = logging.getLogger(__name__)
 
-WIDEST = 1 / 20
-"""Smallest focal length as a fraction of the width: 169 degrees. A smaller one was divided by the image size."""
+WIDEST, NARROWEST = 1 / 20, 1000
+"""Smallest and largest focal length, in sizes of the picture: 169 and 0.06 degrees. Smaller ones were divided by its size."""
 
 OFF_CENTRE = 0.08
 """Distance of a principal point from the centre, as a share of both width and height, beyond which its direction is judged."""
@@ -45,14 +46,20 @@ def check_intrinsics(fx: float, fy: float, cx: float, cy: float, size: tuple[flo
       ConfigError: a focal length that is not positive, or a fraction; a principal point outside the picture, or that of a
         picture of another size. The message begins with ``where``.
     """
-    height, width = size
+    height, width = map(float, size)
     if not (0 < fx < math.inf and 0 < fy < math.inf):
         raise ConfigError(f"{where}: focal lengths fx={fx:g} fy={fy:g} must be positive and finite: correct the intrinsics there")
-    if fx < WIDEST * width:
+    if not (fx < NARROWEST * width and fy < NARROWEST * height):
         raise ConfigError(
-            f"{where} has the focal length fx={fx:g} for frames that are {width:g} pixels wide, nearly 180 degrees: "
-            "give it in pixels of the frame, not as a fraction of its size"
+            f"{where}: focal lengths fx={fx:g} fy={fy:g} are {NARROWEST} times the size of the picture, {width:g} x {height:g}, "
+            "or more: correct the intrinsics there"
         )
+    for name, focal, size, extent in (("fx", fx, width, "wide"), ("fy", fy, height, "high")):
+        if focal < WIDEST * size:
+            raise ConfigError(
+                f"{where} has the focal length {name}={focal:g} for frames that are {size:g} pixels {extent}, nearly 180 "
+                "degrees: give it in pixels of the frame, not as a fraction of its size"
+            )
     x, y = (cx + 0.5) / width, (cy + 0.5) / height
     far = min(abs(x - 0.5), abs(y - 0.5)) > OFF_CENTRE
     if far and off_centre(cx, cy, (width, height)) < OFF_CENTRE:
@@ -86,9 +93,12 @@ def stretch(size: tuple[int, int], other: tuple[int, int]) -> float:
 def picture_size(images: Iterable[Path]) -> tuple[Path, tuple[int, int]] | None:
     """The first image whose header can be read, and its upright size (height, width); None if there is none."""
     for path in images:
-        with contextlib.suppress(OSError, SyntaxError, Image.DecompressionBombError), Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= FIRST_TURNED
-            return path, (image.width, image.height) if turned else (image.height, image.width)
+        with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):  # PIL raises anything for damaged files
+            with Image.open(path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= FIRST_TURNED
+                size = (image.width, image.height) if turned else (image.height, image.width)
+            if min(size) > 0:
+                return path, size
     return None
 
 

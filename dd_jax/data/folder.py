@@ -11,7 +11,6 @@ network). Frames are ordered by name (see ``runtime.file_order``); hidden files 
 ``[CLIP] NAME``; without them the last tenth of each clip is val and test.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data.frames import MISSING, FrameFile, FrameTable, Listing, first_readable, frame_file, intrinsics
 from dd_jax.data.splits import keep_once, read_lines, refuse_absent, refuse_outside, split_file
 from dd_jax.runtime.file_order import in_order
-from dd_jax.runtime.files import Folders
+from dd_jax.runtime.files import Folders, read_json
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CAMERA = "intrinsics.json"
@@ -170,9 +169,9 @@ def read_camera(path: Path, images: Sequence[Path], target: tuple[int, int]) -> 
       ConfigError: another kind of file, or one for images of other proportions.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path)
         width, height, fx, fy, cx, cy = (float(values[key]) for key in ("width", "height", "fx", "fy", "cx", "cy"))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{path} must hold the numbers width, height, fx, fy, cx, cy: {error!r}") from error
     image, actual = first_readable(images) or (images[0], (height, width))
     if not (width > 0 and height > 0) or abs(actual[1] * height / (actual[0] * width) - 1) > 0.01:

@@ -13,10 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Shaped, UInt8, UInt16
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dd_jax.config import ConfigError
-from dd_jax.data import masks, picture_faults
+from dd_jax.data import arrays, masks, picture_faults
 from dd_jax.data.camera_check import check_intrinsics
 from dd_jax.runtime.files import Found
 
@@ -244,14 +244,14 @@ def decode_depth(source: Path | bytes) -> UInt16[np.ndarray, "H W"]:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """Memory-mapped array of an ``.npy`` file, so that a header larger than the file is an error; never unpickled.
+    """:func:`dd_jax.data.arrays.load`.
 
     Raises:
-      UnreadableFrame: missing, damaged, truncated, or of objects, which would need unpickling.
+      UnreadableFrame: as there.
     """
     try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        return arrays.load(path)
+    except arrays.DamagedArray as error:
         raise UnreadableFrame(str(path)) from error
 
 
@@ -293,17 +293,17 @@ def _decode_labels(source: Path | bytes) -> Shaped[np.ndarray, "..."]:
     try:
         with Image.open(io.BytesIO(_complete(source))) as image:
             return np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL raises anything for damaged files: SyntaxError, ValueError, struct.error, ...
         raise UnreadableFrame(_name(source)) from error
 
 
 def _complete(source: Path | bytes) -> bytes:
-    """An image's bytes. Checks the end, because OpenCV silently fills the rest of a truncated file with grey."""
+    """An image's bytes. Checks the size, and the end, because OpenCV silently fills the rest of a truncated file with grey."""
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise UnreadableFrame(_name(source)) from error
-    whole = picture_faults.completed(data)
+    whole = picture_faults.completed(data) if picture_faults.size_is_plausible(data) else None
     if whole is None:
         raise UnreadableFrame(_name(source))
     return whole

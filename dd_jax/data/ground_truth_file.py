@@ -8,9 +8,7 @@
 import contextlib
 import functools
 import os
-import pickle
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,16 +18,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data import published_order
+from dd_jax.data import arrays, published_order
 from dd_jax.data.frames import Listing, same_proportions
 
 Depth = Float32[np.ndarray, "H W"]
-
-DAMAGE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""Errors of archives that are damaged, encrypted (RuntimeError) or compressed by an unknown method."""
-
-UNPICKLING = (pickle.UnpicklingError, ImportError, AttributeError, TypeError)
-"""Errors of unpickling objects that are not depth maps."""
 
 
 def export(listing: Listing, kind: str, out: Path, objects: bool = False) -> int:
@@ -92,7 +84,7 @@ def of_split(config: DataConfig, part: str, names: list[str], out_of_order: str)
     path = Path(config.ground_truth_file)
     members = _members(path)
     if "names" in members:
-        known = {str(name): index for index, name in enumerate(_load(path, "names"))}
+        known = {str(name): index for index, name in enumerate(_load(path, "names").reshape(-1))}
         if part == "test" and not any(name in known for name in names):
             raise ConfigError(f"{path} has none of the {len(names)} test frames, like {names[0]!r}: export that split's")
         return lambda index: _depth(path, f"depth_{known[names[index]]:06d}") if names[index] in known else None
@@ -145,30 +137,28 @@ def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
 
 
 def _members(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Names of the arrays in a file; for ``names`` and ``data`` also shape and type, read from their headers only."""
+    """Names of the arrays in a file; for ``names`` and ``data`` also shape and type, read from their heads only."""
     if not path.is_file():
         raise ConfigError(f"--config.data.ground_truth_file={os.fspath(path)!r} does not exist")
-    members = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                members[name.removesuffix(".npy")] = (), np.dtype(float)
+            members = {name.removesuffix(".npy"): ((), np.dtype(float)) for name in archive.namelist()}
             for name in {"names", "data"} & {*members}:
                 with archive.open(f"{name}.npy") as file:
-                    version = np.lib.format.read_magic(file)
-                    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                    shape, _, dtype = header(file)
-                    members[name] = shape, dtype
-    except DAMAGE as error:
+                    members[name] = arrays.head(file)
+    except Exception as error:  # damaged, encrypted, or compressed by an unknown method
         raise _damaged(path) from error
     return members
 
 
 def _load(path: Path, name: str, allow_pickle: bool = False) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=allow_pickle) as arrays:
-            return arrays[name]
-    except (*DAMAGE, *UNPICKLING) as error:
+        if allow_pickle:  # with the user's leave, see data.allow_pickle
+            with np.load(path, allow_pickle=True) as members:
+                return members[name]
+        with zipfile.ZipFile(path) as archive:
+            return arrays.load_member(archive, name)
+    except Exception as error:  # unpickling raises anything
         raise _damaged(path, name) from error
 
 
@@ -178,9 +168,12 @@ def _depth(path: Path, name: str) -> Depth:
 
 def _sound(depth: np.ndarray, path: Path, name: str) -> Depth:
     depth = np.asarray(depth)
-    if depth.ndim != 2 or depth.dtype.kind not in "fiu" or not np.isfinite(depth).all():
-        raise ConfigError(f"{path}: {name} is not a map of finite depths: write it again with scripts/export_ground_truth.py")
-    return depth.astype(np.float32)
+    if depth.ndim == 2 and depth.size and depth.dtype.kind in "fiu":
+        with np.errstate(over="ignore", invalid="ignore"):
+            depth = depth.astype(np.float32)
+        if np.isfinite(depth).all():
+            return depth
+    raise ConfigError(f"{path}: {name} is not a map of finite depths: write it again with scripts/export_ground_truth.py")
 
 
 def _damaged(path: Path, name: str = "") -> ConfigError:

@@ -1,13 +1,13 @@
 """Potentially dynamic objects in segmentation files: classes and file formats."""
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Shaped
 
 from dd_jax.config import ConfigError
+from dd_jax.runtime.files import read_json
 
 CLASSES = ("person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle")
 """Potentially dynamic classes by their Cityscapes names, which include COCO's."""
@@ -73,16 +73,16 @@ def object_segments(path: Path, stamp: int) -> dict[str, frozenset[int]]:
       ConfigError: not JSON, or not in COCO's format.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         names = {category["id"]: category["name"] for category in content.get("categories", ())}
         objects = {number for number, name in names.items() if name in CLASSES} if names else set(COCO_IDS)
         return {
-            annotation["file_name"]: frozenset(
-                int(segment["id"]) for segment in annotation["segments_info"] if segment["category_id"] in objects
+            str(annotation["file_name"]): frozenset(
+                np.int64(segment["id"]).item() for segment in annotation["segments_info"] if segment["category_id"] in objects
             )
             for annotation in content["annotations"]
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ConfigError(
             f"{path} is not in COCO's panoptic format, annotations with file_name and segments_info (id, category_id): {error!r}"
         ) from error

@@ -1,16 +1,29 @@
 """What decoders deliver without complaint: pictures of damaged JPEG files, and pictures that are blank, dark or repeated."""
 
+import contextlib
 import hashlib
+import io
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
+from PIL import Image as PillowImage
 
 Image = UInt8[np.ndarray, "H W 3"]
 
 JPEG, PNG, JPEG_END = b"\xff\xd8", b"\x89PNG", b"\xff\xd9"
+
+DEFLATE = 1032
+"""Largest ratio of PNG's compression; the pixels of a JPEG of one colour are fewer per byte."""
+
+UNJUDGED = 1 << 24
+"""Pixels up to which the size of other formats is plausible: a WebP of one colour has a few dozen bytes."""
+
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By the type of colour."""
 
 FLAT = 4
 """Largest difference of values in a picture of a single colour, which lossy compression may leave."""
@@ -23,6 +36,25 @@ EQUAL = (0.5, 24)
 
 ROWS = 64
 """Blank and repeated pictures are told by about so many of their rows, and as densely spaced columns."""
+
+
+def size_is_plausible(data: bytes) -> bool:
+    """Whether an image's bytes can hold as many pixels as its head claims; True where the head cannot be read.
+
+    Decoders allocate what the head claims before they find out.
+    """
+    if data.startswith(PNG):  # its head has a fixed place
+        width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+        return height * -(-width * sum(data[24:25]) * PNG_CHANNELS.get(sum(data[25:26]), 1) // 8) <= DEFLATE * len(data)
+    width, height, most = 0, 0, DEFLATE * len(data)
+    if data.startswith(JPEG):
+        with contextlib.suppress(ValueError):
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    else:
+        quiet = warnings.catch_warnings(action="ignore")
+        with quiet, contextlib.suppress(Exception), PillowImage.open(io.BytesIO(data)) as image:
+            (width, height), most = image.size, max(most, UNJUDGED)
+    return width * height <= most
 
 
 def jpeg_damage(data: bytes) -> str:
@@ -39,13 +71,23 @@ def jpeg_damage(data: bytes) -> str:
 
 def completed(data: bytes) -> bytes | None:
     """An image's bytes, with a JPEG's end mark where that stands before other data or is all that is missing; None: cut off."""
-    tail = data[-1024:]
-    if data.startswith(PNG) and b"IEND" not in tail:
+    if data.startswith(PNG) and not _has_all_chunks(data):
         return None
-    if data.startswith(JPEG) and JPEG_END not in tail:
+    if data.startswith(JPEG) and JPEG_END not in data[-1024:]:
         data += JPEG_END
         return None if jpeg_damage(data) else data
     return data or None
+
+
+def _has_all_chunks(data: bytes) -> bool:
+    """Whether a PNG holds the chunks whose lengths it states, up to the last; OpenCV allocates a chunk before it reads it."""
+    place = 8
+    while place + 12 <= len(data):
+        kind, end = data[place + 4 : place + 8], place + 12 + int.from_bytes(data[place : place + 4])
+        if kind == b"IEND":
+            return end <= len(data)
+        place = end
+    return False
 
 
 def brightest(image: Image) -> int:

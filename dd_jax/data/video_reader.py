@@ -30,6 +30,9 @@ NO_TIME = -1 << 63
 """Sorts packets without a time stamp before all others."""
 
 
+PLAYLISTS = ("hls", "concat", "dash", "imf", "sdp")
+"""FFmpeg's names of formats that hold the names of other files."""
+
 VARYING = 1.5
 """A rate varies if an interval between frames is this many times longer or shorter than the median one."""
 
@@ -52,7 +55,11 @@ def opened(path: Path) -> av.container.InputContainer:
       ConfigError: the file is not a video, or there is no decoder for it.
     """
     with contextlib.suppress(av.FFmpegError), reports() as lines:
-        container = av.open(str(path.absolute()))  # a relative path with a colon would be read as a URL
+        # A relative path with a colon would be read as a URL; a playlist leads to other files, in a network if that is allowed.
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        if container.format.name in PLAYLISTS:
+            container.close()
+            raise ConfigError(f"{path} is a list of other files, not a video: give one of those")
         stream = container.streams.best("video")
         if stream is not None and stream.codec_context is not None:
             return container

@@ -1,18 +1,22 @@
 """True motion of the camera: ``poses.txt`` of rendered drives, GPS and IMU of KITTI raw, poses of KITTI odometry."""
 
 import functools
+import warnings
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float64
 
 from dd_jax.config import ConfigError, DataConfig
-from dd_jax.data.kitti.calibration import AGAIN, read_calibration
+from dd_jax.data.kitti.calibration import AGAIN, is_rotation, read_calibration
 from dd_jax.data.kitti.odometry import sequence_folder
 from dd_jax.data.splits import SIDES
 
 EARTH = 6378137.0
 """Radius in metres, as in KITTI's development kit."""
+
+POSITION = (89.0, 180.0, 1e5, 7.0, 7.0, 7.0)
+"""Largest absolute values in a file of ``oxts``; the projection ends at the poles."""
 
 Pose = Float64[np.ndarray, "4 4"]
 
@@ -56,7 +60,7 @@ class TruePoses:
         if not measured or not all(path.is_file() for path in calibration):
             return {}
         T_imu_from_camera = np.linalg.inv(T_camera_from_imu(*calibration, camera))
-        poses = T_world_from_imu(np.stack([_numbers(path)[0, :6] for path in measured]))
+        poses = T_world_from_imu(np.stack([read_position(path) for path in measured]))
         return {int(path.stem): pose @ T_imu_from_camera for path, pose in zip(measured, poses)}
 
 
@@ -64,14 +68,28 @@ def read_poses(path: Path) -> Float64[np.ndarray, "n 4 4"]:
     """KITTI's odometry format, the upper three rows of each pose on a line.
 
     Raises:
-      ConfigError: a line has not 12 finite numbers.
+      ConfigError: a line has not 12 finite numbers, or not those of a pose.
     """
     rows = _numbers(path)
     if rows.shape[1] != 12:
         raise ConfigError(f"{path} has {rows.shape[1]} numbers per line, but a pose has 12: {AGAIN}")
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3] = rows.reshape(-1, 3, 4)
+    if not (np.abs(rows) < EARTH).all() or not is_rotation(poses[:, :3, :3]):
+        raise ConfigError(f"{path} has a line that is not the upper rows of a pose, a rotation and a translation: {AGAIN}")
     return poses
+
+
+def read_position(path: Path) -> Float64[np.ndarray, "6"]:
+    """Latitude and longitude in degrees, altitude in metres, roll, pitch and yaw in radians, from a file of ``oxts``.
+
+    Raises:
+      ConfigError: other values.
+    """
+    values = _numbers(path)[0, :6]
+    if values.size < 6 or not (np.abs(values) <= POSITION).all():
+        raise ConfigError(f"{path} does not begin with latitude, longitude, altitude, roll, pitch and yaw: {AGAIN}")
+    return values
 
 
 def T_camera_from_imu(cam_to_cam: Path, velo_to_cam: Path, imu_to_velo: Path, camera: int) -> Pose:
@@ -124,7 +142,8 @@ def _rigid(rotation: Float[np.ndarray, "..."], translation: Float[np.ndarray, "3
 
 def _numbers(path: Path) -> Float64[np.ndarray, "n m"]:
     try:
-        values = np.loadtxt(path, ndmin=2)
+        with warnings.catch_warnings(action="ignore"):  # of a file without numbers, which is refused below
+            values = np.loadtxt(path, ndmin=2)
     except ValueError as error:
         raise ConfigError(f"{path} is not a table of numbers ({error}): {AGAIN}") from error
     if not values.size or not np.isfinite(values).all():

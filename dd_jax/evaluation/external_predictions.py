@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32
 
 from dd_jax.config import ConfigError, EvalConfig
 from dd_jax.data import published_order
-from dd_jax.data.frames import GroundTruth, same_proportions
+from dd_jax.data.frames import GroundTruth, UnreadableFrame, load_array, same_proportions
 from dd_jax.data.kitti.raw import read_annotated
 from dd_jax.evaluation import crops, metrics
 
@@ -114,15 +114,10 @@ def _read(path: Path) -> np.ndarray:
 
 def _load(path: Path) -> np.ndarray:
     """A memory-mapped array; never unpickled."""
-    problem = f"{path} is not a complete array of numbers: objects are not unpickled, archives not opened"
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(problem) from error
-    if not isinstance(values, np.ndarray):
-        values.close()
-        raise ConfigError(problem)
-    return values
+        return load_array(path)
+    except UnreadableFrame as error:
+        raise ConfigError(f"{path} is not a complete array of numbers: objects are not unpickled, archives not opened") from error
 
 
 def _checked(values: np.ndarray, kind: str, where: str) -> Float32[np.ndarray, "h w"]:

@@ -153,13 +153,13 @@ def load_onnx(path: str | Path) -> Run:
 
     path = Path(path)
     data = _read(path)
+    kinds = {"tensor(float)": "float32", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
     try:
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        ports = {port.name: Port(tuple(map(int, port.shape[1:])), kinds[port.type], "", "") for port in session.get_inputs()}
+        names = [port.name for port in session.get_outputs()]
     except Exception as error:  # onnxruntime has its own exception types
         raise ConfigError(f"{path} is cut off or not an ONNX file of scripts/export.py: copy or export it again") from error
-    kinds = {"tensor(float)": "float32", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
-    ports = {port.name: Port(tuple(port.shape[1:]), kinds[port.type], "", "") for port in session.get_inputs()}
-    names = [port.name for port in session.get_outputs()]
 
     def run(**inputs: np.ndarray) -> dict[str, np.ndarray]:
         check_inputs(inputs, ports)
@@ -297,7 +297,7 @@ def _signature(restored: Restored, out: Path, new: set[str]) -> dict[str, Any]:
 def _listed(folder: Path, digest: str | None = None) -> dict[str, Any]:
     """The files that a folder's signature describes; with ``digest``, only if they are of that model."""
     try:
-        signature = json.loads((folder / SIGNATURE).read_text())
+        signature = files.read_json(folder / SIGNATURE)
         known = signature["system"]["digest"], dict(signature["artifacts"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -206,7 +206,10 @@ def speeds_of(source: Source) -> list[float | None]:
 
 def _speed(path: Path) -> float | None:
     try:
-        return float(path.read_text().split()[FORWARD_SPEED]) if path.is_file() else None
+        speed = float(path.read_text().split()[FORWARD_SPEED]) if path.is_file() else None
+        if speed is not None and not abs(speed) < FASTEST:
+            raise ValueError(f"{speed} m/s")
+        return speed
     except (OSError, ValueError, IndexError) as error:
         raise ConfigError(f"{path} has no speed in column {FORWARD_SPEED + 1}: remove it, or give --speed in m/s") from error
 

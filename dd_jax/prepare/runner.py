@@ -114,7 +114,7 @@ def note_origin(note: Path, origin: dict) -> None:
       ConfigError: the note of an earlier run has other settings.
     """
     try:
-        known = json.loads(note.read_text()) if note.is_file() else origin
+        known = files.read_json(note) if note.is_file() else origin
     except ValueError:
         known = None
     if known != origin:

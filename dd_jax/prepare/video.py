@@ -28,6 +28,8 @@ MIN_MOTION = 0.001
 SETTINGS, JOURNAL = "video.json", "frames.csv"
 KEPT, STATIC, REPEATED, BLANK = "kept", "static", "repeated", "blank"
 UNREADABLE, RESIZED, DELETED = "unreadable", "resized", "deleted"
+OUTCOMES = (KEPT, STATIC, REPEATED, BLANK, UNREADABLE, RESIZED)
+"""In a journal."""
 
 FOUND = {"rate": float, "width": int, "height": int, "camera": str, "reported": str, "missing": int}
 """Fields of "found" in the ``video.json`` of a finished extraction."""
@@ -150,7 +152,7 @@ def read_journal(folder: Path) -> list[Row]:
     try:
         text = path.read_text() if path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
-        return [
+        rows = [
             Row(
                 int(row["frame"]),
                 row["outcome"],
@@ -159,8 +161,11 @@ def read_journal(folder: Path) -> list[Row]:
             )
             for row in csv.DictReader(io.StringIO(whole), strict=True)
         ]
+        if not all(row.frame >= 0 and row.outcome in OUTCOMES for row in rows):
+            raise ValueError("an unknown outcome")
+        return rows
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ConfigError(f"{path} is damaged ({error!r}): {REMEDY}") from error
+        raise ConfigError(f"{path} is damaged ({error}): {REMEDY}") from error
 
 
 def _known(folder: Path, settings: dict) -> dict | None:
@@ -172,7 +177,7 @@ def _known(folder: Path, settings: dict) -> dict | None:
     if not folder.is_dir() or all(path.name.endswith(files.PARTIAL) for path in folder.iterdir()):
         return None
     try:
-        known = json.loads((folder / SETTINGS).read_text())
+        known = files.read_json(folder / SETTINGS)
         differing = [f"{name} {known.get(name)} instead of {value}" for name, value in settings.items() if known[name] != value]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{folder} already holds other files than extracted frames: {REMEDY}") from error

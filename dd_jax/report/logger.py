@@ -15,10 +15,14 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from tqdm import tqdm
 
+from dd_jax.runtime.files import parse_json
+
 SPEEDS = ("images_per_second", "host_share")
 
 LINE = "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 """tqdm's format of a line in a log file: elapsed and remaining time, metrics."""
+
+NOT_FINITE = ("nan", "inf", "-inf")
 
 HISTORY = "metrics.jsonl"
 
@@ -180,15 +184,25 @@ def postfix(metrics: Mapping[str, int | float]) -> str:
 
 
 def read_history(workdir: str | Path) -> list[dict[str, Any]]:
-    """All records of a run's ``metrics.jsonl``; empty if there is none. An incomplete last line is ignored."""
+    """The records of a run's ``metrics.jsonl``, up to one that is incomplete or damaged; empty if there is no file."""
     path = Path(workdir) / HISTORY
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = parse_json(line)
+        except ValueError:
             break
+        if not _is_record(record):
+            break
+        records.append(record)
     return records
+
+
+def _is_record(record: Any) -> bool:
+    """Whether this is what :meth:`Logger._write` writes: numbers, and those that JSON does not have as text."""
+    if not isinstance(record, dict) or type(record.get("step")) is not int or record.get("kind") not in ("train", "val"):
+        return False
+    return all(type(value) in (int, float) or value in NOT_FINITE for name, value in record.items() if name != "kind")
 
 
 def truncate_history(path: Path, step: int) -> None:

@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import functools
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PARTIAL = ".partial"
 
@@ -19,6 +21,30 @@ def replace(path: Path, data: bytes | str) -> None:
     partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.write_bytes(data.encode() if isinstance(data, str) else data)
     partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not JSON.
+    """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The value of a JSON document.
+
+    Raises:
+      ValueError: it is not JSON, or nested too deeply for Python's parser, which raises RecursionError.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
+    except UnicodeDecodeError as error:  # whose representation contains the whole document
+        raise ValueError("it is not text") from error
 
 
 class Folders:

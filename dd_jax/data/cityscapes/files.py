@@ -13,11 +13,9 @@ Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", 
 
 import dataclasses
 import functools
-import json
 import math
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from jaxtyping import Float32
 from dd_jax.config import ConfigError
 from dd_jax.data.camera_check import RESIZED, check_intrinsics, off_centre, picture_size, stretch
 from dd_jax.data.frames import intrinsics
-from dd_jax.runtime.files import Folders
+from dd_jax.runtime.files import Folders, parse_json, read_json
 
 STEP = 2
 """Every second frame of the 17 Hz recording, close to KITTI's 10 Hz: the published step, which ``data.frame_step`` multiplies."""
@@ -70,7 +68,7 @@ class Tree:
         for path in archives:
             try:
                 archive = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as error:
+            except Exception as error:  # of damaged archives, and of features that Python does not read
                 self.close()
                 raise ConfigError(f"{path} is not a complete zip archive ({error}): download it again or remove it") from error
             self._archives.append(archive)
@@ -107,8 +105,8 @@ class Tree:
             raise FileNotFoundError(path)
         try:
             return archive.read(path)
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise OSError(str(error)) from error
+        except Exception as error:  # as above
+            raise OSError(f"{path} cannot be read from its archive ({type(error).__name__})") from error
 
 
 def frame_numbers(names: Iterable[str], city: str, ending: str) -> Numbers:
@@ -145,8 +143,8 @@ def read_note(folder: Path) -> dict[str, Any]:
     """
     note = folder / NOTE
     try:
-        return dict(json.loads(note.read_bytes())) if note.is_file() else {}
-    except (ValueError, TypeError, RecursionError) as error:
+        return dict(read_json(note)) if note.is_file() else {}
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{note} cannot be read: remove {folder} and make the triplets again") from error
 
 
@@ -259,10 +257,10 @@ class Cameras:
     def _parse(self, name: str) -> Camera:
         path = self._tree.root / name
         try:
-            values = json.loads(self._tree.read(name))
+            values = parse_json(self._tree.read(name))
             fx, fy, u0, v0 = (float(values["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0"))
             baseline = float(values.get("extrinsic", {}).get("baseline", math.nan))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ConfigError(f"{path} has no intrinsic fx, fy, u0, v0: unpack Cityscapes' camera archive again") from error
         if not all(map(math.isfinite, (fx, fy, u0, v0))):
             raise ConfigError(f"{path}: intrinsic fx={fx:g} fy={fy:g} u0={u0:g} v0={v0:g} must be finite numbers")

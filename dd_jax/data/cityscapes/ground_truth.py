@@ -4,7 +4,6 @@ import logging
 import math
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
@@ -73,13 +72,18 @@ def _read_depth(path: Path) -> Float32[np.ndarray, "H W"]:
         raise ConfigError(f"{path} is damaged or holds objects, which are not unpickled: download it again") from error
     if depth.ndim != 2 or depth.dtype.kind != "f":
         raise ConfigError(f"{path} holds {depth.dtype} values of shape {list(depth.shape)}, not a depth map: download it again")
-    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        depth = np.asarray(depth, np.float32)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0)
 
 
 def _depth_from_disparity(path: Path, focal_baseline: float) -> Float32[np.ndarray, "H W"]:
     """Depth in metres from Cityscapes' 16-bit values p: disparity is (p - 1) / 256 pixels, p = 0 is none."""
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16 or values.ndim != 2:
-        raise ConfigError(f"{path} is not a 16-bit grey PNG: unpack Cityscapes' disparity archive again")
+    try:
+        values = frames.decode_depth(path)
+    except frames.UnreadableFrame as error:
+        raise ConfigError(
+            f"{error} is not a 16-bit grey PNG, or is incomplete: unpack Cityscapes' disparity archive again"
+        ) from error
     disparity = (values.astype(np.float64) - 1) / 256
     return np.where(disparity > 0, focal_baseline / np.maximum(disparity, 1 / 256), 0).astype(np.float32)

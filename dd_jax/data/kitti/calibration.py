@@ -19,6 +19,9 @@ CALIBRATION = "calib_cam_to_cam.txt"
 LARGEST = 10_000
 """Maximum image width and height in pixels; KITTI's images are 1,242 wide."""
 
+LARGEST_VALUE = 1e6
+"""Of all values of a calibration that are used."""
+
 AGAIN = "unpack KITTI's archive of it again"
 """Remedy for a damaged file, in messages."""
 
@@ -37,10 +40,11 @@ def parse_calibration(text: str) -> dict[str, Float[np.ndarray, " n"] | str]:
 
 
 def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " n"] | str]:
-    """A calibration file; ``sizes`` are the required keys and their counts of finite numbers.
+    """A calibration file; ``sizes`` are the required keys and their counts of finite numbers: 9 is a rotation, 12 a projection.
 
     Raises:
-      ConfigError: the file or a value is absent, or a value has another count, is not finite, or is not an image size.
+      ConfigError: the file or a value is absent, or a value has another count, is not finite, or is not an image size, a
+        rotation, or the projection of a rectified camera.
     """
     if not path.is_file():
         raise ConfigError(
@@ -54,7 +58,23 @@ def read_calibration(path: Path, **sizes: int) -> dict[str, Float[np.ndarray, " 
             raise ConfigError(f"{path}: {key} must be {size} finite numbers: {AGAIN}")
         if key.startswith("S_rect") and not ((value >= 1) & (value <= LARGEST)).all():
             raise ConfigError(f"{path}: {key} must be a width and a height between 1 and {LARGEST} pixels: {AGAIN}")
+        if not (np.abs(value) < LARGEST_VALUE).all():
+            raise ConfigError(f"{path}: {key} has a value beyond {LARGEST_VALUE:g}: {AGAIN}")
+        if size == 9 and not is_rotation(value.reshape(3, 3)):
+            raise ConfigError(f"{path}: {key} must be a rotation: {AGAIN}")
+        if size == 12 and not _is_projection(value.reshape(3, 4)):
+            raise ConfigError(f"{path}: {key} must be the projection of a rectified camera, fx 0 cx x 0 fy cy y 0 0 1 z: {AGAIN}")
     return values
+
+
+def is_rotation(R: Float[np.ndarray, "*n 3 3"]) -> bool:
+    """Whether the columns are orthonormal and right-handed, to a hundredth."""
+    return bool(np.allclose(np.swapaxes(R, -1, -2) @ R, np.eye(3), rtol=0, atol=0.01) and (np.linalg.det(R) > 0).all())
+
+
+def _is_projection(P: Float[np.ndarray, "3 4"]) -> bool:
+    K = P[:, :3]
+    return bool(K[0, 0] and K[1, 1] and K[2, 2] == 1 and not K[[0, 1, 2, 2], [1, 0, 0, 1]].any())
 
 
 def drive_camera(path: Path, camera: int, images: Iterable[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:

@@ -51,7 +51,7 @@ def depth_map(
     points = points[points[:, 0] >= 0]
     homogeneous = np.column_stack([points[:, :3], np.ones(len(points))])
     x, y, z = projection @ homogeneous.T
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         u, v = np.round(x / z) - 1, np.round(y / z) - 1
     inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)
     pixels = (v[inside] * width + u[inside]).astype(int)

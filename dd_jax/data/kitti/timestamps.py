@@ -9,6 +9,9 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+LATEST = 10**12
+"""Seconds; far beyond all calendars."""
+
 RATE = 10
 """Frames per second of KITTI's cameras, nearly."""
 
@@ -44,8 +47,12 @@ def _fitting(times: list[Decimal], numbers: list[int]) -> list[Decimal]:
 
 def _seconds(line: str) -> Decimal:
     """Of ``2011-09-26 13:02:25.964389445``, or of a number."""
-    if ":" not in line:
-        return Decimal(line.strip())
-    day, clock = line.split()
+    day, clock = 0, f"0:0:{line.strip()}"
+    if ":" in line:
+        date, clock = line.split()
+        day = datetime.date.fromisoformat(date).toordinal()
     hours, minutes, seconds = clock.split(":")
-    return 3600 * (24 * Decimal(datetime.date.fromisoformat(day).toordinal()) + int(hours)) + 60 * int(minutes) + Decimal(seconds)
+    found = 3600 * (24 * Decimal(day) + int(hours)) + 60 * int(minutes) + Decimal(seconds)
+    if not abs(found) < LATEST:
+        raise ValueError(f"{found:.3e} seconds are no time")
+    return found

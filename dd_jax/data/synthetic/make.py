@@ -14,6 +14,7 @@ from dd_jax.config import ConfigError
 from dd_jax.data.synthetic import calibration
 from dd_jax.data.synthetic.ego import MANEUVERS
 from dd_jax.data.synthetic.writer import VERSION, Recipe, is_complete, write_drive
+from dd_jax.runtime.files import read_json
 
 SPLITS = ("train", "val", "test")
 _FIRST_NUMBER = {"train": 9001, "val": 9501, "test": 9801}  # drive numbers that KITTI does not use
@@ -95,7 +96,7 @@ def make(
         lines = [f"{d.folder} {t} l\n" for d in drives if d.split == split for t in range(1, d.frames - 1)]
         (root / "splits").mkdir(exist_ok=True)
         _replace(root / "splits" / f"{split}_files.txt", "".join(lines))
-    statistics = {d.name: json.loads((root / d.folder / "drive.json").read_text())["statistics"] for d in drives}
+    statistics = {d.name: read_json(root / d.folder / "drive.json")["statistics"] for d in drives}
     info = {**identity, "complete": True, "drives": statistics}
     _replace(root / _INFO, json.dumps(info, indent=1))
     return info
@@ -124,7 +125,7 @@ def _one_thread() -> None:
 
 def _read_info(root: pathlib.Path) -> dict | None:
     try:
-        return json.loads((root / _INFO).read_text())
+        return read_json(root / _INFO)
     except FileNotFoundError:
         return None
     except ValueError as error:

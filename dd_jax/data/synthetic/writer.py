@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, UInt16
 
 from dd_jax.data.synthetic import calibration, lidar, world
 from dd_jax.data.synthetic.render import Frame, Renderer
+from dd_jax.runtime.files import read_json
 
 VERSION = 2
 """Increased whenever the same recipe gives other files."""
@@ -39,7 +40,7 @@ class Recipe:
 def is_complete(root: pathlib.Path, recipe: Recipe) -> bool:
     """Whether exactly this drive exists under ``root``."""
     try:
-        return json.loads((root / recipe.folder / "drive.json").read_text())["recipe"] == _plain(recipe)
+        return read_json(root / recipe.folder / "drive.json")["recipe"] == _plain(recipe)
     except (OSError, ValueError, KeyError):
         return False
 

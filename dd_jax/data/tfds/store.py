@@ -6,7 +6,6 @@ works for any training size. ``STORE/NAME/store.json`` holds its settings and th
 
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ from jaxtyping import Bool, Float32, Int, UInt8, UInt16
 from dd_jax.config import ConfigError, DataConfig
 from dd_jax.data import frames, published_order
 from dd_jax.data.frames import DecodedFrame, FrameFile, GroundTruth, Listing, UnreadableFrame
-from dd_jax.data.tfds.builders import BUILDERS, KINDS, VERSION
+from dd_jax.data.splits import refuse_outside
+from dd_jax.data.tfds.builders import BUILDERS, KINDS, VERSION, features_of
+from dd_jax.runtime.files import read_json, stamp_of
 
 NOTE = "store.json"
 ENCODED = {name: tfds.decode.SkipDecoding() for name in ("image", "mask", "prior")}
@@ -26,6 +27,9 @@ CHUNK = 4096
 
 SINGLE_PIXEL = bytes((0, 0, 0, 1)) * 2
 """Width and height in the header of a PNG of one pixel."""
+
+LARGEST = 100_000
+"""Of the height and width of images."""
 
 KEYS = {"fingerprint", "settings", "shards", "splits", "unreadable"}
 SETTINGS = {"size", "reference", "depth", "source", "resize", "intrinsics", "masks", "priors"}
@@ -46,20 +50,23 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
     if split not in note["splits"]:
         raise ConfigError(f"{folder} has no {split} split, only {', '.join(note['splits'])}: build it with --splits")
     with damage_as_config_error(folder):
-        records = tfds.builder_from_directory(folder / "triplets" / VERSION).as_data_source(split)
+        records = _records(folder, "triplets", split)
         samples = [sample for at in range(0, len(records), CHUNK) for sample in records.__getitems__(_upto(at, len(records)))]
-    positions = np.array([sample["frames"] for sample in samples], np.int64)
+        positions = np.array([sample["frames"] for sample in samples], np.int64)
+        K = np.stack([sample["K"] for sample in samples])
+        names = [sample["name"].decode() for sample in samples]
+        if positions.shape[1:] != (3,) or K.shape[1:] != (3, 3) or not np.isfinite(K).all():
+            raise ValueError("its samples are not triplets of frames with a camera")
     used, inverse = np.unique(positions[positions >= 0], return_inverse=True)
     triplets = np.full(positions.shape, frames.MISSING, np.int32)
     triplets[positions >= 0] = inverse
     stored = StoredFrames(folder, note, used, config)
-    names = [sample["name"].decode() for sample in samples]
     named = note["source"] == "cityscapes" or note.get("split", config.split) != ""
     listing = Listing(
         root=folder,
         files=[_file(note, position, config.priors == "files") for position in used.tolist()],
         triplets=triplets,
-        K=_cameras(np.stack([sample["K"] for sample in samples]), note, (config.height, config.width)),
+        K=_cameras(K, note, (config.height, config.width)),
         names=names,
         ground_truth=_ground_truth(folder, note, split),
         stored=stored.decode,
@@ -67,6 +74,14 @@ def open_store(config: DataConfig, split: str) -> tuple[Listing, "StoredFrames"]
         out_of_order=published_order.other_order(names) if named else "",
     )
     return listing, stored
+
+
+def _records(folder: Path, config: str, split: str, **options: Any) -> Any:
+    """The records of a split of one of the store's configs, with the fields that it must have."""
+    builder = tfds.builder_from_directory(folder / config / VERSION)
+    if {*builder.info.features} != {*features_of(config)}:
+        raise ValueError(f"its {config} have other fields")
+    return builder.as_data_source(split, **options)
 
 
 def _upto(start: int, total: int) -> list[int]:
@@ -79,8 +94,7 @@ class StoredFrames:
     def __init__(self, folder: Path, note: dict[str, Any], positions: Int[np.ndarray, " n"], config: DataConfig):
         self._folder, self._positions = folder, positions
         with damage_as_config_error(folder):
-            builder = tfds.builder_from_directory(folder / "frames" / VERSION)
-            self._records = builder.as_data_source("frames", decoders=ENCODED)
+            self._records = _records(folder, "frames", "frames", decoders=ENCODED)
         self.size = None if note["size"] is None else tuple(note["size"])  # None: the source's sizes
         self.readable: Bool[np.ndarray, " n"] = ~np.isin(positions, note["unreadable"])
         self._masks, self._priors = config.masks == "files", config.priors == "files"
@@ -156,22 +170,46 @@ def read_note(folder: Path) -> dict[str, Any]:
       ConfigError: it cannot be read.
     """
     try:
-        note = json.loads((folder / NOTE).read_text())
+        note = read_json(folder / NOTE)
         missing = (KEYS - {*note}) or (SETTINGS - {*note["settings"]})
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
-        if not all(isinstance(note[key], dict) for key in ("settings", "shards", "splits")):
-            raise ValueError("settings, shards and splits must be objects")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        _check_types(note)
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{folder / NOTE} cannot be read ({error}): build the store again") from error
     return note
+
+
+def _check_types(note: dict[str, Any]) -> None:
+    """Raises ValueError or TypeError unless the values have the types of those that ``prepare.tfds_store`` writes."""
+    settings, shards = note["settings"], note["shards"]
+    if not all(isinstance(value, dict) for value in (settings, shards, note["splits"])):
+        raise ValueError("settings, shards and splits must be objects")
+    int(note["fingerprint"][:12], 16)
+    for name, size in shards.items():
+        refuse_outside(name, "shards")
+        if type(size) is not int:
+            raise ValueError(f"{name} must have a size in bytes")
+    sizes = [settings["reference"], *([] if settings["size"] is None else [settings["size"]])]
+    if any(len(size) != 2 or not all(type(side) is int and 0 < side < LARGEST for side in size) for size in sizes):
+        raise ValueError("size and reference must be height and width")
+    if not all(isinstance(settings[name], str) for name in SETTINGS - {"size", "reference", "depth"}):
+        raise ValueError("settings must be text")
+    lists = {
+        "unreadable": (note["unreadable"], int),
+        "depth": (settings["depth"], str),
+        "misfits": (note.get("misfits", []), str),
+    }
+    for name, (values, kind) in lists.items():
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise ValueError(f"{name} must be a list of {kind.__name__}")
 
 
 def check_shards(folder: Path, note: dict[str, Any]) -> None:
     """Raises ConfigError if a shard is absent or has another size than when it was written."""
     for name, size in note["shards"].items():
         path = folder / name
-        found = path.stat().st_size if path.is_file() else 0
+        found, _ = stamp_of(path)
         if found != size:
             raise ConfigError(f"the shard {path} has {found} instead of {size} bytes: copy the store again, or build it again")
 
@@ -206,7 +244,7 @@ def damage_as_config_error(folder: Path) -> Iterator[None]:
     """Converts the libraries' exceptions about a damaged store to ConfigError."""
     try:
         yield
-    except (RuntimeError, OSError, ValueError, IndexError, KeyError) as error:
+    except Exception as error:  # ParseError of Protocol Buffers, errors of ArrayRecord, ...
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ConfigError(f"the store {folder} is damaged ({reason}): copy it again, or build it again") from error
 
@@ -237,7 +275,7 @@ def _ground_truth(folder: Path, note: dict[str, Any], split: str) -> Callable[[i
 
     @functools.cache
     def records() -> Any:
-        return tfds.builder_from_directory(folder / "depth" / VERSION).as_data_source(split)
+        return _records(folder, "depth", split)
 
     def ground_truth(index: int, kind: str) -> GroundTruth | None:
         if kind not in KINDS:
