@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import light_run
 import numpy as np
 import tiny
 
@@ -26,7 +27,7 @@ STEPS = 6
 """Of a run: saved every two, validated after four and at the end."""
 
 WHOLE, LIGHT = "scripts/train.py", "tests/light_run.py"
-"""The script, and the same with a step of few operations in place of the networks."""
+"""The script, and the same with a few arrays in place of the networks."""
 
 PATIENCE = 240
 """Seconds after which a process counts as hanging; a whole run takes 15 on an idle core."""
@@ -83,10 +84,10 @@ class Run:
         return self.log.read_text(errors="replace")
 
     def until(self, pattern: str) -> "Run":
-        """Waits until it has written this."""
+        """Waits until it has written this, or ended."""
         deadline = time.monotonic() + PATIENCE
-        while not re.search(pattern, self.text):
-            assert self.process.poll() is None and time.monotonic() < deadline, self.text
+        while not re.search(pattern, self.text) and self.process.poll() is None:
+            assert time.monotonic() < deadline, self.text
             time.sleep(0.02)
         return self
 
@@ -146,9 +147,9 @@ class Result:
     records: list[dict[str, Any]]
 
 
-def result(workdir: Path, settings: Config) -> Result:
+def result(workdir: Path, script: str = LIGHT) -> Result:
     """Reads the newest checkpoint and the records, of which speeds are left out; each step must have one."""
-    restored = run_folder.restore(workdir, create_state(settings))
+    restored = run_folder.restore(workdir, light_run.create_state() if script == LIGHT else create_state(config(workdir)))
     state = jax.tree.map(np.asarray, restored.state)
     return Result(restored.step, state, restored.data, restored.score, records(workdir))
 

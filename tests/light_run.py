@@ -1,4 +1,4 @@
-"""scripts/train.py with a step of few operations in place of the networks: a run takes seconds.
+"""scripts/train.py with a few arrays and operations in place of the networks: a run takes seconds.
 
 The step moves every number of the state by an amount that depends on all pixels and seeds of its batch, so a batch that is lost,
 repeated or changed shows in every array.
@@ -13,11 +13,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dd_jax import train as train_module
 from dd_jax.method import compiled_steps
 from dd_jax.report import Logger
 from dd_jax.types import Batch, Metrics, TrainState
+
+
+def create_state(*_: Any) -> TrainState:
+    """A state with all parts of a real one."""
+    draw = np.random.default_rng(0)
+    params = {"teacher": {"convs": {0: {"kernel": draw.normal(size=(3, 3, 8, 16))}}}, "pose": {"bias": draw.normal(size=16)}}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    statistics = {"teacher": {"mean": jnp.full(16, 1 / 3)}, "pose": {}}
+    return TrainState(jnp.int32(0), params, statistics, optax.adam(1e-3).init(params), jnp.array([0.1, 10.0]))
 
 
 @jax.jit
@@ -43,7 +53,8 @@ def score(*arguments: Any) -> float:
 
 
 def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Replaces step and validation of :func:`dd_jax.train.train`."""
+    """Replaces state, step and validation of :func:`dd_jax.train.train`."""
+    put(train_module, "create_state", create_state)
     put(compiled_steps, "compile_train_step_now", lambda *_: step)
     put(train_module, "validation_score", score)
 

@@ -15,7 +15,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -25,7 +25,7 @@ import dd_jax
 from dd_jax import config as configs
 from dd_jax.checkpoints import checksums, comparison
 from dd_jax.checkpoints.checksums import Damage
-from dd_jax.checkpoints.failed_reads import any_error_is_damage
+from dd_jax.checkpoints.orbax_errors import any_error_is_damage, ignore_reports, system_error_is_os_error
 from dd_jax.config import Config, ConfigError
 from dd_jax.types import TrainState
 
@@ -46,6 +46,10 @@ class DamagedCheckpoint(ConfigError):
         self.found, self.path, self.whole = found, path, whole
 
 
+class UnsavedCheckpoint(ConfigError):
+    """A checkpoint could not be written; the earlier ones are intact."""
+
+
 @dataclasses.dataclass
 class Restored:
     """One checkpoint, read back."""
@@ -62,6 +66,9 @@ class Writer:
     """Keeps the newest ``config.train.keep`` checkpoints of a run and the best one; saves in the background.
 
     ``samples`` identifies the training data, see ``TripletSource.fingerprint``.
+
+    Raises:
+      UnsavedCheckpoint: the folder cannot be written; also raised by all methods, for the checkpoint saved before.
     """
 
     def __init__(self, workdir: str | pathlib.Path, config: Config, samples: dict[str, Any] | None = None):
@@ -70,11 +77,14 @@ class Writer:
             get_metric_fn=lambda metrics: metrics[SCORE], reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         self._about = {"config": configs.to_dict(config), "versions": versions(), "samples": samples}
-        self._checkpointer = ocp.training.Checkpointer(
-            _absolute(workdir) / "checkpoints",
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.train.keep), best]),
-            cleanup_tmp_directories=True,
-        )
+        self._folder = _absolute(workdir) / "checkpoints"
+        ignore_reports()
+        with self._writing():
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder,
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.train.keep), best]),
+                cleanup_tmp_directories=True,
+            )
 
     def save(self, state: TrainState | dict[str, Any], data: Any, score: float | None = None) -> bool:
         """Starts saving; returns once the arrays are copied, False if this step is already on disk (validate before saving).
@@ -92,13 +102,14 @@ class Writer:
         score = float(score) if score is not None and math.isfinite(score) else None
         about = {**self._about, "data": data, "score": score}
         about["integer_keys"] = any(isinstance(key, int) for key in _dict_keys(tree))
-        self._checkpointer.save_checkpointables_async(
-            step,
-            {"state": tree},
-            metrics=None if score is None else {SCORE: score},
-            custom_metadata=checksums.add(json.loads(json.dumps(about)), tree, comparison.by_path(tree)),
-            force=True,
-        )
+        with self._writing():
+            self._checkpointer.save_checkpointables_async(
+                step,
+                {"state": tree},
+                metrics=None if score is None else {SCORE: score},
+                custom_metadata=checksums.add(json.loads(json.dumps(about)), tree, comparison.by_path(tree)),
+                force=True,
+            )
         return True
 
     @property
@@ -107,18 +118,32 @@ class Writer:
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises errors of the background thread."""
-        self._checkpointer.wait()
+        """Returns when everything is on disk."""
+        with self._writing():
+            self._checkpointer.wait()
 
     def close(self) -> None:
         """Finishes saving and closes the folder."""
-        self._checkpointer.close()
+        with self._writing():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with system_error_is_os_error():
+                yield
+        except OSError as error:
+            raise UnsavedCheckpoint(
+                f"no checkpoint can be written to {self._folder} ({error.strerror}): make room there, then the same command "
+                f"continues from step {newest(self._folder) or 0}"
+            ) from error
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(UnsavedCheckpoint):  # the first error is raised
+            self.close()
 
 
 def newest(directory: str | pathlib.Path) -> int | None:

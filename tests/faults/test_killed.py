@@ -20,13 +20,14 @@ MOST = 3
 
 
 FAULTS = {fault_runs.LIGHT: "killed", fault_runs.WHOLE: "killed, with the networks"}
+SECTIONS = {fault_runs.LIGHT: {"optim": {"steps": 12}, "train": {"checkpoint_every": 1}}, fault_runs.WHOLE: {}}
 
 
 def pytest_generate_tests(metafunc):
-    """Most trials have a step of few operations, an eighth the networks."""
+    """Most trials are light, a tenth has the networks."""
     first, count = (metafunc.config.getoption(f"--faults-{name}") for name in ("seed", "trials"))
     seeds = [(fault_runs.LIGHT, seed) for seed in range(first, first + count)]
-    seeds += [(fault_runs.WHOLE, seed) for seed in range(first, first + -(-count // 8))]
+    seeds += [(fault_runs.WHOLE, seed) for seed in range(first, first + -(-count // 10))]
     metafunc.parametrize(("script", "seed"), seeds)
 
 
@@ -39,8 +40,8 @@ def undisturbed(tmp_path_factory, runs):
         workdir = tmp_path_factory.mktemp("undisturbed")
         for name in ("compiling", "run"):
             start = time.monotonic()
-            runs.start(workdir / name, script=script).ended(900).succeeded()
-        return fault_runs.result(workdir / "run", fault_runs.config(runs.drives)), time.monotonic() - start
+            runs.start(workdir / name, script=script, **SECTIONS[script]).ended(900).succeeded()
+        return fault_runs.result(workdir / "run", script), time.monotonic() - start
 
     return of
 
@@ -66,18 +67,25 @@ def test_run_killed_anywhere_ends_bit_equal(runs, undisturbed, figures, tmp_path
     draw, workdir, (expected, life) = random.Random(seed), tmp_path / "run", undisturbed(script)
     with figures.trial(FAULTS[script], seed=seed, kills=[], bytes_lost=0) as trial:
         for _ in range(draw.choice((1, 1, 2, MOST))):
-            number, delay = draw.choice((signal.SIGKILL, signal.SIGTERM)), draw.uniform(0, life)
+            number, late = draw.choice((signal.SIGKILL, signal.SIGTERM)), draw.choice((True, False))
+            delay = draw.uniform(0, life / 2 if late else life)
             before = run_folder.newest(workdir) or 0
-            ended = runs.start(workdir, script=script).disturbed(number, delay)
+            run = runs.start(workdir, script=script, **SECTIONS[script])
+            ended = (run.until("compiling the step") if late else run).disturbed(number, delay)
             assert ended.code in (0, -number) and "Traceback" not in ended.text and "error: " not in ended.text, ended.text
             assert not before or phase(ended.text) == "start" or f"from step {before}\n" in ended.text
-            print(f"seed {seed}: {number.name} after {delay:.1f} s, in {phase(ended.text)}, exit status {ended.code}")
-            trial["kills"].append(
-                {"signal": number.name, "seconds": round(delay, 2), "in": phase(ended.text), "status": ended.code}
-            )
+            kill = {
+                "signal": number.name,
+                "late": late,
+                "seconds": round(delay, 2),
+                "in": phase(ended.text),
+                "status": ended.code,
+            }
+            print(f"seed {seed}: {kill}")
+            trial["kills"].append(kill)
             trial["bytes_lost"] += bytes_lost(workdir, expected)
         before = run_folder.newest(workdir) or 0
-        text = runs.start(workdir, script=script).ended().succeeded().text
+        text = runs.start(workdir, script=script, **SECTIONS[script]).ended().succeeded().text
         assert f"from step {before}\n" in text if before else "resuming" not in text
-        fault_runs.assert_bit_equal(fault_runs.result(workdir, fault_runs.config(runs.drives)), expected)
+        fault_runs.assert_bit_equal(fault_runs.result(workdir, script), expected)
         assert trial["bytes_lost"] == 0
