@@ -177,10 +177,10 @@ def restore(
         path = folder / str(step)
         about, stored = _read_about(path)
         if config is not None:
-            comparison.check_config(about["config"], config, path)
+            comparison.check_config(configs.to_dict(_config(about, path)), config, path)
             comparison.check_samples(about.get("samples"), samples, config, path)
         comparison.check_tree(stored, wanted, path, about["config"])
-        return _restored(_load(path, jax.tree.map(_where_wanted, wanted), about), step, about)
+        return _restored(_load(path, jax.tree.map(_where_wanted, wanted), about), path, about)
 
     remedy = "--config.train.skip_damaged=True"
     for step in steps:
@@ -212,7 +212,7 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
         state = _load(folder / str(step), abstract, about)
         if about["integer_keys"]:
             state = _restore_integer_keys(state)
-        return _restored(state | {"opt_state": None}, step, about)
+        return _restored(state | {"opt_state": None}, folder / str(step), about)
 
     def score(step: int) -> float:
         path = folder / str(step)
@@ -242,7 +242,7 @@ def config_of(directory: str | pathlib.Path) -> Config:
     steps = _existing_steps(folder)
 
     def read(step: int) -> Config:
-        return configs.from_dict(_read_about(folder / str(step))[0]["config"])
+        return _config(_read_about(folder / str(step))[0], folder / str(step))
 
     for step in reversed(steps):
         with contextlib.suppress(Damage):
@@ -356,9 +356,16 @@ def _is_left_out(part: Any) -> bool:
     return any(leaf is ocp.PLACEHOLDER for leaf in jax.tree.leaves(part))
 
 
-def _restored(state: dict[str, Any], step: int, about: dict[str, Any]) -> Restored:
-    config = configs.from_dict(about["config"])
-    return Restored(TrainState(**state), about["data"], step, about["score"], config, about["versions"])
+def _restored(state: dict[str, Any], path: pathlib.Path, about: dict[str, Any]) -> Restored:
+    return Restored(TrainState(**state), about["data"], int(path.name), about["score"], _config(about, path), about["versions"])
+
+
+def _config(about: dict[str, Any], path: pathlib.Path) -> Config:
+    try:
+        return configs.from_dict(about["config"])
+    except ConfigError as error:
+        by = f"dd_jax {about['versions'].get('dd_jax')}, commit {about['versions'].get('git', 'unknown')}"
+        raise ConfigError(f"{path} is of another version ({error}): use that one, {by}, or an empty --workdir") from error
 
 
 def _as_dict(state: TrainState | dict[str, Any]) -> dict[str, Any]:

@@ -37,27 +37,28 @@ class Figures:
             outcomes = [trial["outcome"] for trial in trials]
             row = {"trials": len(trials), "survived": len(trials) - outcomes.count(FAILED)}
             row |= {outcome: outcomes.count(outcome) for outcome in (BIT_EQUAL, REFUSED, FAILED)}
-            table[fault] = row | {"bytes_lost": sum(trial.get("bytes_lost", 0) for trial in trials)}
+            row["bytes_lost"] = sum(trial.pop("bytes_lost", 0) for trial in trials)
+            table[fault] = row | {"details": [json.dumps(trial) for trial in trials]}
         return table
 
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig):
+    """Written to ``--faults-report``, where the faults of other sessions stay."""
     found = Figures()
     yield found
     place = pytestconfig.getoption("--faults-report")
     if place:
-        report = {
+        session = {
             "command": " ".join(["pytest", *sys.argv[1:]]),
-            "seed": pytestconfig.getoption("--faults-seed"),
-            "versions": run_folder.versions(),
+            "first_seed": pytestconfig.getoption("--faults-seed"),
             "device": jax.devices()[0].device_kind,
-            "trials": sum(map(len, found.trials.values())),
-            "faults": found.summary(),
-            "details": found.trials,
+            "versions": run_folder.versions(),
         }
+        rows = json.loads(Path(place).read_text()) if Path(place).exists() else {}
+        rows |= {fault: row | {"session": session} for fault, row in found.summary().items()}
         Path(place).parent.mkdir(parents=True, exist_ok=True)
-        Path(place).write_text(json.dumps(report, indent=1) + "\n")
+        Path(place).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 @pytest.fixture(scope="session")

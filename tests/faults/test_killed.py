@@ -24,10 +24,10 @@ SECTIONS = {fault_runs.LIGHT: {"optim": {"steps": 12}, "train": {"checkpoint_eve
 
 
 def pytest_generate_tests(metafunc):
-    """Most trials are light, a tenth has the networks."""
+    """Most trials are light, a sixteenth has the networks."""
     first, count = (metafunc.config.getoption(f"--faults-{name}") for name in ("seed", "trials"))
     seeds = [(fault_runs.LIGHT, seed) for seed in range(first, first + count)]
-    seeds += [(fault_runs.WHOLE, seed) for seed in range(first, first + -(-count // 10))]
+    seeds += [(fault_runs.WHOLE, seed) for seed in range(first, first + -(-count // 16))]
     metafunc.parametrize(("script", "seed"), seeds)
 
 
