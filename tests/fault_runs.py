@@ -1,9 +1,12 @@
 """Runs of scripts/train.py that are disturbed, what they say and what they leave."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -26,8 +29,8 @@ ROOT = Path(__file__).parents[1]
 STEPS = 6
 """Of a run: saved every two, validated after four and at the end."""
 
-WHOLE, LIGHT = "scripts/train.py", "tests/light_run.py"
-"""The script, and the same with a few arrays in place of the networks."""
+WHOLE, LIGHT, FORKED = "scripts/train.py", "tests/light_run.py", "forked"
+"""The script; the same with a few arrays in place of the networks; the latter in processes that start with all modules loaded."""
 
 PATIENCE = 240
 """Seconds after which a process counts as hanging; a whole run takes 15 on an idle core."""
@@ -70,13 +73,42 @@ class Ended:
         return self
 
 
-class Run:
-    """A process of ``program`` in ``workdir``."""
+class Forked:
+    """A run started by ``light_run.serve``, with the methods of ``subprocess.Popen`` that are needed."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path):
-        self.log = log
-        with log.open("w") as output:
-            self.process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    def __init__(self, server: subprocess.Popen, arguments: list[str], log: Path):
+        self._server, self._code = server, None
+        print(json.dumps([arguments, str(log)]), file=server.stdin, flush=True)
+        self.pid = int(server.stdout.readline())
+
+    def wait(self, timeout: float) -> int:
+        """Its exit status."""
+        if self._code is None:
+            if not select.select([self._server.stdout], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("forked", timeout)
+            self._code = int(self._server.stdout.readline())
+        return self._code
+
+    def poll(self) -> int | None:
+        """Its exit status if it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+
+    def send_signal(self, number: int) -> None:
+        """Unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends it."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Run:
+    """A process that runs in a workdir, and its log."""
+
+    def __init__(self, process: subprocess.Popen | Forked, log: Path):
+        self.process, self.log = process, log
 
     @property
     def text(self) -> str:
@@ -121,7 +153,7 @@ class Runs:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         }
-        self._count = 0
+        self._count, self._server = 0, None
 
     def start(self, workdir: Path, *arguments: str, script: str = LIGHT, **sections: dict) -> Run:
         """A run with a changed :func:`config`; its log lies outside of the workdir."""
@@ -132,8 +164,22 @@ class Runs:
             "import json\nfrom dd_jax import config\n\n"
             f"def get_config(_=None):\n    return config.from_dict(json.load(open({str(values)!r})))\n"
         )
-        command = [sys.executable, str(ROOT / script), f"--config={file}", f"--workdir={workdir}", *arguments]
-        return Run(command, self.environment, self.folder / f"{self._count}.log")
+        arguments = [f"--config={file}", f"--workdir={workdir}", *arguments]
+        log = self.folder / f"{self._count}.log"
+        if script == FORKED:
+            if self._server is None:
+                self._server = self._popen([LIGHT, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            return Run(Forked(self._server, arguments, log), log)
+        with log.open("w") as output:
+            return Run(self._popen([script, *arguments], stdout=output, stderr=subprocess.STDOUT), log)
+
+    def _popen(self, command: list[str], **streams: Any) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, *command], env=self.environment, cwd=ROOT, **streams)
+
+    def close(self) -> None:
+        """Ends the server of forked runs."""
+        if self._server is not None:
+            self._server.communicate()
 
 
 @dataclasses.dataclass
@@ -149,7 +195,7 @@ class Result:
 
 def result(workdir: Path, script: str = LIGHT) -> Result:
     """Reads the newest checkpoint and the records, of which speeds are left out; each step must have one."""
-    restored = run_folder.restore(workdir, light_run.create_state() if script == LIGHT else create_state(config(workdir)))
+    restored = run_folder.restore(workdir, create_state(config(workdir)) if script == WHOLE else light_run.create_state())
     state = jax.tree.map(np.asarray, restored.state)
     return Result(restored.step, state, restored.data, restored.score, records(workdir))
 

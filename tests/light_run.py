@@ -4,6 +4,8 @@ The step moves every number of the state by an amount that depends on all pixels
 repeated or changed shows in every array.
 """
 
+import json
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -59,7 +61,32 @@ def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(train_module, "validation_score", score)
 
 
+def serve() -> None:
+    """Starts a run for each line of stdin, its arguments and log; prints its process and its exit status. Returns in the run.
+
+    The processes are forked when all modules are loaded, which takes longer than such a run.
+    """
+    from tensorboardX import SummaryWriter  # noqa: F401
+
+    from dd_jax.runtime import command_line  # noqa: F401
+
+    for line in sys.stdin:
+        arguments, log = json.loads(line)
+        process = os.fork()
+        if not process:
+            file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for output in (1, 2):
+                os.dup2(file, output)
+            sys.argv[1:] = arguments
+            return
+        print(process, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+    sys.exit()
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["serve"]:
+        serve()
     install()
     script = Path(__file__).parents[1] / "scripts/train.py"
     sys.argv[0] = str(script)

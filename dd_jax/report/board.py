@@ -32,7 +32,7 @@ class Board:
 
         self._event, self._summary = Event, summary
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = event_file_writer.EventsWriter(str(folder / "events"))
+        self._file = event_file_writer.EventsWriter(str(folder / "events"), f".from{start_step}")
         self._flushed = time.monotonic()
         if start_step:
             self._add(start_step + 1, session_log=SessionLog(status=SessionLog.START))

@@ -63,6 +63,8 @@ class Logger:
             dynamic_ncols=self._live,
             bar_format=None if self._live else LINE,
         )
+        self._bar._time = time.monotonic  # tqdm's default is the time of day, which may jump
+        self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def __enter__(self) -> "Logger":
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 import fault_runs
 import jax
 import pytest
+import tiny
 
 from dd_jax.checkpoints import run_folder
 from dd_jax.data.synthetic import make
@@ -17,18 +18,28 @@ BIT_EQUAL, REFUSED, FAILED = "bit_equal", "refused", "failed"
 
 
 class Figures:
-    """What happened to each fault: every trial is one of bit-equal, refused with a sentence, failed."""
+    """What happened to each fault: every trial is one of bit-equal, refused with a sentence, failed.
 
-    def __init__(self) -> None:
+    Written to ``place`` after each trial, where the faults of other sessions stay; "" = not written.
+    """
+
+    def __init__(self, place: str, session: dict):
+        self.place, self.session = place, session
         self.trials: dict[str, list[dict]] = {}
+        self.others = json.loads(Path(place).read_text()) if place and Path(place).exists() else {}
 
     @contextlib.contextmanager
     def trial(self, fault: str, outcome: str = BIT_EQUAL, **details) -> Iterator[dict]:
         """One trial with the outcome that the test asserts; more details can be added to what it yields."""
         found = {"outcome": FAILED, **details}
         self.trials.setdefault(fault, []).append(found)
-        yield found
-        found["outcome"] = outcome
+        try:
+            yield found
+            found["outcome"] = outcome
+        finally:
+            if self.place:
+                Path(self.place).parent.mkdir(parents=True, exist_ok=True)
+                Path(self.place).write_text(json.dumps(self.others | self.summary(), indent=1) + "\n")
 
     def summary(self) -> dict[str, dict]:
         """Numbers by fault."""
@@ -37,37 +48,30 @@ class Figures:
             outcomes = [trial["outcome"] for trial in trials]
             row = {"trials": len(trials), "survived": len(trials) - outcomes.count(FAILED)}
             row |= {outcome: outcomes.count(outcome) for outcome in (BIT_EQUAL, REFUSED, FAILED)}
-            row["bytes_lost"] = sum(trial.pop("bytes_lost", 0) for trial in trials)
-            table[fault] = row | {"details": [json.dumps(trial) for trial in trials]}
+            row["bytes_lost"] = sum(trial.get("bytes_lost", 0) for trial in trials)
+            table[fault] = row | {"session": self.session, "details": [json.dumps(trial) for trial in trials]}
         return table
 
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig):
-    """Written to ``--faults-report``, where the faults of other sessions stay."""
-    found = Figures()
-    yield found
-    place = pytestconfig.getoption("--faults-report")
-    if place:
-        session = {
-            "command": " ".join(["pytest", *sys.argv[1:]]),
-            "first_seed": pytestconfig.getoption("--faults-seed"),
-            "device": jax.devices()[0].device_kind,
-            "versions": run_folder.versions(),
-        }
-        rows = json.loads(Path(place).read_text()) if Path(place).exists() else {}
-        rows |= {fault: row | {"session": session} for fault, row in found.summary().items()}
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        Path(place).write_text(json.dumps(rows, indent=1) + "\n")
+    session = {
+        "command": " ".join(["pytest", *sys.argv[1:]]),
+        "first_seed": pytestconfig.getoption("--faults-seed"),
+        "device": jax.devices()[0].device_kind,
+        "versions": run_folder.versions(),
+    }
+    return Figures(pytestconfig.getoption("--faults-report"), session)
 
 
 @pytest.fixture(scope="session")
 def drives(tmp_path_factory):
     root = tmp_path_factory.mktemp("drives")
-    make(str(root), preset="tiny", workers=1, progress=False)
+    make(str(root), preset="tiny", workers=1, height=tiny.HEIGHT, width=tiny.WIDTH, progress=False)
     return root
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, drives):
-    return fault_runs.Runs(tmp_path_factory.mktemp("runs"), drives)
+    with contextlib.closing(fault_runs.Runs(tmp_path_factory.mktemp("runs"), drives)) as started:
+        yield started

@@ -18,8 +18,8 @@ from dd_jax.train import train
 
 pytestmark = pytest.mark.faults
 
-STEPS = {"optim": {"steps": 6}, "train": {"keep": 3}}
-MORE = {"optim": {"steps": 8}, "train": {"keep": 3}}
+STEPS = {"optim": {"steps": 6}, "train": {"keep": 3, "eval_every": 2}}
+MORE = {"optim": {"steps": 8}, "train": {"keep": 3, "eval_every": 2}}
 FLIPS, CUTS, LOSSES = 50, 15, 15
 
 

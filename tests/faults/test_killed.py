@@ -19,14 +19,14 @@ MOST = 3
 """Signals in one trial."""
 
 
-FAULTS = {fault_runs.LIGHT: "killed", fault_runs.WHOLE: "killed, with the networks"}
-SECTIONS = {fault_runs.LIGHT: {"optim": {"steps": 12}, "train": {"checkpoint_every": 1}}, fault_runs.WHOLE: {}}
+FAULTS = {fault_runs.FORKED: "killed", fault_runs.WHOLE: "killed, with the networks"}
+SECTIONS = {fault_runs.FORKED: {"optim": {"steps": 12}, "train": {"checkpoint_every": 1}}, fault_runs.WHOLE: {}}
 
 
 def pytest_generate_tests(metafunc):
     """Most trials are light, a sixteenth has the networks."""
     first, count = (metafunc.config.getoption(f"--faults-{name}") for name in ("seed", "trials"))
-    seeds = [(fault_runs.LIGHT, seed) for seed in range(first, first + count)]
+    seeds = [(fault_runs.FORKED, seed) for seed in range(first, first + count)]
     seeds += [(fault_runs.WHOLE, seed) for seed in range(first, first + -(-count // 16))]
     metafunc.parametrize(("script", "seed"), seeds)
 
