@@ -157,6 +157,17 @@ def test_partial_checkpoint_is_ignored_then_removed(tmp_path):
     assert run_folder.restore(tmp_path, make_state(0)).step == 3
 
 
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    folder = tmp_path / "checkpoints"
+    message = rf"no checkpoint can be written to {folder} \(.*\): make room there, then the same command continues from step"
+    with pytest.raises(run_folder.UnsavedCheckpoint, match=message) as error, run_folder.Writer(tmp_path, Config()) as writer:
+        folder.rmdir()
+        folder.write_text("a file, which stops root too")
+        writer.save(make_state(1), {})
+        writer.wait()
+    assert "\n" not in str(error.value)
+
+
 LOAD_HELPERS = """
 import importlib.util, sys
 sys.path.insert(0, {root!r})
