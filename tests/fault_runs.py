@@ -129,6 +129,7 @@ class Run:
             code = self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait(10)
             raise AssertionError(f"hangs after\n{self.text}") from None
         return Ended(code, self.text)
 
