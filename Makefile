@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo predict test test-slow test-prepare test-fuzz test-thorough coverage parity lint clean
+.PHONY: demo predict test test-slow test-faults test-prepare test-fuzz test-thorough coverage parity lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,12 +18,15 @@ predict: $(VENV)/.installed  ## depth of a rendered drive by the bundled model: 
 	$(BIN)/python scripts/make_synthetic.py --out data/predict --preset tiny --seed 1 --height 128 --width 416
 	$(BIN)/python scripts/predict.py data/predict/2011_09_26/2011_09_26_drive_9001_sync --out runs/predict --save npy,colour,mp4 --viewer
 
-test: $(VENV)/.installed  ## lint and all tests except the slow ones; CI runs this and, where all golden arrays are available, `make parity`
+test: $(VENV)/.installed  ## lint and all tests except the slow ones and those of faults; CI runs this and, where all golden arrays are available, `make parity`
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -m "not slow and not fuzz" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not faults and not fuzz" -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed  ## tests marked slow: interrupted and continued runs, whole trainings, every command of the documents
 	$(BIN)/python -m pytest -m slow
+
+test-faults: $(VENV)/.installed  ## kills, full disks, damaged files: each run continues bit-equal or says why not; half an hour
+	$(BIN)/python -m pytest -m faults
 
 test-fuzz: $(VENV)/.installed  ## damaged variants of all files: an hour; make test-fuzz FUZZ="--fuzz-count=1000 --fuzz-seconds=5"
 	$(BIN)/python -m pytest tests/fuzz -m fuzz $(FUZZ)
@@ -32,7 +35,7 @@ test-thorough: $(VENV)/.installed  ## the property tests with many more examples
 	$(BIN)/python -m pytest -m "property and not slow" --hypothesis-profile=thorough
 
 coverage: $(VENV)/.installed  ## lines that the tests of make test reach; in one process, so it takes twice as long
-	$(BIN)/python -m coverage run -m pytest -m "not slow and not fuzz"
+	$(BIN)/python -m coverage run -m pytest -m "not slow and not faults and not fuzz"
 	$(BIN)/python -m coverage report
 
 test-prepare: $(VENV)/.installed  ## tests that need PyTorch, which it installs: masks, prior depth, .pth files

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from tqdm import tqdm
 
 from dd_jax import report
-from dd_jax.checkpoints import run_folder, saved
+from dd_jax.checkpoints import saved
 from dd_jax.config import Config, ConfigError, DataConfig, EvalConfig, protocols, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.frames import GroundTruth, Listing, intrinsics, resize_mask
@@ -29,7 +29,7 @@ from dd_jax.evaluation.panels import extremes, sample_panel
 from dd_jax.evaluation.results import Results, make_folder, write_results
 from dd_jax.evaluation.trained_model import restore, workdir_of
 from dd_jax.method import compiled_steps
-from dd_jax.runtime import hosts, parallel
+from dd_jax.runtime import hosts, parallel, versions
 from dd_jax.types import Batch, Predictions
 
 REGIONS = ("all", "dynamic", "moving", "static")
@@ -374,5 +374,5 @@ def evaluate_predictions(
         num_extremes=EXTREMES,
         progress=True,
     )
-    write_results(results, out, f"{place.name}: {split} split", config, {}, [], run_folder.versions())
+    write_results(results, out, f"{place.name}: {split} split", config, {}, [], versions.versions())
     return results

@@ -20,7 +20,7 @@ from dd_jax.method import compiled_steps, optimizer, signs
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
 from dd_jax.report import Logger, NoLogger, read_history
-from dd_jax.runtime import hosts, parallel
+from dd_jax.runtime import hosts, parallel, run_lock, versions
 from dd_jax.types import Batch, Metrics, TrainState
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def train(
     ``devices`` defaults to all devices of all processes (see ``hosts``); every process calls this with the same arguments.
 
     Raises:
-      ConfigError: invalid config, data or checkpoint; raised before the first compilation.
+      ConfigError: invalid config, data or checkpoint, or another run trains in ``workdir``; raised before the first compilation.
       TrainingError: too many non-finite steps in a row.
     """
     devices = jax.devices() if devices is None else devices
@@ -59,6 +59,19 @@ def train(
     validate(config, len(devices), jax.process_count())
     train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
     require_same_run(config, train_source, val_source)
+    with run_lock.only_run(workdir):
+        return _start_or_continue(config, workdir, devices, stop, train_source, val_source)
+
+
+def _start_or_continue(
+    config: Config,
+    workdir: Path,
+    devices: list[jax.Device],
+    stop: hosts.StopSignal | None,
+    train_source: TripletSource,
+    val_source: TripletSource,
+) -> TrainState:
+    """The part of :func:`train` that reads and writes ``workdir``."""
     host_batches = train_batches(train_source, config, jax.process_count(), jax.process_index())
     state = create_state(config)
     samples = train_source.fingerprint()
@@ -88,7 +101,7 @@ def train(
     ):
         if newest is not None:
             there = {"config": to_dict(restored.config), "versions": restored.versions, "data": restored.samples}
-            here = {"config": to_dict(config), "versions": run_folder.versions(), "data": samples}
+            here = {"config": to_dict(config), "versions": versions.versions(), "data": samples}
             logger.message("\n  ".join([f"resuming {workdir} from step {start}", *comparison.changes(there, here)]))
         guard = NonFiniteGuard(workdir, config, train_source, logger.message)
         alarms = Alarms(config, read_history(workdir) if hosts.primary() else ())

@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 from dd_jax.benchmarks import soak
-from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
-from dd_jax.runtime import command_line
+from dd_jax.runtime import command_line, versions
 
 RECIPE = "configs/recipe.py:demo/dynamic_depth"
 STEPS, EVERY = 10**7, 500  # more steps than fit into any time; steps between validations
@@ -32,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         if flags.workdir.exists():
             raise ConfigError(f"--workdir={flags.workdir} exists: name a new folder")
         flags.workdir.mkdir(parents=True)
-        versions = run_folder.versions()  # of the code that trains
+        code = versions.versions()
         log, metrics = flags.workdir / "log.txt", flags.workdir / "student" / "metrics.jsonl"
         settings = [f"--set=student.optim.steps={STEPS}", f"--set=student.train.eval_every={EVERY}"]
         command = [sys.executable, "scripts/train_stages.py", f"--recipe={RECIPE}", f"--workdir={flags.workdir}"]
@@ -51,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         "steps": json.loads(metrics.read_text().splitlines()[-1])["step"],
         **judged,
         "rows": rows,
-        "versions": versions,
+        "versions": code,
     }
     if flags.out:
         flags.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -36,6 +36,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--golden", metavar="DIR", default=str(HERE / "golden"), help="folder of golden arrays (default: the committed subset)"
     )
+    parser.addoption("--faults-report", metavar="FILE", default="", help="JSON file for the figures of the tests marked faults")
+    parser.addoption("--faults-trials", metavar="N", type=int, default=50, help="runs that are killed (default: 50)")
+    parser.addoption("--faults-seed", metavar="N", type=int, default=0, help="of the first of them (default: 0)")
 
 
 LONGEST = ("e2e", "test_parallel.py", "method")

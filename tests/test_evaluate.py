@@ -11,6 +11,7 @@ from dd_jax.checkpoints import run_folder, saved
 from dd_jax.config import ConfigError
 from dd_jax.evaluation import metrics
 from dd_jax.method import compiled_steps
+from dd_jax.runtime import versions
 from dd_jax.types import TrainState
 
 ERRORS = (*metrics.ERRORS, *metrics.FURTHER)
@@ -162,7 +163,7 @@ def test_checkpoint_evaluated_without_config_file(tmp_path, monkeypatch):
     assert list(results.metrics) == ["student", "teacher", "constant", "mean_map"]
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == tiny.as_written(results.metrics)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert run_folder.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # evenly spaced, worst, best
+    assert versions.versions()["optax"] in page and page.count("<figure>") == 3 + 1 + 1  # evenly spaced, worst, best
 
 
 def test_saved_model_evaluated_into_its_folder(tmp_path, monkeypatch):

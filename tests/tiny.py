@@ -16,6 +16,7 @@ from dd_jax.evaluation import metrics
 from dd_jax.inference import api
 from dd_jax.method import compiled_steps
 from dd_jax.networks import model as networks
+from dd_jax.runtime import versions
 from dd_jax.types import Batch, TrainState
 
 HEIGHT, WIDTH = 64, 96
@@ -88,7 +89,7 @@ def restored(config: Config) -> run_folder.Restored:
     """Untrained networks, as if read from a checkpoint."""
     params, batch_stats = networks.initialise(config, seed=1)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, None, jnp.array([0.4, 2.4], jnp.float32))
-    return run_folder.Restored(state, None, 0, None, config, run_folder.versions())
+    return run_folder.Restored(state, None, 0, None, config, versions.versions())
 
 
 @functools.cache

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from dd_jax.ablations import measure, result
 from dd_jax.ablations.result import Result, computed
-from dd_jax.checkpoints.run_folder import versions
 from dd_jax.config import Config, ConfigError
 from dd_jax.report import read_history
 from dd_jax.runtime import files
+from dd_jax.runtime.versions import versions
 
 ROOT = Path(__file__).parents[2]
 

@@ -36,17 +36,17 @@ def verify_about(about: Mapping[str, Any], arrays: Listing) -> None:
     known = about.get(PARTS)
     if known is None:
         return
-    if _of_json({name: value for name, value in about.items() if name != PARTS}) != known[ABOUT]:
+    if _of_json({name: value for name, value in about.items() if name != PARTS}) != known.get(ABOUT):
         raise Damage("its metadata are not those saved")
-    if _of_json(sorted(arrays.items())) != known[ARRAYS]:
+    if _of_json(sorted(arrays.items())) != known.get(ARRAYS):
         raise Damage("its list of arrays is not the one saved")
 
 
 def verify(about: Mapping[str, Any], tree: Mapping[str, Any]) -> None:
     """Raises :class:`Damage` if a part of the train state in ``tree`` is not the saved one or not finite."""
-    known = about.get(PARTS, {})
+    known = about.get(PARTS)
     for name, part in tree.items():
-        if name in known and _of_arrays(part) != known[name]:
+        if known is not None and _of_arrays(part) != known.get(name):
             raise Damage(f"its {name} are not those saved")
         for path, array in _arrays(part):
             if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():

@@ -17,13 +17,13 @@ import numpy as np
 from safetensors.numpy import save
 
 from dd_jax import config as configs
-from dd_jax.checkpoints import hub, run_folder, saved, torch_files, torch_names
+from dd_jax.checkpoints import hub, saved, torch_files, torch_names
 from dd_jax.checkpoints.run_folder import Restored
 from dd_jax.checkpoints.torch_files import SUFFIXES
 from dd_jax.config import Config, ConfigError
 from dd_jax.networks import model as networks
 from dd_jax.networks import pose
-from dd_jax.runtime import files
+from dd_jax.runtime import files, versions
 from dd_jax.types import TrainState
 
 StateDicts = dict[str, dict[str, np.ndarray]]
@@ -83,7 +83,7 @@ def read(places: Sequence[str | Path], config: Config) -> Imported:
         remarks.append(f"not imported, since {config.name} does not have them as configured: {', '.join(unused)}")
     state = _state(config, {name: state_dicts[name] for name in needed}, remarks)
     origin = ", ".join(f"{path.name} (SHA-256 {torch_files.sha256(path)})" for path in paths.values())
-    return Imported(Restored(state, None, 0, None, config, run_folder.versions() | {"imported": origin}), remarks)
+    return Imported(Restored(state, None, 0, None, config, versions.versions() | {"imported": origin}), remarks)
 
 
 def export(folder: Path, restored: Restored) -> list[Path]:

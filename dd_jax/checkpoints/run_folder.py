@@ -7,27 +7,22 @@ while saving loses nothing else. Bytes that changed since are found by their che
 
 import contextlib
 import dataclasses
-import functools
-import importlib.metadata
 import json
 import math
 import pathlib
-import platform
 import shutil
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-import dd_jax
 from dd_jax import config as configs
 from dd_jax.checkpoints import checksums, comparison
 from dd_jax.checkpoints.checksums import Damage
-from dd_jax.checkpoints.failed_reads import any_error_is_damage
+from dd_jax.checkpoints.orbax_errors import any_error_is_damage, ignore_reports, system_error_is_os_error
 from dd_jax.config import Config, ConfigError
-from dd_jax.runtime import cpu_flags
+from dd_jax.runtime.versions import versions
 from dd_jax.types import TrainState
 
 T = TypeVar("T")
@@ -45,6 +40,10 @@ class DamagedCheckpoint(ConfigError):
     def __init__(self, message: str, found: str = "", path: pathlib.Path = pathlib.Path(), whole: int | None = None):
         super().__init__(message)
         self.found, self.path, self.whole = found, path, whole
+
+
+class UnsavedCheckpoint(ConfigError):
+    """A checkpoint could not be written; the earlier ones are intact."""
 
 
 @dataclasses.dataclass
@@ -70,6 +69,9 @@ class Writer:
     """Keeps the newest ``config.train.keep`` checkpoints of a run and the best one; saves in the background.
 
     ``samples`` identifies the training data, see ``TripletSource.fingerprint``.
+
+    Raises:
+      UnsavedCheckpoint: the folder cannot be written; also raised by all methods, for the checkpoint saved before.
     """
 
     def __init__(self, workdir: str | pathlib.Path, config: Config, samples: dict[str, Any] | None = None):
@@ -78,11 +80,14 @@ class Writer:
             get_metric_fn=lambda metrics: metrics[SCORE], reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         self._about = {"config": configs.to_dict(config), "versions": versions(), "samples": samples}
-        self._checkpointer = ocp.training.Checkpointer(
-            _absolute(workdir) / "checkpoints",
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.train.keep), best]),
-            cleanup_tmp_directories=True,
-        )
+        self._folder = _absolute(workdir) / "checkpoints"
+        ignore_reports()
+        with self._writing():
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder,
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.train.keep), best]),
+                cleanup_tmp_directories=True,
+            )
         self._saving = None  # the checkpoint that is being written, if any
 
     def save(self, state: TrainState | dict[str, Any], data: Any, score: float | None = None) -> bool:
@@ -102,13 +107,14 @@ class Writer:
         about = {**self._about, "data": data, "score": score}
         about["integer_keys"] = any(isinstance(key, int) for key in _dict_keys(tree))
         self.wait()
-        self._saving = self._checkpointer.save_checkpointables_async(
-            step,
-            {"state": tree},
-            metrics=None if score is None else {SCORE: score},
-            custom_metadata=checksums.add(json.loads(json.dumps(about)), tree, comparison.by_path(tree)),
-            force=True,
-        )
+        with self._writing():
+            self._saving = self._checkpointer.save_checkpointables_async(
+                step,
+                {"state": tree},
+                metrics=None if score is None else {SCORE: score},
+                custom_metadata=checksums.add(json.loads(json.dumps(about)), tree, comparison.by_path(tree)),
+                force=True,
+            )
         return True
 
     @property
@@ -117,21 +123,35 @@ class Writer:
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises errors of the background thread."""
+        """Returns when everything is on disk."""
         if self._saving is not None:  # Orbax keeps a thread and three file handles of a save until it is asked for the result
             saving, self._saving = self._saving, None
-            saving.result()
+            with self._writing():
+                saving.result()
 
     def close(self) -> None:
         """Finishes saving and closes the folder."""
         self.wait()
-        self._checkpointer.close()
+        with self._writing():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with system_error_is_os_error():
+                yield
+        except OSError as error:
+            raise UnsavedCheckpoint(
+                f"no checkpoint can be written to {self._folder} ({error.strerror}): make room there, then the same command "
+                f"continues from step {newest(self._folder) or 0}"
+            ) from error
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(UnsavedCheckpoint):  # the first error is raised
+            self.close()
 
 
 def newest(directory: str | pathlib.Path, before: int | float = math.inf) -> int | None:
@@ -170,10 +190,10 @@ def restore(
         path = folder / str(step)
         about, stored = _read_about(path)
         if config is not None:
-            comparison.check_config(about["config"], config, path)
+            comparison.check_config(configs.to_dict(_config(about, path)), config, path)
             comparison.check_samples(about.get("samples"), samples, config, path)
         comparison.check_tree(stored, wanted, path, about["config"])
-        return _restored(_load(path, jax.tree.map(_where_wanted, wanted), about), step, about)
+        return _restored(_load(path, jax.tree.map(_where_wanted, wanted), about), path, about)
 
     remedy = "--config.train.skip_damaged=True"
     for step in steps:
@@ -205,7 +225,7 @@ def restore_params(directory: str | pathlib.Path, which: str | int = "best", exp
         state = _load(folder / str(step), abstract, about)
         if about["integer_keys"]:
             state = _restore_integer_keys(state)
-        return _restored(state | {"opt_state": None}, step, about)
+        return _restored(state | {"opt_state": None}, folder / str(step), about)
 
     def score(step: int) -> float:
         path = folder / str(step)
@@ -235,7 +255,7 @@ def config_of(directory: str | pathlib.Path) -> Config:
     steps = _existing_steps(folder)
 
     def read(step: int) -> Config:
-        return configs.from_dict(_read_about(folder / str(step))[0]["config"])
+        return _config(_read_about(folder / str(step))[0], folder / str(step))
 
     for step in reversed(steps):
         with contextlib.suppress(Damage):
@@ -249,29 +269,6 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
     return path.rename(target)
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions of all packages that numbers depend on, the git commit of the library and, on a CPU, the number of threads."""
-    found = {"python": platform.python_version(), "dd_jax": dd_jax.__version__}
-    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy"):
-        found[package] = importlib.metadata.version(package)
-    found["git"] = commit(pathlib.Path(__file__).resolve().parents[2])
-    return found | ({"cpu_threads": str(cpu_flags.threads())} if jax.default_backend() == "cpu" else {})
-
-
-def commit(checkout: pathlib.Path) -> str:
-    """The commit of a checkout, with a + if files that git knows were changed since; "unknown" if it is none."""
-
-    def git(*arguments: str) -> str | None:
-        with contextlib.suppress(OSError):  # no git here
-            done = subprocess.run(["git", "-C", checkout, *arguments], capture_output=True, text=True, check=False)
-            return done.stdout.strip() if done.returncode == 0 else None
-        return None
-
-    head = git("rev-parse", "HEAD") if (checkout / ".git").exists() else None
-    return "unknown" if head is None else head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _absolute(directory: str | pathlib.Path) -> pathlib.Path:
@@ -358,9 +355,17 @@ def _is_left_out(part: Any) -> bool:
     return any(leaf is ocp.PLACEHOLDER for leaf in jax.tree.leaves(part))
 
 
-def _restored(state: dict[str, Any], step: int, about: dict[str, Any]) -> Restored:
-    config = configs.from_dict(about["config"])
+def _restored(state: dict[str, Any], path: pathlib.Path, about: dict[str, Any]) -> Restored:
+    config, step = _config(about, path), int(path.name)
     return Restored(TrainState(**state), about["data"], step, about["score"], config, about["versions"], about.get("samples"))
+
+
+def _config(about: dict[str, Any], path: pathlib.Path) -> Config:
+    try:
+        return configs.from_dict(about["config"])
+    except ConfigError as error:
+        by = f"dd_jax {about['versions'].get('dd_jax')}, commit {about['versions'].get('git', 'unknown')}"
+        raise ConfigError(f"{path} is of another version ({error}): use that one, {by}, or an empty --workdir") from error
 
 
 def _as_dict(state: TrainState | dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dd_jax import config as configs
-from dd_jax.checkpoints import run_folder, saved
+from dd_jax.checkpoints import saved
 from dd_jax.config import Config, ConfigError
-from dd_jax.runtime import files
+from dd_jax.runtime import files, versions
 from dd_jax.types import Batch, TrainState
 
 FOLDER = "skipped"
@@ -80,7 +80,7 @@ def write(
         "processes": process[1],
         "names": names,
         "config": configs.to_dict(config),
-        "versions": run_folder.versions(),
+        "versions": versions.versions(),
     }
     path = _place(workdir, step, process[0])
     arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}

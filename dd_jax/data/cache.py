@@ -3,7 +3,8 @@
 A split's cache is a folder with ``frames.u8`` (n, h, w, 3), ``masks.bits`` (n, h w / 8; one bit per pixel), ``priors.u16``
 (n, h, w) and ``journal.u8``: per frame a fingerprint of its source files, and whether they could be decoded. A frame whose
 fingerprint differs from the current one is decoded again. This rule covers the first build, an interrupted one, and changed
-files.
+files. ``sums.u4`` (n, 3) has a checksum (CRC-32) of each of a frame's arrays, compared at every read; caches of earlier versions
+lack it.
 """
 
 import contextlib
@@ -13,9 +14,11 @@ import logging
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt16, UInt64
@@ -33,6 +36,10 @@ VERSION = 1
 """Part of the folder's name; increase it when the meaning of the stored arrays changes."""
 
 JOURNAL = np.dtype([("fingerprint", "<u8"), ("readable", "u1")])
+SUMS = "sums.u4"
+STORED = ("frames.u8", "masks.bits", "priors.u16")
+"""Files with the arrays of a frame, in the order of their checksums."""
+
 CHUNK = 256
 """Frames between two commits to the journal: the most that an interrupted build loses."""
 
@@ -41,6 +48,7 @@ def layout(config: DataConfig, count: int) -> dict[str, tuple[np.dtype, tuple[in
     """The files of a cache of ``count`` frames: name -> type and shape of its array."""
     height, width = config.height, config.width
     files = {"frames.u8": (np.dtype(np.uint8), (count, height, width, 3)), "journal.u8": (JOURNAL, (count,))}
+    files[SUMS] = np.dtype("<u4"), (count, len(STORED))
     if config.masks == "files":
         files["masks.bits"] = np.dtype(np.uint8), (count, height * width // 8)
     if config.priors == "files":
@@ -52,27 +60,44 @@ class FrameStore:
     """Read access to a finished cache; can be opened by several processes, and pickled."""
 
     def __init__(self, folder: Path, files: dict[str, tuple[np.dtype, tuple[int, ...]]]):
-        self._arguments = folder, files
+        self._arguments, self._folder = (folder, files), folder
         arrays = _open(folder, files, "r")
-        self.frames, self.masks, self.priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
+        self.frames, self.masks, self.priors = map(arrays.get, STORED)
+        self._sums = arrays.get(SUMS)
 
     def __reduce__(self):
         return FrameStore, self._arguments
 
     def prior(self, index: Int[np.ndarray, " n"]) -> UInt16[np.ndarray, "n h w"] | None:
-        """Prior depth of these frames, as stored; None if the cache has none."""
-        return None if self.priors is None else self.priors[index]
+        """Prior depth of these frames, as stored; None if the cache has none. Raises as :meth:`read`."""
+        if self.priors is None:
+            return None
+        return np.stack([self._verified(frame, 2, self.priors[frame]) for frame in index])
 
     def read(
         self, index: Int[np.ndarray, "*n"], images: UInt8[np.ndarray, "*n h w 3"], masks: Bool[np.ndarray, "*n h w"]
     ) -> None:
-        """Copies frames and masks of ``index`` into the given arrays; zeros for negative entries."""
+        """Copies frames and masks of ``index`` into the given arrays; zeros for negative entries.
+
+        Raises:
+          ConfigError: the file has changed since.
+        """
         for position, frame in np.ndenumerate(index):
-            images[position] = self.frames[frame] if frame >= 0 else 0
+            images[position] = self._verified(frame, 0, self.frames[frame]) if frame >= 0 else 0
             if frame >= 0 and self.masks is not None:
-                masks[position] = np.unpackbits(self.masks[frame]).view(bool).reshape(masks.shape[-2:])
+                bits = self._verified(frame, 1, self.masks[frame])
+                masks[position] = np.unpackbits(bits).view(bool).reshape(masks.shape[-2:])
             else:
                 masks[position] = False
+
+    def _verified(self, frame: SupportsIndex, kind: int, array: np.ndarray) -> np.ndarray:
+        """The stored array, of :data:`STORED`'s file ``kind``."""
+        if self._sums is not None and zlib.crc32(array) != self._sums[frame, kind]:
+            raise ConfigError(
+                f"the frame cache {self._folder} is damaged ({STORED[kind]}, frame {frame}): delete this folder, then the same "
+                "command builds it again"
+            )
+        return array
 
 
 def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameStore, Bool[np.ndarray, " n"]]:
@@ -92,14 +117,15 @@ def open_cache(listing: Listing, config: DataConfig, label: str) -> tuple[FrameS
     beside = Folders(listing.root) if config.mask_format == "coco_panoptic" else None
     wanted = np.array([_fingerprint(file, beside) for file in files], np.uint64)
     stored = layout(config, len(files))
-    sizes = {file: dtype.itemsize * math.prod(shape) for file, (dtype, shape) in stored.items()}
-
     folder = base / name
+    if folder.exists() and not (folder / SUMS).exists():  # of an earlier version
+        del stored[SUMS]
+    sizes = {file: dtype.itemsize * math.prod(shape) for file, (dtype, shape) in stored.items()}
     try:
         if not _finished(folder, sizes, wanted):  # a finished cache may be on a read-only disk
             with _lock(base, name):
                 _allocate(folder, sizes)
-                _fill(folder, wanted, listing, config)
+                _fill(folder, stored, wanted, listing, config)
     except OSError as error:
         raise ConfigError(
             f"the frame cache {folder} cannot be written ({error.strerror or error}): "
@@ -174,7 +200,13 @@ def _allocate(folder: Path, sizes: dict[str, int]) -> None:
     started.rename(folder)
 
 
-def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, config: DataConfig) -> None:
+def _fill(
+    folder: Path,
+    stored: dict[str, tuple[np.dtype, tuple[int, ...]]],
+    wanted: UInt64[np.ndarray, " n"],
+    listing: Listing,
+    config: DataConfig,
+) -> None:
     """Decodes every frame whose fingerprint in the journal is not current."""
     journal = _journal(folder, "r+")
     todo = np.flatnonzero(journal["fingerprint"] != wanted)
@@ -182,9 +214,9 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
     if changed:
         log.warning("%d source files of the frame cache %s have changed: decoded again", changed, folder)
     count, (height, width) = len(wanted), (config.height, config.width)
-    arrays = _open(folder, layout(config, count), "r+")
+    arrays = _open(folder, stored, "r+")
     del arrays["journal.u8"]
-    images, masks, priors = arrays["frames.u8"], arrays.get("masks.bits"), arrays.get("priors.u16")
+    images, masks, priors = map(arrays.get, STORED)
     misfits: list[str] = []
 
     def store(index: int) -> bool:
@@ -198,6 +230,8 @@ def _fill(folder: Path, wanted: UInt64[np.ndarray, " n"], listing: Listing, conf
                 masks[index] = np.packbits(frames.resize_mask(mask, height, width))
             if priors is not None and frame.prior is not None:
                 priors[index] = frames.resize_prior(frame.prior, height, width)
+            if SUMS in arrays:
+                arrays[SUMS][index] = [0 if array is None else zlib.crc32(array[index]) for array in (images, masks, priors)]
             return True
         except UnreadableFrame:
             return False

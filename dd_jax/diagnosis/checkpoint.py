@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dd_jax import report
-from dd_jax.checkpoints import run_folder, saved
+from dd_jax.checkpoints import saved
 from dd_jax.config import protocols, to_dict
 from dd_jax.data.loader import open_split
 from dd_jax.diagnosis.diagnose import diagnose
@@ -14,6 +14,7 @@ from dd_jax.diagnosis.result import Diagnosis
 from dd_jax.evaluate import has_truth, training_truth
 from dd_jax.evaluation.results import make_folder
 from dd_jax.evaluation.trained_model import restore, workdir_of
+from dd_jax.runtime import versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def diagnose_checkpoint(
         make_folder(out)
     train_truth = training_truth(train_data, config.eval) if has_truth(source, config.eval) else None
     found = diagnose(restored.state, config, source, train_truth=train_truth, max_frames=max_frames, progress=True)
-    about = {"config": config.name, "step": restored.step, "split": split, "versions": run_folder.versions()}
+    about = {"config": config.name, "step": restored.step, "split": split, "versions": versions.versions()}
     if out is None:
         return Diagnosed(found, about, None)
     page = Path(out) / "diagnosis.html"

@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from tqdm import tqdm
 
+from dd_jax.config import ConfigError
+from dd_jax.report.board import Board
 from dd_jax.runtime.files import parse_json
 
 SPEEDS = ("images_per_second", "host_share")
@@ -37,17 +39,21 @@ class Logger:
         0 starts a new log.
       batch_size: images per step, for images / s.
       stream: for the progress, default stderr; a terminal gets a progress bar, a file a line per :meth:`log`.
+
+    Raises:
+      ConfigError: a file cannot be written; also raised by :meth:`log` and :meth:`log_validation`.
     """
 
     def __init__(
         self, workdir: str | Path, total_steps: int, start_step: int = 0, batch_size: int = 1, stream: io.TextIOBase | None = None
     ):
         self._workdir = Path(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
-        self._history_path = self._workdir / HISTORY
-        truncate_history(self._history_path, start_step)
-        self._history = self._history_path.open("a")
-        self._board = _open_board(self._workdir, start_step)
+        path = self._workdir / HISTORY
+        with self._writing():
+            self._workdir.mkdir(parents=True, exist_ok=True)
+            truncate_history(path, start_step)
+            self._history = path.open("a")
+            self._board = _open_board(self._workdir / "tensorboard", start_step)
         self._batch_size = batch_size
         self._stream = sys.stderr if stream is None else stream
         self._last: tuple[int, float, float] | None = None  # step, time and CPU time of the last call of log
@@ -60,6 +66,8 @@ class Logger:
             dynamic_ncols=self._live,
             bar_format=None if self._live else LINE,
         )
+        self._bar._time = time.monotonic  # tqdm's default is the time of day, which may jump
+        self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def __enter__(self) -> "Logger":
         return self
@@ -103,8 +111,9 @@ class Logger:
         }
         self._write("val", step, flat)
         if self._board is not None:
-            for name, image in panels.items():
-                self._board.add_image(f"val/{name}", image, step, dataformats="HWC")
+            with self._writing():
+                for name, image in panels.items():
+                    self._board.image(f"val/{name}", image, step)
         scores = [f"{who} abs_rel {flat[f'{who}/all/abs_rel']:.4f}" for who in metrics if f"{who}/all/abs_rel" in flat]
         self.message(f"step {step}: validation {', '.join(scores) or 'without ground truth'}")
 
@@ -133,20 +142,32 @@ class Logger:
     def close(self) -> None:
         """Ends the progress bar and closes the files."""
         self._bar.close()
-        self._history.close()
-        if self._board is not None:
-            self._board.close()
+        for file in (self._history, self._board):
+            if file is not None:
+                with contextlib.suppress(OSError):  # of writing: raised before, when the record was written
+                    file.close()
 
     def _write(self, kind: str, step: int, record: Mapping[str, int | float]) -> None:
         finite = {key: value if math.isfinite(value) else str(value) for key, value in record.items()}  # JSON has no NaN
         self._append({"step": step, "kind": kind} | finite)
         if self._board is not None:
-            for key, value in record.items():
-                self._board.add_scalar(f"{kind}/{key}", value, step)
+            with self._writing():
+                self._board.scalars({f"{kind}/{key}": value for key, value in record.items()}, step)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"the log in {self._workdir} cannot be written ({error.strerror or error}): make room there, then the same "
+                "command continues from the newest checkpoint"
+            ) from error
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        self._history.write(json.dumps(record) + "\n")
-        self._history.flush()
+        with self._writing():
+            self._history.write(json.dumps(record) + "\n")
+            self._history.flush()
 
 
 class NoLogger(Logger):
@@ -184,17 +205,14 @@ def postfix(metrics: Mapping[str, int | float]) -> str:
 
 
 def read_history(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of a run's ``metrics.jsonl``, up to one that is incomplete or damaged; empty if there is no file."""
+    """All records of a run's ``metrics.jsonl``; empty if there is none. Incomplete and damaged lines are ignored."""
     path = Path(workdir) / HISTORY
     records = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
+        with contextlib.suppress(ValueError):
             record = parse_json(line)
-        except ValueError:
-            break
-        if not _is_record(record):
-            break
-        records.append(record)
+            if _is_record(record):
+                records.append(record)
     return records
 
 
@@ -213,9 +231,8 @@ def truncate_history(path: Path, step: int) -> None:
     rewritten.replace(path)
 
 
-def _open_board(workdir: Path, start_step: int) -> Any:
+def _open_board(folder: Path, start_step: int) -> Board | None:
     try:
-        from tensorboardX import SummaryWriter
+        return Board(folder, start_step)
     except ImportError:
         return None
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None)

@@ -1,4 +1,4 @@
-"""Settings and threads of XLA's CPU backend; job scripts make the settings; importing the library changes nothing of the process."""
+"""Settings and threads of XLA's CPU backend. Job scripts make the settings; importing the library changes nothing."""
 
 import importlib.metadata
 import os

@@ -123,6 +123,15 @@ def test_values_that_are_not_finite_are_damage_without_checksums(run):
     both_refuse(run, 6, 4, why=r"\(params/pose/scale has values that are not finite\)")
 
 
+@pytest.mark.parametrize("name", [checksums.ABOUT, checksums.ARRAYS, "params"])
+def test_name_of_a_checksum_that_changed_is_damage(run, name):
+    path = run / "checkpoints/4/_CHECKPOINT_METADATA"
+    text = path.read_text()
+    place = text.index(f'"{name}"', text.index(f'"{checksums.PARTS}"'))
+    path.write_text(text[:place] + text[place:].replace(f'"{name}"', f'"{name[:-1]}~"', 1))
+    both_refuse(run)
+
+
 def test_newest_other_checkpoint_that_is_whole_is_named(tmp_path):
     save_steps(tmp_path, dict.fromkeys((1, 2, 3, 4)), config_with_keep(4))
     for step in (1, 3):

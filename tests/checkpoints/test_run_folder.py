@@ -18,6 +18,7 @@ from small_runs import assert_same, config_with_keep, make_state, save_steps
 
 from dd_jax.checkpoints import comparison, run_folder
 from dd_jax.config import Config, ConfigError
+from dd_jax.runtime import versions
 
 
 def test_restore_bit_for_bit(tmp_path):
@@ -32,7 +33,7 @@ def test_restore_bit_for_bit(tmp_path):
         assert_same(restored.state, state)
         assert (restored.data, restored.step, restored.score) == (data, 7, 0.25)
         assert restored.config == config
-        assert restored.versions == run_folder.versions()
+        assert restored.versions == versions.versions()
         assert restored.versions["jax"] == jax.__version__
 
 
@@ -48,21 +49,21 @@ def test_origin_names_versions_seed_and_data(tmp_path):
     with run_folder.Writer(tmp_path, config, samples) as writer:
         writer.save(make_state(1), None)
     restored = run_folder.restore(tmp_path, make_state(0), config, samples)
-    assert restored.origin == run_folder.versions() | {"seed": "4", "training data": "3 samples from 'a 1' to 'b 2'"}
+    assert restored.origin == versions.versions() | {"seed": "4", "training data": "3 samples from 'a 1' to 'b 2'"}
 
 
 def test_commit_of_a_changed_checkout_has_a_plus(tmp_path):
-    assert run_folder.commit(tmp_path) == "unknown"
+    assert versions.commit(tmp_path) == "unknown"
     git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
     file = tmp_path / "file"
     file.write_text("1")
     for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *command], check=True)
     (tmp_path / "notes").write_text("not in git")
-    commit = run_folder.commit(tmp_path)
+    commit = versions.commit(tmp_path)
     assert len(commit) == 40
     file.write_text("2")
-    assert run_folder.commit(tmp_path) == commit + "+"
+    assert versions.commit(tmp_path) == commit + "+"
 
 
 def test_changes_are_those_of_values_that_both_know():
@@ -191,6 +192,17 @@ def test_partial_checkpoint_is_ignored_then_removed(tmp_path):
         assert writer.save(make_state(3), {})
     assert not half.exists()
     assert run_folder.restore(tmp_path, make_state(0)).step == 3
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    folder = tmp_path / "checkpoints"
+    message = rf"no checkpoint can be written to {folder} \(.*\): make room there, then the same command continues from step"
+    with pytest.raises(run_folder.UnsavedCheckpoint, match=message) as error, run_folder.Writer(tmp_path, Config()) as writer:
+        folder.rmdir()
+        folder.write_text("a file, which stops root too")
+        writer.save(make_state(1), {})
+        writer.wait()
+    assert "\n" not in str(error.value)
 
 
 LOAD_HELPERS = """

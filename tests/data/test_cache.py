@@ -115,6 +115,34 @@ def test_damaged_cache_rebuilt(kitti_tree, decoded, caplog, name):
     np.testing.assert_array_equal(source[3].images[1], tree.images[3, 2])
 
 
+@pytest.mark.parametrize("name", ["frames.u8", "masks.bits", "sums.u4"])
+def test_changed_bit_is_named_and_not_trained_on(kitti_tree, name):
+    tree = kitti_tree()
+    tree.add_mask(3)
+    open_split(tree.config, "train")
+    data = bytearray((folder_of(tree) / name).read_bytes())
+    data[len(data) * 3 // 8 + 1] ^= 4  # frame 3 of 8
+    (folder_of(tree) / name).write_bytes(data)
+    source = open_split(tree.config, "train")
+    np.testing.assert_array_equal(source[6].images[1], tree.images[6, 2])
+    with pytest.raises(ConfigError, match=rf"cache {folder_of(tree)} is damaged \(\S+, frame 3\): delete this folder, then the"):
+        source.gather(np.array([3]))
+
+
+def test_cache_of_an_earlier_version_is_used(kitti_tree, decoded, caplog):
+    tree = kitti_tree()
+    tree.add_mask(2)
+    open_split(tree.config, "train")
+    (folder_of(tree) / "sums.u4").unlink()
+    decoded.clear()
+    source = open_split(tree.config, "train")
+    assert decoded == [] and caplog.text == ""
+    tree.add_image(3)
+    source = open_split(tree.config, "train")
+    assert decoded == ["0000000003.png"]
+    np.testing.assert_array_equal(source[3].images[1], tree.images[3, 2])
+
+
 def test_cache_per_size_filter_and_list(kitti_tree):
     tree = kitti_tree()
     open_split(tree.config, "train")

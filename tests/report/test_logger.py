@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dd_jax.config import ConfigError
 from dd_jax.report import Logger, NoLogger, read_history
 from dd_jax.report import logger as logger_module
 from dd_jax.report.logger import postfix
@@ -37,6 +38,29 @@ def test_incomplete_last_line_ignored(tmp_path):
     assert len(read_history(tmp_path)) == 3
     log_steps(tmp_path, 3, 5)
     assert [record["step"] for record in read_history(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_damaged_lines_cost_only_themselves(tmp_path):
+    log_steps(tmp_path, 0, 5)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b'"step"', b'"stfp"')
+    lines[3] = b"\xff" + lines[3]
+    path.write_bytes(b"".join(lines))
+    log_steps(tmp_path, 5, 6)
+    assert [record["step"] for record in read_history(tmp_path)] == [1, 3, 5, 6]
+
+
+def test_full_disk_is_named(tmp_path):
+    with Logger(tmp_path, 10, stream=io.StringIO()) as logger:
+        logger.log(1, {"total": 1.0})
+        logger._history.close()
+        logger._history = open("/dev/full", "a")  # noqa: SIM115
+        message = rf"the log in {tmp_path} cannot be written \(No space left on device\): make room there, then the same"
+        with pytest.raises(ConfigError, match=message):
+            logger.log(2, {"total": 1.0})
+    with pytest.raises(ConfigError, match=r"the log in .*/metrics\.jsonl cannot be written \(File exists\)"):
+        Logger(tmp_path / "metrics.jsonl", 10)
 
 
 def test_new_run_starts_new_log(tmp_path):

@@ -1,0 +1,87 @@
+"""Failed reads and writes of Orbax and TensorStore as one exception, without what their tasks and threads report beside it."""
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from dd_jax.checkpoints.checksums import Damage
+
+
+@contextlib.contextmanager
+def any_error_is_damage(what: str) -> Iterator[None]:
+    """Orbax and TensorStore raise anything for damaged files, and log their content; lack of memory is none of it."""
+    ignore_reports()
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        _discard(error)
+        raise Damage(what) from error
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def system_error_is_os_error() -> Iterator[None]:
+    """Orbax and TensorStore raise anything for files that cannot be written; a system error behind it is raised as such."""
+    try:
+        yield
+    except Exception as error:
+        number = _system_error(error)
+        if number is None:
+            raise
+        _discard(error)
+        raise OSError(number, os.strerror(number)) from error
+
+
+def _system_error(error: BaseException | None) -> int | None:
+    """Number of the system error in the chain of causes of an exception."""
+    while error is not None:
+        found = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+        if found or getattr(error, "errno", None):
+            return int(found[1]) if found else error.errno
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@functools.cache
+def ignore_reports() -> None:
+    """Leaves out what threads report of errors that they also raise, and of reads and writes that end after a failed one.
+
+    TensorStore reports the latter to an event loop that is closed by then.
+    """
+    hook = sys.unraisablehook
+
+    def other(report: Any) -> None:
+        if str(report.exc_value) != "Event loop is closed":
+            hook(report)
+
+    sys.unraisablehook = other
+    logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "/orbax/" not in record.pathname)
+    logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
+
+
+def _discard(error: BaseException | None) -> None:
+    """Collects the other tasks that failed in Orbax, each of which would otherwise report that later."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
