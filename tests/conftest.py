@@ -21,12 +21,17 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "parity")]  # importlib mode adds no paths itself: `import tiny`, `from harness import ...`
 
 import harness  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from dd_jax.runtime import cpu_flags  # noqa: E402
 
-settings.register_profile("fast", max_examples=20, deadline=None, derandomize=True, database=None)
-settings.register_profile("thorough", max_examples=3000, deadline=None, database=None, print_blob=True)
+SLOW_MACHINE = [HealthCheck.too_slow]  # the first example compiles
+settings.register_profile(
+    "fast", max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=SLOW_MACHINE
+)
+settings.register_profile(
+    "thorough", max_examples=3000, deadline=None, database=None, print_blob=True, suppress_health_check=SLOW_MACHINE
+)
 settings.load_profile("fast")  # --hypothesis-profile=thorough: make test-thorough
 
 cpu_flags.set_defaults()  # as the scripts do, so that tests compute the numbers of the jobs

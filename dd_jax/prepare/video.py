@@ -150,7 +150,7 @@ def read_journal(folder: Path) -> list[Row]:
     """
     path = folder / JOURNAL
     try:
-        text = path.read_text() if path.is_file() else ""
+        text = path.read_text(errors="replace") if path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         rows = [
             Row(
@@ -165,7 +165,7 @@ def read_journal(folder: Path) -> list[Row]:
             raise ValueError("an unknown outcome")
         return rows
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ConfigError(f"{path} is damaged ({error}): {REMEDY}") from error
+        raise ConfigError(f"{path} is damaged ({error!r}): {REMEDY}") from error
 
 
 def _known(folder: Path, settings: dict) -> dict | None:

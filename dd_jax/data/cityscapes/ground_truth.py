@@ -83,7 +83,7 @@ def _depth_from_disparity(path: Path, focal_baseline: float) -> Float32[np.ndarr
         values = frames.decode_depth(path)
     except frames.UnreadableFrame as error:
         raise ConfigError(
-            f"{error} is not a 16-bit grey PNG, or is incomplete: unpack Cityscapes' disparity archive again"
+            f"{path} is not a 16-bit grey PNG, or is incomplete: unpack Cityscapes' disparity archive again"
         ) from error
     disparity = (values.astype(np.float64) - 1) / 256
     return np.where(disparity > 0, focal_baseline / np.maximum(disparity, 1 / 256), 0).astype(np.float32)

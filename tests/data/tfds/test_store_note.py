@@ -79,7 +79,7 @@ SETTINGS = {"size": None, "reference": [], "depth": [], "source": "", "resize": 
         (json.dumps(SOUND | {"settings": [*SETTINGS, "priors"]}), "settings, shards and splits must be objects"),
         (json.dumps(SOUND | {"settings": SETTINGS | {"priors": ""}, "shards": []}), "settings, shards and splits must be"),
         (json.dumps(SOUND | {"settings": 1}), "not iterable"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_incomplete_note_raises(tmp_path, text, complaint):
