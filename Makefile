@@ -18,7 +18,7 @@ predict: $(VENV)/.installed  ## depth of a rendered drive by the bundled model: 
 	$(BIN)/python scripts/make_synthetic.py --out data/predict --preset tiny --seed 1 --height 128 --width 416
 	$(BIN)/python scripts/predict.py data/predict/2011_09_26/2011_09_26_drive_9001_sync --out runs/predict --save npy,colour,mp4 --viewer
 
-test: $(VENV)/.installed  ## lint and all tests except the slow ones and those of faults; CI runs this and, where all golden arrays are available, `make parity`
+test: $(VENV)/.installed  ## lint and fast tests; CI runs this and, where all golden arrays are available, `make parity`
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -m "not slow and not faults and not fuzz" -n 2 --dist worksteal
 

@@ -25,7 +25,7 @@ from dd_jax.diagnosis.checkpoint import diagnose_checkpoint
 from dd_jax.diagnosis.tables import tables, text
 from dd_jax.evaluate import evaluate_checkpoint
 from dd_jax.report import format_table
-from dd_jax.runtime import command_line, files, hosts
+from dd_jax.runtime import command_line, files, hosts, run_lock
 from dd_jax.train import TrainingError, train
 
 ALL = "all"
@@ -246,6 +246,7 @@ def _copy(source: Path, target: Path, checkpoints: bool) -> None:
     """Copies the files of a stage: logs, results and a saved model; not TensorBoard's."""
     for path in files.below(source):
         place = path.relative_to(source)
-        if len(place.parts) == 1 or (checkpoints and place.parts[0] == "checkpoints"):
+        log_or_result = len(place.parts) == 1 and path.name != run_lock.LOCK
+        if log_or_result or (checkpoints and place.parts[0] == "checkpoints"):
             (target / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / place)  # without its permissions: the source may be read-only

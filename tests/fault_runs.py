@@ -167,6 +167,7 @@ class Runs:
         )
         arguments = [f"--config={file}", f"--workdir={workdir}", *arguments]
         log = self.folder / f"{self._count}.log"
+        log.touch()
         if script == FORKED:
             if self._server is None:
                 self._server = self._popen([LIGHT, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -142,8 +142,8 @@ class Writer:
                 yield
         except OSError as error:
             raise UnsavedCheckpoint(
-                f"no checkpoint can be written to {self._folder} ({error.strerror}): make room there, then the same command "
-                f"continues from step {newest(self._folder) or 0}"
+                f"no checkpoint can be written to {self._folder} ({error.strerror or error}): make room there, then the same "
+                f"command continues from step {newest(self._folder) or 0}"
             ) from error
 
     def __enter__(self) -> "Writer":

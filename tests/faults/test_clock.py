@@ -27,8 +27,8 @@ def run(root, workdir, steps):
     train(fault_runs.config(root, optim={"steps": steps}, train={"eval_every": 2}), workdir, jax.devices()[:1])
 
 
-@pytest.mark.parametrize("days", [-1, -400, 1])
-def test_jump_of_the_clock_changes_nothing(drives, figures, tmp_path, monkeypatch, capsys, days):
+@pytest.mark.parametrize("days", [-1, -400])
+def test_clock_that_jumps_back_changes_nothing(drives, figures, tmp_path, monkeypatch, capsys, days):
     with figures.trial("clock jumps", days=days):
         run(drives, tmp_path / "undisturbed", 8)
         capsys.readouterr()

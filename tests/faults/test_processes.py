@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.faults
 
-SECTIONS = {"optim": {"steps": 40}, "train": {"checkpoint_every": 4}}
+SECTIONS = {"optim": {"steps": 40}, "train": {"checkpoint_every": 4, "backend": "jit"}}
 MOST = 150
 """Seconds until the other process must have ended; JAX notices after 100 that one is silent."""
 
