@@ -22,7 +22,7 @@ from dd_jax.checkpoints import checksums, comparison
 from dd_jax.checkpoints.checksums import Damage
 from dd_jax.checkpoints.orbax_errors import any_error_is_damage, ignore_reports, system_error_is_os_error
 from dd_jax.config import Config, ConfigError
-from dd_jax.runtime.versions import versions
+from dd_jax.runtime import versions
 from dd_jax.types import TrainState
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Writer:
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[SCORE], reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
-        self._about = {"config": configs.to_dict(config), "versions": versions(), "samples": samples}
+        self._about = {"config": configs.to_dict(config), "versions": versions.versions(), "samples": samples}
         self._folder = _absolute(workdir) / "checkpoints"
         ignore_reports()
         with self._writing():

@@ -16,6 +16,7 @@ from dd_jax.data.synthetic import make
 from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.report import read_history
+from dd_jax.runtime import versions
 from dd_jax.train import initialise_from, train
 
 
@@ -97,7 +98,7 @@ def test_run_that_starts_from_a_damaged_one_names_its_remedy(drives, tmp_path):
 
 def test_changes_are_named_and_other_data_refused_on_continuing(drives, tmp_path, capsys, monkeypatch):
     run(config(drives, 2), tmp_path / "run")
-    monkeypatch.setattr(run_folder, "versions", lambda plain=run_folder.versions: plain() | {"jax": "0.99"})
+    monkeypatch.setattr(versions, "versions", lambda plain=versions.versions: plain() | {"jax": "0.99"})
     moved = tmp_path / "moved"
     shutil.copytree(drives, moved, ignore=shutil.ignore_patterns(".cache"))
     assert int(run(config(moved, 4), tmp_path / "run").step) == 4  # the same data elsewhere

@@ -14,6 +14,7 @@ from dd_jax import config as configs
 from dd_jax import train as train_module
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
+from dd_jax.runtime import versions
 from dd_jax.train import train
 
 pytestmark = pytest.mark.faults
@@ -134,7 +135,7 @@ def test_all_checkpoints_damaged(drives, whole, figures, tmp_path):
 
 
 def test_versions_of_other_libraries_do_not_matter(drives, expected, figures, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "versions", lambda: {"dd_jax": "9.9", "jax": "9.9"})
+    monkeypatch.setattr(versions, "versions", lambda: {"dd_jax": "9.9", "jax": "9.9"})
     with figures.trial("checkpoint: another version", what="libraries"):
         run(drives, tmp_path / "run", STEPS)
         monkeypatch.undo()
