@@ -20,7 +20,7 @@ from dd_jax.method import compiled_steps, optimizer, signs
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
 from dd_jax.report import Logger, NoLogger, read_history
-from dd_jax.runtime import hosts, parallel, run_lock, versions
+from dd_jax.runtime import hosts, memory, parallel, run_lock, versions
 from dd_jax.types import Batch, Metrics, TrainState
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ def _start_or_continue(
                 shapes = batch_shapes(train_source, config)
                 with logger.paused():
                     steps = {frozen: compiled_steps.compile_train_step_now(config, frozen, state, shapes, devices)}
+                memory.return_freed()
             batch = next(batches)
             state, metrics = steps[frozen](state, batch)
             in_flight.append((step, batch, metrics))

@@ -1,6 +1,5 @@
 """Peak resident memory of a compiled function, run in a separate process that neither traces nor compiles."""
 
-import ctypes
 import gc
 import os
 import pickle
@@ -14,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import serialize_executable
+
+from dd_jax.runtime.memory import return_freed
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -50,7 +51,7 @@ def run(path: Path) -> int:
     del program, arguments
     gc.collect()
     if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # memory freed after loading would count as resident
+        return_freed()  # it would count as resident
         CLEAR.write_text("5")  # resets the peak
     for _ in range(2):
         state, _ = jax.block_until_ready(compiled(state, batch))
