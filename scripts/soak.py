@@ -15,7 +15,8 @@ from dd_jax.benchmarks import soak
 from dd_jax.config import ConfigError
 from dd_jax.runtime import command_line, versions
 
-RECIPE = "configs/recipe.py:demo/dynamic_depth"
+ROOT = Path(__file__).parents[1]
+RECIPE = f"{ROOT}/configs/recipe.py:demo/dynamic_depth"
 STEPS, EVERY = 10**7, 500  # more steps than fit into any time; steps between validations
 
 
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = versions.versions()
         log, metrics = flags.workdir / "log.txt", flags.workdir / "student" / "metrics.jsonl"
         settings = [f"--set=student.optim.steps={STEPS}", f"--set=student.train.eval_every={EVERY}"]
-        command = [sys.executable, "scripts/train_stages.py", f"--recipe={RECIPE}", f"--workdir={flags.workdir}"]
+        command = [sys.executable, str(ROOT / "scripts" / "train_stages.py"), f"--recipe={RECIPE}", f"--workdir={flags.workdir}"]
         command += [f"--data_root={flags.data_root}", "--render=demo", f"--minutes={flags.minutes}", *settings]
         status, samples = soak.watch(command, log, every=10.0, report=show)
         if status != 0:

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "python scripts/train.py --config=configs/dynamic_depth.py:kitti --config.train.init_encoders": "needs ImageNet weights",
     "python scripts/compile_for.py": "takes half an hour; tests/benchmarks/test_compile_for.py compiles for a small topology",
     "python scripts/train.py ...": "is one of two processes; tests/e2e/test_train.py starts both",
+    "python scripts/soak.py": "takes hours; tests/benchmarks/test_soak.py",
     "python scripts/benchmark.py --peer": "needs PyTorch and manydepth; tests/benchmarks/test_pytorch_peer.py",
 }
 """Beginnings of commands that are not run here -> the reason; an empty reason means: run."""
