@@ -51,7 +51,7 @@ def watch(command: Sequence[str], log: Path, every: float, report: Callable[[Sam
 
 
 def windows(samples: list[Sample], window: float = WINDOW) -> list[dict[str, float]]:
-    """Median memory in MiB and the most handles and threads of every whole ``window`` of seconds."""
+    """Medians of memory in MiB, handles and threads, and the most memory, of every whole ``window`` of seconds."""
     rows = []
     for index in range(int(samples[-1].seconds / window) if samples else 0):
         part = [s for s in samples if index * window <= s.seconds < (index + 1) * window]
@@ -62,8 +62,8 @@ def windows(samples: list[Sample], window: float = WINDOW) -> list[dict[str, flo
                     "from_minute": index * window / 60,
                     "resident_mib": round(statistics.median(resident), 1),
                     "largest_mib": round(max(resident), 1),
-                    "handles": max(s.handles for s in part),
-                    "threads": max(s.threads for s in part),
+                    "handles": statistics.median_low(s.handles for s in part),
+                    "threads": statistics.median_low(s.threads for s in part),
                 }
             )
     return rows
