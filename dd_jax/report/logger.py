@@ -217,9 +217,12 @@ def read_history(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _is_record(record: Any) -> bool:
-    """Whether this is what :meth:`Logger._write` writes: numbers, and those that JSON does not have as text."""
-    if not isinstance(record, dict) or type(record.get("step")) is not int or record.get("kind") not in ("train", "val"):
+    """Whether this is what a logger writes: numbers, and those that JSON does not have as text; of alarms, text and a step."""
+    if not isinstance(record, dict) or type(record.get("step")) is not int or record.get("kind") not in ("train", "val", "alarm"):
         return False
+    if record["kind"] == "alarm":
+        texts = (record.get(name) for name in ("alarm", "state", "text"))
+        return type(record.get("since")) is int and all(isinstance(text, str) for text in texts)
     return all(type(value) in (int, float) or value in NOT_FINITE for name, value in record.items() if name != "kind")
 
 

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
-import socket
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def _take(workdir: Path, held: contextlib.ExitStack) -> str:
         except OSError as error:
             log.warning("%s cannot be locked (%s): make sure that no second run starts in it", workdir, error.strerror)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        file.write(f"process {os.getpid()} on {platform.node()}".encode())
     except OSError as error:
         return f"--workdir={workdir} cannot be written ({error.strerror}): make room, or name another folder"
     return ""

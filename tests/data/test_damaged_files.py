@@ -198,12 +198,13 @@ def test_segments_without_numbers(identity, tmp_path):
         b"[" * 9000,
         b'{"step": 3}\n',
         b'{"step": 3, "kind": "val", "x": [1]}\n',
+        b'{"step": 3, "kind": "alarm", "alarm": "a", "state": "raised", "text": "b"}\n',
     ],
 )
-def test_log_ends_at_a_damaged_record(damage, tmp_path):
+def test_damaged_record_of_a_log_is_left_out(damage, tmp_path):
     whole = b'{"step": 1, "kind": "train", "total": "nan"}\n'
-    (tmp_path / "metrics.jsonl").write_bytes(whole + damage + whole)
-    assert read_history(tmp_path) == [{"step": 1, "kind": "train", "total": "nan"}]
+    (tmp_path / "metrics.jsonl").write_bytes(whole + damage.rstrip(b"\n") + b"\n" + whole)
+    assert read_history(tmp_path) == 2 * [{"step": 1, "kind": "train", "total": "nan"}]
 
 
 @pytest.mark.parametrize(

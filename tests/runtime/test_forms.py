@@ -62,7 +62,7 @@ def test_forms_from_the_environment(scale, monkeypatch):
     [
         ("cuda", "forms of backend 'cuda': give one of cpu, gpu, tpu"),
         ("gpu,tpu", "give one backend only"),
-        ("splat=max", "there are no forms of 'splat': give one of sampling, z_buffer"),
+        ("splat=max", "there are no forms of 'splat': give one of images, sampling, z_buffer"),
         ("z_buffer=mean", "z_buffer has no form 'mean': give one of min, max"),
     ],
 )

@@ -25,6 +25,11 @@ REASON = re.compile(r"^(?:FAILED|ERROR) (tests/.+)$", re.MULTILINE)
 PROCESSES = 8
 """Tests compile more than they compute, so several processes share a GPU."""
 
+INTERRUPTIBLE = (
+    "import signal, sys, pytest; signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(pytest.main(sys.argv[1:]))"
+)
+"""pytest that SIGINT ends, also where this process ignores it, as with nohup or in the background of a script."""
+
 ENDING = 15.0
 """Seconds in which pytest must print its summary when its time is over."""
 
@@ -43,7 +48,8 @@ def run(task: Task) -> Iterator[Row]:
 
 def outcomes(folders: tuple[str, ...], precision: str, seconds: float, processes: int) -> Row:
     """Numbers of outcomes and failures of the fast tests of these folders, until ``seconds`` are over."""
-    command = [sys.executable, "-m", "pytest", "-v", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "-v", "--tb=line", "-p", "no:cacheprovider"]
+    command += ["-m", "not slow and not faults and not fuzz"]
     if processes > 1 and importlib.util.find_spec("xdist"):
         command += ["-n", str(processes)]
     environment = os.environ | {"COLUMNS": "300", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

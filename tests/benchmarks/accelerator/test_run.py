@@ -77,13 +77,14 @@ def test_time_is_kept_and_what_does_not_fit_is_listed(tmp_path):
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 import fake_measurements as fakes
 from dd_jax.benchmarks.accelerator.plan import Measurement
 from dd_jax.benchmarks.accelerator.run import run
 import tiny
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run in the background of a shell, which ignores it
 measurements = [Measurement(kind.__name__, kind, 0.1) for kind in (fakes.device, fakes.hanging, fakes.printing)]
 run(tiny.config(), measurements, 5.0, Path(sys.argv[1]), "the command")
 """
