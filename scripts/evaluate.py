@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
 from dd_jax.config import ConfigError, EvalConfig, protocols
-from dd_jax.evaluate import Results, evaluate_checkpoint, evaluate_predictions
+from dd_jax.evaluation.evaluate import Results, evaluate_checkpoint, evaluate_predictions
 from dd_jax.evaluation.external_predictions import KINDS
 from dd_jax.report import format_table
 from dd_jax.runtime import command_line, compilation_cache, hosts

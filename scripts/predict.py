@@ -26,7 +26,7 @@ from pathlib import Path
 
 from dd_jax.config import ConfigError
 from dd_jax.inference import api, inputs, metric_scale
-from dd_jax.predict import predict
+from dd_jax.inference.predict import predict
 from dd_jax.runtime import command_line
 
 RECORDED = ("inputs", "frames", "camera", "masks", "scale", "camera_height", "camera_pitch", "speed", "truth")

@@ -11,9 +11,9 @@ one is reached by training from the newest checkpoint before it. See docs/reliab
 import re
 from pathlib import Path
 
-from dd_jax import replay
 from dd_jax.config import ConfigError
 from dd_jax.runtime import command_line, compilation_cache
+from dd_jax.training import replay
 
 
 def main(arguments: list[str] | None = None) -> None:

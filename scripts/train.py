@@ -20,7 +20,7 @@ from ml_collections import config_flags
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
 from dd_jax.runtime import command_line, compilation_cache, cpu_flags, hosts
-from dd_jax.train import TrainingError, train
+from dd_jax.training.train import TrainingError, train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:VARIANT; any field as --config.a.b=value")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and report; an existing run is resumed")

@@ -19,11 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ import one another
 
-from dd_jax import stages
 from dd_jax.config import ConfigError
 from dd_jax.data.synthetic import PRESETS, make
 from dd_jax.runtime import command_line, compilation_cache, cpu_flags, hosts
-from dd_jax.train import TrainingError
+from dd_jax.training import stages
+from dd_jax.training.train import TrainingError
 
 
 def main(arguments: list[str] | None = None) -> None:

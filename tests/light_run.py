@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dd_jax import train as train_module
 from dd_jax.method import compiled_steps
 from dd_jax.report import Logger
+from dd_jax.training import train as train_module
 from dd_jax.types import Batch, Metrics, TrainState
 
 
@@ -55,7 +55,7 @@ def score(*arguments: Any) -> float:
 
 
 def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Replaces state, step and validation of :func:`dd_jax.train.train`."""
+    """Replaces state, step and validation of :func:`dd_jax.training.train.train`."""
     put(train_module, "create_state", create_state)
     put(compiled_steps, "compile_train_step_now", lambda *_: step)
     put(train_module, "validation_score", score)

@@ -12,9 +12,9 @@ LAYERS = [
     ["networks", "losses"],
     ["method", "data", "checkpoints"],
     ["evaluation", "prepare"],
-    ["inference", "evaluate"],
+    ["inference"],
     ["export", "diagnosis"],
-    ["train", "replay", "stages", "predict", "ablations", "benchmarks"],
+    ["training", "ablations", "benchmarks"],
 ]
 """A folder (or single module) imports from the rows above and from its own row, without cycles."""
 

@@ -16,8 +16,8 @@ from dd_jax.config import ConfigError
 from dd_jax.data.loader import open_split
 from dd_jax.diagnosis.diagnose import images_by_lookup
 from dd_jax.diagnosis.lookup import drive_of
-from dd_jax.evaluate import REGIONS
 from dd_jax.evaluation import metrics
+from dd_jax.evaluation.evaluate import REGIONS
 from dd_jax.method import compiled_steps
 from dd_jax.runtime import command_line, compilation_cache, files, parallel
 

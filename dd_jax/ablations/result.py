@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dd_jax.config import Config, ConfigError, from_dict, to_dict
-from dd_jax.evaluate import REGIONS
+from dd_jax.evaluation.evaluate import REGIONS
 from dd_jax.runtime import files
 
 LOOKUPS = ("previous", "other", "none")

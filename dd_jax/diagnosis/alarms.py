@@ -52,14 +52,13 @@ def symptoms(step: int, window: Window, config: Config) -> dict[str, str]:
 
 def flat_depth(window: Window, config: Config) -> dict[str, str]:
     """A network predicts the same depth everywhere."""
-    spreads = {name.partition("/")[2]: value for name, value in window.items() if name.startswith("disparity_spread/")}
     return {
         f"flat depth of the {network}": (
             f"The {network.replace('_', '-')} network predicts nearly the same depth everywhere (the disparity of an image "
             f"deviates by {value:.1%} from its mean): it has collapsed, usually since the poses are wrong. Check the camera "
             f"intrinsics (check_data.py), and {POSES_FIRST}; if the loss jumped before, lower optim.learning_rate."
         )
-        for network, value in spreads.items()
+        for network, value in of_networks(window, "disparity_spread")
         if value < FLAT
     }
 
@@ -131,15 +130,19 @@ def matching(window: Window, config: Config) -> dict[str, str]:
 
 def no_gradient(window: Window, config: Config) -> dict[str, str]:
     """A network does not train."""
-    norms = {name.partition("/")[2]: value for name, value in window.items() if name.startswith("grad_norm/")}
     return {
         f"no gradient for {network}": (
             f"The {network} network gets no gradient (norm {value:.1g}): no pixel supervises it, or its loss terms have no "
             "weight. See the metrics of the group supervision and the weights in loss.*; scripts/replay.py shows single steps."
         )
-        for network, value in norms.items()
+        for network, value in of_networks(window, "grad_norm")
         if value < NO_GRADIENT
     }
+
+
+def of_networks(window: Window, group: str) -> list[tuple[str, float]]:
+    """Networks, and their metrics ``group/NETWORK``."""
+    return [(name.partition("/")[2], value) for name, value in window.items() if name.startswith(f"{group}/")]
 
 
 def unaugmented(config: Config) -> float:

@@ -11,7 +11,7 @@ from dd_jax.data.loader import open_split
 from dd_jax.diagnosis.diagnose import diagnose
 from dd_jax.diagnosis.page import chapters
 from dd_jax.diagnosis.result import Diagnosis
-from dd_jax.evaluate import has_truth, training_truth
+from dd_jax.evaluation.evaluate import has_truth, training_truth
 from dd_jax.evaluation.results import make_folder
 from dd_jax.evaluation.trained_model import restore, workdir_of
 from dd_jax.runtime import versions
@@ -41,7 +41,7 @@ def diagnose_checkpoint(
     """Diagnoses a trained model with the config of its checkpoint and writes a report.
 
     Args:
-      directory, split, which: as in :func:`dd_jax.evaluate.evaluate_checkpoint`.
+      directory, split, which: as in :func:`dd_jax.evaluation.evaluate.evaluate_checkpoint`.
       out: gets ``diagnosis.html``; default: the workdir, or no report for a bundled model or one of the hub.
       max_frames: number of samples, evenly spaced; 0 = all.
       changes: further arguments of :func:`dd_jax.evaluation.trained_model.restore`, ``data_root`` above all.

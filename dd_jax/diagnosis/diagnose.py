@@ -16,9 +16,9 @@ from dd_jax.diagnosis.findings import findings
 from dd_jax.diagnosis.lookup import LOOKUPS, LookupSource
 from dd_jax.diagnosis.poses import compare_poses
 from dd_jax.diagnosis.result import ByRegion, Diagnosis
-from dd_jax.evaluate import evaluate, has_truth, networks_of, tabulate
 from dd_jax.evaluation import metrics
 from dd_jax.evaluation.baselines import evenly_spaced_indices
+from dd_jax.evaluation.evaluate import evaluate, has_truth, networks_of, tabulate
 from dd_jax.method import compiled_steps
 from dd_jax.runtime import parallel
 from dd_jax.types import Batch, Predictions, TrainState

@@ -20,8 +20,8 @@ from dd_jax.data.loader import TripletSource, eval_batches
 from dd_jax.diagnosis.lookup import drive_of
 from dd_jax.diagnosis.poses import Motion
 from dd_jax.diagnosis.true_poses import Pose, TruePoses
-from dd_jax.evaluate import region_masks
 from dd_jax.evaluation import metrics
+from dd_jax.evaluation.evaluate import region_masks
 from dd_jax.method.augment import augment
 from dd_jax.method.forward import forward
 from dd_jax.method.view_synthesis import full_size_depth

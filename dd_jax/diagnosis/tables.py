@@ -6,7 +6,7 @@ from typing import Any
 
 from dd_jax.diagnosis.lookup import LOOKUPS
 from dd_jax.diagnosis.result import Diagnosis
-from dd_jax.evaluate import REGIONS
+from dd_jax.evaluation.evaluate import REGIONS
 
 POSES = {
     "frames": ("frames", "{:,}"),

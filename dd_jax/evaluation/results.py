@@ -19,7 +19,7 @@ Scores = dict[str, dict[str, dict[str, float | int | None]]]
 
 @dataclasses.dataclass
 class Results:
-    """Results of :func:`dd_jax.evaluate.evaluate`."""
+    """Results of :func:`dd_jax.evaluation.evaluate.evaluate`."""
 
     metrics: Scores
     scales: dict[str, dict[str, float]]  # predictor -> median and relative standard deviation of the scale factors

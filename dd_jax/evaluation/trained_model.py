@@ -30,7 +30,7 @@ def restore(
 ) -> tuple[Restored, DataConfig, EvalConfig]:
     """A trained model with a changed config, the data of its training split, and the protocol of its training.
 
-    Arguments as of :func:`dd_jax.evaluate.evaluate_checkpoint`.
+    Arguments as of :func:`dd_jax.evaluation.evaluate.evaluate_checkpoint`.
 
     Raises:
       ConfigError: an unknown checkpoint or protocol, or an invalid config.

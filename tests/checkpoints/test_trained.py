@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import dd_jax
-from dd_jax import evaluate
 from dd_jax.checkpoints import saved
 from dd_jax.config import ConfigError
 from dd_jax.data.synthetic import make
+from dd_jax.evaluation import evaluate
 
 NAMES = saved.bundled()
 

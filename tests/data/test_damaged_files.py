@@ -16,7 +16,7 @@ from dd_jax.data import arrays, camera_check, folder, frames, masks, picture_fau
 from dd_jax.data.kitti import calibration, timestamps
 from dd_jax.diagnosis import true_poses
 from dd_jax.evaluation import external_predictions
-from dd_jax.predict import Records
+from dd_jax.inference.predict import Records
 from dd_jax.report import read_history
 from dd_jax.runtime.files import parse_json
 

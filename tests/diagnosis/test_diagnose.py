@@ -7,13 +7,13 @@ import jax
 import pytest
 import tiny
 
-from dd_jax import evaluate
 from dd_jax.checkpoints import saved
 from dd_jax.data.loader import list_split, open_split
 from dd_jax.diagnosis import checkpoint
 from dd_jax.diagnosis.diagnose import NO_MEAN_MAP, NO_POSES, NO_STUDENT, NO_TRUTH, diagnose
 from dd_jax.diagnosis.page import chapters
 from dd_jax.diagnosis.tables import tables, text
+from dd_jax.evaluation import evaluate
 from dd_jax.method import compiled_steps
 
 FRAMES = 4

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import train as train_module
 from dd_jax.data.loader import TripletSource
 from dd_jax.data.synthetic import make
 from dd_jax.diagnosis import alarms
 from dd_jax.method import compiled_steps
 from dd_jax.report import read_history
-from dd_jax.train import train
+from dd_jax.training import train as train_module
+from dd_jax.training.train import train
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import train as train_module
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import Config, ConfigError, protocols
 from dd_jax.data.synthetic import make
@@ -17,7 +16,8 @@ from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.report import read_history
 from dd_jax.runtime import versions
-from dd_jax.train import initialise_from, train
+from dd_jax.training import train as train_module
+from dd_jax.training.train import initialise_from, train
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ import tiny
 
 from dd_jax.config import Config, protocols
 from dd_jax.data.kitti import raw
-from dd_jax.evaluate import evaluate_checkpoint, evaluate_predictions
 from dd_jax.evaluation import metrics
+from dd_jax.evaluation.evaluate import evaluate_checkpoint, evaluate_predictions
 from dd_jax.inference import api, inputs
-from dd_jax.predict import predict
+from dd_jax.inference.predict import predict
 from dd_jax.prepare.check import check
-from dd_jax.train import train
+from dd_jax.training.train import train
 
 SAMPLE = os.environ.get("KITTI_SAMPLE", "")
 DRIVE = "2011_09_26/2011_09_26_drive_0060_sync"

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import replay
-from dd_jax import train as train_module
 from dd_jax.checkpoints import skipped_steps
 from dd_jax.config import ConfigError, protocols
 from dd_jax.data.loader import TripletSource, open_split, sample_names
 from dd_jax.data.synthetic import make
 from dd_jax.networks import model as networks
 from dd_jax.runtime import parallel
-from dd_jax.train import NonFiniteGuard, TrainingError, train
+from dd_jax.training import replay
+from dd_jax.training import train as train_module
+from dd_jax.training.train import NonFiniteGuard, TrainingError, train
 from dd_jax.types import TrainState
 
 ONE = jax.devices()[:1]

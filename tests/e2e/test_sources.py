@@ -11,9 +11,9 @@ import tiny
 from cityscapes_tree import CityscapesTree
 
 from dd_jax.data.synthetic import make
-from dd_jax.evaluate import evaluate_checkpoint, evaluate_predictions
+from dd_jax.evaluation.evaluate import evaluate_checkpoint, evaluate_predictions
 from dd_jax.prepare.tfds_store import build
-from dd_jax.train import train
+from dd_jax.training.train import train
 
 pytestmark = pytest.mark.slow
 

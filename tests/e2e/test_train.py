@@ -17,19 +17,19 @@ import tiny
 from safetensors.numpy import save_file
 
 from dd_jax import config as configs
-from dd_jax import train as train_module
 from dd_jax.checkpoints import run_folder, saved, torch_names
 from dd_jax.config import ConfigError
 from dd_jax.data.loader import Prefetch
 from dd_jax.data.synthetic import make
-from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.evaluation.evaluate import evaluate_checkpoint
 from dd_jax.method import compiled_steps
 from dd_jax.method.augment import augment
 from dd_jax.method.forward import forward
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks
 from dd_jax.report import Logger, read_history
-from dd_jax.train import initialise_from, train
+from dd_jax.training import train as train_module
+from dd_jax.training.train import initialise_from, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,7 +103,7 @@ def compilations(monkeypatch, caplog):
         return plain(self)
 
     counts = []
-    monkeypatch.setattr("dd_jax.train.Logger", GuardedLogger)
+    monkeypatch.setattr("dd_jax.training.train.Logger", GuardedLogger)
     monkeypatch.setattr(Prefetch, "__next__", draw)
     with jax.log_compiles():
         yield counts
@@ -186,7 +186,7 @@ def test_killed_run_resumes_bit_equal(drives, compiled, tmp_path, how):
     config = run_config(drives, 12)
     (tmp_path / "config.json").write_text(json.dumps(configs.to_dict(config)))
     program = (
-        "import json, sys, jax; from dd_jax import config; from dd_jax.train import train;"
+        "import json, sys, jax; from dd_jax import config; from dd_jax.training.train import train;"
         f"values = json.load(open({str(tmp_path / 'config.json')!r}));"
         "train(config.from_dict(values), sys.argv[1], jax.devices()[:1])"
     )

@@ -11,10 +11,10 @@ import tiny
 from fakes import FakeSource, oracle, settings
 from tiny import HEIGHT, WIDTH
 
-from dd_jax import evaluate
 from dd_jax.config import ConfigError
 from dd_jax.data import published_order
 from dd_jax.data.splits import list_digest
+from dd_jax.evaluation import evaluate
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,13 +10,13 @@ import tiny
 from fakes import FakeSource, oracle, settings
 from tiny import HEIGHT, WIDTH, config
 
-from dd_jax import evaluate
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
 from dd_jax.config.protocols import describe, protocol
 from dd_jax.config.rules import validate
 from dd_jax.data.frames import GroundTruth, intrinsics
 from dd_jax.data.loader import open_split
+from dd_jax.evaluation import evaluate
 from dd_jax.method import compiled_steps
 from dd_jax.types import TrainState
 

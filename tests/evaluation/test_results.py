@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from fakes import FakeSource, oracle, settings
 
-from dd_jax import evaluate
 from dd_jax.config import ConfigError
+from dd_jax.evaluation import evaluate
 from dd_jax.evaluation.results import make_folder, write_results
 from dd_jax.report import format_table
 

@@ -11,11 +11,11 @@ import light_run
 import pytest
 
 from dd_jax import config as configs
-from dd_jax import train as train_module
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
 from dd_jax.runtime import versions
-from dd_jax.train import train
+from dd_jax.training import train as train_module
+from dd_jax.training.train import train
 
 pytestmark = pytest.mark.faults
 

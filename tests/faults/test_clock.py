@@ -11,7 +11,7 @@ import light_run
 import pytest
 
 from dd_jax.checkpoints import run_folder
-from dd_jax.train import train
+from dd_jax.training.train import train
 
 pytestmark = pytest.mark.faults
 

@@ -15,7 +15,7 @@ import pytest
 from dd_jax.config import ConfigError
 from dd_jax.data.loader import TripletSource
 from dd_jax.runtime import command_line
-from dd_jax.train import TrainingError, train
+from dd_jax.training.train import TrainingError, train
 
 pytestmark = pytest.mark.faults
 

@@ -14,7 +14,6 @@ from PIL import Image
 from reader import Reader, finite
 from safetensors.numpy import save
 
-from dd_jax import predict
 from dd_jax.checkpoints import torch_files
 from dd_jax.config import DataConfig
 from dd_jax.data import camera_check, frames, ground_truth_file
@@ -22,7 +21,7 @@ from dd_jax.data.cityscapes import files as cityscapes
 from dd_jax.data.cityscapes import ground_truth
 from dd_jax.data.kitti import raw
 from dd_jax.evaluation import external_predictions
-from dd_jax.inference import inputs
+from dd_jax.inference import inputs, predict
 
 SIZE = (24, 40)
 

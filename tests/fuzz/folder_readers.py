@@ -15,12 +15,12 @@ import small_runs
 import tiny
 from reader import Reader, finite
 
-from dd_jax import predict
 from dd_jax.ablations import measure, result
 from dd_jax.checkpoints import model_card, run_folder, saved
 from dd_jax.config import Config, to_dict
 from dd_jax.data.tfds import builders, store
 from dd_jax.export import artifacts
+from dd_jax.inference import predict
 from dd_jax.prepare import tfds_store
 from dd_jax.report import logger
 

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from dd_jax.data.synthetic import make
-from dd_jax.train import train
+from dd_jax.training.train import train
 
 ROOT = Path(__file__).parents[2]
 

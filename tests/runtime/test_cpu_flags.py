@@ -39,7 +39,8 @@ def test_import_neither_sets_flags_nor_initialises_the_backend():
     program = (
         "import os\n"
         "from jax._src import xla_bridge\n"
-        "import dd_jax.train, dd_jax.evaluate, dd_jax.predict, dd_jax.benchmarks.step, dd_jax.export.artifacts\n"
+        "import dd_jax.training.train, dd_jax.evaluation.evaluate, dd_jax.inference.predict\n"
+        "import dd_jax.benchmarks.step, dd_jax.export.artifacts\n"
         "assert 'XLA_FLAGS' not in os.environ and not xla_bridge.backends_are_initialized()\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

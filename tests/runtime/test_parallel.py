@@ -13,9 +13,9 @@ import pytest
 import tiny
 from fakes import FakeSource, settings
 
-from dd_jax import evaluate
 from dd_jax.benchmarks import compile_for
 from dd_jax.data.loader import batch_shapes
+from dd_jax.evaluation import evaluate
 from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state, train_step
 from dd_jax.runtime import parallel

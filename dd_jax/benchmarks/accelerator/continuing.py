@@ -21,7 +21,7 @@ from dd_jax.benchmarks.accelerator.loading import on_rendered_drives
 from dd_jax.benchmarks.accelerator.task import Row, Task, attempts
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import Config, from_dict, to_dict
-from dd_jax.train import train
+from dd_jax.training.train import train
 
 STEPS = 10
 """Between checkpoints, and after the one from which the run is continued."""

@@ -15,7 +15,7 @@ from dd_jax.data import synthetic
 from dd_jax.data.loader import TripletSource, open_split, prefetch, train_batches
 from dd_jax.method.train_step import create_state
 from dd_jax.runtime import parallel
-from dd_jax.train import AHEAD
+from dd_jax.training.train import AHEAD
 
 SECONDS = 5.0
 """For each rate."""

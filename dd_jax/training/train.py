@@ -15,7 +15,7 @@ from dd_jax.config import Config, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.data.loader import TripletSource, batch_shapes, open_split, prefetch, sample_names, train_batches
 from dd_jax.diagnosis.alarms import Alarms
-from dd_jax.evaluate import evaluate, networks_of
+from dd_jax.evaluation.evaluate import evaluate, networks_of
 from dd_jax.method import compiled_steps, optimizer, signs
 from dd_jax.method.train_step import create_state
 from dd_jax.networks import model as networks

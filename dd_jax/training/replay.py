@@ -21,7 +21,7 @@ from dd_jax.method.view_synthesis import full_size_depth
 from dd_jax.networks import model as networks
 from dd_jax.runtime import parallel
 from dd_jax.runtime.operations import first_nan
-from dd_jax.train import before_step, initialise_from
+from dd_jax.training.train import before_step, initialise_from
 from dd_jax.types import TARGET, Batch, Metrics, TrainState
 
 

@@ -23,10 +23,10 @@ from dd_jax.config import Config, ConfigError, to_dict
 from dd_jax.config.rules import validate
 from dd_jax.diagnosis.checkpoint import diagnose_checkpoint
 from dd_jax.diagnosis.tables import tables, text
-from dd_jax.evaluate import evaluate_checkpoint
+from dd_jax.evaluation.evaluate import evaluate_checkpoint
 from dd_jax.report import format_table
 from dd_jax.runtime import command_line, files, hosts, run_lock
-from dd_jax.train import TrainingError, train
+from dd_jax.training.train import TrainingError, train
 
 ALL = "all"
 """Instead of the name of a stage: all of them."""
@@ -130,7 +130,7 @@ def run(
       stop: asked after every step.
       out: gets what another machine needs to continue, after every stage and at the end, also if that is an error.
       source: folder that an earlier call handed back; its stages are taken over where they are ahead of the workdir.
-      devices: as in :func:`dd_jax.train.train`.
+      devices: as in :func:`dd_jax.training.train.train`.
 
     Raises:
       ConfigError: invalid config, data or checkpoint; or ``out`` or ``source`` is the folder of something else.

@@ -6,10 +6,10 @@ import pytest
 import tiny
 from fakes import FakeSource, oracle, settings
 
-from dd_jax import evaluate, report
+from dd_jax import report
 from dd_jax.checkpoints import run_folder, saved
 from dd_jax.config import ConfigError
-from dd_jax.evaluation import metrics
+from dd_jax.evaluation import evaluate, metrics
 from dd_jax.method import compiled_steps
 from dd_jax.runtime import versions
 from dd_jax.types import TrainState

@@ -17,10 +17,10 @@ import tiny
 from dd_jax.config import ConfigError
 from dd_jax.inference import inputs, outputs, pointcloud, trajectory
 from dd_jax.inference.metric_scale import CameraHeight, Speed
-from dd_jax.predict import RECORDS, SETTINGS, check_output_folder, predict
+from dd_jax.inference.predict import RECORDS, SETTINGS, check_output_folder, predict
 
 FRAMES = tiny.frames(6)
-SCRIPT = Path(__file__).parents[1] / "scripts/predict.py"
+SCRIPT = Path(__file__).parents[2] / "scripts/predict.py"
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from dd_jax import stages
-from dd_jax import train as train_module
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
 from dd_jax.data.synthetic import make
 from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.runtime import hosts
-from dd_jax.train import TrainingError, initialise_networks
+from dd_jax.training import stages
+from dd_jax.training import train as train_module
+from dd_jax.training.train import TrainingError, initialise_networks
 
-RECIPE = str(Path(__file__).parents[1] / "configs/recipe.py")
+RECIPE = str(Path(__file__).parents[2] / "configs/recipe.py")
 
 
 @pytest.fixture(scope="module")

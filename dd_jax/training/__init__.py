@@ -1,0 +1,1 @@
+"""Training: the loop, training in stages, single steps run again."""
