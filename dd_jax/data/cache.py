@@ -96,8 +96,8 @@ class FrameStore:
         if not self._sound[frame, kind]:
             if zlib.crc32(array) != self._sums[frame, kind]:
                 raise ConfigError(
-                    f"the frame cache {self._folder} is damaged ({STORED[kind]}, frame {frame}): delete this folder, then the same "
-                    "command builds it again"
+                    f"the frame cache {self._folder} is damaged ({STORED[kind]}, frame {frame}): delete this folder, then the "
+                    "same command builds it again"
                 )
             self._sound[frame, kind] = True
         return array
