@@ -48,13 +48,21 @@ def system_error_is_os_error() -> Iterator[None]:
         raise OSError(number, os.strerror(number)) from error
 
 
-def _system_error(error: BaseException | None) -> int | None:
-    """Number of the system error in the chain of causes of an exception."""
-    while error is not None:
-        found = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
-        if found or getattr(error, "errno", None):
-            return int(found[1]) if found else error.errno
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and its causes, each once: an error that is raised again for a second file may be among its own causes."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__ or error.__context__
+
+
+def _system_error(error: BaseException) -> int | None:
+    """Number of the system error in the chain of causes of an exception."""
+    for cause in _chain(error):
+        found = re.search(r"os_error_code='(\d+)'", str(cause))  # TensorStore's
+        if found or getattr(cause, "errno", None):
+            return int(found[1]) if found else cause.errno
     return None
 
 
@@ -75,11 +83,10 @@ def ignore_reports() -> None:
     logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
 
 
-def _discard(error: BaseException | None) -> None:
+def _discard(error: BaseException) -> None:
     """Collects the other tasks that failed in Orbax, each of which would otherwise report that later."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    for cause in _chain(error):
+        traceback.clear_frames(cause.__traceback__)
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         gc.collect()

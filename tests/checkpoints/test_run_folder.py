@@ -16,7 +16,7 @@ import pytest
 import small_runs
 from small_runs import assert_same, config_with_keep, make_state, save_steps
 
-from dd_jax.checkpoints import comparison, run_folder
+from dd_jax.checkpoints import comparison, orbax_errors, run_folder
 from dd_jax.config import Config, ConfigError
 from dd_jax.runtime import versions
 
@@ -290,3 +290,14 @@ def test_saving_again_and_again_keeps_no_thread_and_no_file_open(tmp_path):
             writer.wait()
             counts.append(held())
     assert counts[-1] == counts[1]
+
+
+def test_error_among_its_own_causes_is_read_once():
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__cause__, second.__cause__ = second, first
+    with pytest.raises(RuntimeError, match="first"), orbax_errors.system_error_is_os_error():
+        raise first
+    second.__cause__ = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="No space") as error, orbax_errors.system_error_is_os_error():
+        raise first
+    assert error.value.errno == 28
