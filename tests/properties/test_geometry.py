@@ -1,9 +1,11 @@
 """Identities of poses, projection, sampling and splatting, and gradients where they could fail."""
 
+import draws
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import cameras, floats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -16,17 +18,9 @@ pytestmark = pytest.mark.property
 HEIGHT, WIDTH = 5, 7
 
 
-def floats(shape, low, high):
-    bounds = (float(np.float32(bound)) for bound in (low, high))
-    return arrays(np.float32, shape, elements=st.floats(*bounds, width=32, allow_subnormal=False))  # backends flush them
-
-
-poses = st.tuples(floats(3, -3, 3), floats(3, -4, 4)).map(lambda pair: se3.pose_from_parameters(*map(jnp.asarray, pair)))
+poses = draws.poses()
 depths = floats((1, HEIGHT, WIDTH), 0.5, 50)
 images = floats((1, HEIGHT, WIDTH, 2), 0, 1)
-cameras = st.tuples(st.floats(4, 20), st.floats(4, 20), st.floats(1, 6), st.floats(1, 4)).map(
-    lambda values: jnp.array([[[values[0], 0, values[2]], [0, values[1], values[3]], [0, 0, 1]]], jnp.float32)
-)
 
 
 @given(poses, poses)
