@@ -19,8 +19,8 @@ JPEG, PNG, JPEG_END = b"\xff\xd8", b"\x89PNG", b"\xff\xd9"
 DEFLATE = 1032
 """Largest ratio of PNG's compression; the pixels of a JPEG of one colour are fewer per byte."""
 
-UNJUDGED = 1 << 24
-"""Pixels up to which the size of other formats is plausible: a WebP of one colour has a few dozen bytes."""
+UNJUDGED = 1 << 23
+"""Pixels up to which the size of other formats is plausible: a WebP of one colour has a few dozen bytes. 4K has less."""
 
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """By the type of colour."""

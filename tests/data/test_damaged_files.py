@@ -9,6 +9,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dd_jax.config import ConfigError
 from dd_jax.config.schema import LONGEST_MESSAGE
@@ -33,6 +34,12 @@ def png(width, height, depth=8, colour=2, content=b"x"):
 
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+
+
+def gif(width, height):
+    data = io.BytesIO()
+    Image.fromarray(PICTURE).save(data, "GIF")
+    return b"GIF87a" + struct.pack("<HH", width, height) + data.getvalue()[10:]
 
 
 def jpeg(width, height):
@@ -75,7 +82,7 @@ def test_whole_array_in_an_archive():
 
 
 @pytest.mark.parametrize(
-    "data", [png(100_000, 100_000), png(20_000, 20_000, 16), png(20_000, 20_000, 1, 0), jpeg(65_000, 65_000)]
+    "data", [png(100_000, 100_000), png(20_000, 20_000, 16), png(20_000, 20_000, 1, 0), jpeg(65_000, 65_000), gif(65_320, 255)]
 )
 def test_picture_larger_than_its_bytes_can_hold(data, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", None)  # it would allocate
@@ -163,6 +170,7 @@ def test_oxts_without_a_position(row, tmp_path):
         ("P_rect_02", "7 0 3 0 0 7 2 0 0 0 0 0"),
         ("P_rect_02", "7 0 3 1e300 0 7 2 0 0 0 1 0"),
         ("P_rect_02", "7 1 3 0 0 7 2 0 0 0 1 0"),
+        ("P_rect_02", "1e-320 0 3 0 0 7 2 0 0 0 1 0"),
     ],
 )
 def test_calibration_that_is_no_camera(key, value, tmp_path):

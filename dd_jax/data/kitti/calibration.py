@@ -73,8 +73,8 @@ def is_rotation(R: Float[np.ndarray, "*n 3 3"]) -> bool:
 
 
 def _is_projection(P: Float[np.ndarray, "3 4"]) -> bool:
-    K = P[:, :3]
-    return bool(K[0, 0] and K[1, 1] and K[2, 2] == 1 and not K[[0, 1, 2, 2], [1, 0, 0, 1]].any())
+    K = P[:, :3]  # a focal length below a pixel would be a view of 180 degrees
+    return bool(min(abs(K[0, 0]), abs(K[1, 1])) >= 1 and K[2, 2] == 1 and not K[[0, 1, 2, 2], [1, 0, 0, 1]].any())
 
 
 def drive_camera(path: Path, camera: int, images: Iterable[Path], target: tuple[int, int]) -> Float32[np.ndarray, "3 3"]:

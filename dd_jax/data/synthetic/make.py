@@ -125,11 +125,14 @@ def _one_thread() -> None:
 
 def _read_info(root: pathlib.Path) -> dict | None:
     try:
-        return read_json(root / _INFO)
+        info = read_json(root / _INFO)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise ConfigError(f"{root / _INFO} is not readable ({error}); delete the folder and start again") from error
+    if not isinstance(info, dict):
+        raise ConfigError(f"{root / _INFO} is not the note of rendered drives; delete the folder and start again")
+    return info
 
 
 def _describe(info: dict) -> str:

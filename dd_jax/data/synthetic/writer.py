@@ -41,7 +41,7 @@ def is_complete(root: pathlib.Path, recipe: Recipe) -> bool:
     """Whether exactly this drive exists under ``root``."""
     try:
         return read_json(root / recipe.folder / "drive.json")["recipe"] == _plain(recipe)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -96,9 +96,10 @@ def test_other_data_in_folder_raises(small, tmp_path):
     (tmp_path / "2011_09_26").mkdir()
     with pytest.raises(ConfigError, match="not synthetic"):
         make(tmp_path, "tiny", progress=False)
-    (tmp_path / "synthetic.json").write_text("{")
-    with pytest.raises(ConfigError, match="not readable"):
-        make(tmp_path, "tiny", progress=False)
+    for text, message in {"{": "not readable", "1": "not the note", "[]": "not the note"}.items():
+        (tmp_path / "synthetic.json").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            make(tmp_path, "tiny", progress=False)
 
 
 def test_invalid_arguments_name_flag():
