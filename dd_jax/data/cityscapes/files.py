@@ -106,7 +106,7 @@ class Tree:
         try:
             return archive.read(path)
         except Exception as error:  # as above
-            raise OSError(f"{path} cannot be read from its archive ({type(error).__name__})") from error
+            raise OSError(f"{path!r} cannot be read from its archive ({type(error).__name__})") from error
 
 
 def frame_numbers(names: Iterable[str], city: str, ending: str) -> Numbers:
