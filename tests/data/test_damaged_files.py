@@ -14,6 +14,7 @@ from PIL import Image
 from dd_jax.config import ConfigError
 from dd_jax.config.schema import LONGEST_MESSAGE
 from dd_jax.data import arrays, camera_check, folder, frames, masks, picture_faults
+from dd_jax.data.cityscapes import files
 from dd_jax.data.kitti import calibration, timestamps
 from dd_jax.diagnosis import true_poses
 from dd_jax.evaluation import external_predictions
@@ -225,3 +226,15 @@ def test_prediction_of_an_earlier_run_is_checked(change, tmp_path):
     np.savez(tmp_path / "a.npz", **whole | change)
     with pytest.raises(ConfigError, match=r"a\.npz is damaged"):
         Records(tmp_path, ["a"], 1).read(0)
+
+
+def test_damaged_file_in_an_archive_with_an_odd_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "left.zip", "w") as archive:
+        archive.writestr("train/ulm/a\x03.png", b"content")
+    whole = (tmp_path / "left.zip").read_bytes()
+    (tmp_path / "left.zip").write_bytes(whole.replace(b"content", b"damaged"))
+    tree = files.Tree(tmp_path, [tmp_path / "left.zip"])
+    with pytest.raises(OSError, match="cannot be read from its archive") as error:
+        tree.read("train/ulm/a\x03.png")
+    tree.close()
+    assert str(error.value).isprintable()

@@ -45,18 +45,18 @@ def main(name: str, seed: int, first: int, count: int, seconds: float, place: st
             path.write_bytes(data)
             reader.check(reader.read(path))
         limit_addresses()
-        start, highest = time.monotonic(), peak()
+        start = time.monotonic()
         for index in range(first, first + count):
             os.pwrite(place_file.fileno(), index.to_bytes(8, "little"), 0)
             data = reader.variant(random.Random(f"{seed} {name} {index}"), seeds)
             path.write_bytes(data)
-            began = time.process_time()
+            began, before = time.process_time(), peak()
             found = outcome(reader, path)
-            took, grown = time.process_time() - began, peak() - highest
+            took, grown = time.process_time() - began, peak() - before
             if took > SLOW:
                 found = f"takes {took:.1f} s"
             if grown > ROOM + PER_BYTE * len(data):
-                found, highest = f"takes {grown >> 20} MiB", highest + grown
+                found = f"takes {grown >> 20} MiB"
             if found in counts:
                 counts[found] += 1
             else:
