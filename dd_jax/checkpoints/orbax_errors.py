@@ -1,6 +1,7 @@
 """Failed reads and writes of Orbax and TensorStore as one exception, without what their tasks and threads report beside it."""
 
 import contextlib
+import errno
 import functools
 import gc
 import logging
@@ -9,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,12 +38,17 @@ def any_error_is_damage(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def system_error_is_os_error() -> Iterator[None]:
-    """Orbax and TensorStore raise anything for files that cannot be written; a system error behind it is raised as such."""
+def system_error_is_os_error(folder: Path) -> Iterator[None]:
+    """Orbax and TensorStore raise anything for files that cannot be written; a system error behind it is raised as such.
+
+    So is any error if ``folder``, in which they write, is gone: then Orbax may not have met a system error.
+    """
     try:
         yield
     except Exception as error:
         number = _system_error(error)
+        if number is None and not folder.is_dir():
+            number = errno.ENOTDIR if folder.exists() else errno.ENOENT
         if number is None:
             raise
         _discard(error)

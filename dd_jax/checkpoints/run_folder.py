@@ -138,7 +138,7 @@ class Writer:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            with system_error_is_os_error():
+            with system_error_is_os_error(self._folder):
                 yield
         except OSError as error:
             raise UnsavedCheckpoint(

@@ -292,12 +292,20 @@ def test_saving_again_and_again_keeps_no_thread_and_no_file_open(tmp_path):
     assert counts[-1] == counts[1]
 
 
-def test_error_among_its_own_causes_is_read_once():
+def test_error_among_its_own_causes_is_read_once(tmp_path):
     first, second = RuntimeError("first"), RuntimeError("second")
     first.__cause__, second.__cause__ = second, first
-    with pytest.raises(RuntimeError, match="first"), orbax_errors.system_error_is_os_error():
+    with pytest.raises(RuntimeError, match="first"), orbax_errors.system_error_is_os_error(tmp_path):
         raise first
     second.__cause__ = OSError(28, "No space left on device")
-    with pytest.raises(OSError, match="No space") as error, orbax_errors.system_error_is_os_error():
+    with pytest.raises(OSError, match="No space") as error, orbax_errors.system_error_is_os_error(tmp_path):
         raise first
     assert error.value.errno == 28
+
+
+def test_folder_that_is_gone_is_a_system_error_whatever_orbax_says(tmp_path):
+    with pytest.raises(OSError, match="No such file") as error, orbax_errors.system_error_is_os_error(tmp_path / "gone"):
+        raise ValueError("Checkpoint directory does not exist: " + "a traceback\n" * 9)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="another"), orbax_errors.system_error_is_os_error(tmp_path):
+        raise ValueError("another")
