@@ -62,5 +62,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cpu_flags.restart_with_kept_memory()
+    cpu_flags.restart_with_huge_pages()
     command_line.run(main)

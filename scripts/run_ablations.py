@@ -106,6 +106,6 @@ def planned(
 
 
 if __name__ == "__main__":
-    cpu_flags.restart_with_kept_memory()
+    cpu_flags.restart_with_huge_pages()
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerators to the runs
     main()

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cpu_flags.restart_with_kept_memory()
+    cpu_flags.restart_with_huge_pages()
     command_line.require("config", "workdir")
     compilation_cache.enable()
     with hosts.exit_without_barrier():

@@ -59,6 +59,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cpu_flags.restart_with_kept_memory()
+    cpu_flags.restart_with_huge_pages()
     compilation_cache.enable()
     main()

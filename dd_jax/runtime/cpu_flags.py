@@ -38,23 +38,18 @@ def set_defaults() -> None:
         os.environ["XLA_FLAGS"] = " ".join([given, *missing]).strip()
 
 
-KEEP_MEMORY = {
-    "glibc.malloc.mmap_max": "0",  # large blocks come from the heap too
-    "glibc.malloc.trim_threshold": str(1 << 40),  # which does not give its end back
-    "glibc.malloc.arena_max": "1",  # and which all threads share
-}
-HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
-def restart_with_kept_memory() -> None:
-    """Starts the command of this process again so that it keeps the memory of a step for the next, in huge pages where offered.
+def restart_with_huge_pages() -> None:
+    """Starts the command of this process again with large blocks of memory in huge pages, where Linux gives them when asked.
 
-    XLA allocates the buffers of every step anew. To get their pages from Linux takes 10 % of a step on a CPU or more
-    (docs/performance.md). glibc reads its settings only when a process starts. Nothing happens where one of them is already in
-    ``GLIBC_TUNABLES``. For the first line of a script's main part: the process keeps its environment and arguments, nothing else.
+    XLA allocates the buffers of every step anew, and to get their pages takes 5 to 10 % of a step of 128x416 on a CPU. glibc
+    reads this setting only when a process starts. For the first line of a script's main part: the process keeps its environment
+    and arguments, nothing else.
     """
     given = os.environ.get("GLIBC_TUNABLES", "")
-    settings = KEEP_MEMORY | (HUGE_PAGES if THP.exists() and "[madvise]" in THP.read_text() else {})
-    if platform.libc_ver()[0] == "glibc" and not any(name in given for name in KEEP_MEMORY | HUGE_PAGES):
-        os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [given, *(f"{name}={value}" for name, value in settings.items())]))
+    offered = THP.exists() and "[madvise]" in THP.read_text()
+    if offered and platform.libc_ver()[0] == "glibc" and "glibc.malloc.hugetlb" not in given:
+        os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [given, HUGE_PAGES]))
         os.execv(sys.executable, sys.orig_argv)
