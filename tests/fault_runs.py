@@ -152,7 +152,7 @@ class Runs:
             "XLA_FLAGS": flags,
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",  # where one is set, no script starts again: forked runs cannot
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",  # given, so that no script starts again: forked runs cannot
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         }
         self._count, self._server = 0, None
