@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def show(sample: soak.Sample) -> None:
-    fields = dataclasses.asdict(sample) | {"resident": f"{sample.resident / soak.MIB:.0f} MiB"}
+    fields = dataclasses.asdict(sample) | {name: f"{getattr(sample, name) / soak.MIB:.0f} MiB" for name in ("resident", "peak")}
     print("  ".join(f"{name} {value:.0f}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items()))
 
 

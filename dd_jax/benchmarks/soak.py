@@ -21,21 +21,24 @@ class Sample:
 
     seconds: float
     resident: int  # bytes
+    peak: int  # most resident bytes since the sample before
     handles: int
     threads: int
 
 
 def sample(pid: int, seconds: float) -> Sample | None:
-    """What ``pid`` holds now; None if it has ended."""
+    """What ``pid`` holds now; None if it has ended. Starts the next peak."""
     folder = Path(f"/proc/{pid}")
     try:
         handles = sum(1 for _ in (folder / "fd").iterdir())
         fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        (folder / "clear_refs").write_text("5")
     except OSError:
         return None
     if "VmRSS" not in fields:  # ended, not waited for yet
         return None
-    return Sample(seconds, int(fields["VmRSS"].split()[0]) * 1024, handles, int(fields["Threads"]))
+    resident, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return Sample(seconds, resident, peak, handles, int(fields["Threads"]))
 
 
 def watch(command: Sequence[str], log: Path, every: float, report: Callable[[Sample], None]) -> tuple[int, list[Sample]]:
@@ -51,17 +54,16 @@ def watch(command: Sequence[str], log: Path, every: float, report: Callable[[Sam
 
 
 def windows(samples: list[Sample], window: float = WINDOW) -> list[dict[str, float]]:
-    """Medians of memory in MiB, handles and threads, and the most memory, of every whole ``window`` of seconds."""
+    """Medians of memory in MiB, handles and threads, and the peak of memory, of every whole ``window`` of seconds."""
     rows = []
     for index in range(int(samples[-1].seconds / window) if samples else 0):
         part = [s for s in samples if index * window <= s.seconds < (index + 1) * window]
         if part:
-            resident = [s.resident / MIB for s in part]
             rows.append(
                 {
                     "from_minute": index * window / 60,
-                    "resident_mib": round(statistics.median(resident), 1),
-                    "largest_mib": round(max(resident), 1),
+                    "resident_mib": round(statistics.median(s.resident for s in part) / MIB, 1),
+                    "peak_mib": round(max(s.peak for s in part) / MIB, 1),
                     "handles": statistics.median_low(s.handles for s in part),
                     "threads": statistics.median_low(s.threads for s in part),
                 }
@@ -85,10 +87,12 @@ def summary(rows: list[dict[str, float]], rates: list[float], skipped: int) -> d
     third = len(rates) // 3
     if len(rows) < 2 or third < 1:
         raise ValueError("the training was too short: give it more --minutes")
-    resident = [row["resident_mib"] for row in rows]
-    return {
-        "resident_growth": round(resident[-1] / resident[0] - 1, 4),
-        "resident_range": round(max(resident) / min(resident) - 1, 4),
+    memory = {}
+    for name in ("resident", "peak"):
+        values = [row[f"{name}_mib"] for row in rows]
+        memory[f"{name}_growth"] = round(values[-1] / values[0] - 1, 4)
+        memory[f"{name}_range"] = round(max(values) / min(values) - 1, 4)
+    return memory | {
         "handles": sorted({row["handles"] for row in rows}),
         "threads": sorted({row["threads"] for row in rows}),
         "images_per_second": [round(statistics.median(part), 3) for part in (rates[:third], rates[-third:])],

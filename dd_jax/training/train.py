@@ -142,6 +142,7 @@ def _start_or_continue(
                     score = None
                     if validate_now:
                         score = validation_score(predict, offsets, state, val_source, config, own, step, logger)
+                        memory.return_freed()
                 writer.save(parallel.on_host(state), batches.get_state(), score)
             if stopping:
                 logger.message(f"stopped at step {step} and saved: the same command resumes")

@@ -16,7 +16,16 @@ def test_this_process_is_sampled():
     with Path(os.devnull).open():
         during = soak.sample(os.getpid(), 1.0)
     assert during.handles == before.handles + 1
-    assert during.threads >= 1 and during.resident > 10 * soak.MIB
+    assert during.threads >= 1 and during.peak >= during.resident > 10 * soak.MIB
+
+
+@needs_proc
+def test_peak_is_that_since_the_sample_before():
+    soak.sample(os.getpid(), 0.0)
+    assert len(b"x" * (200 * soak.MIB)) > 0
+    with_peak, after = soak.sample(os.getpid(), 1.0), soak.sample(os.getpid(), 2.0)
+    assert with_peak.peak > with_peak.resident + 150 * soak.MIB
+    assert after.peak < with_peak.peak - 150 * soak.MIB
 
 
 @needs_proc
@@ -31,7 +40,10 @@ def test_command_is_watched_until_it_ends(tmp_path):
 def samples(resident: list[int], handles: list[int]) -> list[soak.Sample]:
     """Two samples in each window."""
     pairs = [pair for pair in zip(resident, handles) for _ in range(2)]
-    return [soak.Sample(soak.WINDOW * (i + 0.5) / 2, mib * soak.MIB, held, 5) for i, (mib, held) in enumerate(pairs)]
+    return [
+        soak.Sample(soak.WINDOW * (i + 0.5) / 2, mib * soak.MIB, (mib + 100) * soak.MIB, held, 5)
+        for i, (mib, held) in enumerate(pairs)
+    ]
 
 
 def test_growth_is_judged_after_the_warm_windows():
@@ -39,7 +51,7 @@ def test_growth_is_judged_after_the_warm_windows():
     assert [row["resident_mib"] for row in rows] == [900, 1000, 1010, 1030], "the last window is not whole"
     judged = soak.summary(rows, [2.0] * 5 + [1.5] * 4, skipped=1)
     assert judged == {
-        "resident_growth": 0.03, "resident_range": 0.03, "handles": [4], "threads": [5], "images_per_second": [2.0, 1.5]
+        "resident_growth": 0.03, "resident_range": 0.03, "peak_growth": 0.0273, "peak_range": 0.0273, "handles": [4], "threads": [5], "images_per_second": [2.0, 1.5]
     }  # fmt: skip
 
 
