@@ -51,8 +51,14 @@ def test_growth_is_judged_after_the_warm_windows():
     assert [row["resident_mib"] for row in rows] == [900, 1000, 1010, 1030], "the last window is not whole"
     judged = soak.summary(rows, [2.0] * 5 + [1.5] * 4, skipped=1)
     assert judged == {
-        "resident_growth": 0.03, "resident_range": 0.03, "peak_growth": 0.0273, "peak_range": 0.0273, "handles": [4], "threads": [5], "images_per_second": [2.0, 1.5]
-    }  # fmt: skip
+        "resident_growth": 0.03,
+        "resident_range": 0.03,
+        "peak_growth": 0.0273,
+        "peak_range": 0.0273,
+        "handles": [4],
+        "threads": [5],
+        "images_per_second": [2.0, 1.5],
+    }
 
 
 def test_short_training_is_not_judged():
