@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "parity")]  # importlib mode adds no paths itself: `import tiny`, `from harness import ...`
 
 import harness  # noqa: E402
+import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from dd_jax.runtime import cpu_flags  # noqa: E402
@@ -35,6 +36,16 @@ settings.register_profile(
 settings.load_profile("fast")  # --hypothesis-profile=thorough: make test-thorough
 
 cpu_flags.set_defaults()  # as the scripts do, so that tests compute the numbers of the jobs
+
+
+@pytest.fixture(scope="session")
+def drives(tmp_path_factory):
+    """Folder of four rendered drives of 12 frames, 96x320; tests change copies of it only."""
+    from dd_jax.data.synthetic import make  # later than jaxtyping's hook
+
+    root = tmp_path_factory.mktemp("drives")
+    make(str(root), preset="tiny", workers=1, progress=False)
+    return root
 
 
 def pytest_addoption(parser):

@@ -1,4 +1,4 @@
-"""Continuing a run: damaged checkpoints, other data. The step only counts, so that nothing is compiled."""
+"""Continuing a run: damaged checkpoints, other data. The step only counts and the state is small, so that nothing is compiled."""
 
 import shutil
 
@@ -8,23 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from light_run import create_state
 
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import Config, ConfigError, protocols
-from dd_jax.data.synthetic import make
 from dd_jax.method import compiled_steps
-from dd_jax.method.train_step import create_state
 from dd_jax.report import read_history
 from dd_jax.runtime import versions
 from dd_jax.training import train as train_module
 from dd_jax.training.train import initialise_from, train
-
-
-@pytest.fixture(scope="module")
-def drives(tmp_path_factory):
-    root = tmp_path_factory.mktemp("drives")
-    make(str(root), preset="tiny", workers=1, progress=False)
-    return root
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +28,7 @@ def counting(monkeypatch):
         return state.replace(step=after), {"total": after.astype(jnp.float32), "skipped": jnp.float32(0)}
 
     monkeypatch.setattr(compiled_steps, "compile_train_step_now", lambda *_: step)
+    monkeypatch.setattr(train_module, "create_state", create_state)
     monkeypatch.setattr(train_module, "validation_score", lambda *_: None)
 
 

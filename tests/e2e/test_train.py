@@ -20,7 +20,6 @@ from dd_jax import config as configs
 from dd_jax.checkpoints import run_folder, saved, torch_names
 from dd_jax.config import ConfigError
 from dd_jax.data.loader import Prefetch
-from dd_jax.data.synthetic import make
 from dd_jax.evaluation.evaluate import evaluate_checkpoint
 from dd_jax.method import compiled_steps
 from dd_jax.method.augment import augment
@@ -32,13 +31,6 @@ from dd_jax.training import train as train_module
 from dd_jax.training.train import initialise_from, train
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def drives(tmp_path_factory):
-    root = tmp_path_factory.mktemp("drives")
-    make(str(root), preset="tiny", workers=1, progress=False)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,13 @@ import pytest
 import tiny
 
 from dd_jax.config import EvalConfig
-from dd_jax.data.synthetic import make
 from dd_jax.inference import inputs
 from dd_jax.inference.metric_scale import Prediction, Scaler, Speed
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory):
-    root = tmp_path_factory.mktemp("kitti")
-    make(str(root), preset="tiny", workers=1, progress=False)
-    return next(root.glob("*/*_sync"))
+def rendered(drives):
+    return next(drives.glob("*/*_sync"))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from odd_pictures import upright
 
 from dd_jax.config import ConfigError
 from dd_jax.data import video_camera
-from dd_jax.data.synthetic import make
 from dd_jax.inference import inputs
 
 FRAMES = tiny.frames(12, height=48, width=80)
@@ -36,10 +35,8 @@ def clip(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory):
-    root = tmp_path_factory.mktemp("kitti")
-    make(str(root), preset="tiny", workers=1, progress=False)
-    return next(root.glob("*/*_sync"))
+def drive(drives):
+    return next(drives.glob("*/*_sync"))
 
 
 def all_frames(source):

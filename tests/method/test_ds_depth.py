@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,6 @@ from dd_jax.runtime import forms
 MARGIN = 2
 
 H, W, C = 12, 20, 6
-DS = DsDepthConfig()
 K = jnp.array([[[10.0, 0, 9.5], [0, 10, 5.5], [0, 0, 1]]])
 BINS = jnp.array([1.0, 2.0, 4.0, 8.0])
 HERE = jnp.array([True])
@@ -24,8 +25,13 @@ def sideways(step):
     return jnp.eye(4)[None].at[0, 0, 3].set(step)
 
 
-def build(target, lookup, T, residual, config=DS, present=HERE):
-    return ds_depth.build_cost_volume(target, lookup, T, present, residual, K, BINS, config)
+@functools.cache
+def compiled(own_mask):
+    return jax.jit(functools.partial(ds_depth.build_cost_volume, config=DsDepthConfig(own_mask=own_mask)))
+
+
+def build(target, lookup, T, residual, own_mask=True, present=HERE):
+    return compiled(own_mask)(target, lookup, T, present, residual, K, BINS)
 
 
 def test_zero_flow_gives_equal_volumes():
@@ -63,7 +69,7 @@ def test_complete_volume_replaces_incomplete_one():
     found = build(features(), features(1), sideways(0.4), residual)
     rigid = build(features(), features(1), sideways(0.4), jnp.zeros((1, H, W, 2)))
     np.testing.assert_array_equal(found.confidence, rigid.confidence)
-    shared = build(features(), features(1), sideways(0.4), residual, DsDepthConfig(own_mask=False))
+    shared = build(features(), features(1), sideways(0.4), residual, own_mask=False)
     np.testing.assert_array_equal(shared.confidence, rigid.confidence)
 
 

@@ -46,7 +46,13 @@ def network_products(program):
     return len(files)
 
 
-@pytest.mark.parametrize("system", ["dynamic_depth", "many_depth", "monodepth2", "ds_depth", "sc_depth_v3", "everything"])
+COVERED = ("dynamic_depth", "many_depth", "monodepth2")
+"""Systems whose operations are among those of :func:`everything`."""
+
+
+@pytest.mark.parametrize(
+    "system", [*(pytest.param(system, marks=pytest.mark.slow) for system in COVERED), "ds_depth", "sc_depth_v3", "everything"]
+)
 def test_products_outside_of_networks_are_exact(system):
     config = everything() if system == "everything" else tiny.system(system)
     state, batch = jax.eval_shape(lambda: create_state(config)), tiny.batch_for(config)

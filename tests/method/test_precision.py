@@ -57,29 +57,23 @@ def reference():
     return gradients_of(tiny.config(**SINGLE), tiny.batch())
 
 
-@pytest.fixture(scope="module")
-def blocks():
-    return gradients_of(tiny.config(**SINGLE, train={"remat": "blocks"}), tiny.batch())
-
-
 def assert_same_step(reference, other):
     assert_close(reference.found[0], other.found[0], 1e-4)
     assert_close(reference.found[1:3], other.found[1:3], 1e-5)
 
 
-def test_remat_of_blocks_keeps_gradients(reference, blocks):
-    assert_same_step(reference, blocks)
-
-
 @pytest.mark.slow
-def test_remat_of_convolutions_keeps_gradients(reference):
-    assert_same_step(reference, gradients_of(tiny.config(**SINGLE, train={"remat": "convolutions"}), tiny.batch()))
+@pytest.mark.parametrize("remat", ["blocks", "convolutions"])
+def test_remat_keeps_gradients(reference, remat):
+    assert_same_step(reference, gradients_of(tiny.config(**SINGLE, train={"remat": remat}), tiny.batch()))
 
 
-def test_remat_repeats_convolutions(reference, blocks):
+def test_remat_repeats_convolutions(reference):
     """Only an accelerator's compiler knows its memory; this test checks that convolutions are repeated."""
-    _, kept = lowered(tiny.config(**SINGLE, train={"remat": "convolutions"}), tiny.batch())
-    assert kept == reference.convolutions < blocks.convolutions
+    repeated, kept = (
+        lowered(tiny.config(**SINGLE, train={"remat": remat}), tiny.batch())[1] for remat in ("blocks", "convolutions")
+    )
+    assert kept == reference.convolutions < repeated
 
 
 def test_microbatches_average_gradients_and_statistics(reference):

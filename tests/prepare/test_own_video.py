@@ -11,7 +11,6 @@ import cv2
 import jax
 import pytest
 
-from dd_jax.data.synthetic import make
 from dd_jax.training.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +25,9 @@ def script(name, *arguments):
 
 
 @pytest.fixture(scope="module")
-def mp4(tmp_path_factory):
+def mp4(drives, tmp_path_factory):
     root = tmp_path_factory.mktemp("drive")
-    make(str(root), preset="tiny", workers=1, progress=False)
-    frames = sorted(next(root.glob("*/*_sync")).glob("image_02/data/*.png"))
+    frames = sorted(next(drives.glob("*/*_sync")).glob("image_02/data/*.png"))
     writer = cv2.VideoWriter(str(root / "drive.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (320, 96))
     assert writer.isOpened()
     for frame in frames:

@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import light_run
 import numpy as np
 import pytest
 import tiny
@@ -211,13 +212,17 @@ def test_losses_of_fifty_steps_agree(backend, number):
     np.testing.assert_allclose(found, expected, rtol=1e-2)
 
 
-def test_batch_of_another_size_raises(double):
-    """And is not compiled for."""
-    config, devices = sharp_config("baseline"), jax.devices()
-    state = parallel.replicate(initial_state("baseline"), devices)
-    batch = jax.tree.map(lambda x: np.concatenate([x, x]), uneven_batch())
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_batch_of_another_size_raises(backend, monkeypatch):
+    """And is not compiled for. The step has no networks."""
+    monkeypatch.setattr(compiled_steps, "train_step", lambda state, batch, **_: (state, {"mean": jnp.mean(batch.images)}))
+    config, devices, batch = sharp_config("baseline", backend), jax.devices(), tiny.batch(SAMPLES)
+    state, shapes = light_run.create_state(), jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    step = compiled_steps.compile_train_step_now(config, False, parallel.replicate(state, devices), shapes, devices)
+    twice = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
     with pytest.raises(TypeError, match="compiled"):
-        mapped_step("baseline", "pmap", 8)(state, parallel.shard_batch(batch, config, devices))
+        step(parallel.replicate(state, devices), parallel.shard_batch(twice, config, devices))
+    step(parallel.replicate(state, devices), parallel.shard_batch(batch, config, devices))
 
 
 class Drives(FakeSource):

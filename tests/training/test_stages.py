@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from dd_jax.checkpoints import run_folder
 from dd_jax.config import ConfigError
-from dd_jax.data.synthetic import make
 from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state
 from dd_jax.runtime import hosts
@@ -22,13 +21,6 @@ from dd_jax.training import train as train_module
 from dd_jax.training.train import TrainingError, initialise_networks
 
 RECIPE = str(Path(__file__).parents[2] / "configs/recipe.py")
-
-
-@pytest.fixture(scope="module")
-def drives(tmp_path_factory):
-    root = tmp_path_factory.mktemp("drives")
-    make(str(root), preset="tiny", workers=1, progress=False)
-    return root
 
 
 class StopAfter(hosts.StopSignal):
