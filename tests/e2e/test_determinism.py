@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import hashlib, sys
+import hashlib, os, sys
+os.sched_setaffinity(0, map(int, sys.argv[2].split(",")))
 import jax, numpy as np
 from dd_jax.runtime import cpu_flags, parallel
 sys.path.insert(0, "tests")
@@ -37,12 +38,11 @@ def test_three_steps_have_the_same_bits_on_one_core_and_on_all(threads):
 
     def bits(cores):
         return subprocess.run(
-            [sys.executable, "-c", PROGRAM, "dynamic_depth"],
+            [sys.executable, "-c", PROGRAM, "dynamic_depth", ",".join(map(str, cores))],
             env=os.environ | {"NPROC": str(threads), "PYTHONPATH": str(ROOT)},
             cwd=ROOT,
             capture_output=True,
             check=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         ).stdout
 
     cores = os.sched_getaffinity(0)

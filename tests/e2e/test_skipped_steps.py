@@ -11,7 +11,6 @@ import tiny
 from dd_jax.checkpoints import skipped_steps
 from dd_jax.config import ConfigError, protocols
 from dd_jax.data.loader import TripletSource, open_split, sample_names
-from dd_jax.data.synthetic import make
 from dd_jax.networks import model as networks
 from dd_jax.runtime import parallel
 from dd_jax.training import replay
@@ -140,17 +139,16 @@ def test_sample_that_does_it_is_found(fails, expected):
 
 
 def config(root, steps):
-    fields = {"log_every": 4, "eval_every": 0, "checkpoint_every": 2, "eval_frames": 1}
+    fields = {"log_every": 4, "eval_every": 0, "checkpoint_every": 2, "keep": 3, "eval_frames": 1}
     changed = tiny.config(data={"root": str(root)}, optim={"steps": steps, "freeze_step": -1}, train=fields)
     changed.eval = protocols.protocol("synthetic")
     return changed
 
 
 @pytest.mark.slow
-def test_replay_finds_term_parameter_and_sample(monkeypatch, tmp_path):
+def test_replay_finds_term_parameter_and_sample(drives, monkeypatch, tmp_path):
     """One sample has an infinite focal length: as in training, and after training up to the step again."""
-    make(str(tmp_path / "drives"), preset="tiny", workers=1, progress=False)
-    settings, tmp_path = config(tmp_path / "drives", 5), tmp_path / "run"
+    settings = config(drives, 5)
     name = sample_names(open_split(settings.data, "train"), settings, 4)[2]
 
     def gather(self, indices, *arguments, plain=TripletSource.gather):
