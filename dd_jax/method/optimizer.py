@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from dd_jax.config import OptimConfig
+from dd_jax.runtime import forms
 from dd_jax.types import TrainState
 
 Tree = dict[str, Any]
@@ -47,12 +48,20 @@ def update_if_finite(
     squares = {name: sum(jnp.sum(g * g) for g in jax.tree.leaves(tree)) for name, tree in grads.items()}
     finite = jnp.isfinite(loss + sum(squares.values()))
 
-    def updated() -> TrainState:
+    def updated(grads: Tree, state: TrainState, new: TrainState) -> TrainState:
         params, opt_state = update(grads, state.params, state.opt_state, config)
         return new.replace(params=params, opt_state=opt_state)
 
-    # A branch: with a select per parameter, XLA would compile the sum over all gradients again into each of them.
-    state = jax.lax.cond(finite, updated, lambda: state)
+    def branch(finite: Bool[Array, ""], *trees: Any) -> TrainState:
+        return jax.lax.cond(finite, updated, lambda grads, state, new: state, *trees)
+
+    def select(finite: Bool[Array, ""], *trees: Any) -> TrainState:
+        finite = jax.lax.optimization_barrier(
+            finite
+        )  # else XLA computes the sum of squares again in the update of each parameter
+        return jax.tree.map(lambda changed, old: jnp.where(finite, changed, old), updated(*trees), trees[1])
+
+    state = forms.choose("update", {"branch": branch, "select": select}, finite, grads, state, new)
     return state.replace(step=state.step + 1), {name: jnp.sqrt(square) for name, square in squares.items()}, finite
 
 

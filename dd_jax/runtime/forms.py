@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 
@@ -26,6 +26,7 @@ OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "kernel_gradient": {"products": ("cpu",), "transpose": ("gpu", "tpu")},  # networks/layers.py
     "strided_product": {"product": ("cpu", "tpu"), "convolution": ("gpu",)},  # networks/layers.py
     "upsampled_conv": {"folded": ("cpu", "gpu", "tpu"), "plain": ()},  # networks/layers.py
+    "update": {"branch": ("cpu", "tpu"), "select": ("gpu",)},  # only if finite: method/optimizer.py
 }
 """Forms of every operation, and the backends that take each; a form without a backend is there to be measured."""
 
@@ -50,8 +51,11 @@ def use(backend: str = "", **forms: str) -> AbstractContextManager:
     return _taken((*_taken.value, *_resolved(backend, forms).items()))
 
 
-def choose(operation: str, forms: Mapping[str, Callable[..., T]], *arrays: jax.Array) -> T:
+def choose(operation: str, forms: Mapping[str, Callable[..., T]], *arrays: Any) -> T:
     """``forms[name](*arrays)`` of the form that the backend takes, which compiles only this one; unknown backends take the CPU's.
+
+    Args:
+      arrays: or trees of them.
 
     Raises:
       ConfigError: :data:`VARIABLE` has no such backend, operation or form.

@@ -16,7 +16,8 @@ from dd_jax.geometry import sampling, splat
 from dd_jax.geometry.camera import scale_intrinsics
 from dd_jax.losses import ssim
 from dd_jax.losses.photometric import photometric_error
-from dd_jax.method import augment, cost_volume
+from dd_jax.method import augment, cost_volume, optimizer
+from dd_jax.method.train_step import create_state
 from dd_jax.networks import layers
 from dd_jax.runtime import forms
 from dd_jax.types import NEXT, PREVIOUS, TARGET
@@ -83,6 +84,7 @@ def operations(config: Config) -> dict[str, Operation]:
     K = scale_intrinsics(batch.K, 0.25, 0.25)
     draws = jax.random.uniform(jax.random.key(0), (b, 9)).at[:, 0].set(jnp.arange(b) / b)  # a part of the samples is jittered
     kernel = jnp.full((3, 3, FEATURES, FEATURES), 0.01)
+    state = create_state(config)
 
     def gradients(function: Callable[..., jax.Array]) -> Callable[..., Any]:
         return jax.grad(lambda *arrays: jnp.sum(function(*arrays) ** 2), argnums=(0, 1))
@@ -106,4 +108,5 @@ def operations(config: Config) -> dict[str, Operation]:
         "kernel_gradient": (gradients(lambda x, kernel: layers.conv(x, kernel, 1, 1)), (features[:, 0], kernel)),
         "strided_product": (gradients(lambda x, kernel: layers.conv(x, kernel, 2, 0)), (features[:, 0], kernel[:1, :1])),
         "upsampled_conv": (gradients(layers.upsampled_conv), (features[:, 0], kernel)),
+        "update": (partial(optimizer.update_if_finite, config=config.optim), (state.params, jnp.float32(1), state, state)),
     }
