@@ -178,7 +178,8 @@ def _giga(value: float | None) -> str:
 def _traffic(collectives: Collectives | None) -> str:
     if collectives is None:
         return "-"
-    return f"{collectives.count}, {collectives.bytes / 2**20:,.1f} MiB, {collectives.overlapped} overlapped"
+    overlapped = f"{collectives.overlapped} of them, {collectives.overlapped_bytes / 2**20:,.1f} MiB, overlapped"
+    return f"{collectives.count}, {collectives.bytes / 2**20:,.1f} MiB; {overlapped}"
 
 
 def _before_and_after(needs: Needs, kind: str) -> str:

@@ -35,6 +35,7 @@ class Collectives:
     count: int
     bytes: int  # of the results on each device, whatever the network topology transfers
     overlapped: int = 0  # of them, how many run while the device computes
+    overlapped_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +85,19 @@ def collectives_of(hlo: str) -> dict[str, Collectives]:
     """Collectives in the text of a compiled module, by kind; those in loops separately (``all-reduce in loops``).
 
     An asynchronous one is overlapped if the schedule, which is the order of the text, has computations between start and end.
+    Programs for GPUs write a synchronous one with start and end too, marked ``is_sync``.
     """
     found: dict[str, Collectives] = {}
     pattern = re.compile(rf"(%?\S+) = (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
     computes = re.compile(rf" (?:{'|'.join(COMPUTATIONS)})\(")
-    running: dict[str, str] = {}  # names of the started ones -> kinds
+    running: dict[str, tuple[str, int]] = {}  # names of the started ones -> kinds and bytes
     for line in hlo.splitlines():
         match = pattern.search(line)
         if not match:
             if computes.search(line):
-                for kind in running.values():
-                    found[kind] = dataclasses.replace(found[kind], overlapped=found[kind].overlapped + 1)
+                for kind, size in running.values():
+                    now = found[kind]
+                    found[kind] = Collectives(now.count, now.bytes, now.overlapped + 1, now.overlapped_bytes + size)
                 running = {}
             elif done := re.search(r"-done\((%?[^\s,)]+)", line):
                 running.pop(done[1], None)
@@ -107,9 +110,9 @@ def collectives_of(hlo: str) -> dict[str, Collectives]:
         # The asynchronous form, except of the all-reduce, returns its operand in addition to the result.
         size = max(sizes) if start and not kind.startswith("all-reduce") else sum(sizes)
         before = found.get(kind, Collectives(0, 0))
-        found[kind] = Collectives(before.count + 1, before.bytes + size, before.overlapped)
-        if start:
-            running[variable] = kind
+        found[kind] = dataclasses.replace(before, count=before.count + 1, bytes=before.bytes + size)
+        if start and '"is_sync":true' not in line:
+            running[variable] = kind, size
     return found
 
 

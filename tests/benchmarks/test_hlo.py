@@ -154,12 +154,15 @@ SCHEDULE = """
   %d = f32[4]{0} all-reduce-done(%a)
   %h = f32[4]{0} all-reduce(%g), to_apply=%sum
   %i = f32[4]{0} fusion(%h), kind=kLoop, calls=%computation
+  %j = f32[4]{0} all-reduce-start(%i), backend_config={"collective_backend_config":{"is_sync":true}}
+  %k = f32[4]{0} fusion(%z), kind=kLoop, calls=%computation
+  %l = f32[4]{0} all-reduce-done(%j)
 """
 
 
 def test_overlapped_if_computations_stand_between_start_and_end():
-    """The first of two started ones runs during a fusion, the second only during a bitcast, and the last one is synchronous."""
-    assert hlo.collectives_of(SCHEDULE) == {"all-reduce": Collectives(3, 16 + 8 + 16, overlapped=1)}
+    """The first of two started ones runs during a fusion, the second only during a bitcast, and the last two are synchronous."""
+    assert hlo.collectives_of(SCHEDULE) == {"all-reduce": Collectives(4, 16 + 8 + 16 + 16, overlapped=1, overlapped_bytes=16)}
 
 
 ARRAYS = [jnp.zeros((3, 5)), jnp.zeros((2,), bool), jnp.zeros((), jnp.bfloat16), jnp.zeros(4, jnp.uint16)]
