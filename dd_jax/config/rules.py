@@ -117,7 +117,8 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         within(f"augment.{name}", getattr(config.augment, name), 0, 1)
     within("augment.hue", config.augment.hue, 0, 0.5)
     within("augment.zoom", config.augment.zoom, 1, 2)
-    require(model.width >= 8 and model.width % 8 == 0, f"--config.model.width={model.width} must be a positive multiple of 8")
+    within("model.width", model.width, 8, 1024)
+    require(model.width % 8 == 0, f"--config.model.width={model.width} must be a multiple of 8")
     require(
         0 < model.min_depth < model.max_depth,
         f"--config.model.min_depth={model.min_depth} must be positive and below --config.model.max_depth={model.max_depth}",
@@ -155,7 +156,7 @@ def validate(config: Config, num_devices: int = 1, num_processes: int = 1) -> No
         f"--config.cost_volume.max_depth={volume.max_depth}, must be within "
         f"--config.model.min_depth={model.min_depth} to --config.model.max_depth={model.max_depth}",
     )
-    require(volume.bins >= 2, f"--config.cost_volume.bins={volume.bins} must be at least 2")
+    within("cost_volume.bins", volume.bins, 2, 4096)
     require(volume.pool_radius >= 0, f"--config.cost_volume.pool_radius={volume.pool_radius} must not be negative")
     within("cost_volume.pool_threshold", volume.pool_threshold, 0, 1)
     within("cost_volume.tracker_momentum", volume.tracker_momentum, 0, 1)

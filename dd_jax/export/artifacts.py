@@ -133,10 +133,12 @@ def load(path: str | Path) -> Run:
     data = _read(path)
     try:
         exported = jax.export.deserialize(bytearray(data))
-        names = jax.tree.unflatten(exported.in_tree, exported.in_avals)[1]
+        unnamed, names = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+        if unnamed or not names:
+            raise ValueError("a program of other inputs")
+        ports = {name: Port(tuple(aval.shape[1:]), aval.dtype.name, "", "") for name, aval in names.items()}
     except Exception as error:  # a damaged file may raise anything
         raise ConfigError(f"{path} is cut off or not a StableHLO file of scripts/export.py: copy or export it again") from error
-    ports = {name: Port(tuple(aval.shape[1:]), aval.dtype.name, "", "") for name, aval in names.items()}
     call = jax.jit(exported.call)
 
     def run(**inputs: np.ndarray) -> dict[str, np.ndarray]:

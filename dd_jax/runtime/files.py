@@ -37,14 +37,19 @@ def parse_json(text: bytes | str) -> Any:
     """The value of a JSON document.
 
     Raises:
-      ValueError: it is not JSON, or nested too deeply for Python's parser, which raises RecursionError.
+      ValueError: it is not JSON in UTF-8, has half a surrogate pair, which no file name or message can contain, or is nested too
+        deeply for Python's parser, which raises RecursionError.
     """
     try:
-        return json.loads(text)
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("its brackets are nested too deeply") from error
-    except UnicodeDecodeError as error:  # whose representation contains the whole document
+    except UnicodeError as error:  # whose representation contains the whole document
         raise ValueError("it is not text") from error
+    return value
 
 
 class Folders:

@@ -142,6 +142,10 @@ def test_json_that_python_cannot_parse(text):
         parse_json(text)
     with pytest.raises(ValueError, match="it is not text"):
         parse_json(b"{\xff\xfe}")
+    for half in (b'{"a": "\xed\xa0\x80"}', b'{"\\uD800": 1}'):
+        with pytest.raises(ValueError, match="it is not text"):
+            parse_json(half)
+    assert parse_json(b'{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def test_invalid_inputs_raise(model, runs, batch, change, message):
 def test_damaged_stablehlo_raises(stablehlo, tmp_path):
     whole = (stablehlo / "teacher.stablehlo").read_bytes()
     path = tmp_path / "teacher.stablehlo"
-    for data in (b"", b"something else", whole[: len(whole) // 2], whole[:-100]):
+    unnamed = jax.export.export(jax.jit(lambda a, b: a + b))(1.0, 2.0).serialize()
+    for data in (b"", b"something else", whole[: len(whole) // 2], whole[:-100], bytes(unnamed)):
         path.write_bytes(data)
         with pytest.raises(ConfigError, match=r"teacher.stablehlo is cut off or not a StableHLO file of scripts/export") as error:
             artifacts.load(path)
