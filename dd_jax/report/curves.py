@@ -52,16 +52,16 @@ def scatter_chart(x: Sequence[float], y: Sequence[float], x_name: str, y_name: s
         axes.set_xlabel(x_name, fontsize="small")
         axes.set_ylabel(y_name, fontsize="small")
 
-    return _image(draw, f"{y_name} by {x_name}")
+    return _image(draw, f"{y_name} by {x_name}", bottom=0.22)
 
 
-def _image(draw: Callable[["Axes"], None], description: str) -> str:
-    """HTML of one chart."""
+def _image(draw: Callable[["Axes"], None], description: str, bottom: float = 0.13) -> str:
+    """HTML of one chart; ``bottom``: share of its height for the labels of x."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # slow to import; not pyplot, which would need a display
 
-    figure = Figure(figsize=(4.4, 2.1), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(4.4, 2.1))
+    axes = figure.add_axes((0.16, bottom, 0.82, 0.97 - bottom))  # fixed: to fit labels, all would be drawn again and again
     draw(axes)
     axes.grid(alpha=0.3)
     axes.tick_params(which="both", labelsize="small")
