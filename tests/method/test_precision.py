@@ -68,6 +68,7 @@ def test_remat_keeps_gradients(reference, remat):
     assert_same_step(reference, gradients_of(tiny.config(**SINGLE, train={"remat": remat}), tiny.batch()))
 
 
+@pytest.mark.slow
 def test_remat_repeats_convolutions(reference):
     """Only an accelerator's compiler knows its memory; this test checks that convolutions are repeated."""
     repeated, kept = (

@@ -4,7 +4,7 @@ The training step is compared in double precision: in float32, rounding moves si
 (masks, minima, kinks of ReLU and absolute values), which changes small gradients by up to 10 % in some batches.
 """
 
-import functools
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from dd_jax.data.loader import batch_shapes
 from dd_jax.evaluation import evaluate
 from dd_jax.method import compiled_steps
 from dd_jax.method.train_step import create_state, train_step
-from dd_jax.runtime import parallel
+from dd_jax.runtime import parallel, reduce
 
 SAMPLES = 8
 
@@ -93,11 +93,15 @@ def uneven_batch(seed=0, prior=False):
     return in_precision(batch)
 
 
+def shapes_of(batch):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+
+
 def uneven_batches(name, count):
     return [uneven_batch(seed, prior=name == "sc_depth") for seed in range(count)]
 
 
-@functools.cache
+@cache
 def state_on_host(name):
     config = sharp_config(name)
     state = jax.tree.map(np.array, create_state(config))  # no step can donate it away
@@ -110,20 +114,20 @@ def initial_state(name):
     return in_precision(state_on_host(name))
 
 
-@functools.cache
+@cache
 def one_device_step(name):
-    return jax.jit(functools.partial(train_step, config=sharp_config(name), axis=None, frozen=name == "frozen"))
+    return jax.jit(partial(train_step, config=sharp_config(name), axis=None, frozen=name == "frozen"))
 
 
 def mapped_step(name, backend, number):
     return _mapped_step(name, backend, number, jnp.float32)
 
 
-@functools.cache
+@cache
 def _mapped_step(name, backend, number, precision):
     devices = jax.devices()[:number]
     state = parallel.replicate(initial_state(name), devices)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uneven_batches(name, 1)[0])
+    shapes = shapes_of(uneven_batches(name, 1)[0])
     return compiled_steps.compile_train_step_now(sharp_config(name, backend), name == "frozen", state, shapes, devices)
 
 
@@ -142,8 +146,8 @@ def run(name, backend, number, batches, afresh=False):
 
 CASES = [("baseline", backend, number) for backend in ("pmap", "jit") for number in (1, 2, 4, 8)]
 CASES += [("every term", "pmap", 4), ("microbatches", "jit", 4), ("frozen", "pmap", 4)]
-CASES += [("sc_depth", "jit", 4), ("ds_depth", "pmap", 4)]
-FAST = [("baseline", "pmap", 8), ("single frame", "jit", 8)]
+CASES += [("sc_depth", "jit", 4), ("ds_depth", "pmap", 4), ("single frame", "jit", 8)]
+FAST = [("baseline", "pmap", 8)]
 
 
 @pytest.mark.parametrize(
@@ -181,10 +185,32 @@ def gradients(state):
     return {layer: np.concatenate(tensors) for layer, tensors in layers.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "backend"),
-    [("single frame", "jit"), *(pytest.param("baseline", backend, marks=pytest.mark.slow) for backend in ("pmap", "jit"))],
-)
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+@pytest.mark.parametrize("number", [1, 2, 8])
+def test_devices_add_up_their_samples(backend, number, monkeypatch):
+    """A step without networks: its sums depend on every pixel and seed, and each device has its own samples."""
+
+    def step(state, batch, *, axis, **_):
+        place = jnp.arange(batch.images[0].size, dtype=jnp.float32).reshape(batch.images[0].shape)
+        seen = reduce.mean(batch.images * jnp.cos(place), axis) + reduce.mean(jnp.sin(batch.seed.astype(jnp.float32)), axis)
+        return jax.tree.map(lambda x: (x + seen).astype(x.dtype), state), {"total": seen}
+
+    monkeypatch.setattr(compiled_steps, "train_step", step)
+    config, devices, state, batch = (
+        sharp_config("baseline", backend),
+        jax.devices()[:number],
+        light_run.create_state(),
+        uneven_batch(),
+    )
+    one, expected = step(state, batch, axis=None)
+    many = compiled_steps.compile_train_step_now(config, False, parallel.replicate(state, devices), shapes_of(batch), devices)
+    found, metrics = many(parallel.replicate(state, devices), parallel.shard_batch(batch, config, devices))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), parallel.on_host(found), one)
+    assert abs(float(expected["total"])) > 0.01 and float(metrics["total"]) == pytest.approx(float(expected["total"]), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backend"), [("single frame", "jit"), ("baseline", "pmap"), ("baseline", "jit")])
 def test_cost_of_a_device_does_not_grow_with_their_number(name, backend, double):
     """Memory, operations and communication by the compiler's account, one sample per device."""
     devices = jax.devices()[:2]
@@ -217,7 +243,7 @@ def test_batch_of_another_size_raises(backend, monkeypatch):
     """And is not compiled for. The step has no networks."""
     monkeypatch.setattr(compiled_steps, "train_step", lambda state, batch, **_: (state, {"mean": jnp.mean(batch.images)}))
     config, devices, batch = sharp_config("baseline", backend), jax.devices(), tiny.batch(SAMPLES)
-    state, shapes = light_run.create_state(), jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    state, shapes = light_run.create_state(), shapes_of(batch)
     step = compiled_steps.compile_train_step_now(config, False, parallel.replicate(state, devices), shapes, devices)
     twice = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
     with pytest.raises(TypeError, match="compiled"):
@@ -237,7 +263,7 @@ class Drives(FakeSource):
         return fields | {name: fields[name][:, :num_frames] for name in ("images", "masks", "exists")}
 
 
-@functools.cache
+@cache
 def scores(number):
     """Scores of seven samples in batches of three, rounded up to a multiple of the devices."""
     source, config, devices = Drives(7), settings(batch_size=3), jax.devices()[:number]

@@ -37,6 +37,7 @@ def test_rows_compare_all_forms_with_the_chosen_one(tmp_path, monkeypatch):
         return programs.Program(lambda: time.sleep(0.01), None, 1.0)
 
     monkeypatch.setenv(forms.VARIABLE, "z_buffer=min")
+    monkeypatch.setattr(measured, "LEAST", 0.001)
     monkeypatch.setattr(programs, "training_step", training_step)
     monkeypatch.setattr(measured, "operations", lambda config: dict.fromkeys(forms.OPERATIONS, (lambda x: x + 1, (1.0,))))
     rows = {row.pop("what"): row for row in measured.measure(Task(tiny.config(), tmp_path, "cpu", 1e12))}
