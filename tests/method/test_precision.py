@@ -77,6 +77,7 @@ def test_remat_repeats_convolutions(reference):
     assert kept == reference.convolutions < repeated
 
 
+@pytest.mark.slow
 def test_microbatches_average_gradients_and_statistics(reference):
     """Two microbatches of the reference's size; both start from the same state."""
     batch, state = tiny.batch(8), create_state(tiny.config(**SINGLE))
@@ -98,6 +99,7 @@ def test_remat_of_the_whole_system_keeps_gradients():
     assert_close(metrics, same, 1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_leaves_gradients_metrics_and_statistics_in_float32(reference):
     half = tiny.config(**SINGLE | {"model": SINGLE["model"] | {"precision": "bfloat16"}})
     grads, metrics, stats, _ = gradients_of(half, tiny.batch()).found

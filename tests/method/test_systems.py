@@ -17,8 +17,8 @@ SIGNS |= {"supervision/visible", "supervision/masked"}
 WITH_STUDENT = SIGNS - {"disparity_spread/single_frame"} | {"disparity_spread/teacher", "disparity_spread/student"}
 WITH_STUDENT |= {"supervision/reliable", "matching/confident", "matching/at_border", "matching/contrast"}
 
-ELSEWHERE = ("dynamic_depth", "many_depth", "monodepth2")
-"""Systems whose numeric steps other fast tests run (``test_train_step.py``, ``runtime/test_parallel.py``)."""
+ELSEWHERE = ("dynamic_depth", "many_depth", "monodepth2", "sc_depth_v3")
+"""Systems whose steps other fast tests run (``test_train_step.py``, ``runtime/test_parallel.py``) or lower (SC-DepthV3)."""
 
 TWO_FRAMES = {
     "teacher/photometric",
