@@ -56,9 +56,7 @@ def update_if_finite(
         return jax.lax.cond(finite, updated, lambda grads, state, new: state, *trees)
 
     def select(finite: Bool[Array, ""], *trees: Any) -> TrainState:
-        finite = jax.lax.optimization_barrier(
-            finite
-        )  # else XLA computes the sum of squares again in the update of each parameter
+        finite = jax.lax.optimization_barrier(finite)  # else XLA sums all squares again in the update of each parameter
         return jax.tree.map(lambda changed, old: jnp.where(finite, changed, old), updated(*trees), trees[1])
 
     state = forms.choose("update", {"branch": branch, "select": select}, finite, grads, state, new)

@@ -196,12 +196,8 @@ def test_devices_add_up_their_samples(backend, number, monkeypatch):
         return jax.tree.map(lambda x: (x + seen).astype(x.dtype), state), {"total": seen}
 
     monkeypatch.setattr(compiled_steps, "train_step", step)
-    config, devices, state, batch = (
-        sharp_config("baseline", backend),
-        jax.devices()[:number],
-        light_run.create_state(),
-        uneven_batch(),
-    )
+    config, devices = sharp_config("baseline", backend), jax.devices()[:number]
+    state, batch = light_run.create_state(), uneven_batch()
     one, expected = step(state, batch, axis=None)
     many = compiled_steps.compile_train_step_now(config, False, parallel.replicate(state, devices), shapes_of(batch), devices)
     found, metrics = many(parallel.replicate(state, devices), parallel.shard_batch(batch, config, devices))
