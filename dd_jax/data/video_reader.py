@@ -33,6 +33,9 @@ NO_TIME = -1 << 63
 PLAYLISTS = ("hls", "concat", "dash", "imf", "sdp")
 """FFmpeg's names of formats that hold the names of other files."""
 
+ANY_METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Argument of ``av.open`` with which metadata need not be UTF-8; PyAV 19 takes any metadata and knows no such argument."""
+
 VARYING = 1.5
 """A rate varies if an interval between frames is this many times longer or shorter than the median one."""
 
@@ -56,7 +59,7 @@ def opened(path: Path) -> av.container.InputContainer:
     """
     with contextlib.suppress(av.FFmpegError), reports() as lines:
         # A relative path with a colon would be read as a URL; a playlist leads to other files, in a network if that is allowed.
-        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, **ANY_METADATA)
         if container.format.name in PLAYLISTS:
             container.close()
             raise ConfigError(f"{path} is a list of other files, not a video: give one of those")
